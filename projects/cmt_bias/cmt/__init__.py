@@ -1,0 +1,34 @@
+"""Cross Modal Transformer (CMT), the baseline detector."""
+
+from .assigner import HungarianAssigner3D
+from .attention import PETRMultiheadAttention, PETRMultiheadFlashAttention
+from .bbox_coder import MultiTaskBBoxCoder
+from .cp_fpn import CPFPN
+from .decoder import PETRTransformerDecoder, PETRTransformerDecoderLayer
+from .detector import CmtDetector
+from .grid_mask import GridMask
+from .head import CmtHead
+from .match_cost import BBox3DL1Cost
+from .single_modality_heads import CmtImageHead, CmtLidarHead
+from .task_head import SeparateTaskHead
+from .transformer import CmtTransformer
+from .vovnet import VoVNet
+
+__all__ = [
+    'CPFPN',
+    'BBox3DL1Cost',
+    'CmtDetector',
+    'CmtHead',
+    'CmtImageHead',
+    'CmtLidarHead',
+    'CmtTransformer',
+    'GridMask',
+    'HungarianAssigner3D',
+    'MultiTaskBBoxCoder',
+    'PETRMultiheadAttention',
+    'PETRMultiheadFlashAttention',
+    'PETRTransformerDecoder',
+    'PETRTransformerDecoderLayer',
+    'SeparateTaskHead',
+    'VoVNet',
+]

@@ -1,0 +1,92 @@
+"""From the head's outputs to scored boxes."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet3d.registry import TASK_UTILS
+from torch import Tensor
+
+from .box_encoding import decode_boxes
+
+
+@TASK_UTILS.register_module()
+class MultiTaskBBoxCoder:
+    """Keep the best (query, class) pairs over all task groups; no suppression is needed.
+
+    Args:
+        pc_range: Range ``(x_min, y_min, z_min, x_max, y_max, z_max)`` by which the head normalizes
+            positions, in metres.
+        post_center_range: Boxes with a centre outside are left out; None keeps all.
+        max_num: Number of pairs kept.
+        score_threshold: Boxes with a lower score are left out; None keeps all.
+        num_classes: Classes of all task groups together.
+        voxel_size: Accepted for the released configs; decoding does not depend on it.
+    """
+
+    def __init__(
+        self,
+        pc_range: Sequence[float],
+        post_center_range: Sequence[float] | None = None,
+        max_num: int = 100,
+        score_threshold: float | None = None,
+        num_classes: int = 10,
+        voxel_size: Sequence[float] | None = None,
+    ) -> None:
+        self.pc_range = list(pc_range)
+        self.post_center_range = None if post_center_range is None else list(post_center_range)
+        self.max_num = max_num
+        self.score_threshold = score_threshold
+        self.num_classes = num_classes
+        self.voxel_size = voxel_size
+
+    def decode(
+        self, task_logits: Sequence[Tensor], task_boxes: Sequence[Tensor]
+    ) -> list[dict[str, Tensor]]:
+        """Decode a batch.
+
+        Args:
+            task_logits: For each task group ``(B, Q, classes of the group)`` logits.
+            task_boxes: For each task group ``(B, Q, 10)`` encoded boxes.
+
+        Returns:
+            For each sample a dict with ``bboxes`` ``(n, 9)`` (gravity centre, sizes, yaw,
+            velocity; metres, LiDAR frame), ``scores`` ``(n,)`` in descending order and ``labels``
+            ``(n,)`` counted through the groups.
+
+        Raises:
+            ValueError: If the groups' classes do not add up to ``num_classes``.
+        """
+        classes_of_task = [logits.shape[-1] for logits in task_logits]
+        if sum(classes_of_task) != self.num_classes:
+            raise ValueError(
+                f'MultiTaskBBoxCoder: num_classes={self.num_classes} but the task groups have '
+                f'{classes_of_task} classes; make bbox_coder.num_classes their sum.'
+            )
+        scores = torch.cat(list(task_logits), dim=-1).sigmoid()  # (B, Q, num_classes)
+        boxes = torch.stack(list(task_boxes), dim=1)  # (B, tasks, Q, 10)
+        task_of_class = torch.repeat_interleave(
+            torch.arange(len(classes_of_task), device=scores.device),
+            torch.tensor(classes_of_task, device=scores.device),
+        )
+        return [
+            self._decode_sample(sample_scores, sample_boxes, task_of_class)
+            for sample_scores, sample_boxes in zip(scores, boxes, strict=True)
+        ]
+
+    def _decode_sample(
+        self, scores: Tensor, boxes: Tensor, task_of_class: Tensor
+    ) -> dict[str, Tensor]:
+        """Decode ``(Q, num_classes)`` scores and ``(tasks, Q, 10)`` boxes."""
+        scores, pairs = scores.flatten().topk(min(self.max_num, scores.numel()))
+        queries = torch.div(pairs, self.num_classes, rounding_mode='floor')
+        labels = pairs % self.num_classes
+        decoded = decode_boxes(boxes[task_of_class[labels], queries])
+
+        keep = torch.ones_like(scores, dtype=torch.bool)
+        if self.post_center_range is not None:
+            limits = decoded.new_tensor(self.post_center_range)
+            center = decoded[:, :3]
+            keep &= ((center >= limits[:3]) & (center <= limits[3:])).all(dim=-1)
+        if self.score_threshold is not None:
+            keep &= scores > self.score_threshold
+        return dict(bboxes=decoded[keep], scores=scores[keep], labels=labels[keep])

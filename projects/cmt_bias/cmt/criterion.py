@@ -1,0 +1,238 @@
+"""CMT's training losses: set prediction for learned queries, reconstruction for denoising ones.
+
+Shape letters: L decoder layers, B batch, Q queries, N denoising queries that stand for a box.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmdet.utils import reduce_mean
+from mmdet3d.registry import MODELS, TASK_UTILS
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from .box_encoding import ENCODED_BOX_SIZE, encode_boxes
+from .denoising import DenoisingQueries
+from .precision import float32_island
+
+# Weight of an unmatched query in the average factor of the class loss (released value).
+BACKGROUND_AVERAGE_WEIGHT = 0.1
+
+
+@dataclass(frozen=True)
+class TaskPrediction:
+    """What one task group predicts.
+
+    Attributes:
+        logits: ``(L, B, Q, classes of the group)``.
+        boxes: ``(L, B, Q, 10)`` encoded.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+
+
+class CmtCriterion(nn.Module):
+    """Losses of all decoder layers, summed over the task groups.
+
+    Args:
+        loss_cls: Config of the class loss.
+        loss_bbox: Config of the box loss.
+        assigner: Config of the assigner.
+        code_weights: Weight of each of the ten values of an encoded box.
+        classes_of_task: Number of classes of each task group; labels count through the groups.
+        dn_weight: Factor of the denoising losses.
+        dn_split: ``split`` of the denoising queries: the class loss is averaged over the expected
+            number of queries that stay foreground.
+
+    Raises:
+        ValueError: If there are not ten code weights.
+    """
+
+    def __init__(
+        self,
+        loss_cls: dict,
+        loss_bbox: dict,
+        assigner: dict,
+        code_weights: Sequence[float],
+        classes_of_task: Sequence[int],
+        dn_weight: float,
+        dn_split: float,
+    ) -> None:
+        super().__init__()
+        if len(code_weights) != ENCODED_BOX_SIZE:
+            raise ValueError(
+                f'train_cfg.code_weights needs {ENCODED_BOX_SIZE} values, got '
+                f'{len(code_weights)}: {list(code_weights)}.'
+            )
+        self.loss_cls = MODELS.build(loss_cls)
+        self.loss_bbox = MODELS.build(loss_bbox)
+        self.assigner = TASK_UTILS.build(assigner)
+        self.code_weights = list(code_weights)
+        self.classes_of_task = list(classes_of_task)
+        self.dn_weight = dn_weight
+        self.dn_split = dn_split
+
+    def forward(
+        self,
+        predictions: Sequence[TaskPrediction],
+        batch_gt_instances_3d: Sequence[InstanceData],
+        dn_predictions: Sequence[TaskPrediction] | None = None,
+        denoising: DenoisingQueries | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the losses, in float32.
+
+        Args:
+            predictions: Of the learned queries, for each task group.
+            batch_gt_instances_3d: For each sample ``bboxes_3d`` and ``labels_3d``.
+            dn_predictions: Of the denoising queries, for each task group; None outside training.
+            denoising: What they should have predicted.
+
+        Returns:
+            ``loss_cls`` and ``loss_bbox`` of the last layer, ``d{i}.loss_cls`` ... of layer i, and
+            the same with ``dn_`` for the denoising queries.
+        """
+        with float32_island(predictions[0].logits):
+            layers = self._matching_losses(predictions, batch_gt_instances_3d)
+            losses = self._named_losses(layers, '')
+            if dn_predictions is not None and denoising is not None:
+                dn_layers = self._denoising_losses(dn_predictions, denoising)
+                losses.update(self._named_losses(dn_layers, 'dn_'))
+        return losses
+
+    @staticmethod
+    def _named_losses(layers: Sequence[tuple[Tensor, Tensor]], prefix: str) -> dict[str, Tensor]:
+        names = [f'd{index}.{prefix}' for index in range(len(layers) - 1)] + [prefix]
+        losses = {}
+        for name, (loss_cls, loss_bbox) in zip(names, layers, strict=True):
+            losses[f'{name}loss_cls'] = loss_cls
+            losses[f'{name}loss_bbox'] = loss_bbox
+        return losses
+
+    def _matching_losses(
+        self,
+        predictions: Sequence[TaskPrediction],
+        batch_gt_instances_3d: Sequence[InstanceData],
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Class and box loss of each layer, summed over the task groups."""
+        device = predictions[0].logits.device
+        boxes = [gravity_center_boxes(gt).to(device) for gt in batch_gt_instances_3d]
+        labels = [gt.labels_3d.to(device).long() for gt in batch_gt_instances_3d]
+        num_layers = len(predictions[0].logits)
+        totals = [(boxes[0].new_zeros(()), boxes[0].new_zeros(())) for _ in range(num_layers)]
+        first_class = 0
+        for prediction, num_classes in zip(predictions, self.classes_of_task, strict=True):
+            targets = [
+                _instances_of_task(sample_boxes, sample_labels, first_class, num_classes)
+                for sample_boxes, sample_labels in zip(boxes, labels, strict=True)
+            ]
+            first_class += num_classes
+            for layer in range(num_layers):
+                loss_cls, loss_bbox = self._matching_loss(
+                    prediction.logits[layer].float(), prediction.boxes[layer].float(), targets
+                )
+                totals[layer] = (totals[layer][0] + loss_cls, totals[layer][1] + loss_bbox)
+        return totals
+
+    def _matching_loss(
+        self, logits: Tensor, boxes: Tensor, targets: Sequence[InstanceData]
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of one layer and task group: ``(B, Q, classes)``, ``(B, Q, 10)``."""
+        num_classes = logits.shape[-1]
+        labels = torch.full(logits.shape[:2], num_classes, device=logits.device)
+        matched_predictions, matched_targets = [], []
+        for index, target in enumerate(targets):
+            predicted = InstanceData(bboxes=boxes[index], scores=logits[index])
+            gt_inds = self.assigner.assign(predicted, target).gt_inds
+            queries = gt_inds.nonzero().squeeze(-1)
+            matched = gt_inds[queries] - 1
+            labels[index, queries] = target.labels[matched]
+            matched_predictions.append(boxes[index, queries])
+            matched_targets.append(target.bboxes[matched])
+
+        positives = sum(len(matched) for matched in matched_targets)
+        negatives = labels.numel() - positives
+        loss_cls = self.loss_cls(
+            logits.flatten(0, 1),
+            labels.flatten(),
+            avg_factor=max(positives + BACKGROUND_AVERAGE_WEIGHT * negatives, 1.0),
+        )
+        loss_bbox = self._box_loss(
+            torch.cat(matched_predictions), torch.cat(matched_targets), max(positives, 1)
+        )
+        return loss_cls, loss_bbox
+
+    def _denoising_losses(
+        self, predictions: Sequence[TaskPrediction], denoising: DenoisingQueries
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Class and box loss of each layer, summed over the task groups.
+
+        Every rank calls ``reduce_mean``, whether it has boxes or not.
+        """
+        num_boxes = len(denoising.boxes)
+        cls_average = max(num_boxes * math.pi / 6 * self.dn_split**3, 1.0)
+        count = denoising.boxes.new_tensor([float(num_boxes)])
+        box_average = reduce_mean(count).clamp(min=1).item()
+        where = (denoising.sample_index, denoising.query_index)
+
+        layers = []
+        for layer in range(len(predictions[0].logits)):
+            loss_cls = denoising.boxes.new_zeros(())
+            loss_bbox = denoising.boxes.new_zeros(())
+            first_class = 0
+            for prediction, num_classes in zip(predictions, self.classes_of_task, strict=True):
+                labels = _labels_in_task(denoising.labels, first_class, num_classes)
+                in_task = (
+                    _labels_in_task(denoising.box_labels, first_class, num_classes) < num_classes
+                )
+                logits = prediction.logits[layer].float()[where]
+                boxes = prediction.boxes[layer].float()[where]
+                loss_cls = loss_cls + self.loss_cls(logits, labels, avg_factor=cls_average)
+                loss_bbox = loss_bbox + self._box_loss(
+                    boxes[in_task], denoising.boxes[in_task], box_average
+                )
+                first_class += num_classes
+            layers.append((self.dn_weight * loss_cls, self.dn_weight * loss_bbox))
+        return layers
+
+    def _box_loss(self, predicted: Tensor, gt_boxes: Tensor, average: float) -> Tensor:
+        """Weighted loss of ``(n, 10)`` predictions; boxes with a non-finite target are left out.
+
+        nuScenes has boxes without a velocity (NaN).
+        """
+        target = encode_boxes(gt_boxes)
+        finite = torch.isfinite(target).all(dim=-1)
+        predicted, target = predicted[finite], target[finite]
+        weight = predicted.new_tensor(self.code_weights).expand_as(predicted)
+        return self.loss_bbox(predicted, target, weight, avg_factor=average)
+
+
+def gravity_center_boxes(gt_instances_3d: InstanceData) -> Tensor:
+    """Boxes of a sample as ``(n, 9)``: gravity centre, sizes, yaw, velocity.
+
+    Raises:
+        ValueError: If the boxes carry no velocity.
+    """
+    boxes = gt_instances_3d.bboxes_3d
+    if boxes.tensor.shape[-1] != 9:
+        raise ValueError(
+            f'CMT needs boxes with velocity (9 values), got {boxes.tensor.shape[-1]}; set '
+            "with_velocity=True in the dataset and keep 'bboxes_3d' of the info file complete."
+        )
+    return torch.cat((boxes.gravity_center, boxes.tensor[:, 3:]), dim=1)
+
+
+def _labels_in_task(labels: Tensor, first_class: int, num_classes: int) -> Tensor:
+    """Labels counted within a task group; ``num_classes`` (background) for those of others."""
+    own = labels - first_class
+    return own.masked_fill((own < 0) | (own >= num_classes), num_classes)
+
+
+def _instances_of_task(
+    boxes: Tensor, labels: Tensor, first_class: int, num_classes: int
+) -> InstanceData:
+    own_labels = _labels_in_task(labels, first_class, num_classes)
+    chosen = own_labels < num_classes
+    return InstanceData(bboxes=boxes[chosen], labels=own_labels[chosen])

@@ -1,0 +1,145 @@
+"""Denoising queries: noised ground-truth centres that stabilize the matching in training.
+
+Each box of a sample is repeated in G groups; a group's queries see one another and the learned
+queries, the learned queries see no denoising query. Shape letters: B batch, Q learned queries,
+n the largest number of boxes in a sample, G groups, P = G * n denoising queries a sample, N = G
+times the number of boxes in the batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .position_encoding import normalize_points
+
+
+@dataclass(frozen=True)
+class DenoisingConfig:
+    """How denoising queries are made.
+
+    Attributes:
+        max_groups: Most groups G; fewer where G * n would exceed the learned queries.
+        noise_scale: Factor of the noise; 1 moves a centre within its box.
+        noise_trans: Added to the half size of the box, in metres.
+        split: Queries whose noise draw in [-1, 1)^3 has a larger 2-norm become background.
+    """
+
+    max_groups: int
+    noise_scale: float
+    noise_trans: float
+    split: float
+
+
+@dataclass(frozen=True)
+class DenoisingQueries:
+    """The denoising part of a batch.
+
+    Attributes:
+        reference_points: ``(B, P, 3)`` normalized; padding is 0.
+        boxes: ``(N, 9)`` the boxes to be found: gravity centre, sizes, yaw, velocity.
+        labels: ``(N,)`` classes to be predicted, background where the noise was large.
+        box_labels: ``(N,)`` classes of the boxes.
+        sample_index: ``(N,)`` sample of each.
+        query_index: ``(N,)`` position in ``reference_points`` of each.
+        group_size: n.
+    """
+
+    reference_points: Tensor
+    boxes: Tensor
+    labels: Tensor
+    box_labels: Tensor
+    sample_index: Tensor
+    query_index: Tensor
+    group_size: int
+
+    @property
+    def num_queries(self) -> int:
+        """P, denoising queries of a sample, padding included."""
+        return self.reference_points.shape[1]
+
+    def self_attention_mask(self, num_learned: int) -> Tensor | None:
+        """Who must not see whom.
+
+        Args:
+            num_learned: Q.
+
+        Returns:
+            ``(P + Q, P + Q)`` bool, row: query, column: key, True where hidden; None without
+            denoising queries.
+        """
+        if not self.num_queries:
+            return None
+        index = torch.arange(self.num_queries + num_learned, device=self.reference_points.device)
+        group = torch.div(index, self.group_size, rounding_mode='floor')
+        denoising = index < self.num_queries
+        return denoising[None, :] & ~(denoising[:, None] & (group[:, None] == group[None, :]))
+
+
+def make_denoising_queries(
+    gt_boxes: Sequence[Tensor],
+    gt_labels: Sequence[Tensor],
+    num_learned: int,
+    pc_range: Sequence[float],
+    background_label: int,
+    config: DenoisingConfig,
+) -> DenoisingQueries:
+    """Noise and repeat the boxes of a batch.
+
+    NOTE: the released code divides by zero for a batch without boxes; here it has no denoising
+    queries.
+
+    Args:
+        gt_boxes: For each sample ``(n_b, 9)`` gravity centre, sizes, yaw, velocity; metres, LiDAR
+            frame.
+        gt_labels: For each sample ``(n_b,)`` class indices.
+        num_learned: Q.
+        pc_range: Range by which centres are normalized, metres.
+        background_label: Class index of background.
+        config: Groups and noise.
+
+    Returns:
+        The denoising queries, none if no sample has a box.
+    """
+    counts = [len(boxes) for boxes in gt_boxes]
+    group_size = max(counts)
+    groups = min(config.max_groups, num_learned // group_size) if group_size else 0
+    boxes = torch.cat(list(gt_boxes)).repeat(groups, 1)
+    box_labels = torch.cat(list(gt_labels)).long().repeat(groups)
+    device = boxes.device
+
+    sample_index = torch.repeat_interleave(
+        torch.arange(len(counts), device=device), torch.tensor(counts, device=device)
+    )
+    index_in_sample = torch.cat([torch.arange(count, device=device) for count in counts])
+    group_start = torch.arange(groups, device=device) * group_size
+    query_index = (group_start[:, None] + index_in_sample).flatten()
+    sample_index = sample_index.repeat(groups)
+
+    centers, is_background = _noised_centers(boxes, config)
+    reference_points = boxes.new_zeros(len(counts), groups * group_size, 3)
+    reference_points[sample_index, query_index] = normalize_points(centers, pc_range).clamp(0, 1)
+    return DenoisingQueries(
+        reference_points=reference_points,
+        boxes=boxes,
+        labels=box_labels.masked_fill(is_background, background_label),
+        box_labels=box_labels,
+        sample_index=sample_index,
+        query_index=query_index,
+        group_size=group_size,
+    )
+
+
+def _noised_centers(boxes: Tensor, config: DenoisingConfig) -> tuple[Tensor, Tensor]:
+    """Move the centres of ``(N, 9)`` boxes.
+
+    Returns:
+        ``(N, 3)`` centres in metres and ``(N,)`` whether the query becomes background.
+    """
+    centers, sizes = boxes[:, :3], boxes[:, 3:6]
+    if config.noise_scale <= 0:
+        return centers, torch.zeros_like(boxes[:, 0], dtype=torch.bool)
+    draw = torch.rand_like(centers) * 2 - 1
+    noise = draw * (sizes / 2 + config.noise_trans) * config.noise_scale
+    return centers + noise, draw.norm(dim=1) > config.split

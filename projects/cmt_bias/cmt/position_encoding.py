@@ -1,0 +1,153 @@
+"""Positions of tokens and queries in CMT, before the learned embeddings (Yan et al., ICCV 2023).
+
+Pure functions of tensors. Shape letters: B batch, V cameras, Q queries, D depths, C channels.
+Points are in metres in the LiDAR frame unless a name says ``normalized``: then they lie in [0, 1]
+over the point-cloud range ``(x_min, y_min, z_min, x_max, y_max, z_max)``.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Keeps the perspective division finite for points in a camera's own plane (released value).
+DEPTH_EPS = 1e-6
+
+
+def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
+    """Sine-cosine embedding of normalized BEV positions, as the released CMT computes it.
+
+    Unlike the usual sine encoding the divisor grows linearly with the channel, not with a power
+    of a temperature; trained weights depend on it.
+
+    Args:
+        positions: ``(..., 2 or more)`` normalized x and y; further coordinates are ignored.
+        num_pos_feats: Channels for each of the two coordinates; even.
+
+    Returns:
+        ``(..., 2 * num_pos_feats)``: the embedding of y, then the embedding of x.
+    """
+    channel = torch.arange(num_pos_feats, dtype=torch.float32, device=positions.device)
+    divisor = 2 * torch.div(channel, 2, rounding_mode='floor') / num_pos_feats + 1
+    # (..., 2, num_pos_feats), y before x
+    angles = positions[..., [1, 0], None] * (2 * math.pi) / divisor
+    embedding = torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1)
+    return embedding.flatten(-3)
+
+
+def bev_cell_centers(bev_shape: tuple[int, int], device: torch.device | str) -> Tensor:
+    """Normalized centres of BEV cells in the order of the flattened map.
+
+    NOTE: the released code divides x by the number of rows and y by the number of columns; it is
+    right for square maps only. Here each axis has its own size.
+
+    Args:
+        bev_shape: ``(H, W)`` rows (y) and columns (x) of the map.
+        device: Where to put the result.
+
+    Returns:
+        ``(H * W, 2)`` x and y, row-major.
+    """
+    height, width = bev_shape
+    y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
+    x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
+    grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
+    return torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1)
+
+
+def camera_cell_pixels(
+    feature_shape: tuple[int, int], pad_shape: tuple[int, int], device: torch.device | str
+) -> Tensor:
+    """Pixels of the upper left corners of camera feature cells.
+
+    Args:
+        feature_shape: ``(h, w)`` of the feature map.
+        pad_shape: ``(H, W)`` of the padded network input, in pixels.
+        device: Where to put the result.
+
+    Returns:
+        ``(h, w, 2)`` pixel coordinates u and v.
+    """
+    rows, columns = feature_shape
+    v = torch.arange(rows, dtype=torch.float32, device=device) * pad_shape[0] / rows
+    u = torch.arange(columns, dtype=torch.float32, device=device) * pad_shape[1] / columns
+    grid_v, grid_u = torch.meshgrid(v, u, indexing='ij')
+    return torch.stack((grid_u, grid_v), dim=-1)
+
+
+def ray_depths(depth_num: int, max_depth: float, device: torch.device | str) -> Tensor:
+    """Depths at which a camera ray is sampled: ``1 + k * (max_depth - 1) / depth_num`` metres.
+
+    Args:
+        depth_num: Number of depths D.
+        max_depth: The range's largest x in metres (``pc_range[3]``).
+        device: Where to put the result.
+
+    Returns:
+        ``(D,)`` depths in metres.
+    """
+    step = torch.arange(depth_num, dtype=torch.float32, device=device)
+    return 1 + step * (max_depth - 1) / depth_num
+
+
+def denormalize_points(normalized: Tensor, pc_range: Sequence[float]) -> Tensor:
+    """Map normalized points ``(..., 3)`` to metres in the LiDAR frame."""
+    low, high = normalized.new_tensor(pc_range[:3]), normalized.new_tensor(pc_range[3:])
+    return normalized * (high - low) + low
+
+
+def normalize_points(points: Tensor, pc_range: Sequence[float]) -> Tensor:
+    """Map points ``(..., 3)`` in metres in the LiDAR frame to [0, 1] over the range."""
+    low, high = points.new_tensor(pc_range[:3]), points.new_tensor(pc_range[3:])
+    return (points - low) / (high - low)
+
+
+def project_to_cameras(
+    points: Tensor, lidar2img: Tensor, pad_shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Project points into every camera.
+
+    The divisor of the perspective division carries no gradient, as in the released code.
+
+    Args:
+        points: ``(B, Q, 3)`` metres, LiDAR frame.
+        lidar2img: ``(B, V, 4, 4)`` projections to pixels of the padded input.
+        pad_shape: ``(H, W)`` of the padded input, in pixels.
+
+    Returns:
+        ``(B, V, Q, 3)`` u, v in pixels and the depth divided by itself, and ``(B, V, Q)`` whether
+        the point lies in front of the camera and inside ``[0, W) x [0, H)``.
+    """
+    homogeneous = torch.cat((points, torch.ones_like(points[..., :1])), dim=-1)
+    # (B, V, Q, 4)
+    projected = torch.einsum('bvij,bqj->bvqi', lidar2img, homogeneous)
+    depth = projected[..., 2:3].detach()
+    in_front = depth > 0
+    pixels = projected[..., :3] / (depth + torch.where(in_front, DEPTH_EPS, -DEPTH_EPS))
+    u, v = pixels[..., 0], pixels[..., 1]
+    visible = (u >= 0) & (u < pad_shape[1]) & (v >= 0) & (v < pad_shape[0])
+    return pixels, visible & in_front.squeeze(-1)
+
+
+def camera_rays(
+    pixels: Tensor, img2lidar: Tensor, depths: Tensor, pc_range: Sequence[float]
+) -> Tensor:
+    """Sample the rays through pixels at fixed depths, in the LiDAR frame.
+
+    Args:
+        pixels: ``(B, V, ..., 3)`` u and v in pixels and a depth factor (1 for a feature cell).
+        img2lidar: ``(B, V, 4, 4)`` inverse projections.
+        depths: ``(D,)`` metres.
+        pc_range: Range by which the points are normalized.
+
+    Returns:
+        ``(B, V, ..., D * 3)`` normalized points, depth by depth.
+    """
+    # (B, V, ..., D, 3)
+    points = pixels.unsqueeze(-2) * depths[:, None]
+    rotation, translation = img2lidar[..., :3, :3], img2lidar[..., :3, 3]
+    points = torch.einsum('bvij,bv...j->bv...i', rotation, points)
+    singleton = (1,) * (points.dim() - 3)
+    points = points + translation.reshape(*translation.shape[:2], *singleton, 3)
+    return normalize_points(points, pc_range).flatten(-2)

@@ -1,0 +1,22 @@
+"""Precision islands: parts of the detector that stay in float32 under mixed precision."""
+
+import torch
+from torch import Tensor
+
+
+def float32_island(reference: Tensor) -> torch.autocast:
+    """Context in which autocast is off on the device of ``reference``.
+
+    The released CMT keeps the voxel encoder, the sparse encoder and the head in float32 and runs
+    only the attention in half precision (its ``custom_fp16`` setting). mmengine's
+    ``AmpOptimWrapper`` casts everything instead, which overflows in the voxel features and in the
+    box regression. Code that enters this context casts its inputs with ``.float()`` itself.
+
+    Args:
+        reference: Any tensor on the device in question.
+
+    Returns:
+        An autocast context with casting disabled. It is kept by ``torch.utils.checkpoint`` when
+        activations are recomputed.
+    """
+    return torch.autocast(device_type=reference.device.type, enabled=False)

@@ -1,0 +1,122 @@
+"""The prediction branches of one task group, for all decoder layers at once.
+
+Shape letters: L decoder layers, B batch, Q queries, C channels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+class GroupLayerNorm1d(nn.Module):
+    """Layer normalization over the channels of each group, at every position on its own.
+
+    ``torch.nn.GroupNorm`` normalizes over the positions too, so it is another operation.
+
+    Args:
+        channels: All channels together.
+        groups: Number of groups; divides ``channels``.
+        eps: Added to the variance.
+    """
+
+    def __init__(self, channels: int, groups: int = 1, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.groups = groups
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalize ``(B, channels, Q)`` and apply the affine parameters."""
+        # (B, groups, channels / groups, Q)
+        grouped = features.unflatten(1, (self.groups, -1))
+        variance, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)
+        normalized = ((grouped - mean) * torch.rsqrt(variance + self.eps)).flatten(1, 2)
+        return normalized * self.weight[:, None] + self.bias[:, None]
+
+
+@MODELS.register_module()
+class SeparateTaskHead(BaseModule):
+    """One small convolutional branch for each predicted quantity.
+
+    All decoder layers run at once as groups of the convolutions; every layer has weights of its
+    own.
+
+    Args:
+        in_channels: Channels C of a query.
+        heads: For each branch its name, number of outputs and number of convolutions.
+        groups: Number of decoder layers L.
+        head_conv: Hidden channels of a branch.
+        final_kernel: Kernel size of the convolutions, over neighbouring queries.
+        init_bias: Initial bias of the class logits.
+        init_cfg: Must be None: the branches start Kaiming-normal.
+
+    Raises:
+        ValueError: If ``init_cfg`` is given.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        heads: Mapping[str, Sequence[int]],
+        groups: int = 1,
+        head_conv: int = 64,
+        final_kernel: int = 1,
+        init_bias: float = -2.19,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if init_cfg is not None:
+            raise ValueError('SeparateTaskHead: init_cfg cannot be set, remove it.')
+        super().__init__(init_cfg=dict(type='Kaiming', layer='Conv1d'))
+        self.groups = groups
+        self.init_bias = init_bias
+        self.branch_names = tuple(heads)
+        for name, (out_channels, num_convs) in heads.items():
+            self.add_module(
+                name,
+                self._branch(in_channels, head_conv, out_channels, num_convs, final_kernel),
+            )
+
+    def _branch(
+        self, in_channels: int, hidden: int, out_channels: int, num_convs: int, kernel: int
+    ) -> nn.Sequential:
+        shared = dict(kernel_size=kernel, padding=kernel // 2, groups=self.groups)
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for _ in range(num_convs - 1):
+            layers += [
+                nn.Conv1d(channels * self.groups, hidden * self.groups, bias=False, **shared),
+                GroupLayerNorm1d(hidden * self.groups, groups=self.groups),
+                nn.ReLU(inplace=True),
+            ]
+            channels = hidden
+        layers.append(nn.Conv1d(channels * self.groups, out_channels * self.groups, **shared))
+        return nn.Sequential(*layers)
+
+    def init_weights(self) -> None:
+        """Kaiming convolutions; the class logits start at a low probability."""
+        super().init_weights()
+        if 'cls_logits' in self.branch_names:
+            nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, self.init_bias)
+
+    def forward(self, queries: Tensor) -> dict[str, Tensor]:
+        """Predict for the outputs of all decoder layers.
+
+        Args:
+            queries: ``(L, B, Q, C)``.
+
+        Returns:
+            For each branch ``(L, B, Q, outputs)``.
+        """
+        # (L, B, Q, C) -> (B, L * C, Q)
+        stacked = queries.permute(1, 0, 3, 2).flatten(1, 2)
+        return {
+            # (B, L * outputs, Q) -> (L, B, Q, outputs)
+            name: self.get_submodule(name)(stacked)
+            .unflatten(1, (self.groups, -1))
+            .permute(1, 0, 3, 2)
+            for name in self.branch_names
+        }

@@ -1,0 +1,299 @@
+"""VoVNet with effective squeeze-and-excitation, the image backbone of the large CMT recipe."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class VoVNetSpec(NamedTuple):
+    """Widths and depths of one VoVNet.
+
+    Attributes:
+        stem_channels: Output channels of the three stem convolutions.
+        layer_channels: Channels of every 3x3 layer inside the blocks, for each of the four stages.
+        stage_channels: Output channels of the four stages.
+        blocks_per_stage: Number of one-shot aggregation blocks in each stage.
+        layers_per_block: Number of 3x3 layers whose outputs a block concatenates.
+        depthwise: Whether 3x3 convolutions are depthwise, each followed by a 1x1.
+    """
+
+    stem_channels: tuple[int, int, int]
+    layer_channels: tuple[int, int, int, int]
+    stage_channels: tuple[int, int, int, int]
+    blocks_per_stage: tuple[int, int, int, int]
+    layers_per_block: int
+    depthwise: bool
+
+
+_SLIM_LAYERS, _SLIM_STAGES = (64, 80, 96, 112), (112, 256, 384, 512)
+_LAYERS, _STAGES = (128, 160, 192, 224), (256, 512, 768, 1024)
+
+VOVNET_SPECS: dict[str, VoVNetSpec] = {
+    'V-19-slim-dw-eSE': VoVNetSpec(
+        (64, 64, 64), _SLIM_LAYERS, _SLIM_STAGES, (1, 1, 1, 1), 3, True
+    ),
+    'V-19-dw-eSE': VoVNetSpec((64, 64, 64), _LAYERS, _STAGES, (1, 1, 1, 1), 3, True),
+    'V-19-slim-eSE': VoVNetSpec((64, 64, 128), _SLIM_LAYERS, _SLIM_STAGES, (1, 1, 1, 1), 3, False),
+    'V-19-eSE': VoVNetSpec((64, 64, 128), _LAYERS, _STAGES, (1, 1, 1, 1), 3, False),
+    'V-39-eSE': VoVNetSpec((64, 64, 128), _LAYERS, _STAGES, (1, 1, 2, 2), 5, False),
+    'V-57-eSE': VoVNetSpec((64, 64, 128), _LAYERS, _STAGES, (1, 1, 4, 3), 5, False),
+    'V-99-eSE': VoVNetSpec((64, 64, 128), _LAYERS, _STAGES, (1, 3, 9, 3), 5, False),
+}
+
+_STAGE_NAMES = ('stage2', 'stage3', 'stage4', 'stage5')
+_FEATURE_NAMES = ('stem', *_STAGE_NAMES)
+
+
+def _conv_norm_relu(
+    in_channels: int, out_channels: int, name: str, kernel_size: int = 3, stride: int = 1
+) -> OrderedDict[str, nn.Module]:
+    """Convolution, batch norm and ReLU under the names that published checkpoints use."""
+    return OrderedDict(
+        [
+            (
+                f'{name}/conv',
+                nn.Conv2d(
+                    in_channels,
+                    out_channels,
+                    kernel_size,
+                    stride=stride,
+                    padding=kernel_size // 2,
+                    bias=False,
+                ),
+            ),
+            (f'{name}/norm', nn.BatchNorm2d(out_channels)),
+            (f'{name}/relu', nn.ReLU(inplace=True)),
+        ]
+    )
+
+
+def _depthwise_conv_norm_relu(
+    channels: int, out_channels: int, name: str, stride: int = 1
+) -> OrderedDict[str, nn.Module]:
+    """Depthwise 3x3 and pointwise 1x1 convolution, batch norm and ReLU, with published names."""
+    return OrderedDict(
+        [
+            (
+                f'{name}/dw_conv3x3',
+                nn.Conv2d(
+                    channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False
+                ),
+            ),
+            (f'{name}/pw_conv1x1', nn.Conv2d(channels, out_channels, 1, bias=False)),
+            (f'{name}/pw_norm', nn.BatchNorm2d(out_channels)),
+            (f'{name}/pw_relu', nn.ReLU(inplace=True)),
+        ]
+    )
+
+
+class EffectiveSqueezeExcitation(nn.Module):
+    """Channel gate of CenterMask (Lee and Park, CVPR 2020): one 1x1 layer without reduction.
+
+    Args:
+        channels: Number of channels of the feature map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.avg_pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Conv2d(channels, channels, 1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """Scale each channel of a feature map (B, C, H, W) by a gate in [0, 1]."""
+        return feature_map * self.gate(self.fc(self.avg_pool(feature_map)))
+
+
+class OneShotAggregation(nn.Module):
+    """Block of VoVNet: a chain of 3x3 layers, all of whose outputs are concatenated once.
+
+    Args:
+        in_channels: Channels of the input.
+        layer_channels: Channels of every layer in the chain.
+        out_channels: Channels of the output.
+        num_layers: Length of the chain.
+        name: Prefix of the parameter names, as in published checkpoints.
+        residual: Whether the input is added to the output.
+        depthwise: Whether the layers are depthwise separable.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        layer_channels: int,
+        out_channels: int,
+        num_layers: int,
+        name: str,
+        residual: bool,
+        depthwise: bool,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        channels = in_channels
+        self.conv_reduction: nn.Module = nn.Identity()
+        if depthwise and in_channels != layer_channels:
+            self.conv_reduction = nn.Sequential(
+                _conv_norm_relu(in_channels, layer_channels, f'{name}_reduction_0', kernel_size=1)
+            )
+            channels = layer_channels
+        make_layer = _depthwise_conv_norm_relu if depthwise else _conv_norm_relu
+        self.layers = nn.ModuleList()
+        for index in range(num_layers):
+            self.layers.append(
+                nn.Sequential(make_layer(channels, layer_channels, f'{name}_{index}'))
+            )
+            channels = layer_channels
+        self.concat = nn.Sequential(
+            _conv_norm_relu(
+                in_channels + num_layers * layer_channels,
+                out_channels,
+                f'{name}_concat',
+                kernel_size=1,
+            )
+        )
+        self.ese = EffectiveSqueezeExcitation(out_channels)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
+        outputs = [feature_map]
+        hidden = self.conv_reduction(feature_map)
+        for layer in self.layers:
+            hidden = layer(hidden)
+            outputs.append(hidden)
+        aggregated = self.ese(self.concat(torch.cat(outputs, dim=1)))
+        return aggregated + feature_map if self.residual else aggregated
+
+
+def _make_stage(spec: VoVNetSpec, stage: int, in_channels: int) -> nn.Sequential:
+    """One stage: a halving max pool (not before stage 2) and its aggregation blocks."""
+    out_channels = spec.stage_channels[stage - 2]
+    modules = nn.Sequential()
+    if stage > 2:
+        modules.add_module('Pooling', nn.MaxPool2d(3, stride=2, ceil_mode=True))
+    for block in range(spec.blocks_per_stage[stage - 2]):
+        name = f'OSA{stage}_{block + 1}'
+        modules.add_module(
+            name,
+            OneShotAggregation(
+                in_channels if block == 0 else out_channels,
+                spec.layer_channels[stage - 2],
+                out_channels,
+                spec.layers_per_block,
+                name,
+                residual=block > 0,
+                depthwise=spec.depthwise,
+            ),
+        )
+    return modules
+
+
+@MODELS.register_module()
+class VoVNet(BaseModule):
+    """VoVNetV2 (Lee et al., CVPRW 2019; Lee and Park, CVPR 2020).
+
+    Parameter names are those of the CMT, PETR and DD3D releases, so their checkpoints load. Where
+    the released class returns a dict, this one returns a tuple like every mmdet backbone, and
+    `frozen_stages` also holds when `norm_eval` is off, and without `init_weights()`.
+
+    Args:
+        spec_name: A key of `VOVNET_SPECS`, such as `'V-99-eSE'`.
+        input_ch: Channels of the input image.
+        out_features: Names of the feature maps to return, out of `'stem'` (stride 4), `'stage2'`
+            (4), `'stage3'` (8), `'stage4'` (16) and `'stage5'` (32). The order does not matter:
+            they are returned from fine to coarse.
+        frozen_stages: -1 trains everything, 0 freezes the stem, n > 0 also the first n stages.
+        norm_eval: Keep every batch norm in eval mode during training.
+        init_cfg: Initialisation config of mmengine, for instance
+            `dict(type='Pretrained', checkpoint=..., prefix='img_backbone')`.
+
+    Raises:
+        ValueError: When `spec_name`, `out_features` or `frozen_stages` names something that does
+            not exist.
+    """
+
+    def __init__(
+        self,
+        spec_name: str,
+        input_ch: int = 3,
+        out_features: Sequence[str] = _STAGE_NAMES,
+        frozen_stages: int = -1,
+        norm_eval: bool = True,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if spec_name not in VOVNET_SPECS:
+            raise ValueError(
+                f"VoVNet: unknown spec_name '{spec_name}'; choose one of {sorted(VOVNET_SPECS)}"
+            )
+        unknown = sorted(set(out_features) - set(_FEATURE_NAMES))
+        if unknown or not out_features:
+            raise ValueError(
+                f'VoVNet: out_features={tuple(out_features)} must be a non-empty choice out of '
+                f'{_FEATURE_NAMES}; unknown: {unknown}'
+            )
+        if not -1 <= frozen_stages <= len(_STAGE_NAMES):
+            raise ValueError(f'VoVNet: frozen_stages={frozen_stages} must lie in -1..4')
+        self.out_features = tuple(out_features)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        spec = VOVNET_SPECS[spec_name]
+        self.stem = self._make_stem(spec, input_ch)
+        in_channels = spec.stem_channels[-1]
+        for index, name in enumerate(_STAGE_NAMES):
+            self.add_module(name, _make_stage(spec, index + 2, in_channels))
+            in_channels = spec.stage_channels[index]
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    @staticmethod
+    def _make_stem(spec: VoVNetSpec, input_ch: int) -> nn.Sequential:
+        """Three convolutions that reduce the image by four."""
+        make_layer = _depthwise_conv_norm_relu if spec.depthwise else _conv_norm_relu
+        first, second, third = spec.stem_channels
+        return nn.Sequential(
+            OrderedDict(
+                [
+                    *_conv_norm_relu(input_ch, first, 'stem_1', stride=2).items(),
+                    *make_layer(first, second, 'stem_2').items(),
+                    *make_layer(second, third, 'stem_3', stride=2).items(),
+                ]
+            )
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute feature maps.
+
+        Args:
+            images: (B, input_ch, H, W), normalised.
+
+        Returns:
+            The maps named by `out_features`, from fine to coarse, each (B, C, H/s, W/s) rounded up.
+        """
+        outputs = []
+        hidden = images
+        for name in _FEATURE_NAMES:
+            hidden = getattr(self, name)(hidden)
+            if name in self.out_features:
+                outputs.append(hidden)
+        return tuple(outputs)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        return [getattr(self, name) for name in _FEATURE_NAMES[: self.frozen_stages + 1]]
+
+    def train(self, mode: bool = True) -> 'VoVNet':
+        """Set training mode, but keep frozen parts (and with `norm_eval` all norms) in eval."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
