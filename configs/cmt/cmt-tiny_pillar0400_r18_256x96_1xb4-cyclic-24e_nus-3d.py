@@ -42,6 +42,7 @@ model = dict(
         in_channels=5,
         feat_channels=[32],
         with_distance=False,
+        legacy=False,
         voxel_size=voxel_size,
         point_cloud_range=point_cloud_range,
     ),

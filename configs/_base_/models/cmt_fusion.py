@@ -1,5 +1,5 @@
 # CMT for LiDAR-camera fusion: voxels of 0.1 m, ResNet-50 (Yan et al., ICCV 2023).
-point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
+detection_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 voxel_size = [0.1, 0.1, 0.2]
 # NOTE: the range has 1080 voxels along x and y. The released model keeps 1024 of them, so that
 # the map ends at 48.4 m; its weights belong to this grid.
@@ -18,7 +18,7 @@ model = dict(
             max_num_points=10,
             voxel_size=voxel_size,
             max_voxels=(120000, 160000),
-            point_cloud_range=point_cloud_range,
+            point_cloud_range=detection_range,
         ),
         mean=[103.530, 116.280, 123.675],
         std=[57.375, 57.120, 58.395],
@@ -94,7 +94,7 @@ model = dict(
         bbox_coder=dict(
             type='MultiTaskBBoxCoder',
             post_center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0],
-            pc_range=point_cloud_range,
+            pc_range=detection_range,
             max_num=300,
             voxel_size=voxel_size,
             num_classes=10,

@@ -1,6 +1,7 @@
 """GridMask augmentation of camera images, on whatever device they are."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,60 @@ def stripe_indicator(positions: Tensor, period: int, width: int, start: int, end
     offset = positions - start
     stripe = torch.div(offset, period, rounding_mode='floor')
     return (offset >= 0) & (offset - stripe * period < width) & (stripe < end // period)
+
+
+class Grid(NamedTuple):
+    """A grid of stripes on a canvas.
+
+    Attributes:
+        period: Distance between the beginnings of stripes, in pixels.
+        stripe_width: Width of a stripe, in pixels, less than `period`.
+        start_row: First row of the first horizontal stripe.
+        start_column: First column of the first vertical stripe.
+        angle: Counter-clockwise rotation about the centre of the canvas, in degrees.
+    """
+
+    period: int
+    stripe_width: int
+    start_row: int
+    start_column: int
+    angle: int
+
+
+def covered_pixels(
+    grid: Grid, height: int, width: int, use_h: bool, use_w: bool, device: torch.device
+) -> Tensor:
+    """Pixels of an image on which stripes lie.
+
+    The grid is laid on a canvas 1.5 times the image in both directions and rotated; where the
+    rotation uncovers what is outside the canvas counts as covered. The image is its middle.
+
+    Args:
+        grid: The grid.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+        use_h: Whether there are horizontal stripes.
+        use_w: Whether there are vertical stripes.
+        device: Where to compute.
+
+    Returns:
+        Boolean (height, width).
+    """
+    canvas_height, canvas_width = int(1.5 * height), int(1.5 * width)
+    rows = torch.arange(height, device=device)[:, None] + (canvas_height - height) // 2
+    columns = torch.arange(width, device=device)[None, :] + (canvas_width - width) // 2
+    if grid.angle:
+        rows, columns = _rotated_source(rows, columns, canvas_height, canvas_width, grid.angle)
+    covered = (rows < 0) | (rows >= canvas_height) | (columns < 0) | (columns >= canvas_width)
+    if use_h:
+        covered = covered | stripe_indicator(
+            rows, grid.period, grid.stripe_width, grid.start_row, canvas_height
+        )
+    if use_w:
+        covered = covered | stripe_indicator(
+            columns, grid.period, grid.stripe_width, grid.start_column, canvas_width
+        )
+    return covered
 
 
 class GridMask(nn.Module):
@@ -98,37 +153,23 @@ class GridMask(nn.Module):
         height, width = images.shape[-2:]
         if height < 3:
             raise ValueError(f'GridMask: images of height {height} are too small for a grid')
-        keep = self._draw_kept_pixels(height, width, images.device).to(images.dtype)
+        grid = self._draw_grid(height)
+        covered = covered_pixels(grid, height, width, self.use_h, self.use_w, images.device)
+        keep = (covered if self.mode == 1 else ~covered).to(images.dtype)
         if not self.offset:
             return images * keep
         noise = torch.from_numpy(2 * (np.random.rand(height, width) - 0.5)).to(images)
         return images * keep + noise * (1 - keep)
 
-    def _draw_kept_pixels(self, height: int, width: int, device: torch.device) -> Tensor:
-        """Draw a grid; returns a boolean (H, W), true where the image stays."""
-        canvas_height, canvas_width = int(1.5 * height), int(1.5 * width)
+    def _draw_grid(self, height: int) -> Grid:
         period = np.random.randint(2, height)
-        stripe_width = min(max(int(period * self.ratio + 0.5), 1), period - 1)
-        start_row = np.random.randint(period)
-        start_column = np.random.randint(period)
-        angle = np.random.randint(self.rotate)
-
-        rows = torch.arange(height, device=device) + (canvas_height - height) // 2
-        columns = torch.arange(width, device=device) + (canvas_width - width) // 2
-        rows, columns = rows[:, None], columns[None, :]
-        if angle:
-            rows, columns = _rotated_source(rows, columns, canvas_height, canvas_width, angle)
-        inside = (rows >= 0) & (rows < canvas_height) & (columns >= 0) & (columns < canvas_width)
-        uncovered = inside
-        if self.use_h:
-            uncovered = uncovered & ~stripe_indicator(
-                rows, period, stripe_width, start_row, canvas_height
-            )
-        if self.use_w:
-            uncovered = uncovered & ~stripe_indicator(
-                columns, period, stripe_width, start_column, canvas_width
-            )
-        return ~uncovered if self.mode == 1 else uncovered
+        return Grid(
+            period=period,
+            stripe_width=min(max(int(period * self.ratio + 0.5), 1), period - 1),
+            start_row=np.random.randint(period),
+            start_column=np.random.randint(period),
+            angle=np.random.randint(self.rotate),
+        )
 
 
 def _rotated_source(

@@ -235,8 +235,9 @@ class CmtHead(BaseModule):
             img_feats: Camera features ``(B * V, C, h, w)``, of which the first level is used; None
                 or [None] without cameras.
             img_metas: For each sample ``lidar2img`` ``(V, 4, 4)`` and ``pad_shape`` ``(H, W)`` in
-                pixels (both needed wherever the head uses cameras), and in training
-                ``gt_instances_3d``, an ``InstanceData`` with ``bboxes_3d`` and ``labels_3d``.
+                pixels (without them, as in a batch without images, queries have no camera
+                position), and in training ``gt_instances_3d``, an ``InstanceData`` with
+                ``bboxes_3d`` and ``labels_3d``.
 
         Returns:
             For each task group a list with one dict: ``center``, ``height``, ``dim``, ``rot``,
@@ -308,8 +309,10 @@ class CmtHead(BaseModule):
         return torch.cat((denoising.reference_points, learned), dim=1)
 
     def _camera_geometry(self, img_metas: Sequence[dict]) -> CameraGeometry | None:
-        """Stack the calibration; None where the samples have no cameras."""
-        if self.rv_embedding is None or all('lidar2img' not in meta for meta in img_metas):
+        """Stack the calibration; None where the samples have no cameras or no images."""
+        if self.rv_embedding is None or any(
+            key not in meta for meta in img_metas for key in ('lidar2img', 'pad_shape')
+        ):
             return None
         # float64: the inverse of a projection loses three digits
         lidar2img = torch.as_tensor(
@@ -343,8 +346,8 @@ class CmtHead(BaseModule):
             raise ValueError(f'{type(self).__name__} takes no camera features.')
         if cameras is None:
             raise KeyError(
-                f"{type(self).__name__}: camera features need 'lidar2img' in every img_meta; add "
-                'it to the meta_keys of Pack3DDetInputs.'
+                f"{type(self).__name__}: camera features need 'lidar2img' and 'pad_shape' in every "
+                "img_meta; add 'lidar2img' to the meta_keys of Pack3DDetInputs."
             )
         batch_size, num_cameras = cameras.lidar2img.shape[:2]
         # (B * V, C, h, w) -> (B, V * h * w, C)

@@ -4,6 +4,7 @@ import torch
 from mmcv.cnn.bricks.transformer import build_transformer_layer_sequence
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, xavier_init
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 
@@ -21,7 +22,9 @@ class CmtTransformer(BaseModule):
 
     def __init__(self, decoder: dict, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        self.decoder = build_transformer_layer_sequence(decoder)
+        # mmcv looks its parts up in the default scope, which is not set outside a runner
+        with DefaultScope.overwrite_default_scope('mmdet3d'):
+            self.decoder = build_transformer_layer_sequence(decoder)
         self.embed_dims = self.decoder.embed_dims
 
     def init_weights(self) -> None:

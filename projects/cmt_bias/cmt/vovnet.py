@@ -274,7 +274,8 @@ class VoVNet(BaseModule):
             images: (B, input_ch, H, W), normalised.
 
         Returns:
-            The maps named by `out_features`, from fine to coarse, each (B, C, H/s, W/s) rounded up.
+            The maps named by `out_features`, from fine to coarse, each (B, C, H/s, W/s),
+            rounded up.
         """
         outputs = []
         hidden = images
