@@ -15,7 +15,7 @@ model = dict(
 train_pipeline = [
     *_base_.load_points,
     *_base_.load_annotations,
-    dict(type='ObjectSample', db_sampler=dict(_base_.db_sampler, type='DataBaseSampler')),
+    dict(type='UnifiedObjectSample', db_sampler=_base_.db_sampler),
     dict(
         type='GlobalRotScaleTrans',
         rot_range=[-0.785, 0.785],

@@ -171,7 +171,10 @@ data_prefix = dict(
 train_dataloader = dict(
     batch_size=2,
     num_workers=4,
-    persistent_workers=True,
+    # Workers live for one epoch and draw new random numbers in each, so that a run can be resumed
+    # exactly.
+    persistent_workers=False,
+    worker_init_fn=dict(type='seed_worker_per_epoch'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='CBGSDataset',

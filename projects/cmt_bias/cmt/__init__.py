@@ -8,6 +8,7 @@ from .decoder import PETRTransformerDecoder, PETRTransformerDecoderLayer
 from .detector import CmtDetector
 from .grid_mask import GridMask
 from .head import CmtHead
+from .local_attention_init import LocalAttentionInit
 from .match_cost import BBox3DL1Cost
 from .single_modality_heads import CmtImageHead, CmtLidarHead
 from .task_head import SeparateTaskHead
@@ -24,6 +25,7 @@ __all__ = [
     'CmtTransformer',
     'GridMask',
     'HungarianAssigner3D',
+    'LocalAttentionInit',
     'MultiTaskBBoxCoder',
     'PETRMultiheadAttention',
     'PETRMultiheadFlashAttention',

@@ -1,6 +1,7 @@
 """One-to-one assignment of queries to ground-truth boxes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
@@ -46,7 +47,7 @@ class HungarianAssigner3D(BaseAssigner):
         self.code_weights = code_weights
 
     def assign(
-        self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs
+        self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs: Any
     ) -> AssignResult:
         """Match the queries of one sample with its boxes.
 

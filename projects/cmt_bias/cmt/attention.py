@@ -3,6 +3,8 @@
 Shape letters: B batch, N queries, K keys, C embedding channels, H heads, D channels of a head.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from mmcv.cnn.bricks.drop import build_dropout
 from mmdet3d.registry import MODELS
@@ -170,7 +172,9 @@ class PETRMultiheadFlashAttention(PETRMultiheadAttention):
         ValueError: If ``attn_drop`` is not 0.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, attn_drop: float = 0.0, **kwargs) -> None:
+    def __init__(
+        self, embed_dims: int, num_heads: int, attn_drop: float = 0.0, **kwargs: Any
+    ) -> None:
         if attn_drop:
             raise ValueError(
                 f'PETRMultiheadFlashAttention has no dropout of attention probabilities, got '

@@ -1,6 +1,7 @@
 """CMT's transformer decoder: post-norm layers that share one final normalization."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.utils.checkpoint
@@ -39,7 +40,7 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         operation_order: Sequence[str],
         feedforward_channels: int | None = None,
         with_cp: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         operations = sorted(operation_order[0::2])
         if operations != ['cross_attn', 'ffn', 'self_attn'] or set(operation_order[1::2]) != {

@@ -1,6 +1,7 @@
 """The CMT detector: backbones of both sensors and the head."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmdet3d.models.detectors import MVXTwoStageDetector
 from mmdet3d.registry import MODELS
@@ -26,7 +27,7 @@ class CmtDetector(MVXTwoStageDetector):
             ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
     """
 
-    def __init__(self, use_grid_mask: bool = False, **kwargs) -> None:
+    def __init__(self, use_grid_mask: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.grid_mask = (
             GridMask(use_h=True, use_w=True, rotate=1, offset=False, ratio=0.5, mode=1, prob=0.7)
@@ -100,14 +101,14 @@ class CmtDetector(MVXTwoStageDetector):
         )
 
     def loss(
-        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs
+        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs: Any
     ) -> dict[str, Tensor]:
         """Training losses of a batch."""
         img_feats, pts_feats = self._features_of(batch_inputs_dict, batch_data_samples)
         return self.pts_bbox_head.loss(pts_feats, img_feats, batch_data_samples, **kwargs)
 
     def predict(
-        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs
+        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs: Any
     ) -> list[Det3DDataSample]:
         """Detect; the samples come back with ``pred_instances_3d``."""
         img_feats, pts_feats = self._features_of(batch_inputs_dict, batch_data_samples)

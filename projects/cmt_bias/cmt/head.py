@@ -8,6 +8,7 @@ import difflib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ class CmtHead(BaseModule):
         loss_heatmap: dict | None = None,
         separate_head: dict | None = None,
         init_cfg: dict | None = None,
-        **unknown_keys,
+        **unknown_keys: Any,
     ) -> None:
         self._reject_unknown_keys(unknown_keys)
         if not norm_bbox or init_cfg is not None:
@@ -122,10 +123,10 @@ class CmtHead(BaseModule):
                 f'{type(self).__name__}: norm_bbox must be True and init_cfg None, got '
                 f'norm_bbox={norm_bbox}, init_cfg={init_cfg}; remove both from the config.'
             )
-        required = dict(tasks=tasks, transformer=transformer, bbox_coder=bbox_coder)
-        missing = [name for name, value in required.items() if value is None]
-        if missing:
-            raise ValueError(f'{type(self).__name__}: the config needs {", ".join(missing)}.')
+        if tasks is None or transformer is None or bbox_coder is None:
+            raise ValueError(
+                f'{type(self).__name__}: pts_bbox_head needs tasks, transformer and bbox_coder.'
+            )
         super().__init__()
         self.num_query = num_query
         self.hidden_dim = hidden_dim
@@ -186,7 +187,7 @@ class CmtHead(BaseModule):
         separate_head: dict | None,
     ) -> None:
         channels = self.hidden_dim
-        self.shared_conv = ConvModule(
+        self.shared_conv: nn.Module | None = ConvModule(
             in_channels, channels, kernel_size=3, padding=1, norm_cfg=dict(type='BN2d')
         )
         self.transformer = MODELS.build(transformer)
@@ -199,7 +200,7 @@ class CmtHead(BaseModule):
         self.bev_embedding = nn.Sequential(
             nn.Linear(2 * channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, channels)
         )
-        self.rv_embedding = nn.Sequential(
+        self.rv_embedding: nn.Module | None = nn.Sequential(
             nn.Linear(3 * self.depth_num, 4 * channels),
             nn.ReLU(inplace=True),
             nn.Linear(4 * channels, channels),
@@ -332,7 +333,7 @@ class CmtHead(BaseModule):
         if self.shared_conv is None:
             raise ValueError(f'{type(self).__name__} takes no LiDAR features.')
         tokens = self.shared_conv(features.float()).flatten(2).transpose(1, 2)
-        centers = bev_cell_centers(self.bev_shape, tokens.device)
+        centers = bev_cell_centers((features.shape[-2], features.shape[-1]), tokens.device)
         position = self.bev_embedding(pos2embed(centers, self.hidden_dim))
         return tokens, position.expand(len(tokens), -1, -1)
 
@@ -346,21 +347,23 @@ class CmtHead(BaseModule):
             raise ValueError(f'{type(self).__name__} takes no camera features.')
         if cameras is None:
             raise KeyError(
-                f"{type(self).__name__}: camera features need 'lidar2img' and 'pad_shape' in every "
-                "img_meta; add 'lidar2img' to the meta_keys of Pack3DDetInputs."
+                f"{type(self).__name__}: camera features need 'lidar2img' and 'pad_shape' in "
+                "every img_meta; add 'lidar2img' to the meta_keys of Pack3DDetInputs."
             )
         batch_size, num_cameras = cameras.lidar2img.shape[:2]
         # (B * V, C, h, w) -> (B, V * h * w, C)
         tokens = features.float().unflatten(0, (batch_size, num_cameras))
         tokens = tokens.permute(0, 1, 3, 4, 2).flatten(1, 3)
 
-        pixels = camera_cell_pixels(tuple(features.shape[-2:]), cameras.pad_shape, tokens.device)
+        feature_shape = (features.shape[-2], features.shape[-1])
+        pixels = camera_cell_pixels(feature_shape, cameras.pad_shape, tokens.device)
         pixels = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)  # (h, w, 3)
         pixels = pixels.expand(batch_size, num_cameras, -1, -1, -1)
         return tokens, self._embed_rays(pixels, cameras).flatten(1, 3)
 
     def _embed_rays(self, pixels: Tensor, cameras: CameraGeometry) -> Tensor:
         """Embed the rays through ``(B, V, ..., 3)`` pixels as ``(B, V, ..., C)``."""
+        assert self.rv_embedding is not None  # without it there is no camera geometry
         depths = ray_depths(self.depth_num, self.pc_range[3], pixels.device)
         return self.rv_embedding(camera_rays(pixels, cameras.img2lidar, depths, self.pc_range))
 

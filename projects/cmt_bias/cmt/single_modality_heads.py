@@ -1,5 +1,7 @@
 """CMT's heads for one sensor alone."""
 
+from typing import Any
+
 from mmdet3d.registry import MODELS
 
 from .head import CmtHead
@@ -9,7 +11,7 @@ from .head import CmtHead
 class CmtImageHead(CmtHead):
     """Cameras alone; arguments as for :class:`CmtHead`. It has no ``shared_conv``."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.shared_conv = None
 
@@ -18,6 +20,6 @@ class CmtImageHead(CmtHead):
 class CmtLidarHead(CmtHead):
     """LiDAR alone; arguments as for :class:`CmtHead`. It has no ``rv_embedding``."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rv_embedding = None

@@ -83,17 +83,26 @@ class SeparateTaskHead(BaseModule):
     def _branch(
         self, in_channels: int, hidden: int, out_channels: int, num_convs: int, kernel: int
     ) -> nn.Sequential:
-        shared = dict(kernel_size=kernel, padding=kernel // 2, groups=self.groups)
+        def conv(inputs: int, outputs: int, bias: bool) -> nn.Conv1d:
+            return nn.Conv1d(
+                inputs * self.groups,
+                outputs * self.groups,
+                kernel,
+                padding=kernel // 2,
+                groups=self.groups,
+                bias=bias,
+            )
+
         layers: list[nn.Module] = []
         channels = in_channels
         for _ in range(num_convs - 1):
             layers += [
-                nn.Conv1d(channels * self.groups, hidden * self.groups, bias=False, **shared),
+                conv(channels, hidden, bias=False),
                 GroupLayerNorm1d(hidden * self.groups, groups=self.groups),
                 nn.ReLU(inplace=True),
             ]
             channels = hidden
-        layers.append(nn.Conv1d(channels * self.groups, out_channels * self.groups, **shared))
+        layers.append(conv(channels, out_channels, bias=True))
         return nn.Sequential(*layers)
 
     def init_weights(self) -> None:

@@ -7,18 +7,19 @@ _base_ = [
 ]
 
 data_root = 'data/synthetic/'
-point_cloud_range = [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0]
-voxel_size = [0.4, 0.4, 8.0]
-grid_size = [256, 256, 1]
-embed_dims = 128
-num_heads = 4
+point_cloud_range = [-40.0, -40.0, -5.0, 40.0, 40.0, 3.0]
+voxel_size = [0.5, 0.5, 8.0]
+grid_size = [160, 160, 1]
+embed_dims = 64
+num_heads = 2
 
 attention = dict(embed_dims=embed_dims, num_heads=num_heads, dropout=0.0)
 model = dict(
     use_grid_mask=False,
+    init_cfg=dict(type='LocalAttention'),
     data_preprocessor=dict(
         voxel_layer=dict(
-            max_num_points=10,
+            max_num_points=8,
             voxel_size=voxel_size,
             max_voxels=(8000, 8000),
             point_cloud_range=point_cloud_range,
@@ -40,36 +41,36 @@ model = dict(
         _delete_=True,
         type='PillarFeatureNet',
         in_channels=5,
-        feat_channels=[32],
+        feat_channels=[24],
         with_distance=False,
         legacy=False,
         voxel_size=voxel_size,
         point_cloud_range=point_cloud_range,
     ),
     pts_middle_encoder=dict(
-        _delete_=True, type='PointPillarsScatter', in_channels=32, output_shape=[256, 256]
+        _delete_=True, type='PointPillarsScatter', in_channels=24, output_shape=[160, 160]
     ),
     pts_backbone=dict(
-        in_channels=32, out_channels=[32, 64], layer_nums=[1, 3], layer_strides=[2, 2]
+        in_channels=24, out_channels=[32, 64], layer_nums=[1, 2], layer_strides=[2, 2]
     ),
     pts_neck=dict(in_channels=[32, 64], out_channels=[64, 64], upsample_strides=[0.5, 1]),
     pts_bbox_head=dict(
         in_channels=128,
-        num_query=150,
+        num_query=200,
         hidden_dim=embed_dims,
-        depth_num=32,
+        depth_num=16,
         downsample_scale=4,
-        scalar=5,
+        scalar=2,
         bbox_coder=dict(pc_range=point_cloud_range, voxel_size=voxel_size, max_num=200),
         transformer=dict(
             decoder=dict(
-                num_layers=3,
+                num_layers=2,
                 transformerlayers=dict(
                     attn_cfgs=[
                         dict(attention, type='PETRMultiheadAttention'),
                         dict(attention, type='PETRMultiheadFlashAttention'),
                     ],
-                    ffn_cfgs=dict(embed_dims=embed_dims, feedforward_channels=256),
+                    ffn_cfgs=dict(embed_dims=embed_dims, feedforward_channels=128),
                 ),
             ),
         ),
@@ -89,19 +90,12 @@ image_augmentation = dict(
 )
 load_points = [
     _base_.load_points[0],
-    dict(type='LoadPointsFromMultiSweeps', sweeps_num=3, use_dim=[0, 1, 2, 3, 4]),
+    dict(type='LoadPointsFromMultiSweeps', sweeps_num=2, use_dim=[0, 1, 2, 3, 4]),
 ]
 train_pipeline = [
     *load_points,
     *_base_.load_images,
     *_base_.load_annotations,
-    dict(type='ModalMask3D', mode='train', image_drop_prob=0.1, points_drop_prob=0.1),
-    dict(
-        type='GlobalRotScaleTransAll',
-        rot_range=[-0.785, 0.785],
-        scale_ratio_range=[0.95, 1.05],
-        translation_std=[0.5, 0.5, 0.0],
-    ),
     dict(
         type='CustomRandomFlip3D',
         flip_ratio_bev_horizontal=0.5,
@@ -121,7 +115,7 @@ test_pipeline = [
     _base_.test_pipeline[-1],
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=2,
     dataset=dict(
         _delete_=True,
@@ -141,11 +135,11 @@ test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
 test_evaluator = val_evaluator
 
-max_epochs = 24
-warm_epochs = 9
+max_epochs = 34
+warm_epochs = 2
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
-    dict(_base_.param_scheduler[0], end=warm_epochs, T_max=warm_epochs),
+    dict(_base_.param_scheduler[0], end=warm_epochs, T_max=warm_epochs, eta_min_ratio=4),
     dict(
         _base_.param_scheduler[1],
         begin=warm_epochs,
@@ -159,4 +153,4 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2.0e-4, weight_decay=0.01),
     clip_grad=dict(max_norm=35, norm_type=2),
 )
-auto_scale_lr = dict(base_batch_size=4)
+auto_scale_lr = dict(base_batch_size=2)

@@ -1,0 +1,51 @@
+# `make demo` and `make test` do all the set-up they need; see README.md.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+VENV ?= .venv
+PY := $(VENV)/bin/python
+# The set-up hides a GPU for which mmcv could not be compiled.
+RUN = env $$(cat $(VENV)/.setup/run_environment 2>/dev/null) $(PY)
+PYTEST_OPTIONS ?= -n 2 --dist loadgroup --durations=15
+
+.PHONY: help setup demo test lint typecheck pytest format doctor clean
+
+help:
+	@echo 'make demo       synthetic data, training, test and pictures of the tiny recipe, under work_dirs/demo'
+	@echo 'make test       lint, type check and all tests (what .ci/run calls)'
+	@echo 'make setup      only the set-up that both of these do by themselves: $(VENV)'
+	@echo 'make lint typecheck pytest format doctor    the parts, each by itself'
+	@echo 'make clean      remove caches and build leftovers (not $(VENV), data or work_dirs)'
+
+setup:
+	@VENV='$(abspath $(VENV))' bash tools/setup_environment.sh
+
+demo: setup
+	@$(RUN) tools/run_demo.py
+
+# One after the other whatever -j says: the checks that take seconds come first.
+test: setup
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory typecheck
+	@$(MAKE) --no-print-directory pytest
+
+lint: setup
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+typecheck: setup
+	@$(PY) -m mypy
+
+pytest: setup
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest $(PYTEST_OPTIONS)
+
+format: setup
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+doctor: setup
+	@$(RUN) tools/doctor.py
+
+clean:
+	@rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis projects/*.egg-info
+	@find projects tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +

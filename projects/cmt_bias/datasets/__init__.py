@@ -1,0 +1,26 @@
+"""Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
+
+from .database_check import check_database
+from .database_sampler import UnifiedDataBaseSampler
+from .global_rot_scale_trans import GlobalRotScaleTransAll, GlobalRotScaleTransImage
+from .info_file_check import check_data_folders, check_info_file
+from .modal_mask import ModalMask3D, with_modality
+from .multi_view_image_loading import LoadCalibratedMultiViewImages
+from .object_sample import UnifiedObjectSample
+from .random_flip_3d import CustomRandomFlip3D
+from .resize_crop_flip_image import ResizeCropFlipImage
+
+__all__ = [
+    'CustomRandomFlip3D',
+    'GlobalRotScaleTransAll',
+    'GlobalRotScaleTransImage',
+    'LoadCalibratedMultiViewImages',
+    'ModalMask3D',
+    'ResizeCropFlipImage',
+    'UnifiedDataBaseSampler',
+    'UnifiedObjectSample',
+    'check_data_folders',
+    'check_database',
+    'check_info_file',
+    'with_modality',
+]

@@ -1,0 +1,142 @@
+"""Is the ground-truth database for pasting complete? Asked before training, not during it.
+
+A database is a pickle with, for each class name, a list of entries (what mmdet3d's converter
+writes), each a dict with
+
+- ``name``, ``path`` (points of the object, relative to the data root), ``box3d_lidar`` (7 or 9
+  values, z at the bottom), ``num_points_in_gt``, ``difficulty``, and
+- only when made with ``--image-crops``: ``image_crops``, a list with a dict for each camera that
+  sees the object: ``camera`` (name), ``path`` (of the crop, relative to the data root), and to
+  look things up ``box`` (left, top, right, bottom in the source image) and ``depth`` (metres).
+"""
+
+import os.path as osp
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+
+import mmengine
+import numpy as np
+
+from cmt_bias.engine.problem import Problem
+
+ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
+CROP_KEYS = ('camera', 'path')
+_FILES_LOOKED_AT = 8
+_NOT_A_DATABASE = 'it is not a database for pasting (a dict from class name to a list of entries)'
+
+
+def command_that_makes_it(data_root: str | None) -> str:
+    """The command that writes the database of a data root, with image crops."""
+    root = data_root or '<data root>'
+    return (
+        f'python tools/create_data.py nuscenes --root-path {root} --out-dir {root} '
+        '--extra-tag nuscenes --image-crops'
+    )
+
+
+def check_database(
+    info_path: str,
+    data_root: str | None,
+    classes: Iterable[str] = (),
+    image_crops: bool = False,
+    backend_args: dict | None = None,
+) -> list[Problem]:
+    """Look through a database for pasting.
+
+    Args:
+        info_path: The pickle, usually ``<data root>/nuscenes_dbinfos_train.pkl``.
+        data_root: What paths in it are relative to; None: the current folder.
+        classes: Classes that are to be pasted.
+        image_crops: Whether crops are to be pasted into images.
+        backend_args: Arguments of the mmengine file backend, None for local files.
+
+    Returns:
+        What is wrong: the file, missing keys, missing files. Empty if nothing is. Files are
+        looked for at a few places of each class, not all.
+    """
+    problems = check_database_file(info_path, data_root, backend_args)
+    if problems:
+        return problems
+    try:
+        infos = pickle.loads(mmengine.fileio.get(info_path, backend_args=backend_args))
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
+        return [Problem(f"'{info_path}' cannot be read as a pickle: {error}", _remedy(data_root))]
+    return check_database_entries(infos, info_path, data_root, classes, image_crops, backend_args)
+
+
+def check_database_file(
+    info_path: str, data_root: str | None, backend_args: dict | None = None
+) -> list[Problem]:
+    """Whether the file of a database for pasting is there at all."""
+    if mmengine.fileio.exists(info_path, backend_args=backend_args):
+        return []
+    return [Problem(f"the database for pasting '{info_path}' does not exist", _remedy(data_root))]
+
+
+def check_database_entries(
+    infos: object,
+    info_path: str,
+    data_root: str | None,
+    classes: Iterable[str] = (),
+    image_crops: bool = False,
+    backend_args: dict | None = None,
+) -> list[Problem]:
+    """As :func:`check_database`, for a database that has been read already."""
+    remedy = _remedy(data_root)
+    if not isinstance(infos, Mapping) or not all(isinstance(v, list) for v in infos.values()):
+        return [Problem(f"'{info_path}': {_NOT_A_DATABASE}", remedy)]
+    problems = []
+    for name in classes:
+        entries = infos.get(name, [])
+        missing_key = _first_missing_key(entries, image_crops)
+        if missing_key is not None:
+            problems.append(Problem(f"'{info_path}': {missing_key}", remedy))
+            continue
+        missing_file = _first_missing_file(entries, data_root, image_crops, backend_args)
+        if missing_file is not None:
+            problems.append(
+                Problem(f"'{info_path}' names '{missing_file}', which does not exist", remedy)
+            )
+    return problems
+
+
+def has_image_crops(infos: Mapping[str, Sequence[Mapping]]) -> bool:
+    """Whether any entry of a database has crops of images."""
+    return any(entry.get('image_crops') for entries in infos.values() for entry in entries)
+
+
+def _remedy(data_root: str | None) -> str:
+    return f'make the database (anew): {command_that_makes_it(data_root)}'
+
+
+def _first_missing_key(entries: Sequence[Mapping], image_crops: bool) -> str | None:
+    for number, entry in enumerate(entries):
+        for key in ENTRY_KEYS:
+            if key not in entry:
+                return f"entry {number} of class {entry.get('name', '?')} has no '{key}'"
+        for crop in entry.get('image_crops', ()) if image_crops else ():
+            for key in CROP_KEYS:
+                if key not in crop:
+                    return f"a crop of entry {number} of class {entry['name']} has no '{key}'"
+    return None
+
+
+def _first_missing_file(
+    entries: Sequence[Mapping],
+    data_root: str | None,
+    image_crops: bool,
+    backend_args: dict | None,
+) -> str | None:
+    """The first of a few evenly spread files that does not exist."""
+    if not entries:
+        return None
+    spread = np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT)).astype(int)
+    for number in spread:
+        paths = [entries[number]['path']]
+        if image_crops:
+            paths += [crop['path'] for crop in entries[number].get('image_crops', ())]
+        for path in paths:
+            full_path = osp.join(data_root, path) if data_root else path
+            if not mmengine.fileio.exists(full_path, backend_args=backend_args):
+                return full_path
+    return None

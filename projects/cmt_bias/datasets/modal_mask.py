@@ -1,0 +1,131 @@
+"""What it means that a sensor is missing, in training and in evaluation.
+
+The definition, for all of this project (it is the released one):
+
+- The cameras are missing: every pixel of every image is zero *before* normalisation, a black
+  picture. ``lidar2img`` and the other matrices stay.
+- The LiDAR is missing: every point has x = y = z = intensity = time = 0; their number stays. They
+  all fall into the one voxel (or pillar) at the sensor. In training the mask comes before
+  :class:`GlobalRotScaleTransAll`, so the voxel is then wherever the sensor has been moved to.
+
+Two other things are not this: an *empty cloud* is ``points`` with no row at all (a file without
+returns, or nothing left inside the range); and an input that is *not given* is a pipeline
+without the key ``points`` or ``img``. The model takes both, but the published numbers for
+missing sensors are about zeroed ones, and so is ``tools/test.py --modality``.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+
+MASKED_MODALITY = {'LC': None, 'L': 'image', 'C': 'points'}
+"""What is masked for each set of sensors (value of ``--modality``) that shall see anything."""
+
+_INPUT_KEY = {'image': 'img', 'points': 'points'}
+
+
+@TRANSFORMS.register_module()
+class ModalMask3D(BaseTransform):
+    """Zero the images or the points: at random in training, always the same in testing.
+
+    Args:
+        mode: 'train' draws for each sample; 'test' always masks ``mask_modal``.
+        mask_modal: 'image' or 'points'; used in mode 'test' alone.
+        image_drop_prob: Probability in mode 'train' that the images are zeroed.
+        points_drop_prob: Probability in mode 'train' that the points are zeroed; the two never
+            happen together.
+
+    Added key: ``masked_modality``, 'image', 'points' or None.
+
+    Raises:
+        ValueError: If an argument has no meaning.
+        KeyError: If the sample lacks the input that is to be masked.
+    """
+
+    def __init__(
+        self,
+        mode: str = 'test',
+        mask_modal: str = 'image',
+        image_drop_prob: float = 0.25,
+        points_drop_prob: float = 0.25,
+    ) -> None:
+        if mode not in ('train', 'test'):
+            raise ValueError(f"ModalMask3D: mode must be 'train' or 'test', not {mode!r}")
+        if mask_modal not in _INPUT_KEY:
+            raise ValueError(
+                f"ModalMask3D: mask_modal must be 'image' or 'points', not {mask_modal!r}"
+            )
+        if min(image_drop_prob, points_drop_prob) < 0 or image_drop_prob + points_drop_prob > 1:
+            raise ValueError(
+                f'ModalMask3D: image_drop_prob={image_drop_prob} and points_drop_prob='
+                f'{points_drop_prob} must not be negative, nor more than 1 together'
+            )
+        self.mode = mode
+        self.mask_modal = mask_modal
+        self.image_drop_prob = image_drop_prob
+        self.points_drop_prob = points_drop_prob
+
+    def transform(self, results: dict) -> dict:
+        """Zero at most one input of the sample."""
+        masked = self.mask_modal if self.mode == 'test' else self._draw()
+        results['masked_modality'] = masked
+        if masked is None:
+            return results
+        key = _INPUT_KEY[masked]
+        if key not in results:
+            raise KeyError(
+                f"ModalMask3D cannot mask '{masked}': the sample has no '{key}'; a pipeline of "
+                'one sensor needs no ModalMask3D'
+            )
+        if masked == 'image':
+            results['img'] = [np.zeros_like(image) for image in results['img']]
+        else:
+            points = results['points']
+            results['points'] = points.new_point(points.tensor.new_zeros(points.shape))
+        return results
+
+    def _draw(self) -> str | None:
+        draw = np.random.rand()
+        if draw < self.image_drop_prob:
+            return 'image'
+        if draw < self.image_drop_prob + self.points_drop_prob:
+            return 'points'
+        return None
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(mode={self.mode!r}, mask_modal={self.mask_modal!r}, '
+            f'image_drop_prob={self.image_drop_prob}, points_drop_prob={self.points_drop_prob})'
+        )
+
+
+def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
+    """A test pipeline in which only the sensors of ``modality`` see anything.
+
+    Args:
+        pipeline: Configs of a test pipeline; stays as it is.
+        modality: 'LC' both sensors, 'L' LiDAR alone, 'C' cameras alone.
+
+    Returns:
+        Copy of the pipeline, with a :class:`ModalMask3D` in front of the packing unless 'LC'.
+
+    Raises:
+        ValueError: If ``modality`` is unknown or no transform of the pipeline packs the inputs.
+    """
+    if modality not in MASKED_MODALITY:
+        raise ValueError(f'modality must be one of {sorted(MASKED_MODALITY)}, not {modality!r}')
+    steps = copy.deepcopy(list(pipeline))
+    mask_modal = MASKED_MODALITY[modality]
+    if mask_modal is None:
+        return steps
+    packing = [i for i, step in enumerate(steps) if step['type'] == 'Pack3DDetInputs']
+    if not packing:
+        raise ValueError(
+            'the test pipeline has no Pack3DDetInputs at its top level, in front of which a '
+            'sensor could be masked'
+        )
+    steps.insert(packing[0], dict(type='ModalMask3D', mode='test', mask_modal=mask_modal))
+    return steps

@@ -1,0 +1,135 @@
+"""Paste objects of other scenes into a sample: ground truth, points and images."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from mmdet3d.datasets.transforms import ObjectSample
+from mmdet3d.registry import TRANSFORMS
+from mmengine.logging import MMLogger
+
+from .box_overlap import inside_any_box
+from .database_check import command_that_makes_it
+from .database_sampler import SampledObjects
+from .image_pasting import NO_OWNER, paste_crops, points_shown, visible_boxes
+
+
+@TRANSFORMS.register_module()
+class UnifiedObjectSample(ObjectSample):
+    """Ground-truth pasting into the point cloud and, with ``sample_2d``, into all images.
+
+    Objects keep the place in the LiDAR frame that they had in their own scene. Points of the scene
+    inside a pasted box are removed, the object's own points are added. In every camera that sees
+    a pasted box, the crop which the same camera took of the object is drawn over the rectangle
+    around the projected box, farther objects first; see :func:`paste_crops`.
+
+    A database without image crops (mmdet3d's own) works: then only points are pasted, and the
+    log says so once.
+
+    Set ``disabled`` to stop pasting; :class:`PastingSwitchOffHook` does.
+
+    Args:
+        db_sampler: Config of the :class:`UnifiedDataBaseSampler`.
+        sample_2d: Paste into the images too.
+        mixup_rate: Weight of a pasted crop in [0, 1]; negative: the crop covers the image.
+        modify_points: Also remove points that contradict the painted images: own points behind a
+            pasted object, and points of a pasted object that something nearer hides.
+
+    Required keys: ``points``, ``gt_bboxes_3d``, ``gt_labels_3d``; with ``sample_2d`` also ``img``,
+    ``images`` (for the cameras' names) and ``lidar2img``. All but the last two are modified.
+
+    Raises:
+        ValueError: If ``mixup_rate`` is above 1, ``modify_points`` is set without ``sample_2d``,
+            or points of the database have other values than those of the dataset.
+    """
+
+    def __init__(
+        self,
+        db_sampler: Mapping,
+        sample_2d: bool = False,
+        mixup_rate: float = -1.0,
+        modify_points: bool = False,
+    ) -> None:
+        if mixup_rate > 1:
+            raise ValueError(f'UnifiedObjectSample: mixup_rate={mixup_rate} must not be above 1')
+        if modify_points and not sample_2d:
+            raise ValueError('UnifiedObjectSample: modify_points=True needs sample_2d=True')
+        super().__init__({'type': 'UnifiedDataBaseSampler', **db_sampler}, sample_2d=sample_2d)
+        self.mixup_rate = mixup_rate
+        self.modify_points = modify_points
+        if sample_2d and not self.db_sampler.has_image_crops:
+            self.sample_2d = False
+            MMLogger.get_current_instance().warning(
+                f"'{self.db_sampler.info_path}' has no image crops: objects are pasted into the "
+                'point cloud alone. To paste into the images too: '
+                f'{command_that_makes_it(self.db_sampler.data_root)}'
+            )
+
+    def transform(self, results: dict) -> dict:
+        """Paste objects, unless pasting is switched off or nothing fits."""
+        if self.disabled:
+            return results
+        boxes, labels = results['gt_bboxes_3d'], results['gt_labels_3d']
+        sampled = self.db_sampler.sample_all(boxes.numpy(), labels)
+        if sampled is None:
+            return results
+
+        points = results['points']
+        if points.shape[1] != sampled.points.shape[1]:
+            raise ValueError(
+                f'points of the dataset have {points.shape[1]} values, those of the database '
+                f'{sampled.points.shape[1]}; make use_dim of points_loader that of the dataset'
+            )
+        points = points[~inside_any_box(points.coord.numpy(), sampled.boxes)]
+        points_object = np.concatenate(
+            [np.full(len(points), NO_OWNER), len(boxes) + sampled.points_object]
+        )
+        results['points'] = points.cat([points, sampled.points])
+        results['gt_bboxes_3d'] = boxes.new_box(np.concatenate([boxes.numpy(), sampled.boxes]))
+        results['gt_labels_3d'] = np.concatenate([labels, sampled.labels]).astype(np.int64)
+        if self.sample_2d:
+            self._paste_into_images(results, sampled, points_object)
+        return results
+
+    def _paste_into_images(
+        self, results: dict, sampled: SampledObjects, points_object: np.ndarray
+    ) -> None:
+        """Paint the crops, and with ``modify_points`` drop the points that disagree.
+
+        Args:
+            results: The sample; its boxes are the own ones, then the sampled ones.
+            sampled: The objects.
+            points_object: (P,) index of the sampled box each point belongs to, or ``NO_OWNER``.
+        """
+        corners = results['gt_bboxes_3d'].corners.numpy().astype(np.float64)  # (N + M, 8, 3)
+        num_own = len(corners) - len(sampled.entries)
+        keep = np.ones(len(points_object), dtype=bool)
+        for view, camera in enumerate(results['images']):
+            image, lidar2img = results['img'][view], results['lidar2img'][view]
+            visible = visible_boxes(corners, lidar2img, image.shape[:2])
+            crops = self._crops_of_camera(camera, sampled, visible.index, num_own)
+            if not crops:
+                continue
+            painted, owner = paste_crops(image, visible, crops, num_own, self.mixup_rate)
+            results['img'][view] = painted
+            if self.modify_points:
+                points = results['points'].coord.numpy()
+                keep &= points_shown(points, points_object, owner, num_own, lidar2img)
+        if self.modify_points:
+            results['points'] = results['points'][keep]
+
+    def _crops_of_camera(
+        self, camera: str, sampled: SampledObjects, visible: np.ndarray, num_own: int
+    ) -> dict[int, np.ndarray]:
+        """Crops of the visible sampled boxes, by box index, that this camera took."""
+        crops = {}
+        for index in visible[visible >= num_own].tolist():
+            for crop in sampled.entries[index - num_own].get('image_crops', ()):
+                if crop['camera'] == camera:
+                    crops[index] = self.db_sampler.load_image_crop(crop['path'])
+        return crops
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(db_sampler={self.db_sampler}, sample_2d={self.sample_2d}, '
+            f'mixup_rate={self.mixup_rate}, modify_points={self.modify_points})'
+        )

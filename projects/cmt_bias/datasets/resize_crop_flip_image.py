@@ -1,0 +1,226 @@
+"""Resize, crop, mirror and turn the camera images, and the matrices that project into them.
+
+Pixel coordinates are continuous: the image covers [0, W) x [0, H), the centre of the upper left
+pixel is (0.5, 0.5). This is how the released code scales (u -> s u) and mirrors (u -> W - u), and
+how ``cv2.resize`` samples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+
+_ALLOWED_ASPECT_ERROR = 0.02
+
+
+@dataclass(frozen=True)
+class ImageAugmentation:
+    """One draw: what is done to an image, in the order of the fields.
+
+    Attributes:
+        resized: (width, height) after resizing, pixels.
+        crop: (left, top, right, bottom) of the crop in the resized image, pixels; what lies
+            outside the resized image is black.
+        flip: Whether left and right are exchanged.
+        rotation: Angle about the centre of the crop, degrees, counter-clockwise as seen.
+    """
+
+    resized: tuple[int, int]
+    crop: tuple[int, int, int, int]
+    flip: bool = False
+    rotation: float = 0.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the result, pixels."""
+        left, top, right, bottom = self.crop
+        return right - left, bottom - top
+
+    def matrix(self, source_size: tuple[int, int]) -> np.ndarray:
+        """Pixel (u, v, 1) of the source image to the same scene point's pixel in the result.
+
+        Args:
+            source_size: (width, height) of the source image, pixels.
+
+        Returns:
+            Affine matrix (3, 3), float64. The scale is that of the rounded size, not of the draw.
+        """
+        scale = np.diag([self.resized[0] / source_size[0], self.resized[1] / source_size[1], 1.0])
+        width, height = self.size
+        shift = _affine(np.eye(2), (-self.crop[0], -self.crop[1]))
+        mirror = _affine(np.diag([-1.0, 1.0]), (width, 0)) if self.flip else np.eye(3)
+        return _rotation_about((width / 2, height / 2), self.rotation) @ mirror @ shift @ scale
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Do it to an image (H, W, 3) of any dtype that OpenCV takes; the dtype is kept."""
+        resized = cv2.resize(image, self.resized)
+        width, height = self.size
+        cropped = np.zeros((height, width, *image.shape[2:]), dtype=image.dtype)
+        left, top = max(self.crop[0], 0), max(self.crop[1], 0)
+        inside = resized[top : max(self.crop[3], 0), left : max(self.crop[2], 0)]
+        if self.flip:
+            inside = inside[:, ::-1]
+        row = top - self.crop[1]
+        column = left - self.crop[0]
+        if self.flip:
+            column = width - column - inside.shape[1]
+        cropped[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+        if self.rotation == 0:
+            return cropped
+        # warpAffine counts pixel centres as whole numbers, our coordinates have them at one half.
+        centre = ((width - 1) / 2, (height - 1) / 2)
+        return cv2.warpAffine(cropped, _rotation_about(centre, self.rotation)[:2], (width, height))
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Random numbers of one draw, which do not depend on the size of an image.
+
+    Attributes:
+        scale: Size after resizing over size before, None: as small as fills the crop.
+        cut: Share of the height cut off at the bottom.
+        place: Horizontal place of the crop, 0 left to 1 right.
+        flip: Whether left and right are exchanged.
+        rotation: Degrees.
+    """
+
+    scale: float | None
+    cut: float
+    place: float
+    flip: bool = False
+    rotation: float = 0.0
+
+
+@TRANSFORMS.register_module()
+class ResizeCropFlipImage(BaseTransform):
+    """Random resize, crop, mirror and rotation of all camera images by one draw.
+
+    ``lidar2img`` and ``cam2img`` follow exactly. Training draws the scale from ``resize_lim``, the
+    horizontal place of the crop, the mirroring and the rotation; the crop keeps the lower part of
+    the image. Testing scales such that the crop is just filled and takes its horizontal centre.
+
+    ``resize_lim`` refers to source images of ``H`` x ``W``. A source image of another size (the
+    synthetic data are smaller) is brought to the size that a ``H`` x ``W`` image would get, so
+    that the same config shows the same field of view; its proportions must be the same. Without
+    ``H`` and ``W`` the scale refers to the size each image has.
+
+    Args:
+        data_aug_conf: ``final_dim`` (height, width) of the result; ``resize_lim`` bounds of the
+            scale; optional ``bot_pct_lim`` bounds of the share of the height cut off at the bottom
+            (0, 0), ``rot_lim`` bounds of the rotation in degrees (0, 0), ``rand_flip`` (False),
+            ``H`` and ``W`` (of each image).
+        training: Draw at random.
+        pic_wise: Draw anew for each camera.
+
+    Required keys: ``img`` (list of V arrays (H, W, 3)), ``lidar2img``, ``cam2img`` (V, 4, 4).
+    Modified keys: those, ``img_shape``, ``pad_shape``. Added key: ``img_aug_matrix`` (V, 4, 4),
+    the total motion of (u d, v d, d, 1).
+
+    Raises:
+        ValueError: If ``data_aug_conf`` has an unknown key, lacks one, or the proportions of an
+            image are not those of ``H`` and ``W``.
+    """
+
+    _REQUIRED = frozenset({'resize_lim', 'final_dim'})
+    _OPTIONAL = frozenset({'bot_pct_lim', 'rot_lim', 'rand_flip', 'H', 'W'})
+
+    def __init__(
+        self, data_aug_conf: Mapping, training: bool = True, pic_wise: bool = False
+    ) -> None:
+        given = set(data_aug_conf)
+        unknown = given - self._REQUIRED - self._OPTIONAL
+        missing = self._REQUIRED - given
+        if unknown or missing or (('H' in given) != ('W' in given)):
+            raise ValueError(
+                f'ResizeCropFlipImage: data_aug_conf has unknown keys {sorted(unknown)}, lacks '
+                f'{sorted(missing)}; it takes {sorted(self._REQUIRED)} and optionally '
+                f"{sorted(self._OPTIONAL)}, 'H' and 'W' both or neither"
+            )
+        self.data_aug_conf = dict(data_aug_conf)
+        self.training = training
+        self.pic_wise = pic_wise
+
+    def transform(self, results: dict) -> dict:
+        """Augment every image and update the matrices."""
+        images: Sequence[np.ndarray] = results['img']
+        augmented, motions = [], np.tile(np.eye(4), (len(images), 1, 1))
+        shared_draw = self._draw()
+        for view, image in enumerate(images):
+            draw = self._draw() if self.pic_wise and view > 0 else shared_draw
+            source_size = (image.shape[1], image.shape[0])
+            augmentation = self._augmentation(draw, self._nominal_size(source_size))
+            augmented.append(augmentation.apply(image))
+            # The third row of (u d, v d, d, 1) is the depth, which does not change.
+            motions[view, :3, :3] = augmentation.matrix(source_size)
+
+        results['img'] = augmented
+        for key in ('lidar2img', 'cam2img'):
+            results[key] = motions @ np.asarray(results[key], dtype=np.float64)
+        results['img_aug_matrix'] = motions @ results.get('img_aug_matrix', np.eye(4))
+        results['img_shape'] = results['pad_shape'] = augmented[0].shape[:2]
+        return results
+
+    def _nominal_size(self, source_size: tuple[int, int]) -> tuple[int, int]:
+        """The (width, height) that the drawn scale refers to."""
+        if 'H' not in self.data_aug_conf:
+            return source_size
+        nominal = (self.data_aug_conf['W'], self.data_aug_conf['H'])
+        ratio = (source_size[0] / source_size[1]) / (nominal[0] / nominal[1])
+        if abs(ratio - 1) > _ALLOWED_ASPECT_ERROR:
+            raise ValueError(
+                f'ResizeCropFlipImage: an image is {source_size[0]} x {source_size[1]} pixels, '
+                f"but data_aug_conf says W={nominal[0]}, H={nominal[1]}; set 'H' and 'W' to the "
+                'size of the images or leave both out'
+            )
+        return nominal
+
+    def _draw(self) -> _Draw:
+        """Draw at random in training; else fill the crop, centred, neither mirrored nor turned."""
+        conf = self.data_aug_conf
+        cut_limits = conf.get('bot_pct_lim', (0.0, 0.0))
+        if not self.training:
+            return _Draw(scale=None, cut=float(np.mean(cut_limits)), place=0.5)
+        return _Draw(
+            scale=np.random.uniform(*conf['resize_lim']),
+            cut=np.random.uniform(*cut_limits),
+            place=np.random.uniform(),
+            flip=bool(conf.get('rand_flip', False) and np.random.rand() < 0.5),
+            rotation=np.random.uniform(*conf.get('rot_lim', (0.0, 0.0))),
+        )
+
+    def _augmentation(self, draw: _Draw, nominal_size: tuple[int, int]) -> ImageAugmentation:
+        """What the draw means in whole pixels for images of ``nominal_size`` (width, height)."""
+        width, height = nominal_size
+        crop_height, crop_width = self.data_aug_conf['final_dim']
+        scale = draw.scale
+        if scale is None:
+            scale = max(crop_height / height, crop_width / width)
+        resized = (int(width * scale), int(height * scale))
+        left = int(draw.place * max(0, resized[0] - crop_width))
+        top = int((1 - draw.cut) * resized[1]) - crop_height
+        crop = (left, top, left + crop_width, top + crop_height)
+        return ImageAugmentation(resized, crop, draw.flip, draw.rotation)
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(data_aug_conf={self.data_aug_conf}, '
+            f'training={self.training}, pic_wise={self.pic_wise})'
+        )
+
+
+def _affine(linear: np.ndarray, offset: Sequence[float]) -> np.ndarray:
+    """Matrix (3, 3) of x -> linear x + offset, for linear (2, 2)."""
+    matrix = np.eye(3)
+    matrix[:2, :2] = linear
+    matrix[:2, 2] = offset
+    return matrix
+
+
+def _rotation_about(centre: tuple[float, float], degrees: float) -> np.ndarray:
+    """Matrix (3, 3), counter-clockwise as seen on an image whose v axis points down."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    linear = np.array([[cos, sin], [-sin, cos]])
+    return _affine(linear, np.asarray(centre) - linear @ np.asarray(centre))

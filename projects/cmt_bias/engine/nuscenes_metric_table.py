@@ -1,0 +1,108 @@
+"""The nuScenes metrics of a test as a table: AP and the five errors of each class, mAP and NDS."""
+
+import io
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+ERRORS = {
+    'trans_err': ('ATE', 'mATE'),
+    'scale_err': ('ASE', 'mASE'),
+    'orient_err': ('AOE', 'mAOE'),
+    'vel_err': ('AVE', 'mAVE'),
+    'attr_err': ('AAE', 'mAAE'),
+}
+"""Error in mmdet3d's metric keys -> its name for one class, its name averaged over classes."""
+
+UNITS = 'ATE in metres, ASE as 1 - IoU, AOE in radians, AVE in m/s, AAE as 1 - accuracy'
+
+
+@dataclass
+class NuScenesScores:
+    """Scores of one set of results.
+
+    Attributes:
+        nds: nuScenes detection score, 0-1.
+        mean_ap: Mean average precision over classes and matching distances, 0-1.
+        mean_errors: Keys mATE, mASE, mAOE, mAVE, mAAE.
+        class_ap: For each class the average precision, averaged over matching distances.
+        class_errors: For each class the keys ATE, ASE, AOE, AVE, AAE; NaN where not defined (a
+            cone has no heading).
+    """
+
+    nds: float
+    mean_ap: float
+    mean_errors: dict[str, float] = field(default_factory=dict)
+    class_ap: dict[str, float] = field(default_factory=dict)
+    class_errors: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def parse_nuscenes_metrics(metrics: Mapping[str, float]) -> dict[str, NuScenesScores]:
+    """Sort the flat metric dict of mmdet3d's ``NuScenesMetric``.
+
+    Args:
+        metrics: What ``runner.test()`` returns, with keys such as
+            ``NuScenes metric/pred_instances_3d_NuScenes/car_AP_dist_0.5``.
+
+    Returns:
+        Scores by result name (``pred_instances_3d``); empty without nuScenes metrics.
+    """
+    scores: dict[str, NuScenesScores] = {}
+    for key in metrics:
+        match = re.search(r'(\w+)_NuScenes/NDS$', key)
+        if match:
+            prefix = key[: -len('NDS')]
+            scores[match[1]] = _scores_under(
+                {k[len(prefix) :]: float(v) for k, v in metrics.items() if k.startswith(prefix)}
+            )
+    return scores
+
+
+def _scores_under(metrics: dict[str, float]) -> NuScenesScores:
+    """Scores from the metrics of one result, keys without prefix."""
+    scores = NuScenesScores(nds=metrics['NDS'], mean_ap=metrics['mAP'])
+    by_distance: dict[str, list[float]] = {}
+    for key, value in metrics.items():
+        if match := re.fullmatch(r'(\w+)_AP_dist_[\d.]+', key):
+            by_distance.setdefault(match[1], []).append(value)
+        elif match := re.fullmatch(rf'(\w+)_({"|".join(ERRORS)})', key):
+            scores.class_errors.setdefault(match[1], {})[ERRORS[match[2]][0]] = value
+        elif key not in ('NDS', 'mAP'):
+            scores.mean_errors[key] = value
+    scores.class_ap = {name: sum(values) / len(values) for name, values in by_distance.items()}
+    return scores
+
+
+def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detection') -> str:
+    """The scores as text: a row for each class, then the means, then NDS.
+
+    Args:
+        scores: Scores of one set of results.
+        title: Heading.
+
+    Returns:
+        Lines of at most 99 characters, without colours.
+    """
+    table = Table(title=title, caption=UNITS, box=box.SIMPLE_HEAD)
+    table.add_column('class')
+    for name in ('AP', *(short for short, _ in ERRORS.values())):
+        table.add_column(name, justify='right')
+    for name, precision in scores.class_ap.items():
+        errors = scores.class_errors.get(name, {})
+        values = [precision, *(errors.get(short, math.nan) for short, _ in ERRORS.values())]
+        table.add_row(name, *map(_format, values))
+    table.add_section()
+    means = [scores.mean_errors.get(mean, math.nan) for _, mean in ERRORS.values()]
+    table.add_row('mean', _format(scores.mean_ap), *map(_format, means))
+    text = io.StringIO()
+    Console(file=text, width=99, color_system=None).print(table)
+    return f'{text.getvalue().rstrip()}\n\nmAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
+
+
+def _format(value: float) -> str:
+    return '-' if math.isnan(value) else f'{value:.3f}'

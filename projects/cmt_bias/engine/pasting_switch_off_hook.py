@@ -1,0 +1,110 @@
+"""Train the last epochs on scenes as they were recorded, without pasted objects."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmdet3d.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
+
+
+@HOOKS.register_module()
+class PastingSwitchOffHook(Hook):
+    """Switch ground-truth pasting off for all epochs from ``epoch`` on.
+
+    mmdet3d's ``DisableObjectSampleHook`` acts in the one epoch whose number it is given, so that
+    a run resumed later goes on pasting; it sees ``ObjectSample`` below one dataset wrapper alone.
+    This hook acts at the start of every epoch >= ``epoch``, however the run got there, on every
+    transform with an attribute ``disabled``, below any nesting of dataset wrappers and of
+    transforms.
+
+    Worker processes own copies of the dataset. Those started after the switch have it; those that
+    live on between epochs (``persistent_workers=True``) are ended once, and the data loader starts
+    new ones.
+
+    Args:
+        epoch: First epoch without pasting, counted from 0: with 20 epochs and ``epoch=15`` the
+            last 5 have none.
+
+    Raises:
+        ValueError: If ``epoch`` is negative.
+        TypeError: Before training, if the training loop does not count epochs.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        if epoch < 0:
+            raise ValueError(f'PastingSwitchOffHook: epoch={epoch} must not be negative')
+        self.epoch = epoch
+
+    def before_train(self, runner: Runner) -> None:
+        """Say what will happen, and complain if it is nothing."""
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise TypeError(
+                'PastingSwitchOffHook counts epochs, but the training loop is a '
+                f'{type(runner.train_loop).__name__}; use train_cfg=dict(by_epoch=True, ...)'
+            )
+        number = len(list(pasting_transforms(runner.train_dataloader.dataset)))
+        if number == 0:
+            runner.logger.warning('PastingSwitchOffHook: nothing in the training data pastes')
+        elif self.epoch >= runner.max_epochs:
+            runner.logger.warning(
+                f'Objects are pasted in all {runner.max_epochs} epochs: PastingSwitchOffHook has '
+                f'epoch={self.epoch}; the published recipes train the last 5 of 20 without'
+            )
+        else:
+            runner.logger.info(
+                f'Objects are pasted in the first {self.epoch} of {runner.max_epochs} epochs'
+            )
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Switch pasting off if it is time, and make sure that the workers know."""
+        if runner.epoch < self.epoch:
+            return
+        pasting = [
+            transform
+            for transform in pasting_transforms(runner.train_dataloader.dataset)
+            if not transform.disabled
+        ]
+        if not pasting:
+            return
+        for transform in pasting:
+            transform.disabled = True
+        _end_persistent_workers(runner.train_dataloader)
+        runner.logger.info(f'Epoch {runner.epoch + 1}: pasting is off from here on')
+
+
+def pasting_transforms(dataset: Any) -> Iterator[Any]:
+    """All transforms with an attribute ``disabled`` in the pipelines of a dataset.
+
+    Args:
+        dataset: A dataset, or wrappers around it that keep it in ``dataset`` or ``datasets``.
+    """
+    if hasattr(dataset, 'pipeline'):
+        yield from _switchable(dataset.pipeline)
+    if hasattr(dataset, 'dataset'):
+        yield from pasting_transforms(dataset.dataset)
+    for inner in getattr(dataset, 'datasets', ()):
+        yield from pasting_transforms(inner)
+
+
+def _switchable(transform: Any) -> Iterator[Any]:
+    """The transform and those nested in it, as far as they can be disabled."""
+    if isinstance(transform, (list, tuple)):
+        for inner in transform:
+            yield from _switchable(inner)
+        return
+    if hasattr(transform, 'disabled'):
+        yield transform
+    yield from _switchable(getattr(transform, 'transforms', ()))
+
+
+def _end_persistent_workers(loader: DataLoader) -> None:
+    """End workers that live on between epochs; the next epoch starts new ones.
+
+    Without persistent workers there is nothing to end: each epoch starts its own.
+    """
+    iterator = getattr(loader, '_iterator', None)
+    if iterator is not None:
+        iterator._shutdown_workers()
+        loader._iterator = None

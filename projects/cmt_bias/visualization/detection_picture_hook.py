@@ -1,0 +1,133 @@
+"""Hook that writes pictures of detections during validation and testing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdet3d.registry import HOOKS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+from .detection_picture import draw_scene, save_figure
+from .sample_captions import SampleCaptions, spread_samples
+from .scene_from_sample import ImageSource, scene_from_sample
+
+
+@HOOKS.register_module()
+class DetectionPictureHook(Hook):
+    """Writes one PNG a sample: its cameras and the bird's-eye view, with all boxes.
+
+    The pipeline's ``Pack3DDetInputs`` must pass ``lidar2img`` and ``sample_idx`` on (meta_keys),
+    and should pass ``camera_names``; tokens and scene descriptions come from the dataset. Under
+    distributed testing every rank writes the samples it has seen; which samples are pictured
+    depends on the dataset alone.
+
+    Args:
+        out_dir: folder of the pictures, in the run's work directory unless absolute. Pictures
+            of a validation during training go to a folder ``epoch_N`` in it.
+        score_thr: detections below this score are not drawn.
+        interval: picture every ``interval``-th sample of the dataset.
+        max_samples: at most so many pictures, spread evenly over the dataset; None for all.
+        bev_range: half the side of the bird's-eye view, metres.
+        image_source: 'input' draws on the images as the detector gets them, 'file' on the camera
+            files; see :func:`scene_from_sample`, which also says what 'file' needs.
+    """
+
+    def __init__(
+        self,
+        out_dir: str = 'pictures',
+        score_thr: float = 0.3,
+        interval: int = 1,
+        max_samples: int | None = None,
+        bev_range: float = 55.0,
+        image_source: ImageSource = 'input',
+    ) -> None:
+        spread_samples(0, interval, max_samples)  # refuses bad settings before the run starts
+        self.out_dir = out_dir
+        self.score_thr = score_thr
+        self.interval = interval
+        self.max_samples = max_samples
+        self.bev_range = bev_range
+        self.image_source = image_source
+        self._captions: SampleCaptions | None = None
+        self._chosen: frozenset[int] = frozenset()
+        self._num_written = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Choose the samples to picture."""
+        self._choose_samples(runner.val_dataloader.dataset)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Choose the samples to picture."""
+        self._choose_samples(runner.test_dataloader.dataset)
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[Det3DDataSample] | None = None,
+    ) -> None:
+        """Picture the chosen samples of one validation batch."""
+        self._write_batch(self._val_folder(runner), data_batch, outputs)
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[Det3DDataSample] | None = None,
+    ) -> None:
+        """Picture the chosen samples of one test batch."""
+        self._write_batch(self._test_folder(runner), data_batch, outputs)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Say where the pictures lie."""
+        self._report(self._val_folder(runner))
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Say where the pictures lie."""
+        self._report(self._test_folder(runner))
+
+    def _val_folder(self, runner: Runner) -> Path:
+        return self._test_folder(runner) / f'epoch_{runner.epoch}'
+
+    def _test_folder(self, runner: Runner) -> Path:
+        return Path(runner.work_dir) / self.out_dir
+
+    def _choose_samples(self, dataset: BaseDataset) -> None:
+        self._captions = SampleCaptions(dataset)
+        self._chosen = frozenset(spread_samples(len(dataset), self.interval, self.max_samples))
+        self._num_written = 0
+
+    def _write_batch(
+        self,
+        folder: Path,
+        data_batch: dict | None,
+        outputs: Sequence[Det3DDataSample] | None,
+    ) -> None:
+        if data_batch is None or outputs is None or self._captions is None:
+            raise ValueError('DetectionPictureHook needs each batch and its detections')
+        for position, data_sample in enumerate(outputs):
+            index = data_sample.sample_idx
+            if index not in self._chosen:
+                continue
+            scene = scene_from_sample(
+                {key: values[position] for key, values in data_batch['inputs'].items()},
+                data_sample,
+                class_names=self._captions.dataset.metainfo['classes'],
+                title=self._captions.title(index),
+                subtitle=self._captions.subtitle(index),
+                image_source=self.image_source,
+            )
+            figure = draw_scene(scene, self.score_thr, self.bev_range)
+            save_figure(figure, folder / f'sample_{index:05d}.png')
+            self._num_written += 1
+
+    def _report(self, folder: Path) -> None:
+        logger = MMLogger.get_current_instance()
+        logger.info(f'{self._num_written} pictures of detections written to {folder}')

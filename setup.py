@@ -1,0 +1,80 @@
+"""Packaging of cmt-bias: the package `cmt_bias` from projects/, with configs/ inside the wheel.
+
+`configs/` is shipped as `cmt_bias/.mim/configs`, the place where OpenMMLab packages keep theirs.
+(mmengine's own `package::config` look-up knows a fixed list of packages and this one is not among
+them, so the files are found through the package's folder.) An editable install gets a link there.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE_ROOT = ROOT / 'projects'
+
+
+def read_version() -> str:
+    namespace: dict[str, str] = {}
+    exec((PACKAGE_ROOT / 'cmt_bias' / 'version.py').read_text(encoding='utf-8'), namespace)
+    return namespace['__version__']
+
+
+def read_requirements(name: str) -> list[str]:
+    """Requirement lines of requirements/<name>.txt, without comments, options and empty lines."""
+    text = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8')
+    lines = (line.split(' #')[0].strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith(('#', '-'))]
+
+
+class BuildWithConfigs(build_py):
+    """`build_py` that puts configs/ into the package: copied for a wheel, linked if editable."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            self._link_configs()
+        else:
+            target = Path(self.build_lib) / 'cmt_bias' / '.mim' / 'configs'
+            shutil.rmtree(target, ignore_errors=True)
+            ignored = shutil.ignore_patterns('__pycache__', '*.pyc')
+            shutil.copytree(ROOT / 'configs', target, ignore=ignored)
+
+    @staticmethod
+    def _link_configs() -> None:
+        link = PACKAGE_ROOT / 'cmt_bias' / '.mim' / 'configs'
+        link.parent.mkdir(exist_ok=True)
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(os.path.relpath(ROOT / 'configs', link.parent), target_is_directory=True)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        outputs = list(super().get_outputs(include_bytecode))
+        if self.editable_mode:
+            return outputs
+        target = Path(self.build_lib) / 'cmt_bias' / '.mim' / 'configs'
+        return outputs + [str(path) for path in target.rglob('*') if path.is_file()]
+
+
+setup(
+    name='cmt-bias',
+    version=read_version(),
+    description='Cross Modal Transformer on MMDetection3D 1.4, with a learnable attention bias',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    python_requires='>=3.10',
+    package_dir={'': 'projects'},
+    packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*']),
+    package_data={'cmt_bias': ['py.typed', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz']},
+    include_package_data=True,
+    install_requires=read_requirements('runtime'),
+    extras_require={
+        'build': read_requirements('build'),
+        'mim': read_requirements('mminstall'),
+        'tests': read_requirements('tests'),
+    },
+    cmdclass={'build_py': BuildWithConfigs},
+    zip_safe=False,
+)

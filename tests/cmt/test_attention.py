@@ -1,0 +1,127 @@
+"""Fused attention against torch's own multi-head attention, with the same parameters."""
+
+import pytest
+import torch
+from torch import nn
+
+from cmt_bias.cmt import PETRMultiheadAttention, PETRMultiheadFlashAttention
+
+CLASSES = [PETRMultiheadAttention, PETRMultiheadFlashAttention]
+
+
+@pytest.fixture
+def tokens() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = dict(query=5, query_pos=5, key=9, key_pos=9, value=9)
+    return {
+        name: torch.randn(2, length, 16, generator=generator, dtype=torch.float64)
+        for name, length in shapes.items()
+    }
+
+
+def with_random_parameters(module: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module.double()
+
+
+def reference_of(attention: PETRMultiheadAttention) -> nn.MultiheadAttention:
+    reference = nn.MultiheadAttention(16, 4, batch_first=True).double()
+    reference.load_state_dict(attention.attn.state_dict())
+    return reference
+
+
+@pytest.mark.parametrize('cls', CLASSES)
+def test_cross_attention_adds_positions_to_query_and_key_but_not_to_value(cls, tokens):
+    attention = with_random_parameters(cls(16, 4))
+    query, key = tokens['query'], tokens['key']
+    attended, _ = reference_of(attention)(
+        query + tokens['query_pos'], key + tokens['key_pos'], tokens['value']
+    )
+    torch.testing.assert_close(attention(**tokens), query + attended)
+
+
+@pytest.mark.parametrize('cls', CLASSES)
+def test_self_attention_uses_the_query_position_for_the_keys(cls, tokens):
+    attention = with_random_parameters(cls(16, 4))
+    query, position = tokens['query'], tokens['query_pos']
+    attended, _ = reference_of(attention)(query + position, query + position, query)
+    torch.testing.assert_close(attention(query, query_pos=position), query + attended)
+
+
+@pytest.mark.parametrize('cls', CLASSES)
+def test_mask_hides_keys_as_in_torch(cls, tokens):
+    attention = with_random_parameters(cls(16, 4))
+    mask = torch.rand(5, 9, generator=torch.Generator().manual_seed(2)) < 0.5
+    mask[:, 0] = False
+    query, key, value = tokens['query'], tokens['key'], tokens['value']
+    attended, _ = reference_of(attention)(query, key, value, attn_mask=mask)
+    actual = attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(actual, query + attended)
+
+    changed = value.clone()
+    changed[:, mask[0]] += 100.0  # what the first query must not see
+    key_changed = key.clone()
+    key_changed[:, mask[0]] -= 3.0
+    again = attention(query, key_changed, changed, attn_mask=mask)
+    torch.testing.assert_close(again[:, 0], actual[:, 0])
+
+
+@pytest.mark.parametrize('cls', CLASSES)
+def test_gradients_equal_torchs(cls, tokens):
+    attention = with_random_parameters(cls(16, 4))
+    reference = reference_of(attention)
+    query, key, value = tokens['query'], tokens['key'], tokens['value']
+    weight = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(3)).double()
+    (attention(query, key, value) * weight).sum().backward()
+    ((query + reference(query, key, value)[0]) * weight).sum().backward()
+    for (name, ours), theirs in zip(
+        attention.attn.named_parameters(), reference.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+
+
+def test_identity_replaces_the_query_in_the_residual(tokens):
+    attention = with_random_parameters(PETRMultiheadAttention(16, 4))
+    plain = attention(tokens['query']) - tokens['query']
+    identity = torch.full_like(tokens['query'], 2.0)
+    torch.testing.assert_close(attention(tokens['query'], identity=identity), identity + plain)
+
+
+def test_both_classes_have_the_parameters_of_multi_head_attention():
+    expected = {
+        f'attn.{name}': parameter.shape
+        for name, parameter in nn.MultiheadAttention(16, 4).named_parameters()
+    }
+    for cls in CLASSES:
+        assert {n: p.shape for n, p in cls(16, 4).named_parameters()} == expected
+
+
+def test_dropout_of_flash_attention_concerns_the_residual_branch_alone():
+    attention = PETRMultiheadFlashAttention(16, 4, dropout=0.3)
+    assert attention.attn_drop == 0 and attention.dropout_layer.p == 0.3
+    plain = PETRMultiheadAttention(16, 4, dropout=0.3)
+    assert plain.attn_drop == 0.3 and plain.dropout_layer.p == 0.3
+
+
+@pytest.mark.parametrize('cls', CLASSES)
+def test_dropout_acts_in_training_only(cls, tokens):
+    attention = with_random_parameters(cls(16, 4, dropout=0.5))
+    query = tokens['query']
+    torch.manual_seed(0)
+    assert not torch.equal(attention.train()(query), attention(query))
+    assert torch.equal(attention.eval()(query), attention(query))
+
+
+@pytest.mark.parametrize(
+    ('cls', 'settings', 'message'),
+    [
+        (PETRMultiheadAttention, dict(embed_dims=10), 'num_heads=4'),
+        (PETRMultiheadAttention, dict(embed_dims=8, batch_first=False), 'batch_first'),
+        (PETRMultiheadFlashAttention, dict(embed_dims=8, attn_drop=0.1), 'attn_drop'),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(cls, settings, message):
+    with pytest.raises(ValueError, match=message):
+        cls(num_heads=4, **settings)

@@ -1,0 +1,127 @@
+"""tools/doctor.py as a program: here, where packages are missing, and where one is broken."""
+
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mmcv
+import pytest
+import torch
+
+from cmt_bias.engine.config_check import check_config, check_image_crops
+
+ROOT = Path(__file__).parents[2]
+TINY = next((ROOT / 'configs' / 'cmt').glob('*tiny*.py'))
+
+
+def doctor(*arguments: str, python_options: tuple[str, ...] = (), python_path: str = '') -> tuple:
+    """Exit status and output of the tool."""
+    path = os.pathsep.join(filter(None, [python_path, str(ROOT / 'projects')]))
+    done = subprocess.run(
+        [sys.executable, *python_options, 'tools/doctor.py', *arguments],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert 'Traceback' not in done.stderr
+    return done.returncode, done.stdout
+
+
+def test_nothing_is_to_be_mended_here():
+    status, output = doctor()
+    assert status == 0, output
+    assert re.search(r'ok +mmcv operators +compiled, voxelization runs on CPU', output)
+    assert re.search(r'ok +spconv +spconv\S* [\d.]+, forward runs on', output)
+    assert output.endswith('Nothing to be mended.\n')
+
+
+def test_runs_with_no_package_installed_at_all():
+    status, output = doctor(python_options=('-S',))  # without site-packages
+    assert status == 1
+    for name in ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d'):
+        assert re.search(rf'ERROR +{name}: not installed\n +remedy: ', output), output
+    assert 'make setup' in output
+
+
+def test_mmcv_without_compiled_operators_is_told_from_a_whole_one(tmp_path):
+    """The trap of build isolation: mmcv imports, but has nothing compiled in it."""
+    ignored = shutil.ignore_patterns('_ext*', 'csrc', '__pycache__', '*.cu', '*.cpp')
+    shutil.copytree(Path(mmcv.__file__).parent, tmp_path / 'mmcv', ignore=ignored)
+
+    status, output = doctor(python_path=str(tmp_path))
+
+    assert status == 1
+    output = ' '.join(output.split())
+    assert re.search(
+        r"ERROR mmcv operators ModuleNotFoundError: No module named .{0,9}'mmcv._ext'", output
+    )
+    assert 'MMCV_WITH_OPS=1' in output
+    assert 'ok mmcv 2.1.0' in output
+
+
+def errors_of(*arguments, **settings) -> dict[str, tuple[str, str]]:
+    """Findings and remedies of the error rows, by subject."""
+    results = check_config(*arguments, **settings)
+    return {row.subject: (row.finding, row.remedy) for row in results if row.state == 'error'}
+
+
+def test_missing_data_are_named_for_each_split(tmp_path):
+    overrides = [
+        f'{split}_dataloader.dataset.data_root={tmp_path}/none/'
+        for split in ('train', 'val', 'test')
+    ]
+    errors = errors_of(str(TINY), overrides=overrides)
+    assert set(errors) == {'train data', 'val data', 'test data'}
+    for finding, remedy in errors.values():
+        assert f"'{tmp_path}/none' does not exist" in finding
+        assert 'create_synthetic_nuscenes.py' in remedy
+
+
+def test_checkpoint_of_another_model_is_told_by_submodule(tmp_path):
+    path = tmp_path / 'other.pth'
+    torch.save(dict(state_dict={'backbone.conv.weight': torch.zeros(3)}), path)
+    errors = errors_of(str(TINY), checkpoint=str(path))
+    finding, remedy = errors['checkpoint: backbone']
+    assert '0 matched, 0 missing, 1 unexpected' in finding
+    assert 'backbone.conv.weight' in finding
+    assert '0 matched' in errors['checkpoint: img_backbone'][0]
+    assert 'config that the checkpoint was trained with' in remedy
+
+
+def test_missing_checkpoint_and_config_are_named(tmp_path):
+    errors = errors_of(str(TINY), checkpoint=str(tmp_path / 'none.pth'))
+    assert f"'{tmp_path / 'none.pth'}' does not exist" in errors['checkpoint'][0]
+    assert 'does not exist' in errors_of(str(tmp_path / 'none.py'))['config'][0]
+
+
+def test_a_config_with_a_key_the_model_does_not_know_names_it(tmp_path):
+    errors = errors_of(str(TINY), overrides=['model.pts_bbox_head.num_querry=10'])
+    assert 'num_querry' in errors['model'][0]
+
+
+def test_a_database_without_image_crops_is_a_warning_with_the_command_that_makes_them(tmp_path):
+    path = tmp_path / 'dbinfos.pkl'
+    step = dict(sample_2d=True, db_sampler=dict(info_path=str(path), data_root=str(tmp_path)))
+
+    path.write_bytes(pickle.dumps(dict(car=[dict(name='car')])))
+    (row,) = check_image_crops([step])
+    assert (row.state, row.subject) == ('warning', 'pasting')
+    assert '--image-crops' in row.remedy
+
+    path.write_bytes(pickle.dumps(dict(car=[dict(name='car', image_crops=[dict()])])))
+    assert [row.state for row in check_image_crops([step])] == ['ok']
+    assert check_image_crops([dict(step, sample_2d=False)]) == []
+
+
+@pytest.mark.parametrize('text', ['raise RuntimeError("broken on purpose")', 'model = dict('])
+def test_a_config_that_does_not_load_is_an_error_row(tmp_path, text):
+    path = tmp_path / 'broken.py'
+    path.write_text(text)
+    assert set(errors_of(str(path))) == {'config'}

@@ -1,0 +1,155 @@
+"""tools/train.py and tools/test.py: options, and how they stop at bad input."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+TINY = str(next((ROOT / 'configs' / 'cmt').glob('*tiny*.py')))
+LIDAR = str(next((ROOT / 'configs' / 'cmt').glob('*lidar*.py')))
+BAD_INPUT = 2
+
+
+@pytest.fixture
+def run_in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a tool in this process (saves the imports), in an empty folder; its exit status."""
+
+    def run(tool: str, *arguments: str) -> int:
+        spec = importlib.util.spec_from_file_location(f'{tool}_tool', ROOT / f'tools/{tool}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        monkeypatch.setattr(sys, 'argv', [f'tools/{tool}.py', *arguments])
+        with pytest.raises(SystemExit) as stop:
+            module.run_tool(module.main)
+        return stop.value.code
+
+    return run
+
+
+@pytest.fixture
+def stopped(
+    run_in_process: Callable[..., int], capsys: pytest.CaptureFixture
+) -> Callable[..., str]:
+    """Runs a tool that is to stop at bad input; what it says then."""
+
+    def run(tool: str, *arguments: str) -> str:
+        assert run_in_process(tool, *arguments) == BAD_INPUT
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    path = tmp_path / 'other.pth'
+    torch.save(dict(state_dict={'backbone.weight': torch.zeros(1)}), path)
+    return str(path)
+
+
+def test_training_without_data_names_the_folder_and_how_to_get_it(stopped):
+    message = stopped('train', TINY)
+    assert "the data folder 'data/synthetic' does not exist" in message
+    assert 'python tools/create_synthetic_nuscenes.py --out data/synthetic' in message
+    assert 'Traceback' not in message
+
+
+def test_testing_without_data_names_the_folder(stopped, checkpoint):
+    assert "the data folder 'data/synthetic' does not exist" in stopped('test', TINY, checkpoint)
+
+
+def test_missing_config_is_named(stopped):
+    assert "the config 'none.py' does not exist" in stopped('train', 'none.py')
+
+
+def test_missing_starting_weights_are_named_with_the_way_to_do_without(stopped):
+    message = stopped('train', TINY, '--cfg-options', 'load_from=ckpts/none.pth')
+    assert "the checkpoint 'ckpts/none.pth' does not exist" in message
+    assert '--cfg-options load_from=None' in message
+
+
+def test_missing_checkpoint_to_resume_from_is_named(stopped):
+    message = stopped('train', TINY, '--resume', 'work_dirs/none.pth')
+    assert "the checkpoint 'work_dirs/none.pth' does not exist" in message
+
+
+def test_missing_checkpoint_to_test_is_named(stopped):
+    assert "the checkpoint 'none.pth' does not exist" in stopped('test', TINY, 'none.pth')
+
+
+def test_a_modality_that_the_model_does_not_read_is_refused(stopped, checkpoint):
+    message = stopped('test', LIDAR, checkpoint, '--modality', 'C')
+    assert '--modality C: the model reads LiDAR, no cameras' in message
+    assert 'remedy' in message
+
+
+def test_test_time_augmentation_that_the_config_lacks_is_refused(stopped, checkpoint):
+    message = stopped('test', TINY, checkpoint, '--tta')
+    assert '--tta: the config has no tta_model and no tta_pipeline' in message
+
+
+@pytest.mark.parametrize(
+    ('tool', 'options'),
+    [
+        (
+            'train',
+            '--work-dir --amp --sync_bn --auto-scale-lr --resume --ceph --cfg-options --launcher '
+            '--local_rank',
+        ),
+        (
+            'test',
+            '--work-dir --ceph --show --show-dir --score-thr --task --wait-time --cfg-options '
+            '--launcher --tta --local_rank --modality',
+        ),
+    ],
+)
+def test_tools_have_the_options_of_mmdet3d(tool, options, run_in_process, capsys):
+    """Those of mmdet3d 1.4.0's tools of the same names."""
+    assert run_in_process(tool, '--help') == 0
+    shown = capsys.readouterr().out
+    assert [option for option in options.split() if option not in shown] == []
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
+def test_launch_scripts_say_how_they_are_called(script):
+    done = subprocess.run(
+        ['bash', f'tools/{script}', 'config.py'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == BAD_INPUT
+    assert 'usage: ' in done.stderr
+
+
+def test_launch_script_passes_arguments_and_environment_to_torchrun(tmp_path):
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    environment = dict(PYTHON=str(python), NNODES='2', NODE_RANK='1', PORT='1234')
+    done = subprocess.run(
+        ['bash', 'tools/dist_train.sh', 'config.py', '8', '--cfg-options', 'a=b c'],
+        cwd=ROOT,
+        env={**os.environ, **environment, 'MASTER_ADDR': '10.0.0.1'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [
+        '-m',
+        'torch.distributed.run',
+        '--nnodes=2',
+        '--node_rank=1',
+        '--master_addr=10.0.0.1',
+        '--master_port=1234',
+        '--nproc_per_node=8',
+        'tools/train.py',
+        'config.py',
+        '--launcher',
+        'pytorch',
+        '--cfg-options',
+        'a=b c',
+    ]

@@ -1,0 +1,101 @@
+"""The picture hook in a real test run of mmengine."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from mmdet3d.models import Det3DDataPreprocessor
+from mmdet3d.registry import METRICS, MODELS
+from mmdet3d.structures import LiDARInstance3DBoxes
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+
+from cmt_bias.visualization import DetectionPictureHook
+from cmt_bias.visualization.detection_picture import CLASS_COLOURS
+
+from .tiny_dataset import NUM_SAMPLES, dataset_config
+
+
+@MODELS.register_module()
+class CarAheadDetector(BaseModel):
+    """Finds in every sample one car, 10 m ahead, with score 0.8."""
+
+    def __init__(self) -> None:
+        super().__init__(Det3DDataPreprocessor(mean=[100.0] * 3, std=[50.0] * 3))
+        self.parameter = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        for sample in data_samples:
+            sample.pred_instances_3d = InstanceData(
+                bboxes_3d=LiDARInstance3DBoxes([[0, 10, -0.75, 4, 2, 1.5, np.pi / 2, 0, 0]], 9),
+                scores_3d=torch.tensor([0.8]),
+                labels_3d=torch.tensor([0]),
+            )
+        return data_samples
+
+
+@METRICS.register_module()
+class SampleCount(BaseMetric):
+    """Counts samples."""
+
+    def process(self, data_batch, data_samples):
+        self.results += data_samples
+
+    def compute_metrics(self, results):
+        return {'count': len(results)}
+
+
+def run_test(folder, **hook_settings) -> Runner:
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dataset_config(folder),
+    )
+    runner = Runner(
+        model=dict(type='CarAheadDetector'),
+        work_dir=str(folder / 'work'),
+        test_dataloader=loader,
+        test_cfg=dict(),
+        test_evaluator=dict(type='SampleCount'),
+        custom_hooks=[dict(type='DetectionPictureHook', **hook_settings)],
+        default_scope='mmdet3d',
+        experiment_name=folder.parent.name,
+    )
+    assert runner.test() == {'count': NUM_SAMPLES}
+    return runner
+
+
+def num_car_pixels(path) -> int:
+    pixels = imread(path)[..., :3]
+    orange = np.array([int(CLASS_COLOURS['car'][i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return int((np.abs(pixels - orange).max(axis=-1) < 0.06).sum())
+
+
+def test_test_run_writes_a_picture_of_each_sample_under_the_work_dir(tiny_folder):
+    run_test(tiny_folder, out_dir='pictures')
+    written = sorted((tiny_folder / 'work' / 'pictures').iterdir())
+    assert [path.name for path in written] == [f'sample_0000{n}.png' for n in range(NUM_SAMPLES)]
+    assert num_car_pixels(written[0]) > 100
+
+
+def test_absolute_folder_interval_threshold_and_camera_files_are_obeyed(tiny_folder, tmp_path):
+    run_test(
+        tiny_folder,
+        out_dir=str(tmp_path / 'elsewhere'),
+        interval=2,
+        score_thr=0.9,
+        image_source='file',
+    )
+    written = sorted((tmp_path / 'elsewhere').iterdir())
+    assert [path.name for path in written] == ['sample_00000.png', 'sample_00002.png']
+    legend_only = num_car_pixels(written[0])
+    run_test(tiny_folder, out_dir=str(tmp_path / 'drawn'), max_samples=1, score_thr=0.3)
+    assert num_car_pixels(tmp_path / 'drawn' / 'sample_00000.png') > legend_only + 100
+
+
+def test_bad_settings_are_refused_before_the_run_starts():
+    with pytest.raises(ValueError, match='interval'):
+        DetectionPictureHook(interval=0)

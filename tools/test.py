@@ -1,0 +1,125 @@
+"""Test a trained detector with the official metric: mmdet3d's options and a few more.
+
+Examples:
+    python tools/test.py configs/cmt/<recipe>.py work_dirs/<recipe>/epoch_20.pth
+    python tools/test.py CONFIG CHECKPOINT --modality C          # LiDAR missing
+    python tools/test.py CONFIG CHECKPOINT --show-dir pictures   # a picture of each sample
+    bash tools/dist_test.sh CONFIG CHECKPOINT 8
+"""
+
+import argparse
+import os
+
+from mmdet3d.utils import replace_ceph_backend
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from cmt_bias.engine import run_options
+from cmt_bias.engine.checkpoint_check import check_checkpoint_file, check_tested_weights
+from cmt_bias.engine.data_check import check_config_data
+from cmt_bias.engine.nuscenes_metric_table import nuscenes_metric_table, parse_nuscenes_metrics
+from cmt_bias.engine.preflight import ProblemsFound, is_main_process, run_tool, stop_on
+from cmt_bias.engine.problem import Problem
+
+TASKS = ('mono_det', 'multi-view_det', 'lidar_det', 'lidar_seg', 'multi-modality_det')
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line: that of mmdet3d's tools/test.py, --modality and --allow-missing-keys."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder of logs and metrics')
+    parser.add_argument(
+        '--modality',
+        choices=['LC', 'L', 'C'],
+        help='sensors that see anything: LiDAR, cameras or both (default: all that the model '
+        'reads). A missing LiDAR is a cloud of zeros, a missing camera a black image, see '
+        'cmt_bias/datasets/modal_mask.py',
+    )
+    parser.add_argument(
+        '--allow-missing-keys',
+        action='store_true',
+        help='test although parts of the model are not in the checkpoint',
+    )
+    parser.add_argument('--ceph', action='store_true', help='read data from a Ceph store')
+    parser.add_argument('--show', action='store_true', help="show results in mmdet3d's window")
+    parser.add_argument('--show-dir', help='write a picture of each sample to this folder')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.1, help='least score of a detection in a picture'
+    )
+    parser.add_argument(
+        '--task', choices=TASKS, default='multi-modality_det', help='what --show draws'
+    )
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds per picture of --show')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config: key=value, key="[a,b]", key=a,b',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    parser.add_argument('--tta', action='store_true', help='test time augmentation')
+    # torch.distributed.launch passes --local-rank, older versions --local_rank.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """The config with all options of the command line in it."""
+    cfg = run_options.load_config(args.config, args.cfg_options, args.launcher)
+    if args.ceph:
+        cfg = replace_ceph_backend(cfg)
+    run_options.set_work_dir(cfg, args.work_dir)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.tta:
+        use_test_time_augmentation(cfg)
+    run_options.set_modality(cfg, args.modality)
+    if args.show_dir:
+        run_options.add_picture_hook(cfg, args.show_dir, args.score_thr)
+    if args.show:
+        run_options.show_in_window(cfg, args.task, args.score_thr, args.wait_time)
+    return cfg
+
+
+def use_test_time_augmentation(cfg: Config) -> None:
+    """Switch the test to the config's ``tta_model`` and ``tta_pipeline``."""
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        what = f'--tta: the config has no {" and no ".join(missing)}'
+        raise ProblemsFound([Problem(what, 'leave --tta out, or add them to the config')])
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def main() -> None:
+    """Check, test, and print the metrics."""
+    args = parse_args()
+    cfg = configure(args)
+    if is_main_process():
+        stop_on(check_checkpoint_file(args.checkpoint))
+        stop_on(check_config_data(cfg, splits=('test',)))
+    run_options.use_cpu_processes(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if is_main_process():
+        stop_on(check_tested_weights(runner.model, args.checkpoint, args.allow_missing_keys))
+    metrics = runner.test()
+    if is_main_process():
+        for name, scores in parse_nuscenes_metrics(metrics).items():
+            title = f'{name}, sensors {args.modality or "as configured"}'
+            runner.logger.info('\n' + nuscenes_metric_table(scores, title))
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,140 @@
+"""Draw samples: six cameras and the bird's-eye view with annotated and detected boxes.
+
+    python tools/visualize.py CONFIG CHECKPOINT --out-dir pictures     # detections and annotations
+    python tools/visualize.py CONFIG --out-dir pictures                # annotations alone
+    python tools/visualize.py CONFIG --split train --out-dir pictures  # as training augments them
+
+Shown are the images and points as the detector gets them, after every transform of the pipeline;
+with --image-source file the camera files in their full size.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config, DictAction
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from rich.progress import track
+
+from cmt_bias.engine.checkpoint_check import check_checkpoint_file, check_tested_weights
+from cmt_bias.engine.data_check import check_config_data
+from cmt_bias.engine.preflight import ProblemsFound, run_tool, stop_on
+from cmt_bias.engine.problem import Problem
+from cmt_bias.engine.run_options import load_config
+from cmt_bias.visualization import (
+    SampleCaptions,
+    draw_scene,
+    save_figure,
+    scene_from_sample,
+    spread_samples,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', nargs='?', help='without it only annotations are drawn')
+    parser.add_argument('--out-dir', type=Path, required=True, help='folder of the pictures')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='test')
+    parser.add_argument('--indices', type=int, nargs='+', help='numbers of the samples to draw')
+    parser.add_argument(
+        '--max-samples', type=int, default=8, help='without --indices: so many, spread evenly'
+    )
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score that is drawn')
+    parser.add_argument(
+        '--bev-range', type=float, default=55.0, help="half a side of the bird's-eye view, metres"
+    )
+    parser.add_argument(
+        '--image-source',
+        choices=('input', 'file'),
+        default='input',
+        help='images as the detector gets them, or the camera files',
+    )
+    parser.add_argument(
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='e.g. cuda:1'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings, as in test.py'
+    )
+    return parser.parse_args()
+
+
+def build_detector(config: Config, checkpoint: str | None, device: str) -> Any:
+    """The detector in evaluation mode with the checkpoint's weights; None without a checkpoint.
+
+    Raises:
+        ProblemsFound: If the checkpoint lacks parts of the model.
+    """
+    if checkpoint is None:
+        return None
+    model = MODELS.build(config.model)
+    stop_on(check_tested_weights(model, checkpoint))
+    load_checkpoint(model, checkpoint, map_location='cpu')
+    return model.to(device).eval()
+
+
+def chosen_samples(length: int, indices: list[int] | None, max_samples: int) -> list[int]:
+    """The numbers of the samples to draw.
+
+    Raises:
+        ProblemsFound: If a number is not in the dataset.
+    """
+    if indices is None:
+        return spread_samples(length, interval=1, max_samples=max_samples)
+    unknown = [index for index in indices if not 0 <= index < length]
+    if unknown:
+        what = f'--indices {unknown}: there are no such samples'
+        raise ProblemsFound([Problem(what, f'choose among 0 to {length - 1}')])
+    return indices
+
+
+@torch.no_grad()
+def draw_sample(
+    dataset: Any, index: int, model: Any, captions: SampleCaptions, args: argparse.Namespace
+) -> Path:
+    """Run one sample through the pipeline and the detector, and write its picture."""
+    example = dataset.prepare_data(index) if hasattr(dataset, 'prepare_data') else dataset[index]
+    if example is None:
+        raise ValueError(f'sample {index}: the pipeline left nothing of it to draw')
+    data_sample = example['data_samples']
+    if model is not None:
+        (data_sample,) = model.test_step(pseudo_collate([example]))
+    scene = scene_from_sample(
+        example['inputs'],
+        data_sample,
+        dataset.metainfo['classes'],
+        captions.title(index),
+        captions.subtitle(index),
+        args.image_source,
+    )
+    figure = draw_scene(scene, args.score_thr, args.bev_range)
+    return save_figure(figure, args.out_dir / f'{args.split}_{index:05d}.png')
+
+
+def main() -> None:
+    """Draw the chosen samples of one split."""
+    args = parse_args()
+    config = load_config(args.config, args.cfg_options)
+    stop_on(check_checkpoint_file(args.checkpoint))
+    stop_on(check_config_data(config, splits=(args.split,)))
+    init_default_scope(config.get('default_scope', 'mmdet3d'))
+    dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
+    indices = chosen_samples(len(dataset), args.indices, args.max_samples)
+    model = build_detector(config, args.checkpoint, args.device)
+    captions = SampleCaptions(dataset)
+    for index in track(indices, description='drawing'):
+        draw_sample(dataset, index, model, captions, args)
+    print(f'{len(indices)} pictures in {args.out_dir}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
