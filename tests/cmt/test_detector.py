@@ -109,7 +109,9 @@ def test_tensor_mode_gives_raw_outputs(detector):
     detector.eval()
     with torch.no_grad():
         (task,) = detector(**make_batch(detector), mode='tensor')
-    assert task[0]['cls_logits'].shape == (3, 2, detector.pts_bbox_head.num_query, 10)
+    head = detector.pts_bbox_head
+    layers = head.transformer.decoder.num_layers
+    assert task[0]['cls_logits'].shape == (layers, 2, head.num_query, 10)
 
 
 def test_batch_without_any_box_trains_on_background_alone(detector):

@@ -86,7 +86,7 @@ def test_dataset_class_reads_points_sweeps_and_boxes(smallest_nuscenes):
     )
     assert [len(dataset.get_data_info(i).get('lidar_sweeps', [])) for i in range(3)] == [0, 2, 4]
     results = dataset.pipeline(dataset.get_data_info(2))
-    ages = np.round(np.unique(results['points'].numpy()[:, 4]), 2)
+    ages = np.round(np.unique(results['points'].numpy()[:, -1]), 2)
     np.testing.assert_allclose(ages, [0, 0.25, 0.5, 0.75, 1.0])
 
 

@@ -100,7 +100,9 @@ def test_preflight_check_finds_nothing_wrong(smallest_nuscenes):
     assert check_database(path, str(smallest_nuscenes), CLASSES, image_crops=True) == []
 
 
-def test_stock_sampler_reads_the_extended_database(smallest_nuscenes):
+def test_stock_sampler_reads_the_extended_database(smallest_nuscenes, monkeypatch):
+    # mmdet3d 1.4 uses this name, which numpy dropped in 1.24.
+    monkeypatch.setattr(np, 'long', np.int64, raising=False)
     sampler = DataBaseSampler(
         info_path=str(smallest_nuscenes / 'nuscenes_dbinfos_train.pkl'),
         data_root=str(smallest_nuscenes),

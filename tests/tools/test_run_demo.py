@@ -204,6 +204,8 @@ def test_output_is_passed_on_while_the_command_runs(tmp_path):
     """The first line arrives before the command, which then waits for us, has ended."""
     waiting = "print('begun', flush=True); input()"
     call = (
+        # A shell that starts a job in the background makes it ignore SIGINT, and so its children.
+        'import signal; signal.signal(signal.SIGINT, signal.default_int_handler);'
         'import sys; sys.path.insert(0, sys.argv[1]); import run_demo; from pathlib import Path;'
         f'run_demo.run_logged([sys.executable, "-c", {waiting!r}], Path(sys.argv[2]))'
     )
@@ -264,6 +266,8 @@ def test_log_lines_of_the_tools_are_shown_and_their_configs_are_not():
 def test_interrupted_demo_ends_the_running_command(tmp_path):
     sleeping = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'
     call = (
+        # A shell that starts a job in the background makes it ignore SIGINT, and so its children.
+        'import signal; signal.signal(signal.SIGINT, signal.default_int_handler);'
         'import sys; sys.path.insert(0, sys.argv[1]); import run_demo; from pathlib import Path;'
         f'run_demo.run_logged([sys.executable, "-c", {sleeping!r}], Path(sys.argv[2]))'
     )

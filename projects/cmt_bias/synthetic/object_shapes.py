@@ -50,6 +50,11 @@ _TYRE_REFLECTIVITY = 4.0
 _CLOTH_REFLECTIVITY = 14.0
 _RETRO_REFLECTIVITY = 110.0
 _BARRIER_REFLECTIVITY = 70.0
+_BUS_REFLECTIVITY = 36.0
+_CARGO_REFLECTIVITY = 20.0
+_TARPAULIN_REFLECTIVITY = 52.0
+_MACHINE_REFLECTIVITY = 15.0
+_REFLECTIVITY_SPREAD = (0.85, 1.15)
 
 
 def object_solid(
@@ -67,7 +72,9 @@ def object_solid(
     Raises:
         KeyError: If no shape is known for ``name``.
     """
-    return solid_from_parts(_SHAPES[name](variant, rng), size)
+    solid = solid_from_parts(_SHAPES[name](variant, rng), size)
+    solid.reflectivity = solid.reflectivity * rng.uniform(*_REFLECTIVITY_SPREAD)
+    return solid
 
 
 def solid_from_parts(parts: list[Part], size: tuple[float, float, float]) -> SolidBoxes:
@@ -133,7 +140,7 @@ def _truck(variant: str, rng: np.random.Generator) -> list[Part]:
     paint, cargo = _choose(_PAINTS, rng), _choose(_CARGO_PAINTS, rng)
     return [
         _part((0.23, 0.48), (-0.46, 0.46), (0.18, 0.84), paint, material=Material.CAB),
-        _part((-0.5, 0.19), (-0.5, 0.5), (0.32, 1.0), cargo),
+        _part((-0.5, 0.19), (-0.5, 0.5), (0.32, 1.0), cargo, reflectivity=_CARGO_REFLECTIVITY),
         _part((-0.48, 0.48), (-0.3, 0.3), (0.16, 0.32), _DARK),
         _axle(-0.3, 0.08, 0.94, 0.34),
         _axle(0.34, 0.08, 0.94, 0.34),

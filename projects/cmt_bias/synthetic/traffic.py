@@ -34,9 +34,9 @@ _LARGE_VEHICLES = ('bus', 'trailer', 'truck', 'construction_vehicle')
 _LARGE_VEHICLE_DISTANCE = 11.0
 # Objects are placed within these distances along the road of the ego vehicle's place in the
 # middle of the scene: near enough for a few LiDAR points each.
-_VEHICLE_REACH = 38.0
-_SMALL_OBJECT_REACH = 24.0
-_ROADWORK_REACH = 20.0
+_VEHICLE_REACH = 33.0
+_SMALL_OBJECT_REACH = 20.0
+_ROADWORK_REACH = 17.0
 
 
 @dataclass(frozen=True)
