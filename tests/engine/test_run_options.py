@@ -75,6 +75,14 @@ def test_missing_config_is_named(tmp_path):
         run_options.load_config(str(tmp_path / 'nothing.py'), None)
 
 
+def test_missing_base_of_a_config_is_named(tmp_path):
+    (tmp_path / 'recipe.py').write_text("_base_ = 'nothing.py'")
+    with pytest.raises(
+        ProblemsFound, match=r"inherits from '.*nothing\.py', which does not exist"
+    ):
+        run_options.load_config(str(tmp_path / 'recipe.py'), None)
+
+
 def test_work_dir_is_the_option_then_the_config_then_the_file_name():
     cfg = config()
     run_options.set_work_dir(cfg, None)

@@ -37,6 +37,8 @@ class PETRMultiheadAttention(BaseModule):
             true.
     """
 
+    attention_backend = 'torch scaled_dot_product_attention'
+
     def __init__(
         self,
         embed_dims: int,

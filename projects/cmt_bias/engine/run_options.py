@@ -27,12 +27,16 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
         The config.
 
     Raises:
-        ProblemsFound: If there is no such file.
+        ProblemsFound: If there is no such file, or none that it inherits from.
     """
     if not Path(path).is_file():
         remedy = 'name a config file, such as configs/cmt/<recipe>.py'
         raise ProblemsFound([Problem(f"the config '{path}' does not exist", remedy)])
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        what = f"the config '{path}' inherits from '{error.filename}', which does not exist"
+        raise ProblemsFound([Problem(what, 'correct _base_ in the config')]) from error
     cfg.launcher = launcher
     if overrides is not None:
         cfg.merge_from_dict(overrides)

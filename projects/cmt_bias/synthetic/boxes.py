@@ -125,7 +125,7 @@ def intersect_box(
     local_directions = (cos * world_x + sin * world_y, cos * world_y - sin * world_x, world_z)
     entry = np.full(world_x.shape, -np.inf, dtype=np.float32)
     leave = np.full(world_x.shape, np.inf, dtype=np.float32)
-    with np.errstate(divide='ignore', invalid='ignore'):
+    with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
         for start, half, component in zip(local_origin, half_size, local_directions, strict=True):
             inverse = np.float32(1.0) / component
             near = np.float32(-half - start) * inverse

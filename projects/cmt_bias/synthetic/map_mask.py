@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .configuration import MAP_CELL_SIZE, MAP_CELLS
+from .configuration import MAP_CELL_SIZE
 from .road import Ground, Road
 
 MAP_RESOLUTION = 0.1  # metres per pixel, fixed by the devkit
@@ -17,17 +17,17 @@ def write_map_mask(path: Path, roads: list[Road]) -> None:
 
     Args:
         path: File to write.
-        roads: The location's streets in world coordinates; the map spans
-            ``MAP_CELLS`` x ``MAP_CELLS`` patches from the world's origin, y upwards.
+        roads: The location's streets in world coordinates; the map spans the patches of
+            ``MAP_CELL_SIZE`` metres from the world's origin to the last street, y upwards.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    size = int(MAP_CELLS * MAP_CELL_SIZE / _COARSE_STEP)
-    mask = np.zeros((size, size), dtype=np.uint8)
-    for road in roads:
-        column, row = (int(value // MAP_CELL_SIZE) for value in road.origin)
-        cell = int(MAP_CELL_SIZE / _COARSE_STEP)
+    cell = int(MAP_CELL_SIZE / _COARSE_STEP)
+    patches = [tuple(int(value // MAP_CELL_SIZE) for value in road.origin) for road in roads]
+    columns, rows = (1 + max(position) for position in zip(*patches, strict=True))
+    mask = np.zeros((rows * cell, columns * cell), dtype=np.uint8)
+    for road, (column, row) in zip(roads, patches, strict=True):
         centers = (np.arange(cell) + 0.5) * _COARSE_STEP
         x, y = np.meshgrid(centers + column * MAP_CELL_SIZE, centers + row * MAP_CELL_SIZE)
         ground = road.ground_at(x.ravel(), y.ravel()).reshape(cell, cell)

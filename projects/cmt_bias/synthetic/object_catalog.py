@@ -35,15 +35,15 @@ class ObjectKind:
 OBJECT_KINDS = {
     kind.name: kind
     for kind in (
-        ObjectKind('bus', ('vehicle.bus.rigid',), (11.0, 2.9, 3.4), 0.06, 3),
-        ObjectKind('trailer', ('vehicle.trailer',), (11.5, 2.8, 3.9), 0.07, 3),
-        ObjectKind('truck', ('vehicle.truck',), (6.9, 2.5, 2.8), 0.07, 4),
-        ObjectKind('construction_vehicle', ('vehicle.construction',), (6.4, 2.8, 3.2), 0.07, 3),
-        ObjectKind('car', ('vehicle.car',), (4.6, 1.95, 1.72), 0.05, 9),
-        ObjectKind('motorcycle', ('vehicle.motorcycle',), (2.1, 0.78, 1.45), 0.05, 5),
-        ObjectKind('bicycle', ('vehicle.bicycle',), (1.7, 0.6, 1.3), 0.05, 5),
-        ObjectKind('barrier', ('movable_object.barrier',), (0.5, 2.5, 1.0), 0.05, 8),
-        ObjectKind('traffic_cone', ('movable_object.trafficcone',), (0.41, 0.41, 1.05), 0.06, 9),
+        ObjectKind('bus', ('vehicle.bus.rigid',), (11.0, 2.9, 3.4), 0.03, 3),
+        ObjectKind('trailer', ('vehicle.trailer',), (11.5, 2.8, 3.9), 0.03, 3),
+        ObjectKind('truck', ('vehicle.truck',), (6.9, 2.5, 2.8), 0.03, 4),
+        ObjectKind('construction_vehicle', ('vehicle.construction',), (6.4, 2.8, 3.2), 0.03, 3),
+        ObjectKind('car', ('vehicle.car',), (4.6, 1.95, 1.72), 0.04, 8),
+        ObjectKind('motorcycle', ('vehicle.motorcycle',), (2.1, 0.78, 1.45), 0.03, 5),
+        ObjectKind('bicycle', ('vehicle.bicycle',), (1.7, 0.6, 1.3), 0.03, 5),
+        ObjectKind('barrier', ('movable_object.barrier',), (0.5, 2.5, 1.0), 0.03, 7),
+        ObjectKind('traffic_cone', ('movable_object.trafficcone',), (0.41, 0.41, 1.05), 0.03, 8),
         ObjectKind(
             'pedestrian',
             (
@@ -55,11 +55,11 @@ OBJECT_KINDS = {
                 'human.pedestrian.police_officer',
             ),
             (0.72, 0.68, 1.76),
-            0.06,
-            9,
+            0.04,
+            8,
         ),
         ObjectKind(
-            'pushable_pullable', ('movable_object.pushable_pullable',), (0.7, 0.65, 1.1), 0.05, 2
+            'pushable_pullable', ('movable_object.pushable_pullable',), (0.7, 0.65, 1.1), 0.03, 2
         ),
     )
 }

@@ -153,7 +153,13 @@ def _trailer(variant: str, rng: np.random.Generator) -> list[Part]:
     body, band = _choose(_CARGO_PAINTS[:1], rng), _choose(_BUS_PAINTS, rng)
     return [
         _part(
-            (-0.5, 0.5), (-0.5, 0.5), (0.29, 1.0), body, accent=band, material=Material.LETTERING
+            (-0.5, 0.5),
+            (-0.5, 0.5),
+            (0.29, 1.0),
+            body,
+            accent=band,
+            material=Material.LETTERING,
+            reflectivity=_TARPAULIN_REFLECTIVITY,
         ),
         _part((-0.48, 0.4), (-0.25, 0.25), (0.18, 0.29), _DARK),
         _axle(-0.4, 0.045, 0.96, 0.27),
@@ -166,7 +172,14 @@ def _trailer(variant: str, rng: np.random.Generator) -> list[Part]:
 def _bus(variant: str, rng: np.random.Generator) -> list[Part]:
     paint = _choose(_BUS_PAINTS, rng)
     return [
-        _part((-0.49, 0.49), (-0.5, 0.5), (0.1, 1.0), paint, material=Material.WINDOW_BAND),
+        _part(
+            (-0.49, 0.49),
+            (-0.5, 0.5),
+            (0.1, 1.0),
+            paint,
+            material=Material.WINDOW_BAND,
+            reflectivity=_BUS_REFLECTIVITY,
+        ),
         _axle(-0.28, 0.045, 0.96, 0.26),
         _axle(0.3, 0.045, 0.96, 0.26),
         _part((0.49, 0.5), (-0.48, 0.48), (0.14, 0.32), paint, material=Material.HEADLIGHTS),
@@ -180,15 +193,18 @@ def _construction_vehicle(variant: str, rng: np.random.Generator) -> list[Part]:
         _part((-0.42, 0.22), side, (0.0, 0.28), _BLACK, reflectivity=_TYRE_REFLECTIVITY)
         for side in ((-0.5, -0.27), (0.27, 0.5))
     ]
-    return [
-        *tracks,
-        _part((-0.5, 0.1), (-0.45, 0.45), (0.28, 0.6), paint),
-        _part((-0.08, 0.16), (-0.36, 0.08), (0.6, 0.96), paint, material=Material.GLAZED),
-        _part((0.02, 0.12), (0.12, 0.32), (0.6, 1.0), paint),
-        _part((0.12, 0.46), (0.14, 0.3), (0.88, 1.0), paint),
-        _part((0.38, 0.46), (0.15, 0.29), (0.28, 0.88), paint),
-        _part((0.3, 0.5), (-0.1, 0.42), (0.02, 0.28), _DARK),
+    machine = [
+        _part(x, y, z, paint, reflectivity=_MACHINE_REFLECTIVITY)
+        for x, y, z in (
+            ((-0.5, 0.1), (-0.45, 0.45), (0.28, 0.6)),  # engine
+            ((0.02, 0.12), (0.12, 0.32), (0.6, 1.0)),  # foot of the arm
+            ((0.12, 0.46), (0.14, 0.3), (0.88, 1.0)),  # boom
+            ((0.38, 0.46), (0.15, 0.29), (0.28, 0.88)),  # stick
+        )
     ]
+    cab = _part((-0.08, 0.16), (-0.36, 0.08), (0.6, 0.96), paint, material=Material.GLAZED)
+    bucket = _part((0.3, 0.5), (-0.1, 0.42), (0.02, 0.28), _DARK)
+    return [*tracks, *machine, cab, bucket]
 
 
 def _rider(seat: float, cloth: Color) -> list[Part]:
