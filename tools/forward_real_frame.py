@@ -242,7 +242,7 @@ def print_reports(reports: list[ForwardReport]) -> None:
     for name, values in rows.items():
         table.add_row(name, *values)
     # Captured output has no terminal width: wide enough that names are not cut.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
 def write_json(path: Path, content: Any) -> None:
