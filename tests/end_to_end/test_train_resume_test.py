@@ -162,7 +162,8 @@ def test_all_sensors_and_one_alone_are_scored_by_the_official_metric(config, kil
         )  # fmt: skip
         scores = metrics(folder)
         nds, mean_ap = scores[f'{METRIC}NDS'], scores[f'{METRIC}mAP']
-        assert 0 <= mean_ap <= nds <= 1
+        assert 0 <= mean_ap <= 1
+        assert 0 <= nds <= 1
         assert f'mAP {mean_ap:.4f}   NDS {nds:.4f}' in output
         assert f'sensors {modality}' in output
         assert len(list((folder / 'pictures').glob('*.png'))) == 3

@@ -55,9 +55,6 @@ def save_and_load(content: Any) -> Any:
     return load_checkpoint_safely(file, source='test.pth')
 
 
-# ---- what loads ----
-
-
 def test_checkpoint_of_a_stock_run_loads_with_all_that_a_resume_needs(training_server):
     stock = training_server.uninterrupted(hook='CheckpointHook', validate=True, max_epochs=2)
     with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
@@ -210,9 +207,6 @@ def test_shared_and_cyclic_containers_survive():
     assert loaded['tuple'] == (1, 2.0)
 
 
-# ---- what is left out ----
-
-
 @pytest.mark.parametrize(
     ('log_history', 'count_history', 'max_length'),
     [
@@ -242,8 +236,6 @@ def test_arrays_of_objects_are_left_out_of_dicts_and_are_none_in_lists():
     )
     assert loaded == {'kept': 1, 'list': [None, 2]}
 
-
-# ---- what is refused ----
 
 ATTACKS = {
     'os.system': lambda target: Calls(os.system, f'touch {target}'),
@@ -335,9 +327,6 @@ def test_other_restrictions_of_torch_stay():
         save_and_load(Tricky(a=1))
 
 
-# ---- damaged and missing files ----
-
-
 @pytest.mark.parametrize(
     ('part', 'message'), [(0, 'is empty'), (0.3, 'truncated'), (0.999, 'truncated')]
 )
@@ -373,9 +362,6 @@ def test_error_that_is_not_the_files_fault_passes_through(tmp_path):
     with pytest.raises(RuntimeError, match=r'(?i)cuda') as error:
         load_checkpoint_safely(path, map_location='cuda:99')
     assert not isinstance(error.value, DamagedCheckpointError)
-
-
-# ---- addresses ----
 
 
 class FileServer:

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +31,7 @@ from .object_image_crops import add_image_crops
 
 VERSIONS = ('v1.0-trainval', 'v1.0-mini')
 MAX_SWEEPS = 10
+_STAGING_FOLDER = '.unfinished_conversion'
 _TABLES = (
     'attribute',
     'calibrated_sensor',
@@ -93,8 +93,10 @@ def convert_nuscenes(
     check_layout(root, version)
     out_dir.mkdir(parents=True, exist_ok=True)
     tables = NuScenes(version=version, dataroot=str(root), verbose=False)
-    with tempfile.TemporaryDirectory(prefix='.create_data_', dir=out_dir) as staging_name:
-        staging = Path(staging_name).resolve()
+    staging = out_dir.resolve() / _STAGING_FOLDER
+    shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
+    staging.mkdir()
+    try:
         with _prepared_converter(tables) as converter:
             counts = _write_infos(
                 converter, tables, root, staging, prefix, version, max_sweeps, workers
@@ -109,6 +111,8 @@ def convert_nuscenes(
                 staging,
             )
         _publish(staging, out_dir, prefix)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return counts
 
 

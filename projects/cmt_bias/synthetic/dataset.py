@@ -17,6 +17,7 @@ from .tables import TABLE_NAMES, Row, make_token, shared_rows
 
 SETTINGS_FILE = 'synthetic_nuscenes.json'
 _UNFINISHED_FOLDER = '.unfinished'
+_PART_SUFFIX = '.part'
 
 
 class DatasetConflictError(RuntimeError):
@@ -31,7 +32,8 @@ def is_complete(root: Path, settings: DatasetSettings) -> bool:
     """
     settings_path = root / SETTINGS_FILE
     if not settings_path.is_file():
-        if root.is_dir() and any(root.iterdir()):
+        remains = {settings_path.name + _PART_SUFFIX}  # of a run killed at its very start
+        if root.is_dir() and {path.name for path in root.iterdir()} - remains:
             raise DatasetConflictError(
                 f'{root} holds files that this tool did not write (no {SETTINGS_FILE} there). '
                 'Choose another --out, or empty that folder.'
@@ -75,11 +77,13 @@ def generate_dataset(
     """
     if workers < 1:
         raise ValueError(f'workers must be at least 1, but is {workers}')
-    if is_complete(root, settings):
-        return False
     unfinished = root / _UNFINISHED_FOLDER
-    unfinished.mkdir(parents=True, exist_ok=True)
+    if is_complete(root, settings):
+        shutil.rmtree(unfinished, ignore_errors=True)
+        return False
+    root.mkdir(parents=True, exist_ok=True)
     _write_json(root / SETTINGS_FILE, settings.to_record(), indent=1)
+    unfinished.mkdir(exist_ok=True)
     make_sensor_folders(root)
 
     plans = settings.scene_plans()
@@ -165,6 +169,6 @@ def _write_tables(
 
 def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """Write a file in one step, so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + '.part')
+    temporary = path.with_name(path.name + _PART_SUFFIX)
     temporary.write_text(json.dumps(content, indent=indent))
     os.replace(temporary, path)
