@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from cmt_bias.engine import run_options
@@ -122,10 +123,17 @@ def test_auto_scale_lr_needs_the_batch_size_that_the_rate_is_meant_for():
     ('option', 'resume', 'load_from'),
     [(None, False, 'weights.pth'), ('auto', True, None), ('epoch_3.pth', True, 'epoch_3.pth')],
 )
-def test_resume(option, resume, load_from):
-    cfg = config(resume=False, load_from='weights.pth')
+def test_resume(option, resume, load_from, tmp_path):
+    torch.save(dict(state_dict={}), tmp_path / 'epoch_1.pth')
+    cfg = config(resume=False, load_from='weights.pth', work_dir=str(tmp_path))
     run_options.set_resume(cfg, option)
     assert (cfg.resume, cfg.load_from) == (resume, load_from)
+
+
+def test_first_start_with_resume_keeps_the_starting_weights(tmp_path):
+    cfg = config(resume=False, load_from='weights.pth', work_dir=str(tmp_path))
+    run_options.set_resume(cfg, 'auto')
+    assert (cfg.resume, cfg.load_from) == (False, 'weights.pth')
 
 
 def test_a_hook_is_added_once():

@@ -88,7 +88,7 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
     Returns:
         Lines of at most 99 characters, without colours.
     """
-    table = Table(title=title, caption=UNITS, box=box.SIMPLE_HEAD)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     table.add_column('class')
     for name in ('AP', *(short for short, _ in ERRORS.values())):
         table.add_column(name, justify='right')
@@ -101,7 +101,9 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
     table.add_row('mean', _format(scores.mean_ap), *map(_format, means))
     text = io.StringIO()
     Console(file=text, width=99, color_system=None).print(table)
-    return f'{text.getvalue().rstrip()}\n\nmAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
+    return (
+        f'{text.getvalue().rstrip()}\n\n{UNITS}\nmAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
+    )
 
 
 def _format(value: float) -> str:

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from cmt_bias.datasets.modal_mask import with_modality
 
+from .latest_checkpoint import find_latest_intact_checkpoint
 from .preflight import ProblemsFound
 from .problem import Problem
 
@@ -122,10 +123,13 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
     Args:
         cfg: The config.
-        resume: 'auto' for the latest checkpoint in the work directory (from the start if there is
-            none), a checkpoint's path, or None for what the config says.
+        resume: 'auto' for the latest checkpoint in the work directory, a checkpoint's path, or
+            None for what the config says. Where 'auto' finds no checkpoint, training starts as
+            without it, from the config's ``load_from``.
     """
     if resume is None:
+        return
+    if resume == 'auto' and find_latest_intact_checkpoint(cfg.work_dir) is None:
         return
     cfg.resume = True
     cfg.load_from = None if resume == 'auto' else resume
