@@ -13,7 +13,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from cmt_bias.engine.learning_rate_peaks import LearningRatePeak
-from cmt_bias.engine.run_summary_hook import RunSummaryHook, describe_scaling, schedule_warnings
+from cmt_bias.engine.run_summary_hook import (
+    RunSummaryHook,
+    describe_parameters,
+    describe_scaling,
+    schedule_warnings,
+)
 
 
 class Pairs(Dataset):
@@ -66,6 +71,16 @@ def log_of_a_run(work_dir: Path, accumulative_counts: int = 1, **settings) -> st
     return log.read_text()
 
 
+def parameter_table(log: str) -> dict[str, tuple[int, int]]:
+    """Trained and frozen parameters of each part, read from the summary."""
+    _, _, table = log.partition('parameters of')
+    rows = re.findall(r'^ +(\S+) +([\d,]+) +([\d,]+)$', table, flags=re.MULTILINE)
+    return {
+        name: (int(trained.replace(',', '')), int(frozen.replace(',', '')))
+        for name, trained, frozen in rows
+    }
+
+
 def test_summary_states_batch_rates_parameters_and_backend(tmp_path):
     log = log_of_a_run(tmp_path)
 
@@ -78,9 +93,7 @@ def test_summary_states_batch_rates_parameters_and_backend(tmp_path):
     ]
     assert [float(gain) for _, _, gain, _ in peaks] == pytest.approx([3.79904] * 2, rel=1e-5)
     assert 'unnamed' not in log
-    assert 'backbone: 20 + 0' in log
-    assert 'head: 5 + 0' in log
-    assert 'all: 25 + 0' in log
+    assert parameter_table(log) == {'all': (25, 0), 'backbone': (20, 0), 'head': (5, 0)}
     assert 'attention: Linear x 1 runs on the backend of this test' in log
     assert 'precision: float32' in log
     assert 'lr_mult does not hold' not in log
@@ -94,8 +107,22 @@ def test_accumulated_steps_count_in_the_effective_batch(tmp_path):
 def test_frozen_parameters_are_counted_after_all_hooks_have_run(tmp_path):
     log = log_of_a_run(tmp_path, default_hooks=dict(freeze=FreezeBackbone()))
 
-    assert 'backbone: 0 + 20' in log
-    assert 'all: 5 + 20' in log
+    assert parameter_table(log) == {'all': (5, 20), 'backbone': (0, 20), 'head': (5, 0)}
+
+
+def test_parameters_of_a_head_are_counted_part_by_part():
+    model = nn.ModuleDict(dict(neck=nn.Linear(1, 1)))
+    model['pts_bbox_head'] = nn.ModuleDict(
+        dict(a=nn.Linear(2, 999), b=nn.Linear(3, 1), c=nn.ReLU())
+    )
+    model['pts_bbox_head']['b'].requires_grad_(False)
+    assert parameter_table('\n'.join(describe_parameters(model))) == {
+        'all': (2999, 4),
+        'neck': (2, 0),
+        'pts_bbox_head': (2997, 4),
+        'pts_bbox_head.a': (2997, 0),
+        'pts_bbox_head.b': (0, 4),
+    }
 
 
 def test_scaled_base_rate_is_stated_and_is_what_the_schedule_starts_from(tmp_path):

@@ -6,6 +6,7 @@ from .bbox_coder import MultiTaskBBoxCoder
 from .cp_fpn import CPFPN
 from .decoder import PETRTransformerDecoder, PETRTransformerDecoderLayer
 from .detector import CmtDetector
+from .frozen_modules import FrozenModulesMixin
 from .grid_mask import GridMask
 from .head import CmtHead
 from .local_attention_init import LocalAttentionInit
@@ -23,6 +24,7 @@ __all__ = [
     'CmtImageHead',
     'CmtLidarHead',
     'CmtTransformer',
+    'FrozenModulesMixin',
     'GridMask',
     'HungarianAssigner3D',
     'LocalAttentionInit',

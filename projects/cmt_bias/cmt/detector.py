@@ -8,6 +8,7 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
+from .frozen_modules import FrozenModulesMixin
 from .grid_mask import GridMask
 from .head import TaskOutputs
 from .placeholder_voxels import add_placeholder_voxels
@@ -15,7 +16,7 @@ from .precision import float32_island
 
 
 @MODELS.register_module()
-class CmtDetector(MVXTwoStageDetector):
+class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     """Cross Modal Transformer (Yan et al., ICCV 2023).
 
     A sensor whose input is missing from a batch (no ``voxels`` or no ``imgs``) has no tokens. An
@@ -23,17 +24,25 @@ class CmtDetector(MVXTwoStageDetector):
 
     Args:
         use_grid_mask: Hide a grid of image patches in training (GridMask, released settings).
+        frozen_modules: Dotted names of parts that are not trained, such as ``img_backbone`` or
+            ``pts_bbox_head.shared_conv``: no gradient, no optimizer state, evaluation mode.
         kwargs: Arguments of mmdet3d's ``MVXTwoStageDetector``: the parts and ``train_cfg``,
             ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
+
+    Raises:
+        ValueError: If ``frozen_modules`` names what is not there.
     """
 
-    def __init__(self, use_grid_mask: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, use_grid_mask: bool = False, frozen_modules: Sequence[str] = (), **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.grid_mask = (
             GridMask(use_h=True, use_w=True, rotate=1, offset=False, ratio=0.5, mode=1, prob=0.7)
             if use_grid_mask
             else None
         )
+        self.freeze_modules(frozen_modules)
 
     def extract_img_feat(
         self, imgs: Tensor | None, batch_input_metas: Sequence[dict] | None = None

@@ -26,7 +26,7 @@ class RunSummaryHook(Hook):
       and after ``auto_scale_lr``.
     - Every parameter group's learning rate at the peak of its schedule, found by playing the
       schedule through, with a warning where a schedule loses ``lr_mult``.
-    - Trainable and frozen parameters of each part of the model, after all freezing.
+    - Trained and frozen parameters of each part of the model and of its heads, after all freezing.
     - The attention backend of modules that state one as ``attention_backend``.
 
     Training with several optimizers (``OptimWrapperDict``) gets no learning rates.
@@ -195,12 +195,23 @@ def describe_attention(model: nn.Module) -> list[str]:
 
 
 def describe_parameters(model: nn.Module) -> list[str]:
-    """Trainable and frozen parameters of each part of the model and of the whole."""
-    lines = ['parameters (trainable + frozen):']
-    for name, part in [*model.named_children(), ('all', model)]:
-        counts = {True: 0, False: 0}
-        for parameter in part.parameters():
-            counts[parameter.requires_grad] += parameter.numel()
-        if sum(counts.values()):
-            lines.append(f'  {name}: {counts[True]:,} + {counts[False]:,}')
-    return lines
+    """A table of what is trained and what is frozen: each part of the model, and of its heads."""
+    parts = [('', model)]
+    for name, part in model.named_children():
+        parts.append((name, part))
+        if name.endswith('head'):
+            parts += [(f'{name}.{inner}', module) for inner, module in part.named_children()]
+    rows = [(name or 'all', *count_parameters(part)) for name, part in parts]
+    rows = [row for row in rows if row[1] or row[2]]
+    width = max([len(name) for name, _, _ in rows], default=0)
+    return [f'{"parameters of":{width + 2}} {"trained":>13} {"frozen":>13}'] + [
+        f'  {name:{width}} {trained:13,} {frozen:13,}' for name, trained, frozen in rows
+    ]
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """How many numbers of a module are trained, and how many are frozen."""
+    counts = {True: 0, False: 0}
+    for parameter in module.parameters():
+        counts[parameter.requires_grad] += parameter.numel()
+    return counts[True], counts[False]

@@ -1,0 +1,75 @@
+"""Parts of a model that are frozen from the moment it is built.
+
+No hook can do this: mmengine's runner wraps the model for distributed training and builds the
+optimizer before it calls the first one. Distributed training would then wait for gradients that
+never come, and the optimizer would hold parameters that never move.
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TypeVar, cast
+
+from torch import nn
+
+Model = TypeVar('Model', bound='FrozenModulesMixin')
+
+
+class FrozenModulesMixin:
+    """Adds frozen parts to a model class: ``class MyDetector(FrozenModulesMixin, Base)``.
+
+    A frozen part has no gradients and no optimizer state, and stays in evaluation mode whenever
+    the model is put into training mode: the statistics of its BatchNorm layers stand still, and
+    its dropout is off. It is saved and loaded like any other part.
+
+    To be called at the end of the model's ``__init__``: :meth:`freeze_modules`.
+    """
+
+    frozen_modules: tuple[str, ...] = ()
+
+    def freeze_modules(self, names: Sequence[str]) -> None:
+        """Freeze parts for good, in addition to those frozen before.
+
+        Args:
+            names: Dotted names of modules, such as ``img_backbone`` or
+                ``pts_bbox_head.shared_conv``; each with all that is in it.
+
+        Raises:
+            ValueError: If a name is not that of a module; it names those that are similar.
+        """
+        model = cast(nn.Module, self)
+        check_module_names(model, names)
+        self.frozen_modules = (*self.frozen_modules, *names)
+        for name in names:
+            model.get_submodule(name).requires_grad_(False)
+        model.train(model.training)
+
+    def train(self: Model, mode: bool = True) -> Model:
+        """Put the model into training (or evaluation) mode, its frozen parts excepted."""
+        super().train(mode)  # type: ignore[misc]  # of the module class this is mixed into
+        for name in self.frozen_modules:
+            cast(nn.Module, self).get_submodule(name).eval()
+        return self
+
+
+def check_module_names(model: nn.Module, names: Sequence[str]) -> None:
+    """Complain about names that are not those of modules.
+
+    Args:
+        model: The model.
+        names: Value of ``frozen_modules`` in a config.
+
+    Raises:
+        ValueError: It names what is similar, or what there is.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"frozen_modules is a list of names: write frozen_modules=['{names}']")
+    modules = [name for name, _ in model.named_modules() if name]
+    for name in names:
+        if name not in modules:
+            similar = get_close_matches(name, modules, n=3) or [
+                child for child, _ in model.named_children()
+            ]
+            raise ValueError(
+                f"frozen_modules: '{name}' is no module of {type(model).__name__}; there is "
+                + ', '.join(f"'{module}'" for module in similar)
+            )
