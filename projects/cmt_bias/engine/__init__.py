@@ -4,6 +4,8 @@ Importing it registers hooks, the train loop, and mmengine's checkpoint loaders.
 """
 
 from .atomic_file import AtomicLocalBackend, write_atomically
+from .bias_scale_hook import BiasScaleHook
+from .bias_scale_range_hook import BiasScaleRangeHook
 from .checkpoint_report import CheckpointReport, OtherModelError, compare_state_dict
 from .latest_checkpoint import find_latest_intact_checkpoint
 from .pasting_switch_off_hook import PastingSwitchOffHook
@@ -21,6 +23,8 @@ from .worker_seeding import seed_worker_per_epoch
 
 __all__ = [
     'AtomicLocalBackend',
+    'BiasScaleHook',
+    'BiasScaleRangeHook',
     'CheckpointError',
     'CheckpointReport',
     'DamagedCheckpointError',

@@ -7,7 +7,7 @@ schedulers themselves are run, on a stand-in for the optimizer that has paramete
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -105,7 +105,9 @@ def peak_learning_rates(
         if scheduler.param_name == 'lr'
     ]
     bases = [group.get('initial_lr', group['lr']) for group in stand_in.param_groups]
-    peaks = _play(players, stand_in.param_groups, max_iters, epoch_length)
+    peaks = [0.0] * len(bases)
+    for rates in _play(players, stand_in.param_groups, max_iters, epoch_length):
+        peaks = list(map(max, peaks, rates))
 
     parameters: dict[tuple[float, float], list[str]] = {}
     for base, peak, indices in zip(bases, peaks, kinds.values(), strict=True):
@@ -118,6 +120,43 @@ def peak_learning_rates(
         LearningRatePeak(base, peak, tuple(parameters[peak, base]))
         for peak, base in sorted(parameters, reverse=True)
     ]
+
+
+def scheduled_learning_rates(
+    group_index: int,
+    optimizer: Optimizer,
+    schedulers: Iterable[_ParamScheduler],
+    max_iters: int,
+    epoch_length: int,
+) -> list[float]:
+    """Play the learning rate schedule through and read one group's rate in every iteration.
+
+    To be called before training starts.
+
+    Args:
+        group_index: Which of the optimizer's parameter groups.
+        optimizer: The optimizer. It is not changed.
+        schedulers: Schedulers, as for :func:`peak_learning_rates`; those of other optimizers are
+            ignored.
+        max_iters: Iterations of the whole training.
+        epoch_length: Iterations of an epoch.
+
+    Returns:
+        One learning rate for each iteration.
+    """
+    stand_in = _stand_in_optimizer([dict(_rate_settings(optimizer.param_groups[group_index]))])
+    players = [
+        _rebind(scheduler, stand_in, [group_index])
+        for scheduler in schedulers
+        if scheduler.param_name == 'lr' and _schedules(scheduler, optimizer)
+    ]
+    played = _play(players, stand_in.param_groups, max_iters, epoch_length)
+    return [rate for (rate,) in played]
+
+
+def _schedules(scheduler: _ParamScheduler, optimizer: Optimizer) -> bool:
+    """Whether a scheduler, bound to an optimizer or to its wrapper, acts on this optimizer."""
+    return optimizer in (scheduler.optimizer, getattr(scheduler.optimizer, 'optimizer', None))
 
 
 def _rate_settings(group: dict) -> tuple:
@@ -149,13 +188,10 @@ def _rebind(
 
 def _play(
     schedulers: Sequence[_ParamScheduler], groups: list[dict], max_iters: int, epoch_length: int
-) -> list[float]:
-    """Largest learning rate of each group over the training's iterations."""
-    peaks = [0.0] * len(groups)
+) -> Iterator[list[float]]:
+    """The learning rates of all groups in each of the training's iterations."""
     for iteration in range(1, max_iters + 1):
-        for index, group in enumerate(groups):
-            peaks[index] = max(peaks[index], group['lr'])
+        yield [group['lr'] for group in groups]
         for scheduler in schedulers:
             if not scheduler.by_epoch or iteration % epoch_length == 0:
                 scheduler.step()
-    return peaks
