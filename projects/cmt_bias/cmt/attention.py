@@ -3,13 +3,20 @@
 Shape letters: B batch, N queries, K keys, C embedding channels, H heads, D channels of a head.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch.nn.functional as F
 from mmcv.cnn.bricks.drop import build_dropout
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+
+class LogitBias(Protocol):
+    """A bias on attention logits that knows how to attend with itself."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, backend: str) -> Tensor:
+        """Attention of ``(B, H, N, D)``, ``(B, H, K, D)``, ``(B, H, K, D)`` with the bias."""
 
 
 @MODELS.register_module()
@@ -29,6 +36,8 @@ class PETRMultiheadAttention(BaseModule):
         dropout: The released configs' short form: sets ``attn_drop`` and the probability of
             ``dropout_layer`` both.
         bias: Whether the projections have a bias.
+        bias_backend: How attention with a ``logit_bias`` is computed, see
+            :func:`cmt_bias.ops.windowed_bias_attention`.
         batch_first: Must be true: tensors are ``(B, N, C)``.
         init_cfg: mmengine initialization config.
 
@@ -48,6 +57,7 @@ class PETRMultiheadAttention(BaseModule):
         dropout_layer: dict | None = None,
         dropout: float | None = None,
         bias: bool = True,
+        bias_backend: str = 'auto',
         batch_first: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
@@ -69,6 +79,7 @@ class PETRMultiheadAttention(BaseModule):
         self.num_heads = num_heads
         self.batch_first = batch_first
         self.attn_drop = attn_drop
+        self.bias_backend = bias_backend
         self.attn = nn.MultiheadAttention(embed_dims, num_heads, bias=bias, batch_first=True)
         self.proj_drop = nn.Dropout(proj_drop)
         self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
@@ -87,6 +98,7 @@ class PETRMultiheadAttention(BaseModule):
         query_pos: Tensor | None = None,
         key_pos: Tensor | None = None,
         attn_mask: Tensor | None = None,
+        logit_bias: LogitBias | None = None,
     ) -> Tensor:
         """Attend and add the residual.
 
@@ -98,9 +110,13 @@ class PETRMultiheadAttention(BaseModule):
             query_pos: Position encoding added to the query.
             key_pos: Position encoding added to the key.
             attn_mask: ``(N, K)`` bool, True where a query must not see a key.
+            logit_bias: Added to the logits; not together with ``attn_mask`` or ``attn_drop``.
 
         Returns:
             ``(B, N, C)``.
+
+        Raises:
+            ValueError: If ``logit_bias`` comes with ``attn_mask`` or ``attn_drop``.
         """
         identity = query if identity is None else identity
         if key is None:
@@ -110,11 +126,24 @@ class PETRMultiheadAttention(BaseModule):
         query = query if query_pos is None else query + query_pos
         key = key if key_pos is None else key + key_pos
 
-        attended = self.attend(*self.project_heads(query, key, value), attn_mask)
+        heads = self.project_heads(query, key, value)
+        if logit_bias is None:
+            attended = self.attend(*heads, attn_mask)
+        else:
+            self._check_logit_bias_is_alone(attn_mask)
+            attended = logit_bias.attend(*heads, backend=self.bias_backend)
         # (B, H, N, D) -> (B, N, C)
         output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))
         output = self.dropout_layer(self.proj_drop(output))
         return identity + output.to(identity.dtype)
+
+    def _check_logit_bias_is_alone(self, attn_mask: Tensor | None) -> None:
+        if attn_mask is not None or self.attn_drop:
+            raise ValueError(
+                f'{type(self).__name__}: a logit_bias does not go together with attn_mask or '
+                f'attn_drop={self.attn_drop}; set attn_drop=0 (PETRMultiheadFlashAttention has '
+                'it so).'
+            )
 
     def project_heads(
         self, query: Tensor, key: Tensor, value: Tensor

@@ -1,6 +1,6 @@
 """CMT's transformer decoder: post-norm layers that share one final normalization."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,7 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         query_pos: Tensor,
         memory_pos: Tensor,
         self_attn_mask: Tensor | None = None,
+        cross_attn_inputs: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Update the queries.
 
@@ -78,11 +79,12 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
             memory_pos: ``(B, K, C)``.
             self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another. It concerns
                 self-attention alone.
+            cross_attn_inputs: Further keyword arguments of the cross-attention's forward.
 
         Returns:
             ``(B, Q, C)``.
         """
-        inputs = (query, memory, query_pos, memory_pos, self_attn_mask)
+        inputs = (query, memory, query_pos, memory_pos, self_attn_mask, cross_attn_inputs)
         if self.with_cp and self.training:
             return torch.utils.checkpoint.checkpoint(self._update, *inputs, use_reentrant=False)
         return self._update(*inputs)
@@ -94,6 +96,7 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         query_pos: Tensor,
         memory_pos: Tensor,
         self_attn_mask: Tensor | None,
+        cross_attn_inputs: Mapping[str, Any] | None,
     ) -> Tensor:
         attentions, norms = iter(self.attentions), iter(self.norms)
         for operation in self.operation_order:
@@ -102,8 +105,14 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
                     query, query_pos=query_pos, key_pos=query_pos, attn_mask=self_attn_mask
                 )
             elif operation == 'cross_attn':
-                query = self.attend_to_memory(
-                    next(attentions), query, memory, query_pos, memory_pos
+                # the position goes to query and key, not to the value
+                query = next(attentions)(
+                    query,
+                    memory,
+                    memory,
+                    query_pos=query_pos,
+                    key_pos=memory_pos,
+                    **(cross_attn_inputs or {}),
                 )
             else:
                 with float32_island(query):
@@ -111,16 +120,11 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
                     query = module(query.float())
         return query
 
-    def attend_to_memory(
-        self,
-        attention: torch.nn.Module,
-        query: Tensor,
-        memory: Tensor,
-        query_pos: Tensor,
-        memory_pos: Tensor,
-    ) -> Tensor:
-        """Cross-attention: the position goes to query and key, not to the value."""
-        return attention(query, memory, memory, query_pos=query_pos, key_pos=memory_pos)
+    @property
+    def cross_attention(self) -> torch.nn.Module:
+        """The attention module that attends to the memory."""
+        roles = [name for name in self.operation_order if name.endswith('_attn')]
+        return self.attentions[roles.index('cross_attn')]
 
 
 @MODELS.register_module()
@@ -158,15 +162,19 @@ class PETRTransformerDecoder(TransformerLayerSequence):
         query_pos: Tensor,
         memory_pos: Tensor,
         self_attn_mask: Tensor | None = None,
+        cross_attn_inputs: Sequence[Mapping[str, Any]] | None = None,
     ) -> Tensor:
         """Run the layers; arguments as for :meth:`PETRTransformerDecoderLayer.forward`.
+
+        ``cross_attn_inputs`` has one entry for each layer.
 
         Returns:
             ``(L, B, Q, C)``, or ``(1, B, Q, C)`` without ``return_intermediate``.
         """
         outputs = []
-        for layer in self.layers:
-            query = layer(query, memory, query_pos, memory_pos, self_attn_mask)
+        inputs = cross_attn_inputs or [{}] * len(self.layers)
+        for layer, own_inputs in zip(self.layers, inputs, strict=True):
+            query = layer(query, memory, query_pos, memory_pos, self_attn_mask, own_inputs)
             outputs.append(query)
         kept = outputs if self.return_intermediate else outputs[-1:]
         with float32_island(query):

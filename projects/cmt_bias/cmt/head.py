@@ -54,6 +54,23 @@ class CameraGeometry:
     pad_shape: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Memory:
+    """The tokens that queries attend to: BEV cells, then camera cells, each row-major.
+
+    Attributes:
+        tokens: ``(B, K, C)`` with ``K = H * W + V * h * w``, less a sensor that is missing.
+        pos: ``(B, K, C)`` position encodings.
+        bev_shape: ``(H, W)`` of the BEV map; None without LiDAR.
+        camera_shape: ``(V, h, w)``; None without cameras.
+    """
+
+    tokens: Tensor
+    pos: Tensor
+    bev_shape: tuple[int, int] | None
+    camera_shape: tuple[int, int, int] | None
+
+
 @MODELS.register_module()
 class CmtHead(BaseModule):
     """Object queries attend to BEV and camera tokens; each query becomes a box.
@@ -253,14 +270,11 @@ class CmtHead(BaseModule):
             denoising = self._make_denoising_queries(img_metas) if self.training else None
             reference_points = self._reference_points(len(img_metas), denoising)
             cameras = self._camera_geometry(img_metas)
-            bev_tokens, bev_pos = self._bev_tokens(bev_features)
-            camera_tokens, camera_pos = self._camera_tokens(camera_features, cameras)
+            memory = self._memory(bev_features, camera_features, cameras)
             query_pos = self._query_position(reference_points, cameras)
         mask = None if denoising is None else denoising.self_attention_mask(self.num_query)
         # (L, B, P + Q, C); attention runs in the precision of the surrounding autocast
-        outputs = self.transformer(
-            bev_tokens, camera_tokens, query_pos, bev_pos, camera_pos, self_attn_mask=mask
-        )
+        outputs = self.decode_queries(memory, query_pos, reference_points, cameras, mask)
         outputs = self._without_nan(outputs)
         with float32_island(outputs):
             tasks = [
@@ -269,6 +283,28 @@ class CmtHead(BaseModule):
         if denoising is not None:
             tasks = [self._split_denoising(task, denoising) for task in tasks]
         return tuple([task] for task in tasks)
+
+    def decode_queries(
+        self,
+        memory: Memory,
+        query_pos: Tensor,
+        reference_points: Tensor,
+        cameras: CameraGeometry | None,
+        self_attn_mask: Tensor | None,
+    ) -> Tensor:
+        """Run the transformer: the place to change how queries attend.
+
+        Args:
+            memory: Tokens of all sensors.
+            query_pos: ``(B, P + Q, C)`` position encodings.
+            reference_points: ``(B, P + Q, 3)`` normalized.
+            cameras: Calibration; None where the samples have no cameras.
+            self_attn_mask: ``(P + Q, P + Q)`` bool, True where a query must not see another.
+
+        Returns:
+            ``(L, B, P + Q, C)``.
+        """
+        return self.transformer(memory.tokens, memory.pos, query_pos, self_attn_mask)
 
     def _check_features(self, bev_features: Tensor | None, camera_features: Tensor | None) -> None:
         name = type(self).__name__
@@ -326,10 +362,36 @@ class CmtHead(BaseModule):
             pad_shape=tuple(img_metas[0]['pad_shape'][:2]),
         )
 
-    def _bev_tokens(self, features: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    def _memory(
+        self,
+        bev_features: Tensor | None,
+        camera_features: Tensor | None,
+        cameras: CameraGeometry | None,
+    ) -> Memory:
+        """Tokens of whatever sensors are there, the LiDAR's first.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        parts = []
+        bev_shape = camera_shape = None
+        if bev_features is not None:
+            bev_shape = (bev_features.shape[-2], bev_features.shape[-1])
+            parts.append(self._bev_tokens(bev_features))
+        if camera_features is not None:
+            parts.append(self._camera_tokens(camera_features, cameras))
+            assert cameras is not None  # _camera_tokens has checked it
+            rows, columns = camera_features.shape[-2:]
+            camera_shape = (cameras.lidar2img.shape[1], rows, columns)
+        if not parts:
+            raise ValueError(
+                f'{type(self).__name__}: neither LiDAR nor camera features were given.'
+            )
+        tokens, positions = zip(*parts, strict=True)
+        return Memory(torch.cat(tokens, 1), torch.cat(positions, 1), bev_shape, camera_shape)
+
+    def _bev_tokens(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and positions of the BEV map, ``(B, H * W, C)`` each."""
-        if features is None:
-            return None, None
         if self.shared_conv is None:
             raise ValueError(f'{type(self).__name__} takes no LiDAR features.')
         tokens = self.shared_conv(features.float()).flatten(2).transpose(1, 2)
@@ -338,11 +400,9 @@ class CmtHead(BaseModule):
         return tokens, position.expand(len(tokens), -1, -1)
 
     def _camera_tokens(
-        self, features: Tensor | None, cameras: CameraGeometry | None
-    ) -> tuple[Tensor | None, Tensor | None]:
+        self, features: Tensor, cameras: CameraGeometry | None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens and positions of all views, ``(B, V * h * w, C)`` each."""
-        if features is None:
-            return None, None
         if self.rv_embedding is None:
             raise ValueError(f'{type(self).__name__} takes no camera features.')
         if cameras is None:

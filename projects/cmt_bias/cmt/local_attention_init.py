@@ -1,5 +1,7 @@
 """A start of CMT's weights from which every query attends to the BEV cells around it."""
 
+import math
+
 import torch
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
@@ -27,15 +29,23 @@ class LocalAttentionInit:
         amplitude: Size of the position channels; large against the content's, which is about 1.
         sharpness: How fast the logits fall off. At 12 nearly half of the BEV attention lies
             within 6 % of the range's width.
-        peak_logit: Logit of a cell at the reference point itself.
+        peak_logit: Logit of the cell that a head attends to most.
+        head_offset: How far beside the reference point the heads of the cross-attention look, each
+            in a direction of its own, normalized by the range. CMT's values carry no position: one
+            head alone cannot tell on which side of its reference point an object is.
     """
 
     def __init__(
-        self, amplitude: float = 10.0, sharpness: float = 12.0, peak_logit: float = 9.0
+        self,
+        amplitude: float = 10.0,
+        sharpness: float = 12.0,
+        peak_logit: float = 9.0,
+        head_offset: float = 0.0,
     ) -> None:
         self.amplitude = amplitude
         self.sharpness = sharpness
         self.peak_logit = peak_logit
+        self.head_offset = head_offset
 
     def __call__(self, module: nn.Module) -> None:
         """Initialize the :class:`CmtHead` in ``module``.
@@ -54,15 +64,18 @@ class LocalAttentionInit:
         layers = heads[0].transformer.decoder.layers
         num_heads = layers[0].attentions[0].num_heads
         with torch.no_grad():
-            channels = self._init_embedding(first, last, num_heads)
-            for attention in (attention for layer in layers for attention in layer.attentions):
-                self._init_projections(attention.attn, channels)
+            selected = self._init_embedding(first, last, num_heads)
+            for layer in layers:
+                self_attention, cross_attention = layer.attentions
+                self._init_projections(self_attention.attn, len(selected))
+                self._init_projections(cross_attention.attn, len(selected))
+                self._turn_heads(cross_attention.attn, selected, first.in_features // 2)
 
-    def _init_embedding(self, first: nn.Linear, last: nn.Linear, num_heads: int) -> int:
-        """Make the embedding linear in the selected channels, once for each attention head.
+    def _init_embedding(self, first: nn.Linear, last: nn.Linear, num_heads: int) -> Tensor:
+        """Make the embedding linear in the selected features, once for each attention head.
 
         Returns:
-            Number of position channels of an attention head; the last one of a head is constant.
+            Indices of the features that a head's first channels hold; its last one is constant.
         """
         selected = self._selected_features(last.out_features // num_heads, first.in_features)
         count = len(selected)
@@ -77,7 +90,7 @@ class LocalAttentionInit:
             last.bias[channels[:count]] = -self.amplitude
             last.weight[channels[-1]] = 0
             last.bias[channels[-1]] = self.amplitude
-        return count
+        return selected
 
     @staticmethod
     def _selected_features(head_channels: int, num_features: int) -> Tensor:
@@ -102,3 +115,19 @@ class LocalAttentionInit:
         nearest = self.sharpness * count / 2 / head_dim**0.5
         shift = (self.peak_logit - nearest) * head_dim**0.5 / (gain * self.amplitude)
         attn.in_proj_bias[constant] = shift
+
+    def _turn_heads(self, attn: nn.MultiheadAttention, selected: Tensor, per_axis: int) -> None:
+        """Let each head look beside the reference point: turn its pairs of sine and cosine."""
+        query_weight, _, _ = attn.in_proj_weight.chunk(3)
+        frequency = 2 * math.pi / (2 * torch.div(selected[::2] % per_axis, 2) / per_axis + 1)
+        for head, direction in enumerate(torch.arange(attn.num_heads) / attn.num_heads):
+            angle = 2 * math.pi * (float(direction) + 0.125)
+            offset = self.head_offset * torch.tensor((math.sin(angle), math.cos(angle)))  # y, x
+            turn = frequency * offset[(selected[::2] >= per_axis).long()]
+            rows = head * attn.head_dim + torch.arange(0, len(selected), 2)
+            gain = query_weight[rows, rows]
+            # sin(a + b) = sin a cos b + cos a sin b, cos(a + b) = cos a cos b - sin a sin b
+            query_weight[rows, rows] = gain * turn.cos()
+            query_weight[rows, rows + 1] = gain * turn.sin()
+            query_weight[rows + 1, rows + 1] = gain * turn.cos()
+            query_weight[rows + 1, rows] = -gain * turn.sin()

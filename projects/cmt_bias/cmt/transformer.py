@@ -1,4 +1,4 @@
-"""CMT's transformer: tokens of the sensors joined into one memory, and the decoder."""
+"""CMT's transformer: object queries decoded from the tokens of the sensors."""
 
 import torch
 from mmcv.cnn.bricks.transformer import build_transformer_layer_sequence
@@ -37,37 +37,22 @@ class CmtTransformer(BaseModule):
 
     def forward(
         self,
-        bev_tokens: Tensor | None,
-        camera_tokens: Tensor | None,
+        memory: Tensor,
+        memory_pos: Tensor,
         query_pos: Tensor,
-        bev_pos: Tensor | None,
-        camera_pos: Tensor | None,
         self_attn_mask: Tensor | None = None,
     ) -> Tensor:
         """Decode the queries, whose content starts at zero.
 
         Args:
-            bev_tokens: ``(B, H * W, C)`` LiDAR tokens, row-major; None without LiDAR.
-            camera_tokens: ``(B, V * h * w, C)`` camera tokens; None without cameras.
+            memory: ``(B, K, C)`` tokens of all sensors.
+            memory_pos: ``(B, K, C)`` their position encodings.
             query_pos: ``(B, Q, C)``.
-            bev_pos: ``(B, H * W, C)``; None without LiDAR.
-            camera_pos: ``(B, V * h * w, C)``; None without cameras.
             self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another.
 
         Returns:
             ``(L, B, Q, C)`` outputs of the decoder layers.
-
-        Raises:
-            ValueError: If there are no tokens at all.
         """
-        memory = [tokens for tokens in (bev_tokens, camera_tokens) if tokens is not None]
-        memory_pos = [pos for pos in (bev_pos, camera_pos) if pos is not None]
-        if not memory:
-            raise ValueError('CmtTransformer: neither LiDAR nor camera tokens were given.')
         return self.decoder(
-            torch.zeros_like(query_pos),
-            torch.cat(memory, dim=1),
-            query_pos,
-            torch.cat(memory_pos, dim=1),
-            self_attn_mask,
+            torch.zeros_like(query_pos), memory, query_pos, memory_pos, self_attn_mask
         )

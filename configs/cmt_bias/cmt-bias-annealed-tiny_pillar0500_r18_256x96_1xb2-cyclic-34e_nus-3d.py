@@ -1,0 +1,11 @@
+_base_ = [
+    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-34e_nus-3d.py',
+    './presets/annealed.py',
+]
+
+attention_bias_config = dict(_base_.attention_bias_config, lidar_window=3, camera_window=3)
+model = dict(
+    pts_bbox_head=dict(_base_.bias_head, attention_bias_config=attention_bias_config),
+)
+optim_wrapper = dict(paramwise_cfg=_base_.bias_paramwise_cfg)
+custom_hooks = [*_base_.custom_hooks, *_base_.bias_hooks]

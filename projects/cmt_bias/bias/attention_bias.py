@@ -1,0 +1,110 @@
+"""The additive bias on a decoder's cross-attention logits, kept sparse.
+
+Shape letters: B batch, Q queries, K keys (tokens of the memory), W window slots, L decoder layers,
+H heads, D channels of a head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ops import WindowPlan, windowed_bias_attention
+
+
+class SegmentBias(NamedTuple):
+    """One bias for all keys of a range.
+
+    Attributes:
+        start: First key.
+        stop: Key after the last.
+        values: ``(B, Q)``, or ``(L, B, Q)`` with values for each layer.
+    """
+
+    start: int
+    stop: int
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class AttentionBias:
+    """A bias that is zero but for the keys in each query's windows.
+
+    Attributes:
+        index: ``(B, Q, W)`` int64 keys, -1 where a slot has none.
+        values: ``(B, Q, W)``, or ``(L, B, Q, W)`` with values for each layer. What a slot without
+            a key holds is not used.
+        segments: Biases on whole modalities, added to the windows'.
+        plan: What :func:`cmt_bias.ops.plan_windows` found out about ``index``, shared by the
+            layers; None to find it out at each use.
+    """
+
+    index: Tensor
+    values: Tensor
+    segments: Sequence[SegmentBias] = ()
+    plan: WindowPlan | None = None
+
+    @property
+    def num_layers(self) -> int | None:
+        """L where the layers differ, else None."""
+        several = [t for t in (self.values, *(s.values for s in self.segments))]
+        depth = self.index.dim() + 1
+        for values, dim in zip(several, (depth, *(depth - 1 for _ in self.segments)), strict=True):
+            if values.dim() == dim:
+                return len(values)
+        return None
+
+    def for_layer(self, layer: int) -> 'AttentionBias':
+        """The bias of one decoder layer, without the axis L."""
+        values = self.values[layer] if self.values.dim() == 4 else self.values
+        segments = tuple(
+            s._replace(values=s.values[layer]) if s.values.dim() == 3 else s for s in self.segments
+        )
+        return replace(self, values=values, segments=segments)
+
+    def to_dense(self, num_keys: int) -> Tensor:
+        """The plain reference.
+
+        Args:
+            num_keys: K.
+
+        Returns:
+            ``(B, Q, K)``, or ``(L, B, Q, K)`` where the layers differ. A key that is in a window
+            twice has the sum.
+        """
+        leading = torch.broadcast_shapes(
+            self.values.shape[:-1], *(segment.values.shape for segment in self.segments)
+        )
+        values = self.values.expand(*leading, -1).where(self.index >= 0, 0)
+        index = self.index.clamp(min=0).expand_as(values)
+        dense = values.new_zeros(*leading, num_keys).scatter_add(-1, index, values)
+        for start, stop, segment in self.segments:
+            in_segment = torch.arange(num_keys, device=dense.device)
+            in_segment = (in_segment >= start) & (in_segment < stop)
+            dense = dense + segment[..., None] * in_segment
+        return dense
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, backend: str = 'auto') -> Tensor:
+        """Attention with this bias on its logits; for a bias of one layer.
+
+        Args:
+            query: ``(B, H, Q, D)``.
+            key: ``(B, H, K, D)``.
+            value: ``(B, H, K, D)``.
+            backend: See :func:`cmt_bias.ops.windowed_bias_attention`.
+
+        Returns:
+            ``(B, H, Q, D)``.
+        """
+        return windowed_bias_attention(
+            query,
+            key,
+            value,
+            self.index,
+            self.values,
+            backend=backend,
+            plan=self.plan,
+            segments=tuple(tuple(segment) for segment in self.segments),
+        )

@@ -1,0 +1,95 @@
+"""CMT's head with a bias on its cross-attention."""
+
+import inspect
+from typing import Any
+
+from mmdet3d.registry import MODELS
+from torch import Tensor
+
+from ..cmt.head import CameraGeometry, CmtHead, Memory
+from .bias_generator import AttentionBiasGenerator
+from .transformer import AttentionBiasCmtTransformer
+
+
+@MODELS.register_module()
+class AttentionBiasCmtHead(CmtHead):
+    """A CMT head whose queries weigh LiDAR and cameras.
+
+    Everything is :class:`CmtHead`'s but the decoding: a weight generator gives every query,
+    denoising queries included, its trust in each sensor, and a bias generator turns the weights
+    into a bias on the cross-attention of each decoder layer.
+
+    Args:
+        weight_generator: Config of the weight generator; its ``embed_dims`` is filled in.
+        attention_bias_config: Config of the :class:`AttentionBiasGenerator`; its ``num_layers`` is
+            filled in.
+        kwargs: Arguments of :class:`CmtHead`; ``transformer`` must be an
+            ``AttentionBiasCmtTransformer``.
+
+    Raises:
+        TypeError: If the transformer cannot take a bias.
+        ValueError: If the config contradicts itself.
+    """
+
+    def __init__(
+        self,
+        weight_generator: dict | None = None,
+        attention_bias_config: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(self.transformer, AttentionBiasCmtTransformer):
+            raise TypeError(
+                f'{type(self).__name__}: pts_bbox_head.transformer is a '
+                f'{type(self.transformer).__name__}, which cannot take an attention bias; set '
+                "transformer=dict(type='AttentionBiasCmtTransformer', ...)."
+            )
+        self.weight_generator = MODELS.build(
+            self._with_embed_dims(weight_generator or dict(type='AQRWeightGenerator'))
+        )
+        self.attention_bias_generator = self._build_bias_generator(attention_bias_config or {})
+
+    def _with_embed_dims(self, config: dict) -> dict:
+        """The config of the weight generator with ``embed_dims``, if it takes that."""
+        cls = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
+        if cls is None or 'embed_dims' not in inspect.signature(cls).parameters:
+            return config
+        return dict(dict(embed_dims=self.hidden_dim), **config)
+
+    def _build_bias_generator(self, config: dict) -> AttentionBiasGenerator:
+        config = dict(config)
+        config.setdefault('type', 'AttentionBiasGenerator')
+        num_layers = self.transformer.decoder.num_layers
+        if config.setdefault('num_layers', num_layers) != num_layers:
+            raise ValueError(
+                f'attention_bias_config: num_layers={config["num_layers"]} but the decoder has '
+                f'{num_layers} layers; leave num_layers out.'
+            )
+        return MODELS.build(config)
+
+    def decode_queries(
+        self,
+        memory: Memory,
+        query_pos: Tensor,
+        reference_points: Tensor,
+        cameras: CameraGeometry | None,
+        self_attn_mask: Tensor | None,
+    ) -> Tensor:
+        """Decode with a bias on the cross-attention; see :meth:`CmtHead.decode_queries`."""
+        generator = self.attention_bias_generator
+        windows = generator.find_windows(
+            reference_points,
+            None if cameras is None else cameras.lidar2img,
+            None if cameras is None else cameras.pad_shape,
+            memory.bev_shape,
+            memory.camera_shape,
+            self.pc_range,
+        )
+        weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows)
+        return self.transformer(
+            memory.tokens,
+            memory.pos,
+            query_pos,
+            self_attn_mask,
+            attention_bias=generator.bias_from_windows(windows, *weights),
+        )

@@ -1,0 +1,165 @@
+"""What the configs in configs/cmt_bias build, and that they change nothing else of CMT."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet3d.registry import HOOKS, MODELS
+from mmengine.config import Config
+from mmengine.model import BaseModule
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from cmt_bias.bias import AttentionBiasCmtHead
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+PRESETS = ('fixed', 'learnable', 'aggressive', 'modality', 'layer', 'annealed', 'finetune')
+# recipe: how its files are named, and the windows of LiDAR and cameras
+RECIPES = {
+    'tiny': ('-tiny_*', 'cmt-tiny_*', (3, 3)),
+    '800x320': ('_*800x320*', 'cmt_voxel0100_*8xb2*', (5, 7)),
+    '1600x640': ('_*1600x640*', 'cmt_voxel0075_*', (5, 15)),
+}
+SCALES = {
+    'fixed': (2.5, False, 'shared'),
+    'learnable': (2.5, True, 'shared'),
+    'aggressive': (3.5, True, 'shared'),
+    'modality': (2.5, True, 'modality'),
+    'layer': (2.5, True, 'layer'),
+    'annealed': (2.5, True, 'shared'),
+    'finetune': (2.5, True, 'shared'),
+}
+
+
+def load(preset: str, recipe: str) -> Config:
+    init_default_scope('mmdet3d')
+    (path,) = (CONFIGS / 'cmt_bias').glob(f'cmt-bias-{preset}{RECIPES[recipe][0]}.py')
+    return Config.fromfile(path)
+
+
+def load_baseline(recipe: str) -> Config:
+    (path,) = (CONFIGS / 'cmt').glob(f'{RECIPES[recipe][1]}.py')
+    return Config.fromfile(path)
+
+
+def build_head(cfg: Config) -> nn.Module:
+    head = cfg.model.pts_bbox_head
+    return MODELS.build(
+        dict(head, train_cfg=cfg.model.train_cfg.pts, test_cfg=cfg.model.test_cfg.pts)
+    )
+
+
+@pytest.fixture(params=PRESETS)
+def preset(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=RECIPES)
+def recipe(request) -> str:
+    return request.param
+
+
+def test_head_has_the_scale_and_the_windows_of_preset_and_recipe(preset, recipe):
+    head = build_head(load(preset, recipe))
+    assert type(head) is AttentionBiasCmtHead
+    generator = head.attention_bias_generator
+    scale, learnable, granularity = SCALES[preset]
+    assert torch.all(generator.bias_scale == scale)
+    assert isinstance(generator.bias_scale, nn.Parameter) == learnable
+    assert generator.scale_granularity == granularity
+    windows = (generator.lidar_window.size, generator.camera_window.size)
+    assert windows == RECIPES[recipe][2]
+
+
+def test_nothing_but_the_bias_differs_from_the_baseline(preset, recipe):
+    cfg, baseline = load(preset, recipe).to_dict(), load_baseline(recipe).to_dict()
+    head, plain = cfg['model']['pts_bbox_head'], baseline['model']['pts_bbox_head']
+    for key in ('weight_generator', 'attention_bias_config'):
+        del head[key]
+    for config, prefix in ((head, 'AttentionBias'), (plain, '')):
+        assert config.pop('type') == f'{prefix}CmtHead'
+        assert config['transformer'].pop('type') == f'{prefix}CmtTransformer'
+    frozen = cfg['model'].pop('frozen_modules', ())
+    assert bool(frozen) == (preset == 'finetune')
+    assert cfg['model'] == baseline['model']
+    changed = {key for key in baseline if cfg.get(key) != baseline[key]}
+    allowed = {'model', 'custom_hooks', 'optim_wrapper'}
+    if preset == 'finetune':
+        allowed |= {'train_cfg', 'param_scheduler', 'load_from'}
+    assert changed <= allowed
+    for config in (cfg, baseline):
+        config['optim_wrapper'].pop('paramwise_cfg', None)
+    assert cfg['optim_wrapper'] == baseline['optim_wrapper']
+
+
+def test_hooks_of_the_baseline_stay_and_are_joined_by_those_of_the_bias(preset, recipe):
+    cfg, baseline = load(preset, recipe), load_baseline(recipe)
+    added = [hook.type for hook in cfg.custom_hooks if hook not in baseline.custom_hooks]
+    expected = (
+        ['BiasScaleHook', 'BiasScaleRangeHook'] if preset == 'annealed' else ['BiasScaleHook']
+    )
+    assert added == expected
+    if preset != 'finetune':  # it does not paste objects
+        assert all(hook in cfg.custom_hooks for hook in baseline.custom_hooks)
+    for hook in cfg.custom_hooks:
+        HOOKS.build(hook)
+
+
+def test_scale_has_a_group_of_its_own(preset, recipe):
+    cfg = load(preset, recipe)
+    model = BaseModule()
+    model.pts_bbox_head = build_head(cfg)
+    wrapper = dict(cfg.optim_wrapper, type='OptimWrapper')
+    for key in ('loss_scale', 'dtype'):  # mixed precision needs a GPU
+        wrapper.pop(key, None)
+    groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
+    scale = model.pts_bbox_head.attention_bias_generator.bias_scale
+    found = [group for group in groups if any(p is scale for p in group['params'])]
+    if preset == 'fixed':
+        assert not found
+        return
+    (group,) = found
+    assert len(group['params']) == 1
+    multiplier = 1.0 if preset == 'finetune' else 0.1
+    assert group['lr'] == pytest.approx(cfg.optim_wrapper.optimizer.lr * multiplier)
+    assert group['weight_decay'] == 0
+    rates = {
+        name: group['lr'] / cfg.optim_wrapper.optimizer.lr
+        for group in groups
+        for parameter in group['params']
+        for name, known in model.named_parameters()
+        if known is parameter and name != 'pts_bbox_head.attention_bias_generator.bias_scale'
+    }
+    if preset != 'finetune':
+        assert set(rates.values()) == {1.0}
+        return
+    for name, rate in rates.items():
+        part = name.split('.')[1]
+        expected = {'weight_generator': 1.0, 'transformer': 0.5}.get(part, 0.8)
+        assert rate == pytest.approx(expected), name
+
+
+def test_value_can_be_set_on_the_command_line(preset):
+    cfg = load(preset, 'tiny')
+    cfg.merge_from_dict({'model.pts_bbox_head.attention_bias_config.bias_scale': 1.5})
+    assert torch.all(build_head(cfg).attention_bias_generator.bias_scale == 1.5)
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_departs_from_the_baselines_outputs(preset, training, tiny_batch):
+    baseline, biased = build_head(load_baseline('tiny')), build_head(load(preset, 'tiny'))
+    missing, unexpected = biased.load_state_dict(baseline.state_dict(), strict=False)
+    assert not unexpected
+    new_parts = {'weight_generator', 'attention_bias_generator'}
+    assert {key.split('.')[0] for key in missing} == new_parts
+    outputs = []
+    for head in (baseline, biased):
+        head.train(training)
+        torch.manual_seed(7)
+        outputs.append(head(*tiny_batch)[0][0])
+    expected, actual = outputs
+    for name, values in expected.items():
+        if name != 'denoising':
+            difference = (actual[name] - values).abs().max()
+            assert difference <= 1e-6 * max(values.abs().max(), 1), name

@@ -1,0 +1,66 @@
+"""The bias reaches the cross-attention of each layer, by role, and nothing else."""
+
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import ConfigDict
+from torch import nn
+
+from cmt_bias.bias import AttentionBias
+from .golden_head import NUM_LAYERS, SPEC
+
+
+@MODELS.register_module()
+class AttentionWithoutBias(nn.MultiheadAttention):
+    """Takes no bias."""
+
+    def __init__(self, embed_dims: int, num_heads: int, **kwargs) -> None:
+        super().__init__(embed_dims, num_heads, batch_first=True)
+
+
+def build(cross_attention: dict | None = None) -> nn.Module:
+    config = ConfigDict(SPEC['cfg']['transformer'], type='AttentionBiasCmtTransformer')
+    if cross_attention:
+        config.decoder.transformerlayers.attn_cfgs[1].update(cross_attention)
+    torch.manual_seed(0)
+    transformer = MODELS.build(config).eval()
+    transformer.init_weights()
+    return transformer
+
+
+def test_cross_attention_that_cannot_take_a_bias_is_an_error_at_build_time():
+    with pytest.raises(TypeError, match='AttentionWithoutBias cannot take a bias.*attn_cfgs'):
+        build(dict(type='AttentionWithoutBias'))
+
+
+def test_dropout_of_the_probabilities_is_an_error_at_build_time():
+    with pytest.raises(ValueError, match=r'attn_drop=0.1.*set attn_drop=0'):
+        build(dict(type='PETRMultiheadAttention', dropout=0.1))
+
+
+@pytest.mark.parametrize('cls', ['PETRMultiheadAttention', 'PETRMultiheadFlashAttention'])
+def test_bias_is_for_the_cross_attention_even_with_as_many_keys_as_queries(cls):
+    transformer = build(dict(type=cls, dropout=0.0))
+    length, channels = 12, transformer.embed_dims
+    memory, memory_pos, query_pos = torch.randn(3, 2, length, channels).unbind(0)
+    given = {}
+    for number, layer in enumerate(transformer.decoder.layers):
+        for role, attention in zip(('self', 'cross'), layer.attentions, strict=True):
+            attention.register_forward_pre_hook(
+                lambda _, args, kwargs, key=(number, role): given.update({key: kwargs}),
+                with_kwargs=True,
+            )
+    values = torch.arange(1.0, NUM_LAYERS + 1)[:, None, None, None].expand(-1, 2, length, 1)
+    bias = AttentionBias(torch.zeros(2, length, 1, dtype=torch.long), values)
+    transformer(memory, memory_pos, query_pos, attention_bias=bias)
+    for number in range(NUM_LAYERS):
+        assert 'logit_bias' not in given[number, 'self']
+        assert torch.all(given[number, 'cross']['logit_bias'].values == number + 1)
+
+
+def test_without_a_bias_it_is_the_plain_transformer():
+    biased = build()
+    plain = MODELS.build(ConfigDict(SPEC['cfg']['transformer'])).eval()
+    plain.load_state_dict(biased.state_dict())
+    inputs = torch.randn(3, 1, 8, plain.embed_dims).unbind(0)
+    torch.testing.assert_close(biased(*inputs), plain(*inputs), rtol=0, atol=0)

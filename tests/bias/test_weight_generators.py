@@ -1,0 +1,135 @@
+"""The router against torch's masked attention, and weights at their edges."""
+
+import pytest
+import torch
+from torch import nn
+
+from cmt_bias.bias import (
+    AQRWeightGenerator,
+    ConstantWeightGenerator,
+    Windows,
+    WindowShape,
+    find_windows,
+)
+
+CHANNELS = 16
+
+
+def some_windows(lidar_window: int | None = 3) -> Windows:
+    torch.manual_seed(3)
+    return find_windows(
+        torch.rand(2, 6, 3),
+        # the first camera looks along x, the second sees nothing of the range
+        torch.tensor(
+            [[[5.0, -5, 0, 0], [5, 0, -5, 0], [1, 0, 0, 0], [0, 0, 0, 1]], [[0.0] * 4] * 4]
+        ).expand(2, -1, -1, -1),
+        (10, 10),
+        (4, 5),
+        (2, 3, 4),
+        [-5, -5, -5, 5, 5, 5],
+        WindowShape(lidar_window),
+        WindowShape(3),
+    )
+
+
+def without_any_token(windows: Windows) -> Windows:
+    index = torch.full_like(windows.index, -1)
+    return Windows(index, windows.gain * 0, windows.num_lidar_slots, {}, windows.num_tokens, None)
+
+
+@pytest.fixture
+def inputs() -> dict[str, torch.Tensor]:
+    torch.manual_seed(4)
+    return dict(
+        query_pos=torch.randn(2, 6, CHANNELS),
+        memory=torch.randn(2, 44, CHANNELS),
+        memory_pos=torch.randn(2, 44, CHANNELS),
+    )
+
+
+def trained_router() -> AQRWeightGenerator:
+    torch.manual_seed(5)
+    router = AQRWeightGenerator(CHANNELS)
+    for parameter in router.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return router
+
+
+@pytest.mark.parametrize('lidar_window', [3, None])
+def test_router_equals_masked_attention_of_torch(inputs, lidar_window):
+    router, windows = trained_router(), some_windows(lidar_window)
+    reference = nn.MultiheadAttention(CHANNELS, 4, batch_first=True)
+    with torch.no_grad():
+        projections = (router.query_proj, router.key_proj, router.value_proj)
+        reference.in_proj_weight.copy_(torch.cat([p.weight for p in projections]))
+        reference.in_proj_bias.copy_(torch.cat([p.bias for p in projections]))
+        reference.out_proj.load_state_dict(router.out_proj.state_dict())
+    mask = windows.to_mask()
+    assert mask.any(-1).all() and not mask.all()
+    attended, _ = reference(
+        inputs['query_pos'],
+        inputs['memory'] + inputs['memory_pos'],
+        inputs['memory'],
+        attn_mask=~mask.repeat_interleave(4, dim=0),
+    )
+    routed = router.attention_norm(inputs['query_pos'] + attended)
+    expected = router.weight_logits(router.ffn_norm(router.ffn(routed))).tanh()
+    actual = torch.stack(router(**inputs, windows=windows), dim=-1)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_tokens_outside_the_windows_do_not_count(inputs):
+    router, windows = trained_router(), some_windows()
+    expected = router(**inputs, windows=windows)
+    outside = ~windows.to_mask()[:, 0]  # of the first query
+    for name in ('memory', 'memory_pos'):
+        inputs[name] = inputs[name].masked_fill(outside.unsqueeze(-1), 100.0)
+    actual = router(**inputs, windows=windows)
+    for modality in range(2):
+        torch.testing.assert_close(actual[modality][:, 0], expected[modality][:, 0])
+
+
+def test_fresh_router_gives_weights_of_zero_and_learns(inputs):
+    router = AQRWeightGenerator(CHANNELS)
+    lidar, camera = router(**inputs, windows=some_windows())
+    assert not lidar.any() and not camera.any()
+    (lidar.sum() - camera.sum()).backward()
+    assert router.weight_logits.weight.grad.abs().sum() > 0
+
+
+def test_query_without_any_token_gets_weights(inputs):
+    router = trained_router()
+    weights = torch.stack(router(**inputs, windows=without_any_token(some_windows())))
+    assert torch.isfinite(weights).all()
+    weights.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in router.parameters() if p.grad is not None)
+
+
+def test_query_without_any_token_gets_weights_beside_whole_modalities(inputs):
+    windows = some_windows(lidar_window=None)
+    windows.whole.clear()
+    weights = torch.stack(trained_router()(**inputs, windows=windows))
+    assert torch.isfinite(weights).all()
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_weights_are_float32_under_autocast(inputs, dtype):
+    router, windows = trained_router(), some_windows()
+    expected = torch.stack(router(**inputs, windows=windows))
+    with torch.autocast('cpu', dtype):
+        actual = torch.stack(router(**inputs, windows=windows))
+    assert actual.dtype == torch.float32
+    tolerance = 16 * torch.finfo(dtype).eps
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_constant_weights_are_the_same_for_all_queries(inputs):
+    lidar, camera = ConstantWeightGenerator(0.5, -1.0)(**inputs, windows=some_windows())
+    assert lidar.tolist() == [[0.5] * 6] * 2 and camera.tolist() == [[-1.0] * 6] * 2
+
+
+def test_impossible_configs_name_the_key():
+    with pytest.raises(ValueError, match=r'camera_weight=2.0 must lie in \[-1, 1\]'):
+        ConstantWeightGenerator(camera_weight=2.0)
+    with pytest.raises(ValueError, match='num_heads=3'):
+        AQRWeightGenerator(16, num_heads=3)
