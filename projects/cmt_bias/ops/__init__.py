@@ -1,0 +1,13 @@
+"""Attention to windows of keys at the speed of plain flash attention; depends on torch alone."""
+
+from .operator import BACKENDS, windowed_bias_attention
+from .window_plan import WindowPlan, plan_windows
+from .windowed_attention import windowed_attention
+
+__all__ = [
+    'BACKENDS',
+    'WindowPlan',
+    'plan_windows',
+    'windowed_attention',
+    'windowed_bias_attention',
+]

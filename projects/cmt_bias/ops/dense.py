@@ -1,0 +1,49 @@
+"""The reference: the bias as one dense mask."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .segments import Segment
+
+
+def dense_bias(
+    index: Tensor, bias: Tensor, num_keys: int, segments: Sequence[Segment] = ()
+) -> Tensor:
+    """Scatter the bias of windows and segments.
+
+    Args:
+        index: ``(B, Q, W)`` int64 keys, -1 for none.
+        bias: ``(B, Q, W)``.
+        num_keys: K.
+        segments: Biases ``(B, Q)`` on ranges of keys.
+
+    Returns:
+        ``(B, Q, K)``; a key named twice has the sum.
+    """
+    found = index >= 0
+    # what slots without a key hold goes to one more key, which is cut off
+    dense = bias.new_zeros(*index.shape[:2], num_keys + 1)
+    dense = dense.scatter_add(-1, index.where(found, num_keys), bias)[..., :num_keys]
+    for start, stop, values in segments:
+        dense = dense + F.pad(
+            values.unsqueeze(-1).expand(-1, -1, stop - start), (start, num_keys - stop)
+        )
+    return dense
+
+
+def dense_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    index: Tensor,
+    bias: Tensor,
+    scale: float,
+    segments: Sequence[Segment] = (),
+) -> Tensor:
+    """Attention with a dense mask, one for all heads; arguments as in the operator."""
+    mask = dense_bias(index, bias, key.shape[2], segments).to(query.dtype)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask.unsqueeze(1), scale=scale
+    )
