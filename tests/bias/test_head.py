@@ -6,6 +6,7 @@ from mmdet3d.registry import MODELS
 from mmengine.config import ConfigDict
 
 from cmt_bias.bias.bias_generator import SCALE_GRANULARITIES
+
 from .golden_head import (
     ARRAYS,
     NUM_LAYERS,

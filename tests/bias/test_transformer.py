@@ -7,6 +7,7 @@ from mmengine.config import ConfigDict
 from torch import nn
 
 from cmt_bias.bias import AttentionBias
+
 from .golden_head import NUM_LAYERS, SPEC
 
 

@@ -44,7 +44,7 @@ def slow_windows(points, lidar2img, pad_shape, bev_shape, camera_shape, sizes, s
         nonlocal margin
         if 0 < position < count:
             margin = min(margin, abs(position - round(position)))
-        return min(int(math.floor(position)), count - 1)
+        return min(math.floor(position), count - 1)
 
     num_bev = 0
     if bev_shape:

@@ -1,4 +1,4 @@
-# From a CMT checkpoint (set `load_from`) with backbones, necks and voxel encoder frozen: router and
+# From a CMT checkpoint (`load_from`), with backbones, necks and voxel encoder frozen: router and
 # scale at the full learning rate, the decoder at half, the rest of the head at 0.8.
 _base_ = './learnable.py'
 

@@ -106,5 +106,5 @@ class AttentionBias:
             self.values,
             backend=backend,
             plan=self.plan,
-            segments=tuple(tuple(segment) for segment in self.segments),
+            segments=tuple(self.segments),
         )

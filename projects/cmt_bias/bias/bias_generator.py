@@ -237,12 +237,11 @@ class AttentionBiasGenerator(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Take a scale of this or of a coarser granularity; see :meth:`_refined`."""
-        # A checkpoint from before the range or the axes were kept has neither.
-        if self.range_is_configured or prefix + 'scale_range' not in state_dict:
-            if prefix + 'bias_scale' in state_dict:
-                state_dict[prefix + 'scale_range'] = self.scale_range
         scale = state_dict.get(prefix + 'bias_scale')
         if scale is not None:
+            # A bare scale, with neither range nor axes, is enough; a configured range holds.
+            if self.range_is_configured or prefix + 'scale_range' not in state_dict:
+                state_dict[prefix + 'scale_range'] = self.scale_range
             axes = state_dict.get(prefix + 'scale_axes')
             state_dict[prefix + 'bias_scale'] = self._refined(scale, axes, prefix)
             state_dict[prefix + 'scale_axes'] = self.scale_axes

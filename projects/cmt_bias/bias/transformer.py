@@ -43,8 +43,8 @@ class AttentionBiasCmtTransformer(CmtTransformer):
         if getattr(attention, 'attn_drop', 0):
             raise ValueError(
                 f'AttentionBiasCmtTransformer: the cross-attention {name} has attn_drop='
-                f'{attention.attn_drop}, which attention with a bias does not have; set attn_drop=0'
-                ' or use PETRMultiheadFlashAttention in transformerlayers.attn_cfgs.'
+                f'{attention.attn_drop}, which attention with a bias does not have; set '
+                'attn_drop=0 or use PETRMultiheadFlashAttention in transformerlayers.attn_cfgs.'
             )
 
     def forward(

@@ -151,7 +151,7 @@ def _camera_windows(
     window: WindowShape,
 ) -> tuple[Tensor, Tensor]:
     """``(B, Q, S * size^2)`` camera cells and gains, S the most views that see one point."""
-    num_views, rows, columns = camera_shape
+    _, rows, columns = camera_shape
     pixels, visible = project_to_cameras(points, lidar2img.to(points), pad_shape)
     num_slots = int(visible.sum(dim=1).amax()) if visible.numel() else 0
     # (B, Q, S): the views that see a point first, in their own order
