@@ -131,7 +131,9 @@ def model_steps(model: DemoModel) -> list[Step]:
     folder = WORK_DIR / model.name
     train_dir, test_dir, pictures = folder / 'train', folder / 'test', folder / 'pictures'
     train, test = f'{model.name}_training', f'{model.name}_test'
-    start, needs, start_dir = (), ('conversion',), None
+    start: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ('conversion',)
+    start_dir = None
     if model.starts_from:
         start = ('--cfg-options', f'load_from={LAST_CHECKPOINT}')
         needs = (*needs, f'{model.starts_from}_training')

@@ -396,7 +396,9 @@ class CmtHead(BaseModule):
             raise ValueError(f'{type(self).__name__} takes no LiDAR features.')
         tokens = self.shared_conv(features.float()).flatten(2).transpose(1, 2)
         bev_shape = (features.shape[-2], features.shape[-1])
-        position = self.bev_embedding[1:](bev_grid_hidden(bev_shape, self.bev_embedding[0]))
+        first = self.bev_embedding[0]
+        assert isinstance(first, nn.Linear)
+        position = self.bev_embedding[1:](bev_grid_hidden(bev_shape, first))
         return tokens, position.expand(len(tokens), -1, -1)
 
     def _camera_tokens(
@@ -425,11 +427,10 @@ class CmtHead(BaseModule):
         """Embed the rays through ``(B, V, ..., 3)`` pixels as ``(B, V, ..., C)``."""
         assert self.rv_embedding is not None  # without it there is no camera geometry
         depths = ray_depths(self.depth_num, self.pc_range[3], pixels.device)
-        return self.rv_embedding[1:](
-            camera_ray_hidden(
-                pixels, cameras.img2lidar, depths, self.pc_range, self.rv_embedding[0]
-            )
-        )
+        first = self.rv_embedding[0]
+        assert isinstance(first, nn.Linear)
+        hidden = camera_ray_hidden(pixels, cameras.img2lidar, depths, self.pc_range, first)
+        return self.rv_embedding[1:](hidden)
 
     def _query_position(self, reference_points: Tensor, cameras: CameraGeometry | None) -> Tensor:
         """Embed ``(B, P + Q, 3)`` reference points as ``(B, P + Q, C)``."""
