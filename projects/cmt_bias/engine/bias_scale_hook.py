@@ -221,7 +221,7 @@ class BiasScaleHook(Hook):
                 f"its learning rate sums up to {self._travel.total:.3g} over the run's steps"
                 + (f', {left:.3g} of it from here on' if record.iteration else '')
                 + (
-                    ': no step sequence of Adam moves it much further'
+                    ': about the longest way that Adam can move it'
                     if self._scale_optimizer.is_like_adam
                     else ''
                 )
