@@ -49,7 +49,7 @@ from .window_products import (
 
 # Below this denominator a query attends with a mask. In half precision the output of the kernel
 # is rounded, so that there is less to lose.
-_SMALLEST_DENOMINATOR = 0.25
+_SMALLEST_DENOMINATOR = 0.5
 _SMALLEST_DENOMINATOR_HALF = 0.7
 # Queries that attend with a mask at once: bounds the memory of the mask.
 _MASKED_QUERIES = 64

@@ -24,7 +24,7 @@ _LARGE_GROUP, _SMALL_GROUP = 16, 8
 # Windows share many keys from this many window entries per different key on.
 _MANY_SHARED = 4
 # Key rows of a chunk: fits the second-level cache of a CPU together with its scores.
-_CPU_CHUNK_ROWS = 2048
+_CPU_CHUNK_ROWS = 1024
 # On an accelerator chunks only bound the memory.
 _CUDA_CHUNK_ROWS = 1 << 17
 
