@@ -60,7 +60,7 @@ class DemoModel:
 
 
 MODELS = (
-    DemoModel('cmt_tiny', 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-34e_nus-3d.py'),
+    DemoModel('cmt_tiny', 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-22e_nus-3d.py'),
     DemoModel(
         'cmt_bias_tiny',
         'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py',

@@ -1,5 +1,5 @@
 _base_ = [
-    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-34e_nus-3d.py',
+    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-22e_nus-3d.py',
     './presets/finetune.py',
 ]
 
@@ -24,4 +24,4 @@ param_scheduler = [
     dict(_base_.finetune_param_scheduler[0], end=60),
     dict(_base_.finetune_param_scheduler[1], end=max_epochs, T_max=max_epochs),
 ]
-load_from = 'work_dirs/demo/cmt_tiny/train/epoch_34.pth'
+load_from = 'work_dirs/demo/cmt_tiny/train/epoch_22.pth'

@@ -118,3 +118,20 @@ def test_head_without_cameras_has_bev_heads_alone(head):
 def test_model_without_a_cmt_head_is_refused():
     with pytest.raises(ValueError, match='0 CMT heads'):
         LocalAttentionInit()(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize('num_query', [324, 40, 1])
+def test_reference_points_are_spread_over_the_range_if_asked_for(head, num_query):
+    random = head.reference_points.weight.detach().clone()
+    LocalAttentionInit()(head)
+    assert torch.equal(head.reference_points.weight, random)
+    head.reference_points = torch.nn.Embedding(num_query, 3)
+    LocalAttentionInit(spread_reference_points=True)(head)
+    points = head.reference_points.weight.detach()
+    assert torch.all(points[:, 2] == 0.5)
+    assert points.min() >= 0 and points.max() <= 1
+    if num_query > 1:
+        distances = torch.cdist(points, points) + 9 * torch.eye(num_query)
+        spacing = num_query**-0.5
+        assert distances.amin(1).min() > 0.8 * spacing
+        assert distances.amin(1).max() < 1.5 * spacing

@@ -8,7 +8,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from .head import CmtHead
-from .position_encoding import ray_depths
+from .position_encoding import bev_cell_centers, ray_depths
 
 # Negative part of a direction's channel behind it, relative to its peak: prefers a ray to the
 # opposite one, which lies on the same line and excites the same channel.
@@ -43,6 +43,8 @@ class LocalAttentionInit:
             at 0.
         camera_peak_logit: Mean logit of a camera token on the same ray as the query; tokens more
             than two channels' azimuths away are at or below 0.
+        spread_reference_points: Put the reference points on a grid at half height instead of
+            anywhere.
     """
 
     def __init__(
@@ -51,17 +53,19 @@ class LocalAttentionInit:
         sharpness: float = 12.0,
         peak_logit: float = 9.0,
         camera_peak_logit: float = 5.0,
+        spread_reference_points: bool = False,
     ) -> None:
         self.amplitude = amplitude
         self.sharpness = sharpness
         self.peak_logit = peak_logit
         self.camera_peak_logit = camera_peak_logit
+        self.spread_reference_points = spread_reference_points
 
     def __call__(self, module: nn.Module) -> None:
         """Initialize the :class:`CmtHead` in ``module``.
 
         Raises:
-            ValueError: If there is not exactly one CMT head, or its heads are too few or narrow.
+            ValueError: If there is not exactly one CMT head, or its attention heads are too wide.
         """
         heads = [part for part in module.modules() if isinstance(part, CmtHead)]
         if len(heads) != 1:
@@ -84,6 +88,8 @@ class LocalAttentionInit:
                 self._init_projections(attention, bev_heads, count)
             if camera_heads:
                 self._init_ray_embedding(head, camera_heads)
+            if self.spread_reference_points:
+                self._init_reference_points(head.reference_points.weight)
 
     @property
     def _gain(self) -> float:
@@ -183,3 +189,13 @@ class LocalAttentionInit:
         weight[:, -1, :2] = factor
         weight[:, 0, :2] = -factor
         return weight.flatten(1)
+
+    @staticmethod
+    def _init_reference_points(points: Tensor) -> None:
+        """Spread ``(Q, 3)`` normalized points over a square grid, evenly left out if Q is none."""
+        side = math.ceil(len(points) ** 0.5)
+        rows = math.ceil(len(points) / side)
+        grid = bev_cell_centers((rows, side), points.device)
+        chosen = torch.linspace(0, len(grid) - 1, len(points), device=points.device).round().long()
+        points[:, :2] = grid[chosen]
+        points[:, 2] = 0.5
