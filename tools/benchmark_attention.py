@@ -39,6 +39,7 @@ HEADS, CHANNELS = 8, 32
 DECODER_LAYERS = 6
 PC_RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
 GIB = 2**30
+CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 # What the ways that store a matrix of queries times keys keep of them at once, in float32.
 STORED_MATRICES = {'dense': 4, 'old': 6}
 
@@ -135,6 +136,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--repeats', type=int, default=5, help='measurements of each way')
     parser.add_argument('--threads', type=int, help='threads of torch on CPU')
+    parser.add_argument(
+        '--clock',
+        default='wall',
+        choices=CLOCKS,
+        help='cpu: processor time of this process, for a busy machine; with --threads 1 alone',
+    )
     parser.add_argument(
         '--memory-gb',
         type=float,
@@ -262,15 +269,17 @@ def run_training(attend: Callable[[], Tensor], inputs: Inputs) -> None:
     torch.autograd.grad(attend(), inputs.differentiable, inputs.grad, allow_unused=True)
 
 
-def seconds(function: Callable[[], None], device: torch.device) -> float:
-    """Wall-clock time of one call."""
+def seconds(
+    function: Callable[[], object], device: torch.device, clock: Callable[[], float]
+) -> float:
+    """Time of one call."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     function()
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_memory(function: Callable[[], None], device: torch.device) -> int:
@@ -298,7 +307,10 @@ def peak_memory(function: Callable[[], None], device: torch.device) -> int:
 
 
 def measure(
-    ways: dict[str, Callable[[], Tensor]], inputs: Inputs, repeats: int, device: torch.device
+    ways: dict[str, Callable[[], Tensor]],
+    inputs: Inputs,
+    args: argparse.Namespace,
+    device: torch.device,
 ) -> dict[str, Measurement]:
     """Measure all ways in turn, every other time in reverse; leaves out those that cannot run."""
     ways = {name: attend for name, attend in ways.items() if _warm_up(name, attend, inputs)}
@@ -308,10 +320,10 @@ def measure(
         functions[name, 'training'] = partial(run_training, attend, inputs)
     memory = {key: peak_memory(function, device) for key, function in functions.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in functions}
-    for repeat in range(repeats):
+    for repeat in range(args.repeats):
         order = list(functions)[:: -1 if repeat % 2 else 1]
         for key in order:
-            times[key].append(seconds(functions[key], device))
+            times[key].append(seconds(functions[key], device, CLOCKS[args.clock]))
     return {
         name: Measurement(
             statistics.median(times[name, 'forward']),
@@ -349,8 +361,9 @@ def compare(args: argparse.Namespace, device: torch.device) -> Iterator[dict]:
         names = affordable(args.ways, batch, queries, size.num_keys, args.memory_gb)
         ways = ways_to_attend(inputs, [*names, 'router'])
         plan = partial(plan_windows, inputs.index, size.num_keys)
-        plan_times = [seconds(plan, device) for _ in range(args.repeats + 1)][1:]
-        measured = measure(ways, inputs, args.repeats, device)
+        clock = CLOCKS[args.clock]
+        plan_times = [seconds(plan, device, clock) for _ in range(args.repeats + 1)][1:]
+        measured = measure(ways, inputs, args, device)
         yield {
             'size': size.name,
             'keys': size.num_keys,
@@ -383,7 +396,7 @@ def scale(args: argparse.Namespace, device: torch.device) -> Iterator[dict]:
         for size in sizes:
             inputs = make_inputs(size, 1, 900, device, dtype)
             ways = ways_to_attend(inputs, ['flash'])
-            measured = measure(ways, inputs, args.repeats, device)
+            measured = measure(ways, inputs, args, device)
             yield {
                 'axis': axis,
                 'area': size.camera_window**2,
@@ -493,6 +506,9 @@ def main() -> None:
     """Measure, print and save."""
     args = parse_args()
     device = torch.device(args.device)
+    if args.clock == 'cpu' and (args.threads != 1 or device.type != 'cpu'):
+        # idle threads wait actively, and that counts
+        raise SystemExit('--clock cpu wants --device cpu --threads 1.')
     if args.threads:
         torch.set_num_threads(args.threads)
     console = Console()
@@ -510,7 +526,8 @@ def main() -> None:
     if args.plot:
         draw(scaling, args.plot)
     if args.out:
-        results = {'machine': found, 'dtype': args.dtype, 'sizes': comparison, 'scaling': scaling}
+        found |= {'dtype': args.dtype, 'clock': args.clock}
+        results = {'machine': found, 'sizes': comparison, 'scaling': scaling}
         args.out.write_text(json.dumps(results, indent=2) + '\n')
 
 
