@@ -17,8 +17,8 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -103,21 +103,10 @@ class Inputs:
         return [self.query, self.key, self.value, self.bias]
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Medians of one way to attend.
-
-    Attributes:
-        forward: Seconds of a forward pass without gradients.
-        training: Seconds of a forward and a backward pass.
-        forward_memory: Most bytes allocated above the inputs in a forward pass.
-        training_memory: Most bytes allocated above the inputs in a forward and a backward pass.
-    """
-
-    forward: float
-    training: float
-    forward_memory: int
-    training_memory: int
+# Seconds of a 'forward' pass without gradients and of a forward and a backward pass, 'training',
+# medians; and with '_memory' the most bytes allocated above the inputs.
+Measurement = dict[str, float]
+PASSES = ('forward', 'training')
 
 
 def parse_args() -> argparse.Namespace:
@@ -128,7 +117,7 @@ def parse_args() -> argparse.Namespace:
     names = [size.name for size in SIZES]
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--dtype', default='float32', help='of queries, keys and values')
-    parser.add_argument('--sizes', nargs='+', default=names, choices=names, help='input sizes')
+    parser.add_argument('--sizes', nargs='*', default=names, choices=names, help='input sizes')
     parser.add_argument('--queries', nargs='+', type=int, default=[900, 1700])
     parser.add_argument('--batches', nargs='+', type=int, default=[1, 2])
     parser.add_argument(
@@ -149,6 +138,7 @@ def parse_args() -> argparse.Namespace:
         help='leave out ways that would store larger matrices than this',
     )
     parser.add_argument('--scaling', action='store_true', help='cost over window area and keys')
+    parser.add_argument('--scaling-pass', default='training', choices=PASSES, help='for --scaling')
     parser.add_argument('--out', type=Path, help='JSON file for all figures')
     parser.add_argument('--plot', type=Path, help='PNG of the cost over window area and keys')
     return parser.parse_args()
@@ -311,35 +301,43 @@ def measure(
     inputs: Inputs,
     args: argparse.Namespace,
     device: torch.device,
+    passes: Sequence[str] = PASSES,
 ) -> dict[str, Measurement]:
     """Measure all ways in turn, every other time in reverse; leaves out those that cannot run."""
-    ways = {name: attend for name, attend in ways.items() if _warm_up(name, attend, inputs)}
-    functions: dict[tuple[str, str], Callable[[], None]] = {}
-    for name, attend in ways.items():
-        functions[name, 'forward'] = partial(run_forward, attend)
-        functions[name, 'training'] = partial(run_training, attend, inputs)
+    ways = {
+        name: attend for name, attend in ways.items() if _warm_up(name, attend, inputs, passes)
+    }
+    functions = {
+        (name, kind): _pass(attend, inputs, kind)
+        for name, attend in ways.items()
+        for kind in passes
+    }
     memory = {key: peak_memory(function, device) for key, function in functions.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in functions}
     for repeat in range(args.repeats):
-        order = list(functions)[:: -1 if repeat % 2 else 1]
-        for key in order:
+        for key in list(functions)[:: -1 if repeat % 2 else 1]:
             times[key].append(seconds(functions[key], device, CLOCKS[args.clock]))
-    return {
-        name: Measurement(
-            statistics.median(times[name, 'forward']),
-            statistics.median(times[name, 'training']),
-            memory[name, 'forward'],
-            memory[name, 'training'],
-        )
-        for name in ways
-    }
+    measured: dict[str, Measurement] = {name: {} for name in ways}
+    for name, kind in functions:
+        measured[name][kind] = statistics.median(times[name, kind])
+        measured[name][f'{kind}_memory'] = memory[name, kind]
+    return measured
 
 
-def _warm_up(name: str, attend: Callable[[], Tensor], inputs: Inputs) -> bool:
+def _pass(attend: Callable[[], Tensor], inputs: Inputs, kind: str) -> Callable[[], None]:
+    """The function to measure."""
+    if kind == 'forward':
+        return partial(run_forward, attend)
+    return partial(run_training, attend, inputs)
+
+
+def _warm_up(
+    name: str, attend: Callable[[], Tensor], inputs: Inputs, passes: Sequence[str]
+) -> bool:
     """Run once; False if the way cannot."""
     try:
-        run_forward(attend)
-        run_training(attend, inputs)
+        for kind in passes:
+            _pass(attend, inputs, kind)()
     except RuntimeError as error:
         Console(stderr=True).print(f'{name}: left out. {error}', markup=False)
         return False
@@ -370,7 +368,7 @@ def compare(args: argparse.Namespace, device: torch.device) -> Iterator[dict]:
             'queries': queries,
             'batch': batch,
             'plan': statistics.median(plan_times),
-            'ways': {name: asdict(measurement) for name, measurement in measured.items()},
+            'ways': measured,
         }
 
 
@@ -396,12 +394,12 @@ def scale(args: argparse.Namespace, device: torch.device) -> Iterator[dict]:
         for size in sizes:
             inputs = make_inputs(size, 1, 900, device, dtype)
             ways = ways_to_attend(inputs, ['flash'])
-            measured = measure(ways, inputs, args, device)
+            measured = measure(ways, inputs, args, device, (args.scaling_pass,))
             yield {
                 'axis': axis,
                 'area': size.camera_window**2,
                 'keys': size.num_keys,
-                **{name: asdict(measurement) for name, measurement in measured.items()},
+                **measured,
             }
 
 
@@ -444,20 +442,21 @@ def router_share(record: dict) -> float:
 def scaling_table(records: list[dict]) -> Table:
     """What the bias adds."""
     table = Table(title='cost of the bias, 900 queries, batch 1', title_justify='left')
-    headings = ('keys', 'camera window', 'no bias', 'flash', 'added', 'added in forward')
-    for heading in headings:
+    for heading in ('keys', 'cells of a camera window', 'no bias', 'flash', 'added'):
         table.add_column(heading, justify='right')
     for record in records:
-        none, flash = record['none'], record['flash']
+        none, flash = (_seconds_of(record, name) for name in ('none', 'flash'))
         table.add_row(
             str(record['keys']),
             str(record['area']),
-            f'{none["training"] * 1e3:.0f} ms',
-            f'{flash["training"] * 1e3:.0f} ms',
-            f'{(flash["training"] - none["training"]) * 1e3:.0f} ms',
-            f'{(flash["forward"] - none["forward"]) * 1e3:.1f} ms',
+            *(f'{value * 1e3:.0f} ms' for value in (none, flash, flash - none)),
         )
     return table
+
+
+def _seconds_of(record: dict, way: str) -> float:
+    """The one pass that was measured."""
+    return next(record[way][kind] for kind in PASSES if kind in record[way])
 
 
 def draw(records: list[dict], path: Path) -> None:
@@ -473,14 +472,16 @@ def draw(records: list[dict], path: Path) -> None:
     for axis, (name, label) in zip(axes, labels.items(), strict=True):
         chosen = [record for record in records if record['axis'] == name]
         x = [record[name] / units[name] for record in chosen]
-        none = np.array([record['none']['training'] for record in chosen])
-        flash = np.array([record['flash']['training'] for record in chosen])
+        none, flash = (
+            np.array([_seconds_of(record, way) for record in chosen]) for way in ('none', 'flash')
+        )
         axis.plot(x, flash, 'o-', color='#d95f02', label='with bias')
         axis.plot(x, none, 'o-', color='#444444', label='no bias')
         axis.plot(x, flash - none, 's--', color='#1b9e77', label='difference')
         axis.set(xlabel=label, ylim=(0, None))
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel('forward + backward (s)')
+    training = 'training' in records[0]['none']
+    axes[0].set_ylabel('forward + backward (s)' if training else 'forward (s)')
     axes[0].legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
