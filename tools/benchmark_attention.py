@@ -478,10 +478,11 @@ def draw(records: list[dict], path: Path) -> None:
         axis.plot(x, flash, 'o-', color='#d95f02', label='with bias')
         axis.plot(x, none, 'o-', color='#444444', label='no bias')
         axis.plot(x, flash - none, 's--', color='#1b9e77', label='difference')
-        axis.set(xlabel=label, ylim=(0, None))
+        axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     training = 'training' in records[0]['none']
     axes[0].set_ylabel('forward + backward (s)' if training else 'forward (s)')
+    axes[0].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
