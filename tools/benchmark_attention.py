@@ -17,8 +17,8 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -39,6 +39,7 @@ HEADS, CHANNELS = 8, 32
 DECODER_LAYERS = 6
 PC_RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
 GIB = 2**30
+CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 # What the ways that store a matrix of queries times keys keep of them at once, in float32.
 STORED_MATRICES = {'dense': 4, 'old': 6}
 
@@ -102,21 +103,10 @@ class Inputs:
         return [self.query, self.key, self.value, self.bias]
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Medians of one way to attend.
-
-    Attributes:
-        forward: Seconds of a forward pass without gradients.
-        training: Seconds of a forward and a backward pass.
-        forward_memory: Most bytes allocated above the inputs in a forward pass.
-        training_memory: Most bytes allocated above the inputs in a forward and a backward pass.
-    """
-
-    forward: float
-    training: float
-    forward_memory: int
-    training_memory: int
+# Seconds of a 'forward' pass without gradients and of a forward and a backward pass, 'training',
+# medians; and with '_memory' the most bytes allocated above the inputs.
+Measurement = dict[str, float]
+PASSES = ('forward', 'training')
 
 
 def parse_args() -> argparse.Namespace:
@@ -127,7 +117,7 @@ def parse_args() -> argparse.Namespace:
     names = [size.name for size in SIZES]
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--dtype', default='float32', help='of queries, keys and values')
-    parser.add_argument('--sizes', nargs='+', default=names, choices=names, help='input sizes')
+    parser.add_argument('--sizes', nargs='*', default=names, choices=names, help='input sizes')
     parser.add_argument('--queries', nargs='+', type=int, default=[900, 1700])
     parser.add_argument('--batches', nargs='+', type=int, default=[1, 2])
     parser.add_argument(
@@ -136,12 +126,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--repeats', type=int, default=5, help='measurements of each way')
     parser.add_argument('--threads', type=int, help='threads of torch on CPU')
     parser.add_argument(
+        '--clock',
+        default='wall',
+        choices=CLOCKS,
+        help='cpu: processor time of this process, for a busy machine; with --threads 1 alone',
+    )
+    parser.add_argument(
         '--memory-gb',
         type=float,
         default=8.0,
         help='leave out ways that would store larger matrices than this',
     )
     parser.add_argument('--scaling', action='store_true', help='cost over window area and keys')
+    parser.add_argument('--scaling-pass', default='training', choices=PASSES, help='for --scaling')
     parser.add_argument('--out', type=Path, help='JSON file for all figures')
     parser.add_argument('--plot', type=Path, help='PNG of the cost over window area and keys')
     return parser.parse_args()
@@ -262,15 +259,17 @@ def run_training(attend: Callable[[], Tensor], inputs: Inputs) -> None:
     torch.autograd.grad(attend(), inputs.differentiable, inputs.grad, allow_unused=True)
 
 
-def seconds(function: Callable[[], None], device: torch.device) -> float:
-    """Wall-clock time of one call."""
+def seconds(
+    function: Callable[[], object], device: torch.device, clock: Callable[[], float]
+) -> float:
+    """Time of one call."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     function()
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_memory(function: Callable[[], None], device: torch.device) -> int:
@@ -298,36 +297,47 @@ def peak_memory(function: Callable[[], None], device: torch.device) -> int:
 
 
 def measure(
-    ways: dict[str, Callable[[], Tensor]], inputs: Inputs, repeats: int, device: torch.device
+    ways: dict[str, Callable[[], Tensor]],
+    inputs: Inputs,
+    args: argparse.Namespace,
+    device: torch.device,
+    passes: Sequence[str] = PASSES,
 ) -> dict[str, Measurement]:
     """Measure all ways in turn, every other time in reverse; leaves out those that cannot run."""
-    ways = {name: attend for name, attend in ways.items() if _warm_up(name, attend, inputs)}
-    functions: dict[tuple[str, str], Callable[[], None]] = {}
-    for name, attend in ways.items():
-        functions[name, 'forward'] = partial(run_forward, attend)
-        functions[name, 'training'] = partial(run_training, attend, inputs)
+    ways = {
+        name: attend for name, attend in ways.items() if _warm_up(name, attend, inputs, passes)
+    }
+    functions = {
+        (name, kind): _pass(attend, inputs, kind)
+        for name, attend in ways.items()
+        for kind in passes
+    }
     memory = {key: peak_memory(function, device) for key, function in functions.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in functions}
-    for repeat in range(repeats):
-        order = list(functions)[:: -1 if repeat % 2 else 1]
-        for key in order:
-            times[key].append(seconds(functions[key], device))
-    return {
-        name: Measurement(
-            statistics.median(times[name, 'forward']),
-            statistics.median(times[name, 'training']),
-            memory[name, 'forward'],
-            memory[name, 'training'],
-        )
-        for name in ways
-    }
+    for repeat in range(args.repeats):
+        for key in list(functions)[:: -1 if repeat % 2 else 1]:
+            times[key].append(seconds(functions[key], device, CLOCKS[args.clock]))
+    measured: dict[str, Measurement] = {name: {} for name in ways}
+    for name, kind in functions:
+        measured[name][kind] = statistics.median(times[name, kind])
+        measured[name][f'{kind}_memory'] = memory[name, kind]
+    return measured
 
 
-def _warm_up(name: str, attend: Callable[[], Tensor], inputs: Inputs) -> bool:
+def _pass(attend: Callable[[], Tensor], inputs: Inputs, kind: str) -> Callable[[], None]:
+    """The function to measure."""
+    if kind == 'forward':
+        return partial(run_forward, attend)
+    return partial(run_training, attend, inputs)
+
+
+def _warm_up(
+    name: str, attend: Callable[[], Tensor], inputs: Inputs, passes: Sequence[str]
+) -> bool:
     """Run once; False if the way cannot."""
     try:
-        run_forward(attend)
-        run_training(attend, inputs)
+        for kind in passes:
+            _pass(attend, inputs, kind)()
     except RuntimeError as error:
         Console(stderr=True).print(f'{name}: left out. {error}', markup=False)
         return False
@@ -349,15 +359,16 @@ def compare(args: argparse.Namespace, device: torch.device) -> Iterator[dict]:
         names = affordable(args.ways, batch, queries, size.num_keys, args.memory_gb)
         ways = ways_to_attend(inputs, [*names, 'router'])
         plan = partial(plan_windows, inputs.index, size.num_keys)
-        plan_times = [seconds(plan, device) for _ in range(args.repeats + 1)][1:]
-        measured = measure(ways, inputs, args.repeats, device)
+        clock = CLOCKS[args.clock]
+        plan_times = [seconds(plan, device, clock) for _ in range(args.repeats + 1)][1:]
+        measured = measure(ways, inputs, args, device)
         yield {
             'size': size.name,
             'keys': size.num_keys,
             'queries': queries,
             'batch': batch,
             'plan': statistics.median(plan_times),
-            'ways': {name: asdict(measurement) for name, measurement in measured.items()},
+            'ways': measured,
         }
 
 
@@ -383,12 +394,12 @@ def scale(args: argparse.Namespace, device: torch.device) -> Iterator[dict]:
         for size in sizes:
             inputs = make_inputs(size, 1, 900, device, dtype)
             ways = ways_to_attend(inputs, ['flash'])
-            measured = measure(ways, inputs, args.repeats, device)
+            measured = measure(ways, inputs, args, device, (args.scaling_pass,))
             yield {
                 'axis': axis,
                 'area': size.camera_window**2,
                 'keys': size.num_keys,
-                **{name: asdict(measurement) for name, measurement in measured.items()},
+                **measured,
             }
 
 
@@ -431,20 +442,21 @@ def router_share(record: dict) -> float:
 def scaling_table(records: list[dict]) -> Table:
     """What the bias adds."""
     table = Table(title='cost of the bias, 900 queries, batch 1', title_justify='left')
-    headings = ('keys', 'camera window', 'no bias', 'flash', 'added', 'added in forward')
-    for heading in headings:
+    for heading in ('keys', 'cells of a camera window', 'no bias', 'flash', 'added'):
         table.add_column(heading, justify='right')
     for record in records:
-        none, flash = record['none'], record['flash']
+        none, flash = (_seconds_of(record, name) for name in ('none', 'flash'))
         table.add_row(
             str(record['keys']),
             str(record['area']),
-            f'{none["training"] * 1e3:.0f} ms',
-            f'{flash["training"] * 1e3:.0f} ms',
-            f'{(flash["training"] - none["training"]) * 1e3:.0f} ms',
-            f'{(flash["forward"] - none["forward"]) * 1e3:.1f} ms',
+            *(f'{value * 1e3:.0f} ms' for value in (none, flash, flash - none)),
         )
     return table
+
+
+def _seconds_of(record: dict, way: str) -> float:
+    """The one pass that was measured."""
+    return next(record[way][kind] for kind in PASSES if kind in record[way])
 
 
 def draw(records: list[dict], path: Path) -> None:
@@ -460,14 +472,17 @@ def draw(records: list[dict], path: Path) -> None:
     for axis, (name, label) in zip(axes, labels.items(), strict=True):
         chosen = [record for record in records if record['axis'] == name]
         x = [record[name] / units[name] for record in chosen]
-        none = np.array([record['none']['training'] for record in chosen])
-        flash = np.array([record['flash']['training'] for record in chosen])
+        none, flash = (
+            np.array([_seconds_of(record, way) for record in chosen]) for way in ('none', 'flash')
+        )
         axis.plot(x, flash, 'o-', color='#d95f02', label='with bias')
         axis.plot(x, none, 'o-', color='#444444', label='no bias')
         axis.plot(x, flash - none, 's--', color='#1b9e77', label='difference')
-        axis.set(xlabel=label, ylim=(0, None))
+        axis.set_xlabel(label)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel('forward + backward (s)')
+    training = 'training' in records[0]['none']
+    axes[0].set_ylabel('forward + backward (s)' if training else 'forward (s)')
+    axes[0].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -493,6 +508,9 @@ def main() -> None:
     """Measure, print and save."""
     args = parse_args()
     device = torch.device(args.device)
+    if args.clock == 'cpu' and (args.threads != 1 or device.type != 'cpu'):
+        # idle threads wait actively, and that counts
+        raise SystemExit('--clock cpu wants --device cpu --threads 1.')
     if args.threads:
         torch.set_num_threads(args.threads)
     console = Console()
@@ -510,7 +528,8 @@ def main() -> None:
     if args.plot:
         draw(scaling, args.plot)
     if args.out:
-        results = {'machine': found, 'dtype': args.dtype, 'sizes': comparison, 'scaling': scaling}
+        found |= {'dtype': args.dtype, 'clock': args.clock}
+        results = {'machine': found, 'sizes': comparison, 'scaling': scaling}
         args.out.write_text(json.dumps(results, indent=2) + '\n')
 
 

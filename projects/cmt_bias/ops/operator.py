@@ -45,12 +45,12 @@ def windowed_bias_attention(
         value: ``(B, H, K, D)``.
         index: ``(B, Q, W)`` int64 keys, -1 for none. A key named twice gets the sum of its
             biases.
-        bias: ``(B, Q, W)``, best in float32 whatever the type of the query; up to about 40 in
-            absolute value.
+        bias: ``(B, Q, W)``, best in float32 whatever the type of the query. Together with a
+            segment's value up to about 80 in absolute value.
         scale: Factor on the products of queries and keys; ``D ** -0.5`` if None.
-        backend: ``'dense'``: one mask for all heads, the reference. ``'flash'``: the fused kernel
-            and a correction on the window keys. ``'flex'``: ``flex_attention``. ``'auto'``: the
-            fastest that can.
+        backend: ``'dense'``: one mask for all heads, the reference, in float32 at least.
+            ``'flash'``: the fused kernel and a correction on the window keys. ``'flex'``:
+            ``flex_attention``. ``'auto'``: the fastest that can.
         plan: What :func:`plan_windows` made of ``index`` and K, where several calls share them.
         segments: Biases on ranges of keys that do not overlap, ``(start, stop, values (B, Q))``;
             added to the windows'.
@@ -146,16 +146,18 @@ def _choose(
         raise ValueError(f'unknown backend {backend!r}; there are {", ".join(BACKENDS)}.')
     differentiable = [query, key, value, bias, *(values for _, _, values in segments)]
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in differentiable)
-    reasons = {'dense': None, 'flash': why_not_flash(query, key)}
-    if backend in ('flex',):
-        reasons['flex'] = why_not_flex(query, key, needs_grad)
-    if backend != 'auto':
-        if reasons[backend] is not None:
-            raise RuntimeError(f"attention backend '{backend}' cannot run: {reasons[backend]}.")
-        return backend
-    chosen = 'flash' if reasons['flash'] is None else 'dense'
-    _log_once(f"attention with a bias runs on backend '{chosen}' on {query.device.type}")
-    return chosen
+    if backend == 'auto':
+        chosen = 'flash' if why_not_flash(query, key) is None else 'dense'
+        _log_once(f"attention with a bias runs on backend '{chosen}' on {query.device.type}")
+        return chosen
+    reason = None
+    if backend == 'flash':
+        reason = why_not_flash(query, key)
+    elif backend == 'flex':
+        reason = why_not_flex(query, key, needs_grad)
+    if reason is not None:
+        raise RuntimeError(f"attention backend '{backend}' cannot run: {reason}.")
+    return backend
 
 
 def _log_once(message: str) -> None:
