@@ -31,7 +31,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from cmt_bias.cmt.position_encoding import denormalize_points, project_to_cameras
+from cmt_bias.bias import WindowShape, find_windows
 from cmt_bias.ops import plan_windows, windowed_attention, windowed_bias_attention
 from cmt_bias.synthetic.rig import CAMERAS, FULL_IMAGE_HEIGHT, FULL_IMAGE_WIDTH, LIDAR
 
@@ -158,32 +158,18 @@ def lidar2img(size: Size) -> Tensor:
     return torch.tensor(np.stack(projections), dtype=torch.float32).unsqueeze(0)
 
 
-def cut_windows(row: Tensor, column: Tensor, shape: tuple[int, int], window: int) -> Tensor:
-    """``(..., window^2)`` row-major cells around others, -1 beyond the edge."""
-    offset = torch.arange(window) - window // 2
-    rows, columns = row[..., None, None] + offset[:, None], column[..., None, None] + offset
-    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
-    return torch.where(inside, rows * shape[1] + columns, -1).flatten(-2)
-
-
 def window_index(size: Size, points: Tensor) -> Tensor:
     """``(B, Q, W)`` keys in the windows of points ``(B, Q, 3)``, normalized to [0, 1]."""
-    row, column = (points[..., i] * size.bev[1 - i] for i in (1, 0))
-    blocks = [cut_windows(row.long(), column.long(), size.bev, size.lidar_window)]
-    metres = denormalize_points(points, PC_RANGE)
-    projections = lidar2img(size).expand(len(points), -1, -1, -1)
-    pixels, visible = project_to_cameras(metres, projections, size.image[::-1])
-    # (B, V, Q) to the views that see a point, first come first: (B, S, Q)
-    most = int(visible.sum(1).amax())
-    views = (~visible).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-    visible = visible.gather(1, views)
-    u, v = (pixels[..., i].gather(1, views).where(visible, 0) for i in (0, 1))
-    row = (v * size.features[0] / size.image[1]).long()
-    column = (u * size.features[1] / size.image[0]).long()
-    windows = cut_windows(row, column, size.features, size.camera_window)
-    first = math.prod(size.bev) + views * math.prod(size.features)
-    windows = torch.where((windows >= 0) & visible[..., None], windows + first[..., None], -1)
-    return torch.cat([*blocks, *windows.unbind(1)], dim=-1)
+    return find_windows(
+        points,
+        lidar2img(size).expand(len(points), -1, -1, -1),
+        size.image[::-1],
+        size.bev,
+        (len(CAMERAS), *size.features),
+        PC_RANGE,
+        WindowShape(size.lidar_window),
+        WindowShape(size.camera_window),
+    ).index
 
 
 def make_inputs(
