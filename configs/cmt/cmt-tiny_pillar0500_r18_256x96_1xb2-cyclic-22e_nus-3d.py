@@ -56,7 +56,7 @@ model = dict(
     pts_neck=dict(in_channels=[32, 64], out_channels=[64, 64], upsample_strides=[0.5, 1]),
     pts_bbox_head=dict(
         in_channels=128,
-        num_query=324,
+        num_query=400,
         hidden_dim=embed_dims,
         depth_num=16,
         downsample_scale=4,
@@ -151,8 +151,6 @@ optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2.0e-4, weight_decay=0.01, fused=True),
-    # A step of the full rate is 6 cm for a reference point: more than the boxes are to be off.
-    paramwise_cfg=dict(custom_keys={'reference_points': dict(lr_mult=0.1)}),
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 auto_scale_lr = dict(base_batch_size=2)

@@ -138,8 +138,6 @@ def test_scale_has_a_group_of_its_own(preset, recipe):
         expected = 1.0
         if preset == 'finetune':
             expected = {'weight_generator': 1.0, 'transformer': 0.5}.get(part, 0.8)
-        if recipe == 'tiny' and part == 'reference_points':
-            expected = 0.1  # as in the baseline
         assert rate == pytest.approx(expected), name
 
 
