@@ -10,6 +10,8 @@ from mmengine.config import Config, ConfigDict
 from ..datasets.sensor_failures import Failure, with_failure
 from ..engine.atomic_file import write_atomically
 
+_ELSEWHERE = ('work_dir', 'launcher')  # settings that do not matter to a result
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -79,7 +81,7 @@ def identity_of(cfg: Config, checkpoint: str) -> str:
     """A hash of the config, failure included, and of the checkpoint's path, size and time."""
     file = Path(checkpoint)
     stamp = [file.stat().st_size, file.stat().st_mtime_ns] if file.is_file() else []
-    settings = {key: value for key, value in cfg.to_dict().items() if key != 'work_dir'}
+    settings = {key: value for key, value in cfg.to_dict().items() if key not in _ELSEWHERE}
     text = json.dumps([settings, checkpoint, stamp], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
