@@ -18,12 +18,14 @@ from __future__ import annotations
 import argparse
 import copy
 import fnmatch
+import gc
 import logging
 import os
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -227,7 +229,7 @@ def run_cell(cell: Cell, cfg: Config, checkpoint: str, allow_missing_keys: bool)
         identity=cell.identity,
         nds=first.nds if first else float('nan'),
         mean_ap=first.mean_ap if first else float('nan'),
-        metrics={key: float(value) for key, value in metrics.items()},
+        metrics={key: float(value) for key, value in metrics.items() if isinstance(value, Real)},
         num_samples=len(changed),
         num_changed=num_changed,
         weights=weights,
@@ -261,6 +263,7 @@ def run_cells(
     start = time.monotonic()
     for done, (model, cell, cfg) in enumerate(pending):
         title = f'{cell.model} / {cell.failure.name}'
+        gc.collect()  # a runner is in reference cycles, and its loader's workers live as long
         try:
             result = run_cell(cell, cfg, model.checkpoint, args.allow_missing_keys)
         except (ProblemsFound, CheckpointError):
