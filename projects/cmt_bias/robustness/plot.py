@@ -87,7 +87,7 @@ def _draw_weights(axes: Axes, table: pd.DataFrame, failures: list[str], models: 
                     rows,
                     marker,
                     color=color,
-                    fillstyle=fill,  # type: ignore[arg-type]
+                    fillstyle=fill,
                     markersize=4,
                     label=f'{model}: {sensor}',
                 )

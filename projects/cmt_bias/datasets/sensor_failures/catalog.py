@@ -46,7 +46,7 @@ class Failure:
 
 def protocol_failures() -> list[Failure]:
     """The failures of nuScenes-R (Yu et al., arXiv 2205.14951) as MoME (CVPR 2025) uses them."""
-    lidar = [
+    lidar: list[tuple[str, str, dict]] = [
         ('lidar_beams_4', '4 of 32 beams', dict(type='LiDARBeamReduction', num_beams=4)),
         ('lidar_drop', 'LiDAR missing', dict(type='LiDARDrop')),
         ('lidar_fov_60', 'LiDAR sees +-60 degrees', dict(type='LiDARFieldOfView', half_angle=60)),
@@ -56,7 +56,7 @@ def protocol_failures() -> list[Failure]:
             dict(type='LiDARObjectFailure', probability=0.5),
         ),
     ]
-    cameras = [
+    cameras: list[tuple[str, str, dict]] = [
         (
             f'camera_drop_{number}',
             f'{number} of the cameras missing',
