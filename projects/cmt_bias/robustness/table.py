@@ -14,7 +14,7 @@ Results = Mapping[tuple[str, str], CellResult]
 """Results by (model, failure's name)."""
 
 SCORES = {'NDS': 'nds', 'mAP': 'mean_ap'}
-GROUPS = ('LiDAR', 'cameras', 'degradation')
+GROUPS = ('LiDAR', 'cameras', 'degradations')
 DONE, MISSING, NOT_APPLICABLE = 'done', 'missing', 'not applicable'
 
 
@@ -150,7 +150,7 @@ def markdown_report(
     parts.append('\n'.join(f'- **{model}**: {source}' for model, source in sources.items()))
     if len(unfinished):
         names = ', '.join(unfinished['model'] + ' / ' + unfinished['failure'])
-        parts.append(f'**Not finished:** {names}. Means over them are left out.')
+        parts.append(f'**Not finished:** {names}. Means that need them are left out.')
     parts.append(f'![scores and weights]({plot})')
     for score in SCORES:
         parts += [f'## {score}', score_table(table, score).to_markdown(disable_numparse=True)]

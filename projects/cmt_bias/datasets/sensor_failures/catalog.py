@@ -19,7 +19,7 @@ class Failure:
     Attributes:
         name: Short and unique, usable as a file name.
         description: What happens, for the report.
-        group: 'LiDAR', 'cameras' or 'degradation'; '' without failure.
+        group: 'LiDAR', 'cameras' or 'degradations'; '' without failure.
         spoils: Sensors that give wrong data: 'L', 'C', 'LC', or '' without failure.
         transforms: Configs of the transforms, without seed.
     """
@@ -87,7 +87,7 @@ def degradations(severity: int) -> list[Failure]:
         Failure(
             f'{name}_{severity}',
             f'{text}, severity {severity}',
-            'degradation',
+            'degradations',
             spoils,
             (dict(type=kind, severity=severity),),
         )
