@@ -38,7 +38,7 @@ def draw_robustness(table: pd.DataFrame) -> Figure:
     """
     failures, models = list(table['failure'].unique()), list(table['model'].unique())
     has_router = bool(table['lidar_weight'].notna().any())
-    height = 1.6 + len(failures) * (0.22 + 0.13 * len(models))
+    height = 2.0 + len(failures) * (0.22 + 0.13 * len(models))
     width = 13.0 if has_router else 9.0
     figure = Figure(figsize=(width, height), dpi=120, layout='constrained', facecolor='white')
     FigureCanvasAgg(figure)
@@ -48,12 +48,17 @@ def draw_robustness(table: pd.DataFrame) -> Figure:
     if has_router:
         _draw_weights(panels[2], table, failures, models)
     panels[0].set_yticks(range(len(failures)), failures)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(failures) - 0.5, -0.5)
     for axes in panels:
         axes.grid(axis='x', color='#dddddd', linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[['top', 'right']].set_visible(False)
-        axes.legend(fontsize=7, loc='upper left', bbox_to_anchor=(0, -0.06), frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if has_router:
+        more_handles, more_labels = panels[2].get_legend_handles_labels()
+        handles, labels = handles + more_handles, labels + more_labels
+    columns = max(len(models), 2)
+    figure.legend(handles, labels, loc='outside lower center', ncols=columns, frameon=False)
     return figure
 
 
@@ -91,4 +96,5 @@ def _draw_weights(axes: Axes, table: pd.DataFrame, failures: list[str], models: 
                     markersize=4,
                     label=f'{model}: {sensor}',
                 )
+    axes.set_xlim(-1.05, 1.05)
     axes.set_xlabel("router's mean weight (-1 to 1)")
