@@ -1,5 +1,6 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
+from . import sensor_failures
 from .database_check import check_database
 from .database_sampler import UnifiedDataBaseSampler
 from .global_rot_scale_trans import GlobalRotScaleTransAll, GlobalRotScaleTransImage
@@ -22,5 +23,6 @@ __all__ = [
     'check_data_folders',
     'check_database',
     'check_info_file',
+    'sensor_failures',
     'with_modality',
 ]

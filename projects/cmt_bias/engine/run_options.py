@@ -62,7 +62,8 @@ def use_cpu_processes(cfg: Config) -> None:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
-    torch.distributed.init_process_group(backend='gloo')
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(backend='gloo')
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:

@@ -1,0 +1,96 @@
+"""What the fifth column of a nuScenes cloud means.
+
+A nuScenes file has x, y, z in metres, intensity 0-255 and the ring index 0-31 of the HDL-32E.
+mmdet3d's ``LoadPointsFromMultiSweeps`` overwrites the ring index by the time in seconds for which
+a point is older than the keyframe. Both are told apart by their values: the lags of a cloud are
+below one second, and ring indices are whole numbers up to 31.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FIFTH = 4
+NUM_RINGS = 32
+LOWEST_ELEVATION = -30.67
+ELEVATION_STEP = 4.0 / 3.0
+"""Beams of the Velodyne HDL-32E (its data sheet), degrees: -30.67 to +10.67."""
+
+_SAME_TIME = 1e-3
+
+
+def ring_column(points: Tensor) -> Tensor | None:
+    """Ring indices (N,), int64, of points (N, D); None if the points carry none."""
+    if points.shape[1] <= FIFTH or len(points) == 0:
+        return None
+    column = points[:, FIFTH]
+    whole = bool((column == column.round()).all())
+    if not whole or not 1 <= float(column.max()) < NUM_RINGS or float(column.min()) < 0:
+        return None
+    return column.long()
+
+
+def time_lags(points: Tensor) -> Tensor:
+    """Seconds (N,) by which points (N, D) are older than the keyframe; 0 if they do not tell."""
+    if points.shape[1] <= FIFTH or ring_column(points) is not None:
+        return points.new_zeros(len(points))
+    return points[:, FIFTH]
+
+
+def rings_from_elevation(positions: Tensor) -> Tensor:
+    """The HDL-32E's ring nearest to the elevation of each point.
+
+    Args:
+        positions: (N, 3) metres, in the frame of the LiDAR when it took them.
+
+    Returns:
+        Ring indices (N,), int64, 0 the lowest.
+    """
+    x, y, z = positions.double().unbind(-1)
+    elevation = torch.rad2deg(torch.atan2(z, torch.hypot(x, y)))
+    ring = torch.round((elevation - LOWEST_ELEVATION) / ELEVATION_STEP)
+    return ring.clamp(0, NUM_RINGS - 1).long()
+
+
+def sweep_lag(results: Mapping, sweep: Mapping) -> float:
+    """Seconds by which an entry of ``lidar_sweeps`` is older than the keyframe."""
+    return float(results['timestamp'] - sweep['timestamp'])
+
+
+def into_sweep_frame(positions: Tensor, sweep: Mapping) -> Tensor:
+    """Undo what ``LoadPointsFromMultiSweeps`` did: from the keyframe's LiDAR frame to the sweep's.
+
+    The loader calculates ``key = sweep @ R - t`` (rows) with R and t from the info file's
+    ``lidar2sensor``.
+
+    Args:
+        positions: (N, 3) metres, LiDAR frame of the keyframe.
+        sweep: Entry of ``lidar_sweeps``.
+
+    Returns:
+        (N, 3) metres, LiDAR frame at the time of the sweep.
+    """
+    matrix = torch.from_numpy(np.asarray(sweep['lidar_points']['lidar2sensor'], dtype=np.float64))
+    moved = (positions.double() + matrix[:3, 3]) @ torch.linalg.inv(matrix[:3, :3])
+    return moved.to(positions.dtype)
+
+
+def positions_when_taken(points: Tensor, results: Mapping) -> Tensor:
+    """The points, each in the LiDAR frame of the moment in which it was taken.
+
+    Args:
+        points: (N, D) of a keyframe and sweeps, in the keyframe's LiDAR frame.
+        results: The sample, with ``timestamp`` and ``lidar_sweeps`` if it has sweeps.
+
+    Returns:
+        (N, 3) metres.
+    """
+    lags = time_lags(points)
+    positions = points[:, :3].clone()
+    sweeps: Sequence[Mapping] = results.get('lidar_sweeps') or []
+    for sweep in sweeps:
+        taken_then = (lags - sweep_lag(results, sweep)).abs() < _SAME_TIME
+        positions[taken_then] = into_sweep_frame(positions[taken_then], sweep)
+    return positions

@@ -1,0 +1,20 @@
+"""Robustness tests: one test per model and sensor failure, and the report that compares them."""
+
+from .cell import Cell, CellResult, insert_failure, load_result, save_result
+from .plot import save_robustness_plot
+from .table import failure_means, long_table, markdown_report, router_table
+from .watch_hook import FailureWatchHook
+
+__all__ = [
+    'Cell',
+    'CellResult',
+    'FailureWatchHook',
+    'failure_means',
+    'insert_failure',
+    'load_result',
+    'long_table',
+    'markdown_report',
+    'router_table',
+    'save_result',
+    'save_robustness_plot',
+]

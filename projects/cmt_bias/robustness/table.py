@@ -1,0 +1,199 @@
+"""The tables of a robustness test."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..datasets.sensor_failures import CLEAN, Failure
+from .cell import CellResult
+from .trust_shift import trust_shift
+
+Results = Mapping[tuple[str, str], CellResult]
+"""Results by (model, failure's name)."""
+
+SCORES = {'NDS': 'nds', 'mAP': 'mean_ap'}
+GROUPS = ('LiDAR', 'cameras', 'degradations')
+DONE, MISSING, NOT_APPLICABLE = 'done', 'missing', 'not applicable'
+
+
+def long_table(
+    models: Mapping[str, str], failures: Sequence[Failure], results: Results
+) -> pd.DataFrame:
+    """One row for each model and failure.
+
+    Args:
+        models: Sensors that a model reads ('LC', 'L', 'C'), by its name.
+        failures: What was asked for.
+        results: What there is.
+
+    Returns:
+        Columns model, failure, group, status (done, missing, not applicable), NDS, mAP (0-1),
+        NDS_change, mAP_change against the test without failure, samples, changed (share of
+        samples whose input changed), lidar_weight, camera_weight, shift, shift_low, shift_high,
+        trust_moves; NaN or '-' where there is no value.
+    """
+    rows = []
+    for model, sensors in models.items():
+        clean = results.get((model, CLEAN))
+        for failure in failures:
+            row: dict[str, object] = dict(model=model, failure=failure.name, group=failure.group)
+            result = results.get((model, failure.name))
+            if result is not None:
+                row.update(status=DONE, **_numbers(failure, result, clean))
+            else:
+                row['status'] = MISSING if failure.applies_to(sensors) else NOT_APPLICABLE
+            rows.append(row)
+    columns = ['model', 'failure', 'group', 'status', 'NDS', 'mAP', 'NDS_change', 'mAP_change']
+    columns += ['samples', 'changed', 'lidar_weight', 'camera_weight']
+    columns += ['shift', 'shift_low', 'shift_high', 'trust_moves']
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def _numbers(failure: Failure, result: CellResult, clean: CellResult | None) -> dict[str, object]:
+    """What a row says about a test that was made."""
+    numbers: dict[str, object] = dict(NDS=result.nds, mAP=result.mean_ap)
+    numbers['samples'] = result.num_samples
+    if failure.transforms:
+        numbers['changed'] = result.num_changed / max(result.num_samples, 1)
+    if clean is not None:
+        numbers['NDS_change'] = result.nds - clean.nds
+        numbers['mAP_change'] = result.mean_ap - clean.mean_ap
+    if not result.weights:
+        return numbers
+    lidar, camera = np.mean(list(result.weights.values()), axis=0)
+    numbers.update(lidar_weight=float(lidar), camera_weight=float(camera))
+    if clean is not None and failure.transforms:
+        shift = trust_shift(clean.weights, result.weights)
+        numbers.update(shift=shift.mean, shift_low=shift.low, shift_high=shift.high)
+        numbers['trust_moves'] = shift.verdict(failure.healthy)
+    return numbers
+
+
+def failure_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean scores over the failures, of each group and of all, the clean test left out.
+
+    Args:
+        table: Of :func:`long_table`.
+
+    Returns:
+        Columns model, over ('mean of LiDAR', ..., 'mean of all failures'), NDS, mAP. NaN where a
+        test is missing; failures that do not apply to a model are left out of its mean.
+    """
+    rows = []
+    failed = table[(table['failure'] != CLEAN) & (table['status'] != NOT_APPLICABLE)]
+    for model in table['model'].unique():
+        mine = failed[failed['model'] == model]
+        parts = [(f'mean of {group}', mine[mine['group'] == group]) for group in GROUPS]
+        for name, part in [*parts, ('mean of all failures', mine)]:
+            means = {score: part[score].mean(skipna=False) for score in SCORES}
+            if len(part):
+                rows.append(dict(model=model, over=name, **means))
+    return pd.DataFrame(rows, columns=['model', 'over', *SCORES])
+
+
+def score_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
+    """One score: a row for each failure and mean, a column for each model.
+
+    Args:
+        table: Of :func:`long_table`.
+        score: 'NDS' or 'mAP'.
+
+    Returns:
+        Strings; '-' where a test is missing, 'n/a' where a failure does not apply.
+    """
+    shown = table.assign(text=table[score].map(_four_digits))
+    shown.loc[shown['status'] == NOT_APPLICABLE, 'text'] = 'n/a'
+    means = failure_means(table).rename(columns={'over': 'failure'})
+    means['text'] = means[score].map(_four_digits)
+    columns = ['model', 'failure', 'text']
+    both = pd.concat([shown[columns], means[columns]])
+    wide = both.pivot(index='failure', columns='model', values='text')
+    ordered = wide.reindex(index=both['failure'].unique(), columns=table['model'].unique())
+    return ordered.fillna('-').rename_axis(index=score, columns=None)
+
+
+def router_table(table: pd.DataFrame, model: str) -> pd.DataFrame:
+    """The router of one model under each failure, as strings; empty without router."""
+    mine = table[(table['model'] == model) & table['lidar_weight'].notna()].set_index('failure')
+    intervals = [
+        '-' if math.isnan(low) else f'{low:+.3f} to {high:+.3f}'
+        for low, high in zip(mine['shift_low'], mine['shift_high'], strict=True)
+    ]
+    columns = {
+        'LiDAR': mine['lidar_weight'].map(_signed),
+        'cameras': mine['camera_weight'].map(_signed),
+        'shift': mine['shift'].map(_signed),
+        '95 % interval': pd.Series(intervals, index=mine.index, dtype=object),
+        'trust moves': mine['trust_moves'].astype(object).fillna('-'),
+    }
+    return pd.DataFrame(columns)
+
+
+def markdown_report(
+    table: pd.DataFrame, failures: Sequence[Failure], sources: Mapping[str, str], plot: str
+) -> str:
+    """The report.
+
+    Args:
+        table: Of :func:`long_table`.
+        failures: The failures in it, for their descriptions.
+        sources: Config and checkpoint of each model, by its name.
+        plot: File name of the plot, beside the report.
+
+    Returns:
+        Markdown.
+    """
+    unfinished = table[table['status'] == MISSING]
+    parts = ['# Robustness against sensor failures']
+    parts.append('\n'.join(f'- **{model}**: {source}' for model, source in sources.items()))
+    if len(unfinished):
+        names = ', '.join(unfinished['model'] + ' / ' + unfinished['failure'])
+        parts.append(f'**Not finished:** {names}. Means that need them are left out.')
+    parts.append(f'![scores and weights]({plot})')
+    for score in SCORES:
+        parts += [f'## {score}', score_table(table, score).to_markdown(disable_numparse=True)]
+    parts += _router_part(table)
+    parts += ['## Failures', _descriptions(table, failures).to_markdown(disable_numparse=True)]
+    return '\n\n'.join(parts) + '\n'
+
+
+def _router_part(table: pd.DataFrame) -> list[str]:
+    """The section on the routers; nothing if no model has one."""
+    routers = {model: router_table(table, model) for model in table['model'].unique()}
+    routers = {model: router for model, router in routers.items() if len(router)}
+    if not routers:
+        return []
+    parts = [
+        '## Does trust move to the healthy sensor?',
+        "Mean of the router's weights over all queries, in [-1, 1]. The shift is the change of "
+        '(LiDAR - cameras) against the test without failure, sample by sample: below zero, '
+        'trust moves to the cameras. Its interval takes samples as independent, which '
+        'neighbouring frames are not. Nothing is said where both sensors fail.',
+    ]
+    for model, router in routers.items():
+        parts += [f'### {model}', router.to_markdown(disable_numparse=True)]
+    return parts
+
+
+def _descriptions(table: pd.DataFrame, failures: Sequence[Failure]) -> pd.DataFrame:
+    """What each failure is, and the share of samples that it changed, by model."""
+    rows = {failure.name: failure.description for failure in failures}
+    frame = pd.DataFrame({'what happens': pd.Series(rows, dtype=object)})
+    for model, mine in table.groupby('model', sort=False):
+        shares = mine.set_index('failure')['changed']
+        frame[f'inputs changed, {model}'] = shares.map(_percent).reindex(frame.index)
+    return frame
+
+
+def _four_digits(value: float) -> str:
+    return '-' if math.isnan(value) else f'{value:.4f}'
+
+
+def _signed(value: float) -> str:
+    return '-' if math.isnan(value) else f'{value:+.3f}'
+
+
+def _percent(value: float) -> str:
+    return '-' if math.isnan(value) else f'{100 * value:.0f} %'

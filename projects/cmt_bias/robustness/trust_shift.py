@@ -1,0 +1,63 @@
+"""Does a router's trust move to the healthy sensor under a failure?"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+Weights = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class TrustShift:
+    """Change of (LiDAR weight - camera weight) from the test without failure to one with it.
+
+    Attributes:
+        mean: Over the samples, each compared with itself; NaN without samples.
+        low: Lower end of the 95 % interval of the mean (Student's t); NaN below two samples.
+        high: Upper end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def verdict(self, healthy: str) -> str:
+        """What the interval allows to say, in words.
+
+        Args:
+            healthy: The sensor without failure, 'L' or 'C'; '' if both or none are healthy.
+        """
+        if not healthy or math.isnan(self.low):
+            return '-'
+        if self.low <= 0 <= self.high:
+            return 'no difference seen'
+        return f'to the {"healthy" if (self.low > 0) == (healthy == "L") else "failed"} sensor'
+
+
+def trust_shift(clean: Weights, failed: Weights) -> TrustShift:
+    """Compare the weights of the samples that both tests have.
+
+    Consecutive samples of a scene are alike, so that the interval is rather too narrow.
+
+    Args:
+        clean: By sample, the mean weights of LiDAR and cameras without failure.
+        failed: The same under the failure.
+
+    Returns:
+        The shift.
+    """
+    common = sorted(clean.keys() & failed.keys())
+    if not common:
+        return TrustShift(math.nan, math.nan, math.nan)
+    before, after = (np.array([weights[name] for name in common]) for weights in (clean, failed))
+    shifts = (after[:, 0] - after[:, 1]) - (before[:, 0] - before[:, 1])
+    mean = float(shifts.mean())
+    if len(shifts) < 2:
+        return TrustShift(mean, math.nan, math.nan)
+    if np.ptp(shifts) == 0:
+        return TrustShift(mean, mean, mean)
+    interval = stats.ttest_1samp(shifts, 0).confidence_interval(0.95)
+    return TrustShift(mean, float(interval.low), float(interval.high))

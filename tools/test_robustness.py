@@ -1,0 +1,327 @@
+"""Test detectors under sensor failures with the official metric, and compare them.
+
+    python tools/test_robustness.py CONFIG CHECKPOINT                   # all failures
+    python tools/test_robustness.py CONFIG A.pth B.pth --names base bias
+    python tools/test_robustness.py CONFIG A.pth OTHER_CONFIG.py:B.pth  # B has its own config
+    python tools/test_robustness.py CONFIG A.pth --failures 'lidar_*' night_3 --severities 1 2 3
+
+Every failure is one test as tools/test.py makes it, with the failure's transforms behind the
+loading ones; 'clean' is exactly that test. Written to --work-dir: robustness.csv, robustness.md
+and robustness.png with NDS and mAP of each model and failure, their means over the failures, and
+for models with a router its mean weights. The command run again goes on where it was stopped.
+
+The failures (wildcards allowed), see cmt_bias/datasets/sensor_failures:
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import fnmatch
+import gc
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process as is_first_rank
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+from cmt_bias.datasets.sensor_failures import CLEAN, SEVERITIES, Failure, all_failures
+from cmt_bias.engine import run_options
+from cmt_bias.engine.atomic_file import write_atomically
+from cmt_bias.engine.checkpoint_check import check_checkpoint_file, check_tested_weights
+from cmt_bias.engine.data_check import check_config_data
+from cmt_bias.engine.nuscenes_metric_table import parse_nuscenes_metrics
+from cmt_bias.engine.preflight import ProblemsFound, is_main_process, run_tool, stop_on
+from cmt_bias.engine.problem import Problem
+from cmt_bias.engine.safe_checkpoint_loading import CheckpointError
+from cmt_bias.robustness import (
+    Cell,
+    CellResult,
+    FailureWatchHook,
+    insert_failure,
+    load_result,
+    long_table,
+    markdown_report,
+    save_result,
+    save_robustness_plot,
+)
+from cmt_bias.robustness.cell import identity_of
+from cmt_bias.robustness.table import SCORES, score_table
+
+Results = dict[tuple[str, str], CellResult]
+
+
+@dataclass(frozen=True)
+class TestedModel:
+    """One column of the tables.
+
+    Attributes:
+        name: Its heading.
+        config: Path of the config.
+        checkpoint: Path of the checkpoint.
+        cfg: The config with the command line's options.
+    """
+
+    name: str
+    config: str
+    checkpoint: str
+    cfg: Config
+
+    @property
+    def sensors(self) -> str:
+        """The sensors that the model reads: 'LC', 'L' or 'C'."""
+        return run_options.model_modality(self.cfg.model)
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    names = ', '.join(failure.name for failure in all_failures())
+    parser = argparse.ArgumentParser(
+        description=f'{__doc__}    {names}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'checkpoints', nargs='+', help='checkpoint files; CONFIG.py:CHECKPOINT for another config'
+    )
+    parser.add_argument('--names', nargs='+', help='headings of the checkpoints in the tables')
+    parser.add_argument('--failures', nargs='+', default=['*'], help='names; default: all')
+    parser.add_argument(
+        '--severities',
+        type=int,
+        nargs='+',
+        choices=SEVERITIES,
+        help='of the degradations; default: 2, or those that --failures names',
+    )
+    parser.add_argument('--seed', type=int, default=0, help="seed of the failures' random numbers")
+    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/robustness/<config>')
+    parser.add_argument(
+        '--allow-missing-keys', action='store_true', help='as tools/test.py understands it'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings of all configs'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes --local-rank, older versions --local_rank.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def chosen_failures(patterns: Sequence[str], severities: Sequence[int] | None) -> list[Failure]:
+    """The failures that the command line asks for, the clean test first.
+
+    Args:
+        patterns: Names, maybe with wildcards.
+        severities: Of the degradations that wildcards stand for; None for 2.
+
+    Raises:
+        ProblemsFound: If a pattern fits no failure.
+    """
+    listed = {failure.name for failure in all_failures(severities or (2,))}
+    everything = all_failures()
+    names = {CLEAN}
+    unknown = []
+    for pattern in patterns:
+        candidates = [failure.name for failure in everything]
+        found = [name for name in candidates if name == pattern]
+        found = found or [name for name in fnmatch.filter(candidates, pattern) if name in listed]
+        names.update(found)
+        if not found:
+            unknown.append(pattern)
+    if unknown:
+        what = f'--failures: there are no failures called {", ".join(unknown)}'
+        known = ', '.join(failure.name for failure in everything)
+        raise ProblemsFound([Problem(what, f'choose among {known}')])
+    return [failure for failure in everything if failure.name in names]
+
+
+def tested_models(args: argparse.Namespace) -> list[TestedModel]:
+    """The models of the command line.
+
+    Raises:
+        ProblemsFound: If a file is missing, or the names do not tell the models apart.
+    """
+    parts = [re.fullmatch(r'(?:(.+\.py):)?(.+)', text) for text in args.checkpoints]
+    pairs = [(part[1] or args.config, part[2]) for part in parts if part]
+    names = args.names or default_names([checkpoint for _, checkpoint in pairs])
+    if len(names) != len(pairs) or len(set(names)) != len(names):
+        what = f'{len(pairs)} checkpoints, but the names {", ".join(names)}'
+        raise ProblemsFound([Problem(what, 'give each checkpoint a name of its own by --names')])
+    models = []
+    for name, (config, checkpoint) in zip(names, pairs, strict=True):
+        cfg = run_options.load_config(config, args.cfg_options, args.launcher)
+        cfg.load_from = checkpoint
+        cfg.resume = False
+        models.append(TestedModel(name, config, checkpoint, cfg))
+    return models
+
+
+def default_names(checkpoints: Sequence[str]) -> list[str]:
+    """The files' names, with their folders' names if those alone do not tell them apart."""
+    stems = [Path(path).stem for path in checkpoints]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [f'{Path(path).absolute().parent.name}/{Path(path).stem}' for path in checkpoints]
+
+
+def file_name(text: str) -> str:
+    """A name that can be a folder's."""
+    return re.sub(r'[^\w.+-]', '_', text)
+
+
+def cell_of(
+    model: TestedModel, failure: Failure, seed: int, work_dir: Path
+) -> tuple[Cell, Config]:
+    """A cell of the table, and the config of its test."""
+    cfg = copy.deepcopy(model.cfg)
+    insert_failure(cfg, failure, seed)
+    identity = identity_of(cfg, model.checkpoint)
+    folder = file_name(model.name)
+    cfg.work_dir = str(work_dir / 'runs' / folder / failure.name)
+    # Several runners live in this process: each gets its own log and visualizer.
+    cfg.experiment_name = f'{folder}_{failure.name}_{time.time_ns()}'
+    if cfg.get('visualizer'):
+        cfg.visualizer.name = cfg.experiment_name
+    path = work_dir / 'cells' / folder / f'{failure.name}.json'
+    return Cell(model.name, failure, identity, path), cfg
+
+
+def run_cell(cell: Cell, cfg: Config, checkpoint: str, allow_missing_keys: bool) -> CellResult:
+    """Make one test.
+
+    Raises:
+        ProblemsFound: If the checkpoint does not fit the model.
+        ValueError: If there is no nuScenes metric, or the failure changed no sample.
+    """
+    run_options.use_cpu_processes(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    stop_on(check_tested_weights(runner.model, checkpoint, allow_missing_keys))
+    watch = FailureWatchHook()
+    runner.register_hook(watch)
+    metrics = runner.test()
+    changed, weights = watch.gathered()
+    scores = parse_nuscenes_metrics(metrics)
+    if is_first_rank() and not scores:
+        raise ValueError(
+            'the test gave no nuScenes metric; set a NuScenesMetric in test_evaluator'
+        )
+    num_changed = sum(value is True for value in changed.values())
+    if cell.failure.transforms and num_changed == 0:
+        raise ValueError(
+            f'{cell.failure.name} changed no input of {len(changed)} samples: its result would be '
+            'that of the clean test'
+        )
+    first = next(iter(scores.values()), None)
+    return CellResult(
+        identity=cell.identity,
+        nds=first.nds if first else float('nan'),
+        mean_ap=first.mean_ap if first else float('nan'),
+        metrics={key: float(value) for key, value in metrics.items() if isinstance(value, Real)},
+        num_samples=len(changed),
+        num_changed=num_changed,
+        weights=weights,
+    )
+
+
+def run_cells(
+    models: Sequence[TestedModel], failures: Sequence[Failure], args: argparse.Namespace
+) -> tuple[Results, list[str]]:
+    """Make the tests that are not there yet; one that fails is reported, and the rest go on.
+
+    Returns:
+        The results, and a line for each test that failed.
+    """
+    results: Results = {}
+    # Decided before the first test, so that all processes of a launch agree.
+    pending = []
+    for model in models:
+        for failure in failures:
+            if not failure.applies_to(model.sensors):
+                continue
+            cell, cfg = cell_of(model, failure, args.seed, args.work_dir)
+            earlier = load_result(cell)
+            if earlier is None:
+                pending.append((model, cell, cfg))
+            else:
+                results[model.name, failure.name] = earlier
+    if results and is_first_rank():
+        print(f'{len(results)} tests were finished earlier, {len(pending)} are to be made')
+    problems = []
+    start = time.monotonic()
+    for done, (model, cell, cfg) in enumerate(pending):
+        title = f'{cell.model} / {cell.failure.name}'
+        gc.collect()  # a runner is in reference cycles, and its loader's workers live as long
+        try:
+            result = run_cell(cell, cfg, model.checkpoint, args.allow_missing_keys)
+        except (ProblemsFound, CheckpointError):
+            raise
+        except Exception as error:
+            print_log(f'{title} failed', 'current', logging.ERROR)
+            logging.getLogger(__name__).exception(title)
+            problems.append(f'{title}: {type(error).__name__}: {error}')
+            continue
+        results[cell.model, cell.failure.name] = result
+        if is_first_rank():
+            save_result(cell.path, result)
+            left = (time.monotonic() - start) / (done + 1) * (len(pending) - done - 1)
+            print(
+                f'{done + 1}/{len(pending)} {title}: NDS {result.nds:.4f} '
+                f'mAP {result.mean_ap:.4f}, about {left / 60:.0f} min left'
+            )
+    return results, problems
+
+
+def write_report(
+    models: Sequence[TestedModel], failures: Sequence[Failure], results: Results, work_dir: Path
+) -> None:
+    """Write the CSV, the plot and the Markdown file, and show the scores."""
+    table = long_table({model.name: model.sensors for model in models}, failures, results)
+    write_atomically(work_dir / 'robustness.csv', table.to_csv(index=False).encode())
+    save_robustness_plot(work_dir / 'robustness.png', table)
+    sources = {model.name: f'`{model.config}`, `{model.checkpoint}`' for model in models}
+    report = markdown_report(table, failures, sources, 'robustness.png')
+    write_atomically(work_dir / 'robustness.md', report.encode())
+    console = Console()
+    for score in SCORES:
+        scores = score_table(table, score)
+        shown = Table(score, *(str(name) for name in scores.columns))
+        for name, row in scores.iterrows():
+            shown.add_row(str(name), *map(str, row))
+        console.print(shown)
+    print(f'report: {work_dir / "robustness.md"}')
+
+
+def main() -> None:
+    """Check, test what is left, and report."""
+    args = parse_args()
+    failures = chosen_failures(args.failures, args.severities)
+    models = tested_models(args)
+    if args.work_dir is None:
+        args.work_dir = Path('work_dirs') / 'robustness' / Path(args.config).stem
+    if is_main_process():
+        for model in models:
+            stop_on(check_checkpoint_file(model.checkpoint))
+            stop_on(check_config_data(model.cfg, splits=('test',)))
+    results, problems = run_cells(models, failures, args)
+    if is_first_rank():
+        write_report(models, failures, results, args.work_dir)
+    if problems:
+        remedy = 'mend the cause and give the same command again: it makes these tests alone'
+        raise ProblemsFound([Problem(problem, remedy) for problem in problems])
+
+
+if __name__ == '__main__':
+    run_tool(main)
