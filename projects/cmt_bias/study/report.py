@@ -9,7 +9,7 @@ import pandas as pd
 from ..engine.atomic_file import write_atomically
 from ..engine.nuscenes_metric_table import UNITS
 from .report_plots import draw_differences, draw_loss_curves, draw_scale_curves
-from .seed_statistics import LEVEL, NO_DIFFERENCE
+from .seed_statistics import LEVEL, NO_DIFFERENCE, t_interval
 from .study_results import StudyResults
 from .subset_evaluation import SMALL_OBJECTS, WHOLE
 from .training_progress import duration_text
@@ -19,6 +19,11 @@ ERRORS = ('mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
 SMALL = tuple(f'AP {name}' for name in SMALL_OBJECTS)
 TRAINING = ('iterations to 95 %', 'loss roughness')
 LOWER_IS_BETTER = {*ERRORS, *TRAINING}
+SCALE, DRIFT = 'final scale', 'drift in the last fifth'
+DIGITS = {
+    **dict.fromkeys((*ERRORS, *SMALL, SCALE, DRIFT), 3),
+    **dict.fromkeys(TRAINING, 1),
+}
 MISSING = '-'
 
 DEFINITIONS = f"""
@@ -154,14 +159,17 @@ def _finding(results: StudyResults, variant: str) -> str:
 
 def _chance_sentence(results: StudyResults) -> str:
     """A reminder that some of many intervals leave out 0 by chance."""
-    judged = results.summary[results.summary['pairs'] > 1]
+    summary = results.summary
+    # A learned scale is another than a fixed one by construction.
+    of_scale = summary['metric'].str.startswith((SCALE, DRIFT))
+    judged = summary[(summary['pairs'] > 1) & ~of_scale]
     seen = int(judged['verdict'].isin(['higher', 'lower']).sum())
     if judged.empty:
         return ''
     return (
-        f'Of all {len(judged)} intervals in summary.csv {seen} leave out 0; if no variant made any '
-        f'difference, about {(1 - LEVEL) * len(judged):.0f} would do so by chance. They are not '
-        'independent of each other.'
+        f'Of all {len(judged)} intervals of losses and detection metrics in summary.csv {seen} '
+        f'leave out 0; if no variant made any difference, about {(1 - LEVEL) * len(judged):.0f} '
+        'would do so by chance. They are not independent of each other.'
     )
 
 
@@ -182,29 +190,45 @@ def _errors_section(results: StudyResults) -> str:
 
 def _scale_section(out_dir: Path) -> Callable[[StudyResults], str]:
     def section(results: StudyResults) -> str:
-        metrics = pd.unique(results.summary['metric'])
-        final = [name for name in metrics if name.startswith('final scale')]
-        names = [name[len('final scale (') : -1] for name in final]
-        rows = []
-        for variant in results.record.variants:
-            for name in names:
-                row = _row(results, variant, WHOLE, f'final scale ({name})')
-                if row is not None:
-                    drift = _row(results, variant, WHOLE, f'drift in the last fifth ({name})')
-                    rows.append(
-                        {
-                            'variant': variant,
-                            'scale': name,
-                            'final': _mean_and_deviation('final scale', row),
-                            'drift in the last fifth': _mean_and_deviation('drift', drift),
-                        }
-                    )
         picture = draw_scale_curves(results, out_dir / 'scale_curves.png')
+        rows = _scale_rows(results)
         table = _markdown(pd.DataFrame(rows)) if rows else 'No training with a bias is finished.'
         image = '![Bias scale over iterations](scale_curves.png)' if picture else ''
         return '\n\n'.join(part for part in ['## The scale', table, image] if part)
 
     return section
+
+
+def _scale_rows(results: StudyResults) -> list[dict[str, str]]:
+    """A row for each variant and each entry of its scale."""
+    metrics = [name for name in pd.unique(results.summary['metric']) if name.startswith(SCALE)]
+    planned = len(results.record.seeds)
+    rows = []
+    for variant in results.record.variants:
+        for metric in metrics:
+            final = _row(results, variant, WHOLE, metric)
+            if final is None:
+                continue
+            drift_metric = metric.replace(SCALE, DRIFT)
+            drift = _row(results, variant, WHOLE, drift_metric)
+            rows.append(
+                {
+                    'variant': variant,
+                    'scale': metric[len(SCALE) + 2 : -1],
+                    'final': _mean_and_deviation(SCALE, final, planned),
+                    DRIFT: _mean_and_deviation(DRIFT, drift, planned),
+                    '95 % interval of the drift': _interval_of(results, variant, drift_metric),
+                }
+            )
+    return rows
+
+
+def _interval_of(results: StudyResults, variant: str, metric: str) -> str:
+    """The interval of a mean over seeds."""
+    values = results.values
+    chosen = values[(values['variant'] == variant) & (values['metric'] == metric)]['value']
+    low, high = t_interval(chosen.tolist())
+    return MISSING if math.isnan(low) else f'[{low:+.3f}, {high:+.3f}]'
 
 
 def _training_section(out_dir: Path) -> Callable[[StudyResults], str]:
@@ -310,8 +334,7 @@ def _difference(metric: str, row: pd.Series) -> str:
 
 def _number(metric: str, value: float, sign: bool = False) -> str:
     """A number with as many digits as its metric deserves."""
-    digits = {'iterations to 95 %': 0, 'loss roughness': 1, 'final scale': 3, 'drift': 3}
-    return f'{value:{"+" if sign else ""}.{digits.get(metric, 4)}f}'
+    return f'{value:{"+" if sign else ""}.{DIGITS.get(metric, 4)}f}'
 
 
 def _markdown(table: pd.DataFrame) -> str:
