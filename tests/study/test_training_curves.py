@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -45,7 +46,7 @@ def test_roughness_is_the_total_variation_around_the_running_mean():
     means = losses.rolling(5, center=True, min_periods=1).mean().tolist()
     assert means == pytest.approx([2 / 3, 1.0, 1.2, 1.5, 4 / 3])
     rest = [0 - 2 / 3, 1.0, -1.2, 0.5, 2 / 3]
-    expected = sum(abs(b - a) for a, b in zip(rest, rest[1:], strict=False))
+    expected = sum(abs(b - a) for a, b in pairwise(rest))
     assert roughness(losses) == pytest.approx(expected)
     assert roughness(pd.Series([3.0] * 20)) == 0.0
     assert math.isnan(roughness(pd.Series([3.0])))

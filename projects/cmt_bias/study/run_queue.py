@@ -89,7 +89,8 @@ def run_all(
         How it ended. On an exception, KeyboardInterrupt too, all processes are ended first.
     """
     status = QueueStatus(len(plans), len(slots))
-    waiting, free = [], list(slots)
+    waiting: list[RunPlan] = []
+    free = list(slots)
     for plan in plans:
         if is_finished(plan):
             status.kept.append(plan.label)
