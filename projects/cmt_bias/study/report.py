@@ -254,7 +254,7 @@ def _parts_section(out_dir: Path) -> Callable[[StudyResults], str]:
             blocks.append('![Differences in mAP and NDS by part](differences.png)')
         for part in parts:
             blocks += [f'### {part.name}', _metric_table(results, part.name, SCORES)]
-            blocks.append(_metric_table(results, part.name, (*ERRORS, *SMALL)))
+            blocks += [_metric_table(results, part.name, metrics) for metrics in (ERRORS, SMALL)]
         return '\n\n'.join(blocks)
 
     return section
