@@ -145,15 +145,22 @@ def _unknown_keys(given: Mapping[str, Any], known: Mapping[str, str], where: str
 def _shape_problems(content: Mapping[str, Any], path: str) -> list[Problem]:
     """Wrong or missing lists, without which nothing else can be looked at."""
     problems = []
-    variants, seeds = content.get('variants'), content.get('seeds')
-    if not variants or not all(isinstance(item, Mapping) and 'name' in item for item in variants):
+    variants: Any = content.get('variants')
+    seeds: Any = content.get('seeds')
+    if not _is_list(variants) or not all(
+        isinstance(item, Mapping) and 'name' in item for item in variants
+    ):
         remedy = "variants = [dict(name='fixed', overrides={...}), ...]"
         problems.append(Problem(f"'{path}': variants must be a list of dicts with a name", remedy))
-    if not seeds or not all(isinstance(seed, int) for seed in seeds):
+    if not _is_list(seeds) or not all(isinstance(seed, int) for seed in seeds):
         problems.append(
             Problem(f"'{path}': seeds must be a list of integers", 'seeds = [0, 1, 2]')
         )
     return problems
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0
 
 
 def _problems(content: Mapping[str, Any], path: str, folder: Path) -> list[Problem]:
