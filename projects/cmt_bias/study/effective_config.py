@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -97,7 +98,7 @@ def keep_detections(cfg: Config, folder: Path) -> None:
     """
     evaluator = cfg.get('test_evaluator')
     candidates = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
-    metrics = [
+    metrics: list[Any] = [
         item for item in candidates if isinstance(item, Mapping) and item.get('type') == METRIC
     ]
     if not metrics:

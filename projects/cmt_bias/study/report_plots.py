@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -18,15 +18,17 @@ LINE_STYLES = ('-', '--', ':', '-.')
 DPI = 120
 
 
-def variant_colors(results: StudyResults) -> dict[str, tuple[float, ...]]:
+def variant_colors(results: StudyResults) -> dict[str, str]:
     """A colour for each variant, the same in all pictures."""
     palette = colormaps['tab10']
-    return {name: palette(number % 10) for number, name in enumerate(results.record.variants)}
+    return {
+        name: to_hex(palette(number % 10)) for number, name in enumerate(results.record.variants)
+    }
 
 
 def draw_scale_curves(results: StudyResults, path: Path) -> bool:
     """The bias scale of all runs over iterations; tells whether there was any."""
-    figure, axes = _new_figure(9.0, 5.0)
+    figure, (axes,) = _new_figure(9.0, 5.0)
     entries: list[str] = []
     for run in results.runs:
         for name in run.scales:
@@ -53,7 +55,7 @@ def draw_scale_curves(results: StudyResults, path: Path) -> bool:
 
 def draw_loss_curves(results: StudyResults, path: Path) -> bool:
     """The running mean of the loss of all runs; tells whether there was any."""
-    figure, axes = _new_figure(9.0, 5.0)
+    figure, (axes,) = _new_figure(9.0, 5.0)
     shown = [run for run in results.runs if not run.losses.empty]
     if not shown:
         return False
@@ -83,18 +85,18 @@ def draw_differences(results: StudyResults, path: Path, metrics: Sequence[str]) 
     variants = [name for name in results.record.variants if name in set(chosen['variant'])]
     height = 1.6 + 0.16 * (len(variants) + 1) * len(subsets)
     figure, panels = _new_figure(11.0, height, columns=len(metrics))
-    for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
+    for axes, metric in zip(panels, metrics, strict=True):
         rows = chosen[chosen['metric'] == metric]
         _draw_forest(axes, rows, subsets, variants, variant_colors(results))
         axes.set_xlabel(f'difference in {metric}')
-    first = np.atleast_1d(panels)[0]
+    first = panels[0]
     first.set_yticks(range(len(subsets)), subsets)
     figure.suptitle(
         f'Difference to {results.record.reference} (mean over seeds, 95 % t interval; hollow: '
         'one seed, no interval)',
         fontsize=11,
     )
-    _legend_beside(np.atleast_1d(panels)[-1], _variant_handles(results, variants))
+    _legend_beside(panels[-1], _variant_handles(results, variants))
     _save(figure, path)
     return True
 
@@ -104,7 +106,7 @@ def _draw_forest(
     rows: pd.DataFrame,
     subsets: Sequence[str],
     variants: Sequence[str],
-    colors: dict[str, tuple[float, ...]],
+    colors: dict[str, str],
 ) -> None:
     """Dots with bars: a line for each subset, within it one for each variant."""
     axes.axvline(0.0, color='black', linewidth=0.8)
@@ -126,11 +128,11 @@ def _fill(is_known: bool) -> str:
     return 'full' if is_known else 'none'
 
 
-def _new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Axes]:
+def _new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure that needs no display; sizes in inches."""
     figure = Figure(figsize=(width, height), layout='constrained')
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns, sharey=True)
+    return figure, list(figure.subplots(1, columns, sharey=True, squeeze=False)[0])
 
 
 def _variant_handles(results: StudyResults, shown: Sequence[str]) -> list[Line2D]:

@@ -60,6 +60,9 @@ class SubsetEvaluation(DetectionEval):
         eval_version: Name of the official settings.
     """
 
+    gt_boxes: EvalBoxes
+    pred_boxes: EvalBoxes
+
     def __init__(self, nusc: NuScenes, detections: Path, version: str, eval_version: str) -> None:
         with tempfile.TemporaryDirectory() as unused:
             super().__init__(
