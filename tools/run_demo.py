@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import csv
 import hashlib
 import json
 import os
@@ -50,15 +51,24 @@ class DemoModel:
     Attributes:
         name: names its folder under the demo's work directory.
         config: its config file.
+        starts_from: name of the model from whose last checkpoint the training starts; '' for none.
     """
 
     name: str
     config: str
+    starts_from: str = ''
 
 
 MODELS = (
-    DemoModel('cmt_tiny', 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-34e_nus-3d.py'),
+    DemoModel('cmt_tiny', 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-22e_nus-3d.py'),
+    DemoModel(
+        'cmt_bias_tiny',
+        'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py',
+        starts_from='cmt_tiny',
+    ),
 )
+SCALE_HISTORY = 'bias_scale.csv'
+SCALE_CURVE = 'bias_scale_curve.png'
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ class Step:
         needs: names of the steps whose outputs it reads: when one of them is redone, so is this.
         sources: files and folders whose content decides what the step gives.
         config: a config file whose settings, inherited ones included, decide what it gives.
-        train_dir: work directory of the training that :data:`LAST_CHECKPOINT` belongs to.
+        train_dir: work directory of the training that :data:`LAST_CHECKPOINT` in the command
+            belongs to.
         shown: regular expression; of each line of output that it is found in, the part that it
             matches is shown.
     """
@@ -120,14 +131,26 @@ def model_steps(model: DemoModel) -> list[Step]:
     folder = WORK_DIR / model.name
     train_dir, test_dir, pictures = folder / 'train', folder / 'test', folder / 'pictures'
     train, test = f'{model.name}_training', f'{model.name}_test'
+    start: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ('conversion',)
+    start_dir = None
+    if model.starts_from:
+        start = ('--cfg-options', f'load_from={LAST_CHECKPOINT}')
+        needs = (*needs, f'{model.starts_from}_training')
+        start_dir = WORK_DIR / model.starts_from / 'train'
     return [
         Step(
             name=train,
-            purpose=f'train {model.config}',
-            command=('tools/train.py', model.config, '--work-dir', str(train_dir), '--resume'),
+            purpose=f'train {model.config}'
+            + (f', from what {model.starts_from} has learned' if model.starts_from else ''),
+            command=(
+                *('tools/train.py', model.config, '--work-dir', str(train_dir), '--resume'),
+                *start,
+            ),
             output=train_dir,
-            needs=('conversion',),
+            needs=needs,
             config=model.config,
+            train_dir=start_dir,
             shown=TRAINING_LINES,
         ),
         Step(
@@ -296,7 +319,7 @@ def _run_step(step: Step, key: str, state: DemoState, console: Console) -> float
     command = [sys.executable, *step.command]
     if step.train_dir is not None:
         checkpoint = last_checkpoint(step.train_dir)
-        command = [checkpoint if word == LAST_CHECKPOINT else word for word in command]
+        command = [word.replace(LAST_CHECKPOINT, checkpoint) for word in command]
     console.print(f'  command: {shlex.join(["python", *command[1:]])}', soft_wrap=True)
     console.print(f'  result:  {step.output}\n  log:     {log_file}', soft_wrap=True)
     start = time.monotonic()
@@ -403,13 +426,27 @@ def print_summary(
     table.add_row('all steps', f'{total:.0f}', f'{now:.0f} s of them in this run')
     console.print(table)
     scores = Table(title='official nuScenes metric on the synthetic validation scenes')
-    for column in ('model', 'mAP', 'NDS', 'pictures'):
+    for column in ('model', 'mAP', 'NDS', 'bias scale', 'pictures'):
         scores.add_column(column, overflow='fold')
     for model in MODELS:
-        metrics = read_metrics(WORK_DIR / model.name / 'test')
+        folder = WORK_DIR / model.name
+        metrics = read_metrics(folder / 'test')
         numbers = [f'{metrics[n]:.3f}' if n in metrics else 'not found' for n in ('mAP', 'NDS')]
-        scores.add_row(model.name, *numbers, str(WORK_DIR / model.name / 'pictures'))
+        scale = read_scale_path(folder / 'train' / SCALE_HISTORY)
+        pictures = str(folder / 'pictures')
+        if scale:
+            pictures += f'\n{folder / "train" / SCALE_CURVE}'
+        scores.add_row(model.name, *numbers, scale, pictures)
     console.print(scores)
+
+
+def read_scale_path(history: Path) -> str:
+    """First and last value of a learned bias scale, ``'2.50 -> 2.71'``; '' without a history."""
+    if not history.is_file():
+        return ''
+    with history.open(newline='') as file:
+        values = [row['bias_scale/shared'] for row in csv.DictReader(file)]
+    return f'{float(values[0]):.2f} -> {float(values[-1]):.2f}' if values else ''
 
 
 def main() -> None:

@@ -9,7 +9,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from cmt_bias.cmt import LocalAttentionInit
-from cmt_bias.cmt.position_encoding import bev_cell_centers, pos2embed
+from cmt_bias.cmt.position_encoding import (
+    bev_cell_centers,
+    normalize_points,
+    pos2embed,
+    ray_depths,
+)
 
 TINY = next((Path(__file__).parents[2] / 'configs' / 'cmt').glob('cmt-tiny_*.py'))
 
@@ -24,26 +29,28 @@ def head() -> torch.nn.Module:
     )
 
 
-def bev_attention(head: torch.nn.Module, positions: torch.Tensor) -> torch.Tensor:
-    """Attention of bare positions to bare cells in the first cross-attention, (Q, cells)."""
+def attention_to(head: torch.nn.Module, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Attention of bare positions ``(Q, C)`` to bare positions ``(K, C)``, ``(heads, Q, K)``."""
     attention = head.transformer.decoder.layers[0].attentions[1]
-    query = head.bev_embedding(pos2embed(positions, head.hidden_dim))[None]
-    key = head.bev_embedding(pos2embed(bev_cell_centers(head.bev_shape, 'cpu'), head.hidden_dim))[
-        None
-    ]
-    query, key, _ = attention.project_heads(query, key, key)
+    query, key, _ = attention.project_heads(query[None], key[None], key[None])
     logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-    return logits.softmax(-1)[0].mean(0)
+    return logits.softmax(-1)[0]
+
+
+def bev_positions(head: torch.nn.Module, positions: torch.Tensor) -> torch.Tensor:
+    return head.bev_embedding(pos2embed(positions, head.hidden_dim))
 
 
 def share_within(head: torch.nn.Module, radius: float) -> torch.Tensor:
+    """Mass of the BEV head within a normalized distance of 20 random positions."""
     positions = torch.rand(20, 2) * 0.8 + 0.1
-    distance = torch.cdist(positions, bev_cell_centers(head.bev_shape, 'cpu'))
+    cells = bev_cell_centers(head.bev_shape, 'cpu')
     with torch.no_grad():
-        return (bev_attention(head, positions) * (distance < radius)).sum(-1)
+        mass = attention_to(head, bev_positions(head, positions), bev_positions(head, cells))[0]
+    return (mass * (torch.cdist(positions, cells) < radius)).sum(-1)
 
 
-def test_attention_gathers_around_the_query_wherever_it_is(head):
+def test_bev_head_gathers_around_the_query_wherever_it_is(head):
     uniform = 3.14159 * 0.1**2
     assert share_within(head, 0.1).max() < 3 * uniform
     LocalAttentionInit()(head)
@@ -57,16 +64,74 @@ def test_sharpness_narrows_the_attention(head):
     assert share_within(head, 0.1).mean() > wide + 0.1
 
 
-def test_nearest_cell_has_the_configured_logit(head):
+def ray_positions(head: torch.nn.Module, azimuths: torch.Tensor) -> torch.Tensor:
+    """Position embeddings of level rays from a camera near the origin, ``(N, C)``."""
+    directions = torch.stack((azimuths.cos(), azimuths.sin(), torch.zeros_like(azimuths)), dim=-1)
+    depths = ray_depths(head.depth_num, head.pc_range[3], 'cpu')
+    points = directions[:, None] * depths[:, None] + torch.tensor([0.5, 1.0, -0.3])
+    return head.rv_embedding(normalize_points(points, head.pc_range).flatten(1))
+
+
+def test_camera_head_looks_along_the_querys_own_ray(head):
+    LocalAttentionInit()(head)
+    all_azimuths = torch.arange(0, 360, 3).deg2rad()
+    with torch.no_grad():
+        rays = ray_positions(head, all_azimuths)
+        mass = attention_to(head, rays, rays)[1]
+    apart = (all_azimuths[:, None] - all_azimuths + torch.pi).remainder(2 * torch.pi) - torch.pi
+    assert (mass * (apart.abs() < 0.4)).sum(-1).min() > 0.7
+    assert (mass * (apart.abs() > 2.0)).sum(-1).max() < 0.25
+
+
+def test_each_half_of_the_heads_attends_to_its_own_sensor(head):
+    LocalAttentionInit()(head)
+    positions = torch.rand(20, 2) * 0.8 + 0.1
+    with torch.no_grad():
+        cells = bev_positions(head, bev_cell_centers(head.bev_shape, 'cpu'))
+        rays = ray_positions(head, torch.arange(0, 360, 3).deg2rad())
+        query = bev_positions(head, positions) + ray_positions(head, torch.rand(20))
+        mass = attention_to(head, query, torch.cat((cells, rays)))
+    share_of_cells = mass[:, :, : len(cells)].sum(-1)
+    assert share_of_cells[0].min() > 0.8
+    assert share_of_cells[1].max() < 0.4
+
+
+def test_own_cell_has_the_configured_logit(head):
     LocalAttentionInit(peak_logit=5.0)(head)
     attention = head.transformer.decoder.layers[1].attentions[1]
-    centers = bev_cell_centers(head.bev_shape, 'cpu')
-    tokens = head.bev_embedding(pos2embed(centers, head.hidden_dim))[None]
+    tokens = bev_positions(head, bev_cell_centers(head.bev_shape, 'cpu'))[None]
     query, key, _ = attention.project_heads(tokens, tokens, tokens)
-    own = (query * key).sum(-1) / query.shape[-1] ** 0.5
+    own = (query * key).sum(-1)[:, 0] / query.shape[-1] ** 0.5
     torch.testing.assert_close(own, torch.full_like(own, 5.0), rtol=0, atol=0.05)
+
+
+def test_head_without_cameras_has_bev_heads_alone(head):
+    head.rv_embedding = None
+    LocalAttentionInit()(head)
+    positions = torch.rand(20, 2) * 0.8 + 0.1
+    cells = bev_cell_centers(head.bev_shape, 'cpu')
+    mass = attention_to(head, bev_positions(head, positions), bev_positions(head, cells))
+    within = (mass * (torch.cdist(positions, cells) < 0.15)).sum(-1)
+    assert within.min() > 0.5
 
 
 def test_model_without_a_cmt_head_is_refused():
     with pytest.raises(ValueError, match='0 CMT heads'):
         LocalAttentionInit()(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize('num_query', [324, 40, 1])
+def test_reference_points_are_spread_over_the_range_if_asked_for(head, num_query):
+    random = head.reference_points.weight.detach().clone()
+    LocalAttentionInit()(head)
+    assert torch.equal(head.reference_points.weight, random)
+    head.reference_points = torch.nn.Embedding(num_query, 3)
+    LocalAttentionInit(spread_reference_points=True)(head)
+    points = head.reference_points.weight.detach()
+    assert torch.all(points[:, 2] == 0.5)
+    assert points.min() >= 0 and points.max() <= 1
+    if num_query > 1:
+        distances = torch.cdist(points, points) + 9 * torch.eye(num_query)
+        spacing = num_query**-0.5
+        assert distances.amin(1).min() > 0.8 * spacing
+        assert distances.amin(1).max() < 1.5 * spacing

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from cmt_bias.cmt.position_encoding import (
     bev_cell_centers,
+    bev_grid_hidden,
     camera_cell_pixels,
+    camera_ray_hidden,
     camera_rays,
     denormalize_points,
     normalize_points,
@@ -175,3 +177,24 @@ def test_ray_through_a_projected_point_meets_the_point_at_its_depth(lidar2img):
     rays = camera_rays(pixels, torch.linalg.inv(matrix), depth, PC_RANGE)
     found = denormalize_points(rays.view(1, 1, 3), PC_RANGE)
     torch.testing.assert_close(found, points, rtol=1e-5, atol=1e-5)
+
+
+@given(height=st.integers(1, 7), width=st.integers(1, 7), bias=st.booleans())
+def test_layer_on_the_bev_grid_equals_the_layer_on_each_embedding(height, width, bias):
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(2 * 8, 5, bias=bias)
+    expected = linear(pos2embed(bev_cell_centers((height, width), 'cpu'), 8))
+    torch.testing.assert_close(bev_grid_hidden((height, width), linear), expected)
+
+
+@pytest.mark.parametrize('shape', [(7,), (3, 4)])
+@pytest.mark.parametrize('bias', [True, False])
+def test_layer_on_rays_equals_the_layer_on_each_ray(shape, bias):
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(3 * 6, 5, bias=bias).double()
+    pixels = torch.rand(2, 3, *shape, 3, dtype=torch.float64) * 100
+    img2lidar = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    depths = ray_depths(6, 54.0, 'cpu').double()
+    expected = linear(camera_rays(pixels, img2lidar, depths, PC_RANGE))
+    actual = camera_ray_hidden(pixels, img2lidar, depths, PC_RANGE, linear)
+    torch.testing.assert_close(actual, expected)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from torch import nn
 
 from cmt_bias.cmt import SeparateTaskHead
@@ -67,10 +68,18 @@ def test_grouped_branches_equal_one_layer_after_the_other(kernel, num_convs):
 
 def test_class_logits_start_at_a_low_probability():
     head = SeparateTaskHead(8, dict(cls_logits=(10, 2), center=(2, 2)), 3, init_bias=-2.19)
+    assert (head.cls_logits[-1].bias == -2.19).all()
     head.init_weights()
     assert (head.cls_logits[-1].bias == -2.19).all()
     assert (head.center[-1].bias == 0).all()
     assert head.cls_logits[0].weight.std() > 0
+
+
+def test_class_logits_start_at_a_low_probability_in_a_list_that_mmengine_does_not_enter():
+    model = BaseModule()
+    model.task_heads = nn.ModuleList([SeparateTaskHead(8, dict(cls_logits=(10, 2)))])
+    model.init_weights()
+    assert (model.task_heads[0].cls_logits[-1].bias == -2.19).all()
 
 
 def test_init_cfg_is_refused():

@@ -55,7 +55,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=2, val_interval=10)
-custom_hooks = [dict(type='BiasScaleHook', interval=1)]
+custom_hooks = [
+    dict(type='BiasScaleHook', interval=1),
+    dict(type='BiasScaleRangeHook', schedule=[(0, (1.0, 2.5)), (1, (0.5, 4.0))]),
+]
 """
 
 ENTRY_POINT = """
@@ -73,11 +76,16 @@ runner = Runner.from_cfg(cfg)
 runner.train()
 metrics = runner.test()
 generator = runner.model.pts_bbox_head.attention_bias_generator
+ranges = []
+for epoch in (1, 2):
+    runner.load_checkpoint(f'{work_dir}/epoch_{epoch}.pth')
+    ranges.append(generator.scale_range.tolist())
 print('RESULT', json.dumps(dict(
     package=cmt_bias.__file__,
     metrics=metrics,
     weight_generator=type(runner.model.pts_bbox_head.weight_generator).__name__,
     scale=generator.bias_scale.item(),
+    ranges=ranges,
 )))
 """
 
@@ -142,6 +150,10 @@ def test_project_trains_and_tests_with_its_own_weight_generator_and_values(resul
     assert result['scale'] != 1.5
     assert abs(result['scale'] - 1.5) < 0.5
     assert any(key.endswith('NDS') for key in result['metrics'])
+
+
+def test_range_of_an_epoch_is_in_its_checkpoint(result):
+    assert result['ranges'] == [[1.0, 2.5], [0.5, 4.0]]
 
 
 def test_project_gets_the_history_and_the_curve(result):

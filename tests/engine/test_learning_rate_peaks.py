@@ -6,9 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mmengine.optim import OptimWrapper
 from torch import nn
 
-from cmt_bias.engine.learning_rate_peaks import build_schedulers, peak_learning_rates
+from cmt_bias.engine.learning_rate_peaks import (
+    build_schedulers,
+    peak_learning_rates,
+    scheduled_learning_rates,
+)
 
 BASE = 1e-4
 
@@ -135,3 +140,38 @@ def test_without_schedule_the_peak_is_the_base_rate_and_names_are_kept():
         (BASE, BASE, ('0.weight', '2.weight')),
         (BASE * 0.1, BASE * 0.1, ('1.weight',)),
     ]
+
+
+@given(
+    multipliers=st.lists(st.sampled_from([0.1, 1.0, 3.0]), min_size=1, max_size=3),
+    turn=st.integers(1, 3),
+    rest=st.integers(1, 3),
+    epoch_length=st.integers(2, 6),
+    of_wrapper=st.booleans(),
+)
+def test_rates_of_a_group_are_those_of_a_schedule_that_is_stepped_through(
+    multipliers, turn, rest, epoch_length, of_wrapper
+):
+    _, optimizer = model_and_optimizer(multipliers)
+    configs = cyclic(turn + rest, turn, eta_min_ratio=(6, 1e-4))
+    scheduled = OptimWrapper(optimizer) if of_wrapper else optimizer
+    schedulers = build_schedulers(configs, scheduled, epoch_length, turn + rest)
+    max_iters = (turn + rest) * epoch_length
+    rates = [
+        scheduled_learning_rates(index, optimizer, schedulers, max_iters, epoch_length)
+        for index in range(len(multipliers))
+    ]
+
+    for iteration in range(max_iters):
+        for index, group in enumerate(optimizer.param_groups):
+            assert rates[index][iteration] == pytest.approx(group['lr'], rel=1e-9)
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def test_schedules_of_another_optimizer_are_left_out():
+    _, optimizer = model_and_optimizer([1.0])
+    _, other = model_and_optimizer([1.0])
+    schedulers = build_schedulers(cyclic(2, 1, eta_min_ratio=(6, 1)), other, 3, 2)
+    assert scheduled_learning_rates(0, optimizer, schedulers, 6, 3) == [BASE] * 6

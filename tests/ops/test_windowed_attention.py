@@ -53,3 +53,25 @@ def test_equals_attention_with_a_mask(seed, batch, queries, keys, width, logit_s
         )
     single = windowed_attention(*(tensor.detach().float() for tensor in inputs), index)
     torch.testing.assert_close(single.double(), expected, rtol=0, atol=1e-6 * max(1, logit_size))
+
+
+def test_half_precision_and_autocast():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, 2, tokens, 8, generator=generator) for tokens in (6, 40, 40)
+    )
+    index = torch.randint(-1, 40, (2, 6, 9), generator=generator)
+    expected = windowed_attention(query, key, value, index)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        actual = windowed_attention(query, key, value, index)
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual.float(), expected, rtol=0, atol=0.03)
+
+
+def test_queries_without_keys_have_no_gradient():
+    query, key, value = (torch.randn(1, 1, 3, 4).requires_grad_() for _ in range(3))
+    index = torch.full((1, 3, 2), -1)
+    output = windowed_attention(query, key, value, index)
+    assert torch.equal(output, torch.zeros_like(output))
+    for grad in torch.autograd.grad(output.sum(), (query, key, value)):
+        assert torch.equal(grad, torch.zeros_like(grad))

@@ -188,6 +188,21 @@ def test_metrics_come_from_the_newest_test(tmp_path):
     assert run_demo.read_metrics(tmp_path / 'none') == {}
 
 
+def test_bias_scale_is_read_from_its_history(tmp_path):
+    history = tmp_path / 'bias_scale.csv'
+    assert run_demo.read_scale_path(history) == ''
+    history.write_text('iteration,bias_scale/shared\n0,2.5\n20,2.25\n40,2.714\n')
+    assert run_demo.read_scale_path(history) == '2.50 -> 2.71'
+
+
+def test_model_that_starts_from_another_waits_for_it_and_loads_its_checkpoint(tmp_path):
+    model = run_demo.DemoModel('second', 'configs/second.py', starts_from='first')
+    training = run_demo.model_steps(model)[0]
+    assert 'first_training' in training.needs
+    assert training.train_dir == run_demo.WORK_DIR / 'first' / 'train'
+    assert f'load_from={run_demo.LAST_CHECKPOINT}' in training.command
+
+
 def test_every_step_of_the_demo_names_a_tool_and_a_config_that_exist():
     steps = run_demo.data_steps()
     for model in run_demo.MODELS:

@@ -46,16 +46,6 @@ class AttentionBias:
     segments: Sequence[SegmentBias] = ()
     plan: WindowPlan | None = None
 
-    @property
-    def num_layers(self) -> int | None:
-        """L where the layers differ, else None."""
-        several = [t for t in (self.values, *(s.values for s in self.segments))]
-        depth = self.index.dim() + 1
-        for values, dim in zip(several, (depth, *(depth - 1 for _ in self.segments)), strict=True):
-            if values.dim() == dim:
-                return len(values)
-        return None
-
     def for_layer(self, layer: int) -> 'AttentionBias':
         """The bias of one decoder layer, without the axis L."""
         values = self.values[layer] if self.values.dim() == 4 else self.values

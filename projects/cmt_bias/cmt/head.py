@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from .criterion import CmtCriterion, TaskPrediction, gravity_center_boxes
 from .denoising import DenoisingConfig, DenoisingQueries, make_denoising_queries
 from .position_encoding import (
-    bev_cell_centers,
+    bev_grid_hidden,
     camera_cell_pixels,
-    camera_rays,
+    camera_ray_hidden,
     denormalize_points,
     pos2embed,
     project_to_cameras,
@@ -217,7 +217,7 @@ class CmtHead(BaseModule):
         self.bev_embedding = nn.Sequential(
             nn.Linear(2 * channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, channels)
         )
-        self.rv_embedding: nn.Module | None = nn.Sequential(
+        self.rv_embedding: nn.Sequential | None = nn.Sequential(
             nn.Linear(3 * self.depth_num, 4 * channels),
             nn.ReLU(inplace=True),
             nn.Linear(4 * channels, channels),
@@ -395,8 +395,10 @@ class CmtHead(BaseModule):
         if self.shared_conv is None:
             raise ValueError(f'{type(self).__name__} takes no LiDAR features.')
         tokens = self.shared_conv(features.float()).flatten(2).transpose(1, 2)
-        centers = bev_cell_centers((features.shape[-2], features.shape[-1]), tokens.device)
-        position = self.bev_embedding(pos2embed(centers, self.hidden_dim))
+        bev_shape = (features.shape[-2], features.shape[-1])
+        first = self.bev_embedding[0]
+        assert isinstance(first, nn.Linear)
+        position = self.bev_embedding[1:](bev_grid_hidden(bev_shape, first))
         return tokens, position.expand(len(tokens), -1, -1)
 
     def _camera_tokens(
@@ -425,7 +427,10 @@ class CmtHead(BaseModule):
         """Embed the rays through ``(B, V, ..., 3)`` pixels as ``(B, V, ..., C)``."""
         assert self.rv_embedding is not None  # without it there is no camera geometry
         depths = ray_depths(self.depth_num, self.pc_range[3], pixels.device)
-        return self.rv_embedding(camera_rays(pixels, cameras.img2lidar, depths, self.pc_range))
+        first = self.rv_embedding[0]
+        assert isinstance(first, nn.Linear)
+        hidden = camera_ray_hidden(pixels, cameras.img2lidar, depths, self.pc_range, first)
+        return self.rv_embedding[1:](hidden)
 
     def _query_position(self, reference_points: Tensor, cameras: CameraGeometry | None) -> Tensor:
         """Embed ``(B, P + Q, 3)`` reference points as ``(B, P + Q, C)``."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Keeps the perspective division finite for points in a camera's own plane (released value).
 DEPTH_EPS = 1e-6
@@ -28,19 +28,44 @@ def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
     Returns:
         ``(..., 2 * num_pos_feats)``: the embedding of y, then the embedding of x.
     """
-    channel = torch.arange(num_pos_feats, dtype=torch.float32, device=positions.device)
-    divisor = 2 * torch.div(channel, 2, rounding_mode='floor') / num_pos_feats + 1
     # (..., 2, num_pos_feats), y before x
-    angles = positions[..., [1, 0], None] * (2 * math.pi) / divisor
-    embedding = torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1)
-    return embedding.flatten(-3)
+    return axis_embedding(positions[..., [1, 0]], num_pos_feats).flatten(-2)
+
+
+def axis_embedding(coordinate: Tensor, num_pos_feats: int) -> Tensor:
+    """Sine-cosine embedding of one normalized coordinate, see :func:`pos2embed`.
+
+    Args:
+        coordinate: ``(...)``.
+        num_pos_feats: Channels; even.
+
+    Returns:
+        ``(..., num_pos_feats)``, sines and cosines by turns.
+    """
+    channel = torch.arange(num_pos_feats, dtype=torch.float32, device=coordinate.device)
+    divisor = 2 * torch.div(channel, 2, rounding_mode='floor') / num_pos_feats + 1
+    angles = coordinate[..., None] * (2 * math.pi) / divisor
+    return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(-2)
+
+
+def cell_centers(num_cells: int, device: torch.device | str) -> Tensor:
+    """Normalized centres of the BEV cells along one axis.
+
+    NOTE: the released code divides x by the number of rows and y by the number of columns; it is
+    right for square maps only. Here each axis has its own size.
+
+    Args:
+        num_cells: Cells along the axis.
+        device: Where to put the result.
+
+    Returns:
+        ``(num_cells,)``.
+    """
+    return (torch.arange(num_cells, dtype=torch.float32, device=device) + 0.5) / num_cells
 
 
 def bev_cell_centers(bev_shape: tuple[int, int], device: torch.device | str) -> Tensor:
     """Normalized centres of BEV cells in the order of the flattened map.
-
-    NOTE: the released code divides x by the number of rows and y by the number of columns; it is
-    right for square maps only. Here each axis has its own size.
 
     Args:
         bev_shape: ``(H, W)`` rows (y) and columns (x) of the map.
@@ -49,11 +74,32 @@ def bev_cell_centers(bev_shape: tuple[int, int], device: torch.device | str) -> 
     Returns:
         ``(H * W, 2)`` x and y, row-major.
     """
-    height, width = bev_shape
-    y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
-    x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
+    y, x = (cell_centers(size, device) for size in bev_shape)
     grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
     return torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1)
+
+
+def bev_grid_hidden(bev_shape: tuple[int, int], linear: nn.Linear) -> Tensor:
+    """Apply a linear layer to the embeddings of all BEV cells.
+
+    The embedding of a cell is that of its row beside that of its column, so the layer's output is
+    a sum of one part for each row and one for each column: H + W products instead of H * W.
+
+    Args:
+        bev_shape: ``(H, W)`` of the map.
+        linear: A layer on the values of :func:`pos2embed`.
+
+    Returns:
+        ``(H * W, linear.out_features)``: ``linear(pos2embed(bev_cell_centers(bev_shape)))``.
+    """
+    num_pos_feats = linear.in_features // 2
+    of_row, of_column = (
+        axis_embedding(cell_centers(size, weight.device), num_pos_feats) @ weight.T
+        for size, weight in zip(bev_shape, linear.weight.chunk(2, dim=1), strict=True)
+    )
+    if linear.bias is not None:
+        of_row = of_row + linear.bias
+    return (of_row[:, None] + of_column).flatten(0, 1)
 
 
 def camera_cell_pixels(
@@ -151,3 +197,38 @@ def camera_rays(
     singleton = (1,) * (points.dim() - 3)
     points = points + translation.reshape(*translation.shape[:2], *singleton, 3)
     return normalize_points(points, pc_range).flatten(-2)
+
+
+def camera_ray_hidden(
+    pixels: Tensor,
+    img2lidar: Tensor,
+    depths: Tensor,
+    pc_range: Sequence[float],
+    linear: nn.Linear,
+) -> Tensor:
+    """Apply a linear layer to the rays through pixels.
+
+    A ray's points are an affine function of its pixel, so the layer's output is one as well: three
+    products a pixel and output instead of ``3 * D``, and no points to store.
+
+    Args:
+        pixels: ``(B, V, ..., 3)``, see :func:`camera_rays`.
+        img2lidar: ``(B, V, 4, 4)`` inverse projections.
+        depths: ``(D,)`` metres.
+        pc_range: Range by which the points are normalized.
+        linear: A layer on the values of :func:`camera_rays`.
+
+    Returns:
+        ``(B, V, ..., linear.out_features)``: ``linear(camera_rays(pixels, ...))``.
+    """
+    weight = linear.weight.unflatten(1, (-1, 3))  # (out, D, 3)
+    low, high = pixels.new_tensor(pc_range[:3]), pixels.new_tensor(pc_range[3:])
+    along = (weight * depths[:, None]).sum(1) / (high - low)  # (out, 3), for a metre of the ray
+    at_start = weight.sum(1) / (high - low)
+    matrix = along @ img2lidar[..., :3, :3]  # (B, V, out, 3)
+    offset = (img2lidar[..., :3, 3] - low) @ at_start.T  # (B, V, out)
+    if linear.bias is not None:
+        offset = offset + linear.bias
+    flat = pixels.flatten(2, -2)
+    hidden = flat @ matrix.transpose(-1, -2) + offset.unsqueeze(2)
+    return hidden.unflatten(2, pixels.shape[2:-1])

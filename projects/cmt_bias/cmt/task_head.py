@@ -79,6 +79,13 @@ class SeparateTaskHead(BaseModule):
                 name,
                 self._branch(in_channels, head_conv, out_channels, num_convs, final_kernel),
             )
+        # NOTE: not left to `init_weights`, which never reaches modules within a ModuleList: in the
+        # released code all classes start at a probability of a half.
+        self._init_class_bias()
+
+    def _init_class_bias(self) -> None:
+        if 'cls_logits' in self.branch_names:
+            nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, self.init_bias)
 
     def _branch(
         self, in_channels: int, hidden: int, out_channels: int, num_convs: int, kernel: int
@@ -108,8 +115,7 @@ class SeparateTaskHead(BaseModule):
     def init_weights(self) -> None:
         """Kaiming convolutions; the class logits start at a low probability."""
         super().init_weights()
-        if 'cls_logits' in self.branch_names:
-            nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, self.init_bias)
+        self._init_class_bias()
 
     def forward(self, queries: Tensor) -> dict[str, Tensor]:
         """Predict for the outputs of all decoder layers.

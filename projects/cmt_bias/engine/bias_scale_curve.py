@@ -18,6 +18,7 @@ from .bias_scale_probes import MODALITIES
 FILE_NAME = 'bias_scale_curve.png'
 _COLORS = {'lidar': '#0b5fa5', 'camera': '#d9731a'}
 _SHARED_COLOR = '#333333'
+_LEAST_SPAN = 1.0
 
 
 def save_bias_scale_curve(
@@ -48,9 +49,10 @@ def draw_bias_scale_curve(
     Returns:
         The figure, with a canvas that needs no display.
     """
-    figure = Figure(figsize=(9, 6.4), dpi=120, layout='constrained', facecolor='white')
+    figure = Figure(figsize=(9, 6.4), dpi=120, facecolor='white')
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    figure.subplots_adjust(left=0.1, right=0.8, bottom=0.08, top=0.95, hspace=0.06)
     _draw_scales(above, records, scale_names)
     _draw_weights(below, records)
     for axes in (above, below):
@@ -59,7 +61,7 @@ def draw_bias_scale_curve(
         axes.spines[['top', 'right']].set_visible(False)
         # Beside the axes, where no curve can run under it.
         axes.legend(loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-    epochs = f', epochs {records[0].epoch} to {records[-1].epoch}' if records else ''
+    epochs = f' (epochs: {records[-1].epoch})' if records else ''
     below.set_xlabel(f'training iteration{epochs}')
     return figure
 
@@ -78,7 +80,7 @@ def _draw_scales(
             axes.plot(
                 iterations[:1],
                 values[:1],
-                color=color,
+                color=_SHARED_COLOR,
                 marker='o',
                 markersize=6,
                 markerfacecolor='white',
@@ -86,7 +88,9 @@ def _draw_scales(
                 label='start' if index == len(scale_names) - 1 else None,
                 zorder=3,
             )
-    _draw_range(axes, records)
+    if records:
+        _draw_range(axes, records)
+        axes.set_ylim(*_limits(records))
     axes.set_ylabel('bias scale in effect\n(logits for a weight of 1)')
     axes.set_title('Bias scale and weights over the training run', loc='left', fontsize=11)
 
@@ -94,7 +98,8 @@ def _draw_scales(
 def _draw_range(axes: Axes, records: Sequence[BiasScaleRecord]) -> None:
     """Bounds as steps: a schedule may move them. Open sides are not drawn."""
     iterations = [record.iteration for record in records]
-    label: str | None = 'range'
+    low, high = records[-1].scale_range
+    label: str | None = f'range: [{low:g}, {high:g}]'
     for side in (0, 1):
         bounds = [
             bound if math.isfinite(bound) else math.nan
@@ -111,6 +116,21 @@ def _draw_range(axes: Axes, records: Sequence[BiasScaleRecord]) -> None:
                 label=label,
             )
             label = None
+
+
+def _limits(records: Sequence[BiasScaleRecord]) -> tuple[float, float]:
+    """Limits of the axis: all values, and those bounds that do not press the curves flat."""
+    values = [scale for record in records for scale in record.scales if math.isfinite(scale)]
+    lowest, highest = min(values, default=0.0), max(values, default=1.0)
+    reach = max(highest - lowest, _LEAST_SPAN)
+    for bound in (bound for record in records for bound in record.scale_range):
+        if lowest - reach <= bound <= highest + reach:
+            values.append(bound)
+    middle = (lowest + highest) / 2
+    bottom = min([*values, middle - _LEAST_SPAN / 2])
+    top = max([*values, middle + _LEAST_SPAN / 2])
+    margin = 0.05 * (top - bottom)
+    return bottom - margin, top + margin
 
 
 def _draw_weights(axes: Axes, records: Sequence[BiasScaleRecord]) -> None:

@@ -39,8 +39,8 @@ class BiasScaleHook(Hook):
     ``work_dir/bias_scale_curve.png`` is drawn from it at every checkpoint and at the end.
 
     The scale is the one in effect after the iteration. Its gradient is the one of the optimizer's
-    latest step: mean over all processes, sum over accumulated iterations, without AMP's loss
-    scale, after clipping. The weights are those of this iteration's batch on the first process,
+    latest step: mean over all processes and accumulated iterations, without AMP's loss scale,
+    after clipping. The weights are those of this iteration's batch on the first process,
     denoising queries included; their spread is the standard deviation.
 
     With a learnable scale it says at the start how far the learning rate can move it, warns of
@@ -221,7 +221,7 @@ class BiasScaleHook(Hook):
                 f"its learning rate sums up to {self._travel.total:.3g} over the run's steps"
                 + (f', {left:.3g} of it from here on' if record.iteration else '')
                 + (
-                    ': no step sequence of Adam moves it much further'
+                    ': about the longest way that Adam can move it'
                     if self._scale_optimizer.is_like_adam
                     else ''
                 )

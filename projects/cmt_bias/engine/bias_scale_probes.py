@@ -76,9 +76,10 @@ class WeightProbe:
 class GradientProbe:
     """The gradient with which the optimizer makes its latest step.
 
-    It is read when the step begins. So it is the mean over all processes and the sum over all
-    accumulated iterations, without the loss scale of mixed precision, and after clipping. A step
-    that the loss scaler leaves out (an overflow) is not seen.
+    It is read when the step begins. So it is the mean over all processes and all accumulated
+    iterations (by whose number mmengine divides the loss), without the loss scale of mixed
+    precision, and after clipping. A step that the loss scaler leaves out (an overflow) is not
+    seen.
 
     Attributes:
         stepped: Whether the optimizer has made a step since :meth:`clear`.

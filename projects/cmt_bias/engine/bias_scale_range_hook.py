@@ -47,8 +47,6 @@ class BiasScaleRangeHook(Hook):
                 f'{type(runner.train_loop).__name__}; use train_cfg=dict(by_epoch=True, ...)'
             )
         self._head = find_biased_head(runner.model, type(self).__name__)
-        if runner.iter == 0:
-            self._check_start_values(self._head)
         late = [epoch for epoch, _ in self.schedule if epoch >= runner.max_epochs]
         if late:
             MMLogger.get_current_instance().warning(
@@ -56,6 +54,8 @@ class BiasScaleRangeHook(Hook):
                 f'training has {runner.max_epochs} epochs (counted from 0).'
             )
         self._apply(runner.epoch)
+        if runner.iter == 0:
+            self._check_start_values(self._head)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Set the range of the epoch, if another one began."""
@@ -77,11 +77,11 @@ class BiasScaleRangeHook(Hook):
             )
 
     def _check_start_values(self, head: BiasedHead) -> None:
-        low, high = self.schedule[0][1]
+        low, high = head.scale_range()  # rounded as the scale is, unlike the schedule
         for name, value in zip(
             head.generator.scale_names(), head.scale.detach().flatten().tolist(), strict=True
         ):
-            if (low is not None and value < low) or (high is not None and value > high):
+            if not low <= value <= high:
                 raise ValueError(
                     f'BiasScaleRangeHook: bias scale {name} starts at {value:g}, outside the '
                     f'first range of schedule, {self.schedule[0][1]}. Change '

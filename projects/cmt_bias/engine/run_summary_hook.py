@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from .learning_rate_peaks import LearningRatePeak, peak_learning_rates
+from .package_log import show_package_log
 
 GAIN_TOLERANCE = 1e-3
 """Relative difference of the groups' gains above which a schedule counts as losing lr_mult."""
@@ -27,7 +28,8 @@ class RunSummaryHook(Hook):
     - Every parameter group's learning rate at the peak of its schedule, found by playing the
       schedule through, with a warning where a schedule loses ``lr_mult``.
     - Trained and frozen parameters of each part of the model and of its heads, after all freezing.
-    - The attention backend of modules that state one as ``attention_backend``.
+    - The attention backend of modules that state one as ``attention_backend``; which one attention
+      with a bias runs on is logged when it first runs.
 
     Training with several optimizers (``OptimWrapperDict``) gets no learning rates.
     """
@@ -58,6 +60,7 @@ class RunSummaryHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Write the summary to the log."""
+        show_package_log()
         logger = MMLogger.get_current_instance()
         lines = describe_batch(runner) + self._schedule_lines
         lines += describe_precision(runner.optim_wrapper)

@@ -7,9 +7,8 @@ and ``b`` the bias of a query's window keys, and ``w_k = exp(b_k) - 1``:
     L = L0 + log(1 + sum w_k exp(s_k - L0))
 
 The flash backward kernel, given this o and L, is right for all keys outside the windows. Those
-inside lack the part of their probability that the bias adds, ``w_k exp(s_k - L)``. To keep all
-powers finite, w is computed as ``exp(b_k - m) - exp(-m)`` with m the larger of 0 and a query's
-largest bias.
+inside lack the part of their probability that the bias adds, ``w_k exp(s_k - L)``. Scores never
+exceed their log-sum-exp, so that all powers are finite in float32 up to biases of about 80.
 
 The denominator above is what the bias leaves of a query's mass. Where it is small, the error of
 o0 would be divided by it: such queries, all of whose attention lies in a window with a strongly
@@ -23,7 +22,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .dense import dense_bias
@@ -51,7 +49,7 @@ from .window_products import (
 
 # Below this denominator a query attends with a mask. In half precision the output of the kernel
 # is rounded, so that there is less to lose.
-_SMALLEST_DENOMINATOR = 0.25
+_SMALLEST_DENOMINATOR = 0.5
 _SMALLEST_DENOMINATOR_HALF = 0.7
 # Queries that attend with a mask at once: bounds the memory of the mask.
 _MASKED_QUERIES = 64
@@ -113,7 +111,7 @@ class _FlashWithBias(torch.autograd.Function):
         output, logsumexp, masked, *kept = rest
         kept = [*kept, *[None] * (2 * len(ctx.ranges) - len(kept))]
         parts = [
-            FlashResult(*kept[2 * number : 2 * number + 2], state)
+            FlashResult(kept[2 * number], kept[2 * number + 1], state)
             for number, state in enumerate(ctx.random_states)
         ]
         with torch.autocast(query.device.type, enabled=False):
@@ -228,14 +226,11 @@ def _attend(problem: _Problem) -> _Solution:
     reference = to_rows(logsumexp.unsqueeze(-1))
     weights = problem.plan.to_table(bias.weights())
     numerator, denominator = sum_windows(problem.plan, problem.rows, reference, weights)
-    # (B, H, Q, 1): the power that keeps the sums finite
-    largest = bias.largest.view(batch, 1, -1, 1)
-    base = (-largest).exp()
-    denominator = from_rows(denominator, batch, heads) + base
-    numerator = from_rows(numerator, batch, heads)
-    output = (numerator + base * joined.output) / denominator
-    logsumexp = logsumexp + (denominator.log() + largest).squeeze(-1)
-    masked = _lost_mass(denominator / base, problem.query.dtype)
+    # (B, H, Q, 1)
+    denominator = from_rows(denominator, batch, heads) + 1
+    output = (joined.output + from_rows(numerator, batch, heads)) / denominator
+    logsumexp = logsumexp + denominator.log().squeeze(-1)
+    masked = _lost_mass(denominator, problem.query.dtype)
     for element, queries in _masked_parts(masked):
         part = problem.some(element, queries)
         again = part.attend(part.mask())
@@ -270,41 +265,35 @@ class _EntryBias:
         values: ``(E,)`` the windows' bias.
         segment_values: ``(E,)`` that of the segment in which the entry's key lies; None if there
             are no segments.
-        largest: ``(B * Q,)`` the largest window bias of each query, 0 if all are negative.
     """
 
     plan: WindowPlan
     values: Tensor
     segment_values: Tensor | None
-    largest: Tensor
 
     @classmethod
     def of(cls, problem: _Problem) -> '_EntryBias':
         """The bias of a problem, in computing precision."""
         plan = problem.plan
         values = plan.to_entries(problem.bias.to(problem.dtype))
-        slots = plan.to_slots(values).flatten(0, 1)
-        largest = F.pad(slots, (1, 0)).amax(1)
         segment_values = None
         for part, inside in _entries_in_segments(problem):
             if segment_values is None:
                 segment_values = torch.zeros_like(values)
             of_queries = problem.biases[part].to(values.dtype).flatten()
             segment_values += of_queries[plan.query_row] * inside
-        return cls(plan, values, segment_values, largest)
+        return cls(plan, values, segment_values)
 
     def weights(self) -> Tensor:
         """``(E,)`` factors w."""
-        largest = self.largest[self.plan.query_row]
-        # exp(b - m) - exp(-m), exact for small b
-        weights = -torch.expm1(-self.values.abs()) * self.values.sign()
-        weights *= (self.values.clamp(min=0) - largest).exp()
+        weights = self.values.expm1()
         return weights if self.segment_values is None else weights * self.segment_values.exp()
 
     def powers(self) -> Tensor:
-        """``(E,)`` factors ``exp(b - m)``."""
-        powers = (self.values - self.largest[self.plan.query_row]).exp()
-        return powers if self.segment_values is None else powers * self.segment_values.exp()
+        """``(E,)`` factors w + 1."""
+        if self.segment_values is None:
+            return self.values.exp()
+        return (self.values + self.segment_values).exp()
 
 
 def _entries_in_segments(problem: _Problem) -> Iterator[tuple[int, Tensor]]:
@@ -326,12 +315,11 @@ def _gradients(problem: _Problem, solution: _Solution, grad_output: Tensor) -> t
     bias = _EntryBias.of(problem)
     outside_mask = ~solution.masked.flatten()[plan.query_row]
     weights = bias.weights() * outside_mask
-    reference = solution.logsumexp - bias.largest.view(batch, 1, -1)
     pairs = add_window_gradients(
         plan,
         problem.rows,
         to_rows(grad_output),
-        to_rows(reference.unsqueeze(-1)),
+        to_rows(solution.logsumexp.unsqueeze(-1)),
         to_rows(delta.unsqueeze(-1)),
         plan.to_table(weights),
         grads,
@@ -373,10 +361,9 @@ def _add_masked_gradients(
     for element, queries in _masked_parts(solution.masked):
         part = problem.some(element, queries)
         grads = part.backward(
-            *(
-                _select(tensor, element, queries)
-                for tensor in (grad_output, solution.output, solution.logsumexp)
-            ),
+            _select(grad_output, element, queries),
+            _select(solution.output, element, queries),
+            _select(solution.logsumexp, element, queries),
             solution.random_states,
             part.mask(),
         )

@@ -129,9 +129,9 @@ def _with_unit_stride(tensor: Tensor) -> Tensor:
 
 def _mask_for_cpu(mask: Tensor | None, query: Tensor) -> Tensor | None:
     """Half precision goes with a float32 mask; float64 with a float32 mask gives wrong results."""
-    if mask is None or query.dtype in _HALF:
-        return mask
-    return mask.to(query.dtype)
+    if mask is None:
+        return None
+    return mask.to(torch.float32 if query.dtype in _HALF else query.dtype)
 
 
 def _mask_for_cuda(mask: Tensor | None, query: Tensor) -> Tensor | None:

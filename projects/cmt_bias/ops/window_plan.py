@@ -24,7 +24,7 @@ _LARGE_GROUP, _SMALL_GROUP = 16, 8
 # Windows share many keys from this many window entries per different key on.
 _MANY_SHARED = 4
 # Key rows of a chunk: fits the second-level cache of a CPU together with its scores.
-_CPU_CHUNK_ROWS = 2048
+_CPU_CHUNK_ROWS = 1024
 # On an accelerator chunks only bound the memory.
 _CUDA_CHUNK_ROWS = 1 << 17
 
@@ -158,7 +158,7 @@ def _check_index(index: Tensor, num_keys: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Block:
+class SlotBlock:
     """Neighbouring slots that hold one window each, cut from a grid.
 
     Attributes:
@@ -173,24 +173,29 @@ class _Block:
     columns: int
     stride: int
 
+    @property
+    def rows(self) -> int:
+        """Rows of the window."""
+        return -(-(self.stop - self.start) // self.columns)
 
-def _find_pools(rows: Tensor) -> list[list[_Block]]:
+
+def _find_pools(rows: Tensor) -> list[list[SlotBlock]]:
     """Blocks of slots; those with the same kind of window, such as two views', in one pool."""
-    pools: dict[tuple[int, int, int], list[_Block]] = {}
-    for block in _find_blocks(rows):
+    pools: dict[tuple[int, int, int], list[SlotBlock]] = {}
+    for block in find_blocks(rows):
         kind = (block.stop - block.start, block.columns, block.stride)
         pools.setdefault(kind, []).append(block)
     return list(pools.values())
 
 
-def _find_blocks(rows: Tensor) -> list[_Block]:
+def find_blocks(rows: Tensor) -> list[SlotBlock]:
     """Find where one window's slots end and the next one's begin.
 
     Within a window cut from a grid the step from one slot's key to the next slot's is the same
     for every query: 1 in a row, more at its end. From one window to another it varies.
 
     Args:
-        rows: ``(B * Q, W)`` key rows.
+        rows: ``(B * Q, W)`` keys, -1 for none.
 
     Returns:
         The blocks, in order, without gaps; one for all slots if they follow no such pattern.
@@ -212,7 +217,7 @@ def _find_blocks(rows: Tensor) -> list[_Block]:
         steps = low[start : stop - 1]
         columns = next((i + 1 for i, s in enumerate(steps) if s not in (1, largest)), stop - start)
         stride = steps[columns - 1] + columns - 1 if columns < stop - start else columns
-        blocks.append(_Block(start, stop, columns, max(stride, 1)))
+        blocks.append(SlotBlock(start, stop, columns, max(stride, 1)))
     return blocks
 
 
@@ -237,7 +242,7 @@ class _Grouper:
         self.table_size = 0
         self.place = torch.zeros_like(rows)
 
-    def add(self, pool: list[_Block]) -> None:
+    def add(self, pool: list[SlotBlock]) -> None:
         """Add the windows in these blocks of slots; all blocks have the same width."""
         # (windows, slots of a window), and where each came from: query row and first slot
         keys = torch.cat([self._rows[:, block.start : block.stop] for block in pool])
@@ -248,14 +253,14 @@ class _Grouper:
         if len(order):
             self._add_groups(keys[order], query[order], first_slot[order])
 
-    def _order(self, keys: Tensor, block: _Block) -> Tensor:
+    def _order(self, keys: Tensor, block: SlotBlock) -> Tensor:
         """Windows that hold a key, neighbours in the grid one after the other."""
         used = (keys >= 0).any(1).nonzero().squeeze(1)
         first = keys[used].where(keys[used] >= 0, self._num_key_rows).amin(1)
         row, column = first // block.stride, first % block.stride
         # by column within bands as high as a window: first keys alone would sort by row, and a
         # group would stretch over the whole grid
-        band = row // max(1, -(-keys.shape[1] // block.columns))
+        band = row // block.rows
         return used[(band * block.stride + column).argsort(stable=True)]
 
     def _add_groups(self, keys: Tensor, query: Tensor, first_slot: Tensor) -> None:

@@ -80,25 +80,28 @@ class WindowRows:
 def dot(left: Tensor, right: Tensor) -> Tensor:
     """``(G, N, H, D)`` and ``(G, U, H, D)`` to their products ``(H, G, N, U)``."""
     left, right = left.permute(2, 0, 1, 3), right.permute(2, 0, 3, 1)
-    if left.device.type != 'cpu':
-        return torch.matmul(left, right)
-    # Head by head: one product over heads and groups would first copy both into one batch axis.
     products = left.new_empty(*left.shape[:3], right.shape[-1])
-    for head, product in enumerate(products):
-        torch.bmm(left[head], right[head], out=product)
-    return products
+    return _matmul(left, right, products)
 
 
 def mix(weights: Tensor, rows: Tensor) -> Tensor:
     """Sums of rows ``(G, U, H, D)`` with weights ``(H, G, N, U)``: ``(G, N, H, D)``."""
-    rows = rows.permute(2, 0, 1, 3)
-    if rows.device.type != 'cpu':
-        return torch.matmul(weights, rows).permute(1, 2, 0, 3)
-    _, groups, members, _ = weights.shape
-    sums = rows.new_empty(groups, members, len(rows), rows.shape[-1])
-    for head in range(len(rows)):
-        torch.bmm(weights[head], rows[head], out=sums[:, :, head])
+    heads, groups, members, _ = weights.shape
+    sums = rows.new_empty(groups, members, heads, rows.shape[-1])
+    _matmul(weights, rows.permute(2, 0, 1, 3), sums.permute(2, 0, 1, 3))
     return sums
+
+
+def _matmul(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """Matrix products of ``(H, G, X, Y)`` and ``(H, G, Y, Z)``, written to ``(H, G, X, Z)``."""
+    if out.device.type != 'cpu':
+        return out.copy_(torch.matmul(left, right))
+    # One product over both leading axes would first copy its arguments to make one axis of them:
+    # do it for each index of the shorter.
+    axis = 0 if out.shape[0] < out.shape[1] else 1
+    for arguments in zip(left.unbind(axis), right.unbind(axis), out.unbind(axis), strict=True):
+        torch.bmm(*arguments[:2], out=arguments[2])
+    return out
 
 
 def sum_windows(

@@ -1,15 +1,11 @@
 _base_ = [
-    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-34e_nus-3d.py',
-    './presets/finetune.py',
+    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-22e_nus-3d.py',
+    './presets/aggressive.py',
 ]
 
 attention_bias_config = dict(_base_.attention_bias_config, lidar_window=3, camera_window=3)
 model = dict(
-    frozen_modules=_base_.frozen_modules,
     pts_bbox_head=dict(_base_.bias_head, attention_bias_config=attention_bias_config),
 )
 optim_wrapper = dict(paramwise_cfg=_base_.bias_paramwise_cfg)
 custom_hooks = [*_base_.custom_hooks, *_base_.bias_hooks]
-train_cfg = _base_.finetune_train_cfg
-param_scheduler = _base_.finetune_param_scheduler
-load_from = 'work_dirs/demo/cmt_tiny/train/epoch_34.pth'

@@ -1,0 +1,184 @@
+"""Time of whole models with the attention bias beside the baseline CMT, in one process.
+
+Examples:
+    python tools/benchmark_model.py --recipes tiny
+    python tools/benchmark_model.py --recipes tiny 800x320 --repeats 5 --json benchmark_model.json
+
+The models of a recipe take turns on the same batch of the same data, so that what else the machine
+does hits both; a time is the median over the repeats. On a CPU the sparse LiDAR encoder has no
+backward pass (spconv), so where there is one it is frozen in both models.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import nn
+
+import cmt_bias
+
+CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
+# recipe: patterns of its baseline's and its biased config's file names
+RECIPES = {
+    'tiny': ('cmt/cmt-tiny_*.py', 'cmt_bias/cmt-bias-{preset}-tiny_*.py'),
+    '800x320': ('cmt/cmt_voxel0100_*_8xb2-*.py', 'cmt_bias/cmt-bias-{preset}_*_800x320_*.py'),
+    '1600x640': ('cmt/cmt_voxel0075_*_8xb2-*.py', 'cmt_bias/cmt-bias-{preset}_*_1600x640_*.py'),
+}
+SPARSE_ENCODER = ('pts_voxel_encoder', 'pts_middle_encoder')
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median times of a recipe's models for one task, in seconds."""
+
+    recipe: str
+    task: str
+    baseline: float
+    biased: float
+
+    @property
+    def ratio(self) -> float:
+        """Biased model over baseline."""
+        return self.biased / self.baseline
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--recipes', nargs='+', choices=RECIPES, default=['tiny', '800x320'])
+    parser.add_argument('--preset', default='learnable', help='preset of the biased model')
+    parser.add_argument('--data-root', default='data/synthetic/', help='converted dataset')
+    parser.add_argument('--batch-size', type=int, default=2)
+    parser.add_argument('--repeats', type=int, default=5, help='timed runs of each model')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--json', type=Path, help='file for the figures')
+    args = parser.parse_args()
+    args.data_root = os.path.join(args.data_root, '')
+    return args
+
+
+def load_config(pattern: str, args: argparse.Namespace) -> Config:
+    """A recipe that reads ``--data-root``."""
+    (path,) = CONFIGS.glob(pattern.format(preset=args.preset))
+    cfg = Config.fromfile(path)
+    dataset = cfg.train_dataloader.dataset
+    dataset = dataset.get('dataset', dataset)  # CBGS wraps it
+    dataset.data_root = args.data_root
+    for transform in dataset.pipeline:
+        sampler = transform.get('db_sampler')
+        if sampler is not None:
+            sampler.data_root = args.data_root
+            sampler.info_path = os.path.join(args.data_root, Path(sampler.info_path).name)
+    cfg.train_dataloader.dataset = dataset
+    return cfg
+
+
+def build_model(cfg: Config, device: str) -> nn.Module:
+    """The model of a config with random weights, the same for the parts that configs share."""
+    if device == 'cpu' and cfg.model.pts_middle_encoder.type == 'SparseEncoder':
+        cfg.model.frozen_modules = SPARSE_ENCODER
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    # not init_weights: pretrained weights do not change the time
+    return model.to(device)
+
+
+def make_tasks(cfg: Config, model: Any, samples: list[dict]) -> dict[str, Callable]:
+    """What is timed: a training step, and inference of the same batch."""
+    wrapper = dict(cfg.optim_wrapper, type='OptimWrapper')
+    for key in ('loss_scale', 'dtype'):
+        wrapper.pop(key, None)
+    optimizer = build_optim_wrapper(model, wrapper)
+
+    def train() -> None:
+        model.train()
+        torch.manual_seed(1)
+        model.train_step(pseudo_collate(samples), optimizer)
+
+    def infer() -> None:
+        model.eval()
+        with torch.no_grad():
+            model.test_step(pseudo_collate(samples))
+
+    return {'training step': train, 'inference': infer}
+
+
+def measure(function: Callable, device: str) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    function()
+    if device.startswith('cuda'):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def benchmark(recipe: str, args: argparse.Namespace) -> list[Timing]:
+    """Time the two models of a recipe in turns."""
+    configs = [load_config(pattern, args) for pattern in RECIPES[recipe]]
+    dataset = DATASETS.build(configs[0].train_dataloader.dataset)
+    samples = [dataset[index] for index in range(args.batch_size)]
+    tasks = [make_tasks(cfg, build_model(cfg, args.device), samples) for cfg in configs]
+    timings = []
+    for name in tasks[0]:
+        seconds: list[list[float]] = [[], []]
+        for repeat in track(range(args.repeats + 1), f'{recipe}, {name}', transient=True):
+            for of_model, functions in zip(seconds, tasks, strict=True):
+                spent = measure(functions[name], args.device)
+                if repeat:  # the first one warms up
+                    of_model.append(spent)
+        baseline, biased = (statistics.median(of_model) for of_model in seconds)
+        timings.append(Timing(recipe, name, baseline, biased))
+    return timings
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """What the times depend on."""
+    hardware = torch.cuda.get_device_name() if device.startswith('cuda') else platform.machine()
+    return dict(
+        device=device,
+        hardware=hardware,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        cmt_bias=cmt_bias.__version__,
+    )
+
+
+def main() -> None:
+    """Print a table, and write the figures if asked to."""
+    args = parse_args()
+    init_default_scope('mmdet3d')
+    machine = describe_machine(args.device)
+    console = Console(highlight=False)
+    console.print(', '.join(f'{key} {value}' for key, value in machine.items()))
+    table = Table(title=f"preset '{args.preset}' beside the baseline, batch {args.batch_size}")
+    for column in ('recipe', 'task', 'baseline (s)', 'with bias (s)', 'ratio'):
+        table.add_column(column, justify='left' if column in ('recipe', 'task') else 'right')
+    timings = [timing for recipe in args.recipes for timing in benchmark(recipe, args)]
+    for t in timings:
+        table.add_row(t.recipe, t.task, f'{t.baseline:.3f}', f'{t.biased:.3f}', f'{t.ratio:.3f}')
+    console.print(table)
+    if args.json:
+        figures = [dict(asdict(timing), ratio=timing.ratio) for timing in timings]
+        args.json.write_text(json.dumps(dict(machine=machine, timings=figures), indent=2))
+
+
+if __name__ == '__main__':
+    main()
