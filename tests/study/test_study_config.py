@@ -146,6 +146,13 @@ def test_detections_are_kept_by_the_metric_of_one_evaluator_or_of_several(tmp_pa
         keep_detections(Config(dict(test_evaluator=dict(type='Other'))), tmp_path)
 
 
+@pytest.mark.parametrize('name', ['learnable_scale', 'learnable_scale_nus'])
+def test_shipped_studies_name_a_config_that_exists_and_its_checkpoint(name):
+    study = Config.fromfile(STUDIES / f'{name}.py')
+    base = STUDIES.parents[1] / study.base_config
+    assert study.load_from == Config.fromfile(base, import_custom_modules=False).load_from
+
+
 @pytest.mark.parametrize('base', CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize('name', ['learnable_scale', 'learnable_scale_nus'])
 def test_variants_of_the_shipped_studies_differ_in_the_bias_alone(name, base, folder):
