@@ -1,7 +1,9 @@
 # Does a learned scale help? Fine-tuning from one CMT checkpoint, backbones frozen, for
 # tools/run_study.py. learnable_scale_nus.py is the same on nuScenes.
 title = 'Learned scale of the attention bias'
-base_config = 'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
+base_config = (
+    'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
+)
 load_from = 'work_dirs/demo/cmt_tiny/train/epoch_22.pth'
 seeds = [0, 1, 2]
 reference = 'fixed_2.5'
