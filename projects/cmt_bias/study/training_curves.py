@@ -1,0 +1,113 @@
+"""Loss and bias scale of a training, and what is read off their curves."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..engine import bias_scale_history
+from ..engine.bias_scale_history import BiasScaleHistory
+
+IMPROVEMENT_REACHED = 0.95
+LAST_FIFTH = 0.8
+SMOOTHING_SHARE = 0.05  # of a curve's points, in a running mean
+LEAST_SMOOTHING = 5  # points
+
+
+def read_losses(train_dir: Path) -> pd.Series:
+    """The logged loss over iterations.
+
+    Args:
+        train_dir: Work directory of the training; a resumed one has several logs, and of an
+            iteration that was done twice the later one counts.
+
+    Returns:
+        Loss by iteration, ascending; empty without a log.
+    """
+    losses = {}
+    for path in sorted(train_dir.glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:  # cut off by a kill
+                continue
+            if 'loss' in row and 'step' in row:
+                losses[int(row['step'])] = float(row['loss'])
+    return pd.Series(losses, dtype=float).sort_index()
+
+
+def running_mean(curve: pd.Series) -> pd.Series:
+    """The mean over a centred window of a twentieth of the points, at least five."""
+    window = max(LEAST_SMOOTHING, round(SMOOTHING_SHARE * len(curve)))
+    return curve.rolling(window, center=True, min_periods=1).mean()
+
+
+def iterations_to_improve(curve: pd.Series) -> float:
+    """When the running mean has done 95 % of its way from its first to its last value.
+
+    Returns:
+        The first such iteration; NaN for an empty curve, or one that does not end lower.
+    """
+    smooth = running_mean(curve)
+    if smooth.empty or not smooth.iloc[-1] < smooth.iloc[0]:
+        return float('nan')
+    wanted = smooth.iloc[0] + IMPROVEMENT_REACHED * (smooth.iloc[-1] - smooth.iloc[0])
+    return float(smooth.index[(smooth <= wanted).to_numpy().argmax()])
+
+
+def roughness(curve: pd.Series) -> float:
+    """Total variation of the curve around its running mean; NaN for less than two points."""
+    if len(curve) < 2:
+        return float('nan')
+    return float((curve - running_mean(curve)).diff().abs().sum())
+
+
+def loss_measures(curve: pd.Series) -> dict[str, float]:
+    """What the report says of a loss curve."""
+    return {
+        'iterations to 95 %': iterations_to_improve(curve),
+        'loss roughness': roughness(curve),
+    }
+
+
+def read_scales(train_dir: Path) -> pd.DataFrame:
+    """The bias scale over iterations.
+
+    Args:
+        train_dir: Work directory of the training.
+
+    Returns:
+        A column for each entry of the scale, by iteration.
+
+    Raises:
+        FileNotFoundError: If there is no history.
+        ValueError: If the file is not one.
+    """
+    path = train_dir / bias_scale_history.FILE_NAME
+    with path.open(newline='') as file:
+        header = next(csv.reader(file), [])
+    prefix = 'bias_scale/'
+    names = [column.removeprefix(prefix) for column in header if column.startswith(prefix)]
+    history = BiasScaleHistory(path, names)
+    if not names or history.columns != header:
+        raise ValueError(f"'{path}' does not have the columns of BiasScaleHook")
+    records = history.read()
+    if not records:
+        raise ValueError(f"'{path}' has no rows")
+    index = pd.Index([record.iteration for record in records], name='iteration')
+    return pd.DataFrame([record.scales for record in records], columns=names, index=index)
+
+
+def drift(curve: pd.Series) -> float:
+    """How far a curve goes in its last fifth: last value minus that at 80 % of the iterations."""
+    begin = LAST_FIFTH * curve.index[-1]
+    return float(curve.iloc[-1] - np.interp(begin, curve.index, curve))
+
+
+def scale_measures(scales: pd.DataFrame) -> dict[str, float]:
+    """What the report says of the scale, for each of its entries."""
+    final = {f'final scale ({name})': float(scales[name].iloc[-1]) for name in scales}
+    drifts = {f'drift in the last fifth ({name})': drift(scales[name]) for name in scales}
+    return {**final, **drifts}

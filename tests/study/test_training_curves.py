@@ -1,0 +1,93 @@
+"""What is read off the curves of loss and scale, against cases worked out by hand."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cmt_bias.engine.bias_scale_history import BiasScaleHistory, BiasScaleRecord
+from cmt_bias.study import training_curves
+from cmt_bias.study.training_curves import (
+    drift,
+    iterations_to_improve,
+    read_losses,
+    read_scales,
+    roughness,
+    scale_measures,
+)
+
+OPEN = (-math.inf, math.inf)
+
+
+@pytest.fixture
+def window_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running mean that is the curve itself, so that results are exact."""
+    monkeypatch.setattr(training_curves, 'LEAST_SMOOTHING', 1)
+
+
+@pytest.mark.usefixtures('window_of_one')
+def test_iteration_at_which_95_per_cent_of_the_improvement_is_done():
+    # From 10 to 0: 95 % is done at 0.5 or below, first at iteration 40.
+    losses = pd.Series([10.0, 4.0, 0.6, 0.5, 0.7, 0.0], index=[10, 20, 30, 40, 50, 60])
+    assert iterations_to_improve(losses) == 40
+
+
+@pytest.mark.usefixtures('window_of_one')
+def test_loss_that_does_not_improve_has_no_such_iteration():
+    assert math.isnan(iterations_to_improve(pd.Series([1.0, 0.5, 1.0], index=[1, 2, 3])))
+    assert math.isnan(iterations_to_improve(pd.Series(dtype=float)))
+
+
+def test_roughness_is_the_total_variation_around_the_running_mean():
+    losses = pd.Series([0.0, 2.0, 0.0, 2.0, 2.0])  # means of up to five points follow
+    means = losses.rolling(5, center=True, min_periods=1).mean().tolist()
+    assert means == pytest.approx([2 / 3, 1.0, 1.2, 1.5, 4 / 3])
+    rest = [0 - 2 / 3, 1.0, -1.2, 0.5, 2 / 3]
+    expected = sum(abs(b - a) for a, b in pairwise(rest))
+    assert roughness(losses) == pytest.approx(expected)
+    assert roughness(pd.Series([3.0] * 20)) == 0.0
+    assert math.isnan(roughness(pd.Series([3.0])))
+
+
+def test_drift_is_taken_from_four_fifths_of_the_iterations():
+    # At 80 of 100 iterations, between 60 and 100, the line is at 3.
+    assert drift(pd.Series([0.0, 2.0, 4.0], index=[0, 60, 100])) == pytest.approx(1.0)
+    assert drift(pd.Series([2.5], index=[0])) == 0.0
+
+
+def write_log(train_dir: Path, time: str, lines: list[str]) -> None:
+    path = train_dir / time / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text('\n'.join(lines))
+
+
+def test_of_an_iteration_done_twice_the_later_loss_counts(tmp_path):
+    rows = {step: json.dumps(dict(step=step, loss=float(step))) for step in (1, 2, 3)}
+    write_log(tmp_path, '20260101_000000', [rows[1], rows[2], '{"step": 3, "lo'])
+    redone = json.dumps(dict(step=2, loss=7.0))
+    write_log(tmp_path, '20260102_000000', [redone, rows[3], '{"mAP": 0.5, "step": 3}'])
+    assert read_losses(tmp_path).to_dict() == {1: 1.0, 2: 7.0, 3: 3.0}
+    assert read_losses(tmp_path / 'none').empty
+
+
+def test_scales_come_from_the_history_of_the_hook(tmp_path):
+    history = BiasScaleHistory(tmp_path / 'bias_scale.csv', ['lidar', 'camera'])
+    history.begin(0)
+    for iteration, scales in ((0, (2.5, 2.5)), (80, (2.0, 3.0)), (100, (1.5, 3.25))):
+        history.append(BiasScaleRecord(iteration, 1, scales, OPEN))
+    measures = scale_measures(read_scales(tmp_path))
+    assert measures['final scale (lidar)'] == 1.5
+    assert measures['final scale (camera)'] == 3.25
+    assert measures['drift in the last fifth (lidar)'] == pytest.approx(-0.5)
+    assert measures['drift in the last fifth (camera)'] == pytest.approx(0.25)
+
+
+def test_file_that_is_no_history_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_scales(tmp_path)
+    (tmp_path / 'bias_scale.csv').write_text('a,b\n1,2\n')
+    with pytest.raises(ValueError, match='does not have the columns of BiasScaleHook'):
+        read_scales(tmp_path)
