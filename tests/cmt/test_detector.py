@@ -215,7 +215,7 @@ def test_autocast_keeps_the_islands_in_float32_and_attention_in_half(detector, d
     modules = dict(
         voxel_encoder=detector.pts_voxel_encoder.pfn_layers[0].linear,
         shared_conv=head.shared_conv.conv,
-        embedding=head.rv_embedding[0],
+        embedding=head.rv_embedding[2],
         ffn=layer.ffns[0].layers[1],
         branch=head.task_heads[0].get_submodule('dim')[3],
         attention=layer.attentions[1].attn.out_proj,
