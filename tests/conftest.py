@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from mmengine.registry import init_default_scope
 
 from cmt_bias.datasets.nuscenes_conversion import convert_nuscenes
 from cmt_bias.synthetic import DatasetSettings, generate_dataset
@@ -13,6 +14,13 @@ from cmt_bias.synthetic import DatasetSettings, generate_dataset
 # The same examples in every run, and no limit on time: a busy machine is not a failure.
 settings.register_profile('repository', derandomize=True, deadline=None)
 settings.load_profile('repository')
+
+
+@pytest.fixture(autouse=True)
+def mmdet3d_scope() -> None:
+    """Names are looked up in mmdet3d's registries, whatever scope a test before has left."""
+    init_default_scope('mmdet3d')
+
 
 SMALLEST_SETTINGS = DatasetSettings(
     train_scenes=1, val_scenes=1, samples_per_scene=3, image_scale=0.1, lidar_azimuths=360
