@@ -1,0 +1,90 @@
+"""Time of CMT's position embeddings: layer on each embedding, and as the head computes them.
+
+Example:
+    python tools/benchmark_position_encoding.py
+
+Processor time of one thread, so that a busy machine matters little; medians of 5.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from cmt_bias.cmt.position_encoding import (
+    bev_cell_centers,
+    bev_grid_hidden,
+    camera_cell_pixels,
+    camera_ray_hidden,
+    camera_rays,
+    pos2embed,
+    ray_depths,
+)
+
+CHANNELS, DEPTHS, VIEWS = 256, 64, 6
+PC_RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
+# BEV map, camera features, network input
+SIZES = {
+    '800x320': ((128, 128), (20, 50), (320, 800)),
+    '1600x640': ((180, 180), (40, 100), (640, 1600)),
+}
+Embedding = Callable[[], Tensor]
+
+
+def embeddings(
+    bev_shape: tuple[int, int], feature_shape: tuple[int, int], pad_shape: tuple[int, int]
+) -> dict[str, tuple[Embedding, Embedding]]:
+    """For BEV grid and camera rays the plain and the head's computation."""
+    torch.manual_seed(0)
+    bev_first, bev_last = nn.Linear(2 * CHANNELS, CHANNELS), nn.Linear(CHANNELS, CHANNELS)
+    ray_first, ray_last = nn.Linear(3 * DEPTHS, 4 * CHANNELS), nn.Linear(4 * CHANNELS, CHANNELS)
+    pixels = camera_cell_pixels(feature_shape, pad_shape, 'cpu')
+    pixels = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)
+    pixels = pixels.expand(1, VIEWS, -1, -1, -1)
+    img2lidar = torch.randn(1, VIEWS, 4, 4)
+    depths = ray_depths(DEPTHS, PC_RANGE[3], 'cpu')
+    centers = bev_cell_centers(bev_shape, 'cpu')
+    rays = (pixels, img2lidar, depths, PC_RANGE)
+    return {
+        'BEV grid': (
+            lambda: bev_last(bev_first(pos2embed(centers, CHANNELS)).relu()),
+            lambda: bev_last(bev_grid_hidden(bev_shape, bev_first).relu()),
+        ),
+        'camera rays': (
+            lambda: ray_last(ray_first(camera_rays(*rays)).relu()),
+            lambda: ray_last(camera_ray_hidden(*rays, ray_first).relu()),
+        ),
+    }
+
+
+def milliseconds(function: Callable[[], object], repeats: int = 5) -> float:
+    """Median processor time of a call, after one to warm up."""
+    spent = []
+    for _ in range(repeats + 1):
+        start = time.process_time()
+        function()
+        spent.append(time.process_time() - start)
+    return 1000 * statistics.median(spent[1:])
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    table = Table(title='position embeddings, milliseconds of one thread')
+    for column in ('size', 'embedding', 'pass', 'layer on each', 'as the head does'):
+        table.add_column(column)
+    for size, shapes in SIZES.items():
+        for name, ways in embeddings(*shapes).items():
+            forward = [milliseconds(way) for way in ways]
+            both = [milliseconds(lambda way=way: way().sum().backward()) for way in ways]  # type: ignore[misc]
+            table.add_row(size, name, 'forward', *(f'{value:.0f}' for value in forward))
+            table.add_row(size, name, 'forward + backward', *(f'{value:.0f}' for value in both))
+    Console(highlight=False).print(table)
+
+
+if __name__ == '__main__':
+    main()
