@@ -1,6 +1,8 @@
 """CMT's transformer with a bias on the cross-attention of its decoder layers."""
 
 import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmdet3d.registry import MODELS
@@ -53,6 +55,7 @@ class AttentionBiasCmtTransformer(CmtTransformer):
         memory_pos: Tensor,
         query_pos: Tensor,
         self_attn_mask: Tensor | None = None,
+        cross_attn_inputs: Sequence[Mapping[str, Any]] | None = None,
         attention_bias: AttentionBias | None = None,
     ) -> Tensor:
         """Decode the queries; see :meth:`CmtTransformer.forward`.
@@ -62,19 +65,15 @@ class AttentionBiasCmtTransformer(CmtTransformer):
             memory_pos: ``(B, K, C)``.
             query_pos: ``(B, Q, C)``.
             self_attn_mask: ``(Q, Q)`` bool.
+            cross_attn_inputs: One entry for each layer; not together with ``attention_bias``.
             attention_bias: Bias on the cross-attention; None for none.
 
         Returns:
             ``(L, B, Q, C)``.
         """
-        if attention_bias is None:
-            return super().forward(memory, memory_pos, query_pos, self_attn_mask)
-        layers = range(self.decoder.num_layers)
-        return self.decoder(
-            torch.zeros_like(query_pos),
-            memory,
-            query_pos,
-            memory_pos,
-            self_attn_mask,
-            [dict(logit_bias=attention_bias.for_layer(layer)) for layer in layers],
-        )
+        if attention_bias is not None:
+            layers = range(self.decoder.num_layers)
+            cross_attn_inputs = [
+                dict(logit_bias=attention_bias.for_layer(layer)) for layer in layers
+            ]
+        return super().forward(memory, memory_pos, query_pos, self_attn_mask, cross_attn_inputs)

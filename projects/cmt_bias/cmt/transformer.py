@@ -1,5 +1,8 @@
 """CMT's transformer: object queries decoded from the tokens of the sensors."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from mmcv.cnn.bricks.transformer import build_transformer_layer_sequence
 from mmdet3d.registry import MODELS
@@ -41,6 +44,7 @@ class CmtTransformer(BaseModule):
         memory_pos: Tensor,
         query_pos: Tensor,
         self_attn_mask: Tensor | None = None,
+        cross_attn_inputs: Sequence[Mapping[str, Any]] | None = None,
     ) -> Tensor:
         """Decode the queries, whose content starts at zero.
 
@@ -49,10 +53,16 @@ class CmtTransformer(BaseModule):
             memory_pos: ``(B, K, C)`` their position encodings.
             query_pos: ``(B, Q, C)``.
             self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another.
+            cross_attn_inputs: For each layer further keyword arguments of its cross-attention.
 
         Returns:
             ``(L, B, Q, C)`` outputs of the decoder layers.
         """
         return self.decoder(
-            torch.zeros_like(query_pos), memory, query_pos, memory_pos, self_attn_mask
+            torch.zeros_like(query_pos),
+            memory,
+            query_pos,
+            memory_pos,
+            self_attn_mask,
+            cross_attn_inputs,
         )
