@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ..ops import WindowPlan, windowed_bias_attention
+from ..ops import WindowPlan, dense_bias, windowed_bias_attention
 
 
 class SegmentBias(NamedTuple):
@@ -64,17 +63,7 @@ class AttentionBias:
             ``(B, Q, K)``, or ``(L, B, Q, K)`` where the layers differ. A key that is in a window
             twice has the sum.
         """
-        leading = torch.broadcast_shapes(
-            self.values.shape[:-1], *(segment.values.shape for segment in self.segments)
-        )
-        values = self.values.expand(*leading, -1).where(self.index >= 0, 0)
-        index = self.index.clamp(min=0).expand_as(values)
-        dense = values.new_zeros(*leading, num_keys).scatter_add(-1, index, values)
-        for start, stop, segment in self.segments:
-            in_segment = torch.arange(num_keys, device=dense.device)
-            in_segment = (in_segment >= start) & (in_segment < stop)
-            dense = dense + segment[..., None] * in_segment
-        return dense
+        return dense_bias(self.index, self.values, num_keys, self.segments)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, backend: str = 'auto') -> Tensor:
         """Attention with this bias on its logits; for a bias of one layer.

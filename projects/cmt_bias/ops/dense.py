@@ -16,21 +16,21 @@ def dense_bias(
 
     Args:
         index: ``(B, Q, W)`` int64 keys, -1 for none.
-        bias: ``(B, Q, W)``.
+        bias: ``(..., B, Q, W)``.
         num_keys: K.
-        segments: Biases ``(B, Q)`` on ranges of keys.
+        segments: Biases ``(..., B, Q)`` on ranges of keys.
 
     Returns:
-        ``(B, Q, K)``; a key named twice has the sum.
+        ``(..., B, Q, K)``; a key named twice has the sum.
     """
     found = index >= 0
     # what slots without a key hold goes to one more key, which is cut off
-    dense = bias.new_zeros(*index.shape[:2], num_keys + 1)
-    dense = dense.scatter_add(-1, index.where(found, num_keys), bias)[..., :num_keys]
+    slots = index.where(found, num_keys).expand_as(bias)
+    dense = bias.new_zeros(*bias.shape[:-1], num_keys + 1)
+    dense = dense.scatter_add(-1, slots, bias)[..., :num_keys]
     for start, stop, values in segments:
-        dense = dense + F.pad(
-            values.unsqueeze(-1).expand(-1, -1, stop - start), (start, num_keys - stop)
-        )
+        of_keys = values.unsqueeze(-1).expand(*values.shape, stop - start)
+        dense = dense + F.pad(of_keys, (start, num_keys - stop))
     return dense
 
 
