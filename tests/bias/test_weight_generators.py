@@ -1,5 +1,7 @@
 """The router against torch's masked attention, and weights at their edges."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -38,12 +40,13 @@ def without_any_token(windows: Windows) -> Windows:
 
 
 @pytest.fixture
-def inputs() -> dict[str, torch.Tensor]:
+def inputs() -> dict[str, Any]:
     torch.manual_seed(4)
     return dict(
         query_pos=torch.randn(2, 6, CHANNELS),
         memory=torch.randn(2, 44, CHANNELS),
         memory_pos=torch.randn(2, 44, CHANNELS),
+        img_metas=[{}, {}],
     )
 
 

@@ -30,7 +30,7 @@ class VisibilityWeightGenerator(WeightGenerator):
         self.linear = torch.nn.Linear(embed_dims, 1)
         self.gain = gain
 
-    def forward(self, query_pos, memory, memory_pos, windows):
+    def forward(self, query_pos, memory, memory_pos, windows, img_metas):
         seen = (windows.index[..., windows.num_lidar_slots:] >= 0).any(-1).float()
         trust = (self.gain * self.linear(query_pos).squeeze(-1)).tanh()
         return trust, trust * seen

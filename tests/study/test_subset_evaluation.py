@@ -12,7 +12,8 @@ from nuscenes.eval.detection.config import config_factory
 from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.eval.detection.evaluate import DetectionEval
 
-from cmt_bias.study.conditions import group_by_condition, scene_condition
+from cmt_bias.datasets.scene_conditions import scene_condition
+from cmt_bias.study.conditions import group_by_condition
 from cmt_bias.study.run_results import differences_to_test
 from cmt_bias.study.subset_evaluation import DISTANCE_BANDS, SubsetEvaluation, flat_metrics
 

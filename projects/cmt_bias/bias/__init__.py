@@ -3,6 +3,7 @@
 from .attention_bias import AttentionBias, SegmentBias
 from .bias_generator import AttentionBiasGenerator
 from .head import AttentionBiasCmtHead
+from .oracle_weights import OracleWeightGenerator
 from .scale_range import clamp_with_inward_gradient
 from .transformer import AttentionBiasCmtTransformer
 from .weight_generators import AQRWeightGenerator, ConstantWeightGenerator, WeightGenerator
@@ -15,6 +16,7 @@ __all__ = [
     'AttentionBiasCmtTransformer',
     'AttentionBiasGenerator',
     'ConstantWeightGenerator',
+    'OracleWeightGenerator',
     'SegmentBias',
     'WeightGenerator',
     'WindowShape',

@@ -1,6 +1,7 @@
 """CMT's head with a bias on its cross-attention."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from mmdet3d.registry import MODELS
@@ -74,6 +75,7 @@ class AttentionBiasCmtHead(CmtHead):
         reference_points: Tensor,
         cameras: CameraGeometry | None,
         self_attn_mask: Tensor | None,
+        img_metas: Sequence[dict],
     ) -> Tensor:
         """Decode with a bias on the cross-attention; see :meth:`CmtHead.decode_queries`."""
         generator = self.attention_bias_generator
@@ -85,7 +87,7 @@ class AttentionBiasCmtHead(CmtHead):
             memory.camera_shape,
             self.pc_range,
         )
-        weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows)
+        weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows, img_metas)
         return self.transformer(
             memory.tokens,
             memory.pos,

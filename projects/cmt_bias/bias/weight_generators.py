@@ -1,6 +1,7 @@
 """Where a query's trust in each sensor comes from."""
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from mmcv.cnn.bricks.transformer import FFN
@@ -23,7 +24,12 @@ class WeightGenerator(BaseModule, metaclass=ABCMeta):
 
     @abstractmethod
     def forward(
-        self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor, windows: Windows
+        self,
+        query_pos: Tensor,
+        memory: Tensor,
+        memory_pos: Tensor,
+        windows: Windows,
+        img_metas: Sequence[dict],
     ) -> tuple[Tensor, Tensor]:
         """Weigh the sensors.
 
@@ -32,6 +38,7 @@ class WeightGenerator(BaseModule, metaclass=ABCMeta):
             memory: ``(B, K, C)`` tokens of the sensors, LiDAR first.
             memory_pos: ``(B, K, C)`` their position encodings.
             windows: Tokens in each query's windows.
+            img_metas: Meta information of each of the B samples.
 
         Returns:
             Trust in the LiDAR and in the cameras, ``(B, Q)`` each, in [-1, 1]: above 0 the tokens
@@ -62,7 +69,12 @@ class ConstantWeightGenerator(WeightGenerator):
                 )
 
     def forward(
-        self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor, windows: Windows
+        self,
+        query_pos: Tensor,
+        memory: Tensor,
+        memory_pos: Tensor,
+        windows: Windows,
+        img_metas: Sequence[dict],
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`WeightGenerator.forward`."""
         lidar, camera = (
@@ -129,7 +141,12 @@ class AQRWeightGenerator(WeightGenerator):
         nn.init.zeros_(self.weight_logits.bias)
 
     def forward(
-        self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor, windows: Windows
+        self,
+        query_pos: Tensor,
+        memory: Tensor,
+        memory_pos: Tensor,
+        windows: Windows,
+        img_metas: Sequence[dict],
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`WeightGenerator.forward`."""
         attended = self._attend_to_windows(query_pos, memory, memory_pos, windows)

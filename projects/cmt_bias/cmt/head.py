@@ -274,7 +274,9 @@ class CmtHead(BaseModule):
             query_pos = self._query_position(reference_points, cameras)
         mask = None if denoising is None else denoising.self_attention_mask(self.num_query)
         # (L, B, P + Q, C); attention runs in the precision of the surrounding autocast
-        outputs = self.decode_queries(memory, query_pos, reference_points, cameras, mask)
+        outputs = self.decode_queries(
+            memory, query_pos, reference_points, cameras, mask, img_metas
+        )
         outputs = self._without_nan(outputs)
         with float32_island(outputs):
             tasks = [
@@ -291,6 +293,7 @@ class CmtHead(BaseModule):
         reference_points: Tensor,
         cameras: CameraGeometry | None,
         self_attn_mask: Tensor | None,
+        img_metas: Sequence[dict],
     ) -> Tensor:
         """Run the transformer: the place to change how queries attend.
 
@@ -300,6 +303,7 @@ class CmtHead(BaseModule):
             reference_points: ``(B, P + Q, 3)`` normalized.
             cameras: Calibration; None where the samples have no cameras.
             self_attn_mask: ``(P + Q, P + Q)`` bool, True where a query must not see another.
+            img_metas: Meta information of each sample.
 
         Returns:
             ``(L, B, P + Q, C)``.

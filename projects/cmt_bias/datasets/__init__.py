@@ -10,11 +10,13 @@ from .multi_view_image_loading import LoadCalibratedMultiViewImages
 from .object_sample import UnifiedObjectSample
 from .random_flip_3d import CustomRandomFlip3D
 from .resize_crop_flip_image import ResizeCropFlipImage
+from .scene_conditions import LabelSpoiledSensors, scene_condition
 
 __all__ = [
     'CustomRandomFlip3D',
     'GlobalRotScaleTransAll',
     'GlobalRotScaleTransImage',
+    'LabelSpoiledSensors',
     'LoadCalibratedMultiViewImages',
     'ModalMask3D',
     'ResizeCropFlipImage',
@@ -23,6 +25,7 @@ __all__ = [
     'check_data_folders',
     'check_database',
     'check_info_file',
+    'scene_condition',
     'sensor_failures',
     'with_modality',
 ]

@@ -1,30 +1,10 @@
-"""Day, night and rain, from the scene descriptions of the nuScenes tables."""
+"""The condition of each sample: day, night or rain."""
 
-import re
 from collections.abc import Iterable, Mapping
 
 from nuscenes import NuScenes
 
-DAY = 'day'
-CONDITION_WORDS = {'night': r'\bnight', 'rain': r'\brain'}
-
-
-def scene_condition(description: str) -> str:
-    """The condition that a scene's description tells of.
-
-    Args:
-        description: Such as 'Night, after rain, many peds in lit area'.
-
-    Returns:
-        'day', 'night', 'rain' or, where both are named, 'night and rain': each scene has exactly
-        one. As usual with nuScenes, 'after rain' counts as rain.
-    """
-    named = [
-        condition
-        for condition, word in CONDITION_WORDS.items()
-        if re.search(word, description, re.IGNORECASE)
-    ]
-    return ' and '.join(named) or DAY
+from ..datasets.scene_conditions import scene_condition
 
 
 def sample_conditions(nusc: NuScenes, tokens: Iterable[str]) -> dict[str, str]:

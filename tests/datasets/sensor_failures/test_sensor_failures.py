@@ -128,7 +128,8 @@ def test_a_failure_changes_its_inputs_and_nothing_else(failure, sample):
     if failure.name.startswith('calibration'):
         expected = {'lidar2img', 'lidar2cam'}
     assert after['changed_by_failure']
-    added = {'changed_by_failure', 'masked_modality'}
+    assert after['spoiled_sensors'] == failure.spoils
+    added = {'changed_by_failure', 'spoiled_sensors', 'masked_modality'}
     assert {key for key in before if not same(before[key], after[key])} == expected
     assert after.keys() - before.keys() <= added
     for image, old in zip(after['img'], before['img'], strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from mmdet3d.datasets.transforms import Pack3DDetInputs
 from mmdet3d.registry import TRANSFORMS
 
-from .sensor_failure import CHANGED_KEY
+from .sensor_failure import CHANGED_KEY, SPOILED_SENSORS_KEY
 
 
 def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> list[dict]:
@@ -15,8 +15,8 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
 
     The failure comes right behind the last loading transform, hence before every augmentation and
     filter. A loading transform is one with "Load" in the name of its class, as all those of
-    mmdet3d and of this project have it. The packing passes ``changed_by_failure`` on as
-    meta information.
+    mmdet3d and of this project have it. The packing passes ``changed_by_failure`` and
+    ``spoiled_sensors`` on as meta information.
 
     Args:
         pipeline: Configs of a pipeline; stays as it is.
@@ -39,9 +39,14 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
         )
     for step in packing:
         default = inspect.signature(Pack3DDetInputs).parameters['meta_keys'].default
-        step['meta_keys'] = (*step.get('meta_keys', default), CHANGED_KEY)
+        step['meta_keys'] = _extended(step.get('meta_keys', default))
     behind = loading[-1] + 1
     return [*steps[:behind], *(copy.deepcopy(dict(step)) for step in failure), *steps[behind:]]
+
+
+def _extended(meta_keys: Sequence[str]) -> tuple[str, ...]:
+    """With the keys that failures add."""
+    return tuple(dict.fromkeys((*meta_keys, CHANGED_KEY, SPOILED_SENSORS_KEY)))
 
 
 def _class_name(step: Mapping) -> str:

@@ -13,6 +13,10 @@ CHANGED_KEY = 'changed_by_failure'
 """Key of a sample that tells whether a failure has changed its input."""
 
 
+SPOILED_SENSORS_KEY = 'spoiled_sensors'
+"""Key of a sample with the sensors that give wrong data: letters of 'LC', '' for none."""
+
+
 class UnchangedInputError(RuntimeError):
     """A failure that must change its input has left it as it was."""
 
@@ -25,8 +29,9 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
     the sample alone, puts new arrays in the place of the old ones (never writes into these), and
     leaves all other entries as they are.
 
-    Added key: ``changed_by_failure``, whether the input differs now. A failure that leaves a
-    whole data set as it was is a mistake, see ``tools/test_robustness.py``.
+    Added keys: ``changed_by_failure``, whether the input differs now (a failure that leaves a
+    whole data set as it was is a mistake, see ``tools/test_robustness.py``), and
+    ``spoiled_sensors``, which sensors give wrong data.
 
     Args:
         seed: Seed of the random numbers.
@@ -63,11 +68,24 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
                 'they were; results with it would be those without'
             )
         results[CHANGED_KEY] = changed or results.get(CHANGED_KEY, False)
+        if changed:
+            add_spoiled_sensors(results, ''.join(map(_sensor_of, self.spoiled)))
         return results
 
     def __repr__(self) -> str:
         settings = ', '.join(f'{name}={value!r}' for name, value in vars(self).items())
         return f'{type(self).__name__}({settings})'
+
+
+def add_spoiled_sensors(results: dict, sensors: str) -> None:
+    """Add sensors, letters of 'LC', to those of a sample that give wrong data."""
+    spoiled = {*sensors, *results.get(SPOILED_SENSORS_KEY, '')}
+    results[SPOILED_SENSORS_KEY] = ''.join(letter for letter in 'LC' if letter in spoiled)
+
+
+def _sensor_of(key: str) -> str:
+    """The sensor that an input is from; calibration counts for the cameras."""
+    return 'L' if key == 'points' else 'C'
 
 
 def _equal(old: object, new: object) -> bool:

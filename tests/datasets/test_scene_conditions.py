@@ -1,0 +1,52 @@
+"""Labels of the samples that a scene's condition spoils."""
+
+import json
+
+import pytest
+from mmdet3d.registry import TRANSFORMS
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    """Tables of a day and a night scene, each with a sample."""
+    (tmp_path / 'v1.0-mini').mkdir()
+    scenes = [
+        dict(token='s0', description='Parked cars, turn'),
+        dict(token='s1', description='Night, big street'),
+    ]
+    samples = [dict(token='a', scene_token='s0'), dict(token='b', scene_token='s1')]
+    (tmp_path / 'v1.0-mini' / 'scene.json').write_text(json.dumps(scenes))
+    (tmp_path / 'v1.0-mini' / 'sample.json').write_text(json.dumps(samples))
+    return str(tmp_path)
+
+
+def label(token: str, data_root: str, **sample: str) -> dict:
+    transform = TRANSFORMS.build(
+        dict(
+            type='LabelSpoiledSensors',
+            data_root=data_root,
+            version='v1.0-mini',
+            spoiled_by=dict(night='C'),
+        )
+    )
+    return transform(dict(token=token, **sample))
+
+
+def test_samples_of_spoiling_conditions_are_labelled(data_root):
+    assert label('a', data_root)['spoiled_sensors'] == ''
+    assert label('b', data_root)['spoiled_sensors'] == 'C'
+
+
+def test_a_failure_and_a_condition_add_up(data_root):
+    assert label('b', data_root, spoiled_sensors='L')['spoiled_sensors'] == 'LC'
+    assert label('a', data_root, spoiled_sensors='L')['spoiled_sensors'] == 'L'
+
+
+def test_mistakes_name_the_setting(data_root, tmp_path):
+    def build(**settings):
+        return TRANSFORMS.build(dict(type='LabelSpoiledSensors', version='v1.0-mini', **settings))
+
+    with pytest.raises(FileNotFoundError, match=r'nowhere.*set data_root'):
+        build(data_root=str(tmp_path / 'nowhere'), spoiled_by={})
+    with pytest.raises(ValueError, match=r"spoiled_by\['rain'\]='radar'"):
+        build(data_root=data_root, spoiled_by=dict(rain='radar'))
