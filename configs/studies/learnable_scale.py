@@ -1,9 +1,13 @@
 # Does a learned scale help? Fine-tuning from one CMT checkpoint, backbones frozen, for
-# tools/run_study.py. learnable_scale_nus.py is the same on nuScenes.
+# tools/run_study.py. learnable_scale_nus.py is the same on nuScenes. The training data are the
+# demo's; there are more validation scenes, so that a metric's noise is smaller:
+#
+#   python tools/create_synthetic_nuscenes.py --out data/synthetic_study --val-scenes 40
+#   python tools/create_data.py nuscenes --root-path data/synthetic_study
 title = 'Learned scale of the attention bias'
-base_config = (
-    'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
-)
+models = 'configs/studies/models/'
+base_config = models + 'finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
+oracle_config = models + 'finetune-oracle-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
 load_from = 'work_dirs/demo/cmt_tiny/train/epoch_22.pth'
 seeds = [0, 1, 2]
 reference = 'fixed_2.5'
@@ -54,5 +58,17 @@ variants = [
         title='learned from 2.5, a scale for each decoder layer',
         overrides={bias + 'scale_granularity': 'layer', bias + 'bias_scale': 2.5},
     ),
+    # The ceiling and the floor of what weights can do: they know which sensor suffers.
+    dict(
+        name='oracle',
+        title='learned from 2.5, weights +1 for healthy sensors and -1 for spoiled ones',
+        config=oracle_config,
+    ),
+    dict(
+        name='wrong_sign',
+        title="learned from 2.5, the oracle's weights with the wrong sign",
+        config=oracle_config,
+        overrides={'model.pts_bbox_head.weight_generator.wrong_sign': True},
+    ),
 ]
-del bias, scale_rate
+del bias, scale_rate, models, oracle_config

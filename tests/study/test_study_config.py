@@ -155,10 +155,15 @@ def test_shipped_studies_name_a_config_that_exists_and_its_checkpoint(name):
 
 @pytest.mark.parametrize('base', CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize('name', ['learnable_scale', 'learnable_scale_nus'])
-def test_variants_of_the_shipped_studies_differ_in_the_bias_alone(name, base, folder):
-    options = dict(load_from='start.pth', base_config=str(base))
+def test_variants_of_the_shipped_studies_differ_in_the_bias_alone(name, base, folder, monkeypatch):
+    monkeypatch.chdir(STUDIES.parents[1])
+    options = dict(load_from=str(folder / 'start.pth'), base_config=str(base))
     study = read_study(str(STUDIES / f'{name}.py'), options)
-    configs = {v.name: variant_config(study, v, 0, 'start.pth') for v in study.variants}
+    configs = {
+        variant.name: variant_config(study, variant, 0, 'start.pth')
+        for variant in study.variants
+        if variant.config == str(base)
+    }
     heads = {variant: cfg.model.pts_bbox_head for variant, cfg in configs.items()}
     scales = {
         variant: (bias.bias_scale, bias.learnable_scale, bias.get('scale_granularity', 'shared'))
@@ -183,3 +188,24 @@ def test_variants_of_the_shipped_studies_differ_in_the_bias_alone(name, base, fo
     for cfg in configs.values():
         assert all(cfg[key] == first[key] for key in shared)
         assert cfg.model.frozen_modules == first.model.frozen_modules
+
+
+@pytest.mark.parametrize('name', ['learnable_scale', 'learnable_scale_nus'])
+def test_oracle_of_the_shipped_studies_differs_from_the_router_in_weights_and_labels_alone(
+    name, folder, monkeypatch
+):
+    monkeypatch.chdir(STUDIES.parents[1])
+    study = read_study(str(STUDIES / f'{name}.py'), dict(load_from=str(folder / 'start.pth')))
+    configs = {v.name: variant_config(study, v, 0, 'start.pth') for v in study.variants}
+    router, oracle, wrong = (configs[key] for key in ('learned_2.5', 'oracle', 'wrong_sign'))
+    assert oracle.model.pts_bbox_head.weight_generator == dict(type='OracleWeightGenerator')
+    assert wrong.model.pts_bbox_head.weight_generator.wrong_sign
+    for cfg in (oracle, wrong):
+        cfg.model.pts_bbox_head.weight_generator = router.model.pts_bbox_head.weight_generator
+        for dataset in (cfg.train_dataloader.dataset, cfg.test_dataloader.dataset):
+            pipeline = dataset.get('dataset', dataset).pipeline
+            assert pipeline[-2].type == 'LabelSpoiledSensors'
+            assert 'spoiled_sensors' in pipeline[-1].meta_keys
+            del pipeline[-2]
+        for key in ('model', 'train_dataloader', 'test_dataloader', 'optim_wrapper', 'load_from'):
+            assert cfg[key] == router[key]

@@ -129,6 +129,7 @@ meta_keys = (
     'box_type_3d',
     'box_mode_3d',
     'masked_modality',
+    'spoiled_sensors',
 )
 
 train_pipeline = [
