@@ -12,7 +12,7 @@ from nuscenes.eval.detection.config import config_factory
 from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.eval.detection.evaluate import DetectionEval
 
-from cmt_bias.study.conditions import group_by_condition, scene_condition
+from cmt_bias.study.conditions import count_scenes, group_by_condition, scene_condition
 from cmt_bias.study.run_results import differences_to_test
 from cmt_bias.study.subset_evaluation import DISTANCE_BANDS, SubsetEvaluation, flat_metrics
 
@@ -92,6 +92,20 @@ def test_samples_and_objects_of_the_parts_add_up_to_the_whole(subsets):
     assert sum(subset.objects for subset in by_condition) == whole.objects
     assert sum(subsets[name].objects for name in DISTANCE_BANDS) == whole.objects
     assert all(subsets[name].samples == whole.samples for name in DISTANCE_BANDS)
+
+
+def test_conditions_without_distances_are_the_same_parts(nusc, detections, subsets):
+    parts = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).by_condition()
+    assert [part.name for part in parts] == ['whole', 'day', 'night', 'rain']
+    assert all(part == subsets[part.name] for part in parts)
+
+
+def test_scenes_are_counted_once_for_all_their_samples(nusc):
+    assert count_scenes(nusc, [sample['token'] for sample in nusc.sample]) == {
+        'day': 2,
+        'night': 1,
+        'rain': 1,
+    }
 
 
 def test_whole_is_the_official_evaluation_exactly(nusc, detections, subsets, tmp_path):

@@ -1,6 +1,7 @@
 """Day, night and rain, from the scene descriptions of the nuScenes tables."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from nuscenes import NuScenes
@@ -47,3 +48,17 @@ def group_by_condition(conditions: Mapping[str, str]) -> dict[str, set[str]]:
     for token, condition in conditions.items():
         groups[condition].add(token)
     return groups
+
+
+def count_scenes(nusc: NuScenes, tokens: Iterable[str]) -> dict[str, int]:
+    """The number of scenes that samples come from, by condition.
+
+    Args:
+        nusc: The tables.
+        tokens: Samples.
+
+    Returns:
+        Number of scenes of each condition that occurs.
+    """
+    scenes = {nusc.get('sample', token)['scene_token'] for token in tokens}
+    return Counter(scene_condition(nusc.get('scene', token)['description']) for token in scenes)

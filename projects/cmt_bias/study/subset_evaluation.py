@@ -77,13 +77,18 @@ class SubsetEvaluation(DetectionEval):
     def subsets(self) -> list[Subset]:
         """The whole, every condition that occurs, and every band of distance."""
         tokens = set(self.sample_tokens)
+        return self.by_condition() + [
+            self._subset(name, 'distance', tokens, band) for name, band in DISTANCE_BANDS.items()
+        ]
+
+    def by_condition(self) -> list[Subset]:
+        """The whole, and every condition that occurs."""
+        tokens = set(self.sample_tokens)
         conditions = group_by_condition(sample_conditions(self.nusc, tokens))
         anywhere = (0.0, math.inf)
         found = [self._subset(WHOLE, 'whole', tokens, anywhere)]
         for name, members in conditions.items():
             found.append(self._subset(name, 'condition', members, anywhere))
-        for name, band in DISTANCE_BANDS.items():
-            found.append(self._subset(name, 'distance', tokens, band))
         return found
 
     def _subset(self, name: str, kind: str, tokens: set[str], band: tuple[float, float]) -> Subset:
