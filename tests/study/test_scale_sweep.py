@@ -61,7 +61,7 @@ def instances(samples: list) -> torch.Tensor:
 
 
 @torch.no_grad()
-def tested(model: CmtDetector, batch: dict) -> torch.Tensor:
+def predicted(model: CmtDetector, batch: dict) -> torch.Tensor:
     return instances(model.test_step(copy.deepcopy(batch)))
 
 
@@ -71,24 +71,24 @@ def test_the_learned_scale_gives_exactly_the_predictions_of_a_test(batch, granul
     scale = find_swept_head(model).scale
     with torch.no_grad():
         scale.copy_(torch.linspace(1.5, 3.5, scale.numel()).reshape(scale.shape))
-    expected = tested(model, batch)
+    expected = predicted(model, batch)
     predictions = swept(model, batch, SCALES)
     assert predictions[LEARNED].equal(expected)
     assert not predictions[6.0].equal(expected)
-    assert tested(model, batch).equal(expected)
+    assert predicted(model, batch).equal(expected)
 
 
 def test_an_overridden_scale_gives_exactly_the_predictions_of_a_model_that_has_it(batch):
     model = build(BIASED, scale_granularity='layer_modality', max_scale=3.0)
     predictions = swept(model, batch, SCALES)
     for scale in (2.0, 6.0):
-        assert predictions[scale].equal(tested(build(BIASED, bias_scale=scale), batch))
+        assert predictions[scale].equal(predicted(build(BIASED, bias_scale=scale), batch))
 
 
 def test_scale_zero_gives_the_predictions_of_a_model_without_bias(batch):
     biased, base = build(BIASED), build(BASE)
     assert not base.load_state_dict(biased.state_dict(), strict=False).missing_keys
-    torch.testing.assert_close(swept(biased, batch, [0.0])[0.0], tested(base, batch))
+    torch.testing.assert_close(swept(biased, batch, [0.0])[0.0], predicted(base, batch))
 
 
 def test_features_are_computed_once_for_all_scales(batch, monkeypatch):

@@ -118,7 +118,6 @@ def test_table_holds_each_scale_and_condition_once(swept):
     ('config', 'checkpoint', 'extra', 'messages'),
     [
         ('biased', 'biased', ['--values', '1', 'nan', '-2'], ['--values: nan, -2', 'from 0']),
-        ('base', 'base', [], ['no attention bias', 'AttentionBiasCmtHead']),
         ('biased', 'base', [], ['lacks parts', 'bias_scale']),
     ],
 )
