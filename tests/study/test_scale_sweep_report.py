@@ -8,7 +8,7 @@ import pytest
 from cmt_bias.study.scale_sweep import LEARNED, SweepResult
 from cmt_bias.study.scale_sweep_plot import draw_sweep
 from cmt_bias.study.scale_sweep_report import PLOT, REPORT, TABLE, sweep_report, write_sweep
-from cmt_bias.study.scale_sweep_table import best_table, long_table, score_table
+from cmt_bias.study.scale_sweep_table import best_table, long_table, score_table, without_halves
 from cmt_bias.study.subset_evaluation import Subset
 
 FRAMES = {'whole': 9, 'day': 6, 'night': 3}
@@ -18,21 +18,33 @@ NDS = {
     4.0: dict(whole=0.31, day=0.42, night=0.10),
     LEARNED: dict(whole=0.33, day=0.41, night=0.10),
 }
+HALVES_OF_DAY = {0.0: (0.3, 0.2), 2.0: (0.2, 0.3), 4.0: (0.1, 0.3), LEARNED: (0.2, 0.2)}
 
 
 def result(**learned: float) -> SweepResult:
     parts = {
         scale: [
-            Subset(name, 'x', FRAMES[name], 5, ('bus',), {'mAP': nds / 2, 'NDS': nds})
+            Subset(
+                name,
+                'whole' if name == 'whole' else 'condition',
+                FRAMES[name],
+                5,
+                ('bus',),
+                {'mAP': nds / 2, 'NDS': nds},
+            )
             for name, nds in scores.items()
+        ]
+        + [
+            Subset('day', f'half {number}', 3, 2, ('bus',), {'mAP': nds / 2, 'NDS': nds})
+            for number, nds in enumerate(HALVES_OF_DAY[scale], 1)
         ]
         for scale, scores in NDS.items()
     }
-    return SweepResult(learned, {LEARNED: {}}, parts, dict(day=2, night=1))
+    return SweepResult(learned, parts, dict(day=2, night=1))
 
 
 def test_counts_of_the_conditions_add_up_to_the_whole():
-    rows = long_table(result(shared=2.5)).drop_duplicates('part').set_index('part')
+    rows = without_halves(long_table(result(shared=2.5))).drop_duplicates('part').set_index('part')
     for count, whole in (('frames', 9), ('scenes', 3)):
         assert rows.loc['whole', count] == whole
         assert rows.loc[['day', 'night'], count].sum() == whole
@@ -55,6 +67,13 @@ def test_best_scale_is_among_the_values_and_the_learned_one():
     assert not best['is_edge'].any()
 
 
+def test_each_half_of_the_scenes_has_its_own_best_scale():
+    table = long_table(result(shared=2.5))
+    assert table.loc[table['kind'].str.startswith('half'), 'scenes'].unique().tolist() == [1]
+    best = best_table(table, 'NDS').set_index('part')
+    assert best['halves'].tolist() == [[], ['0', '2, 4'], []]
+
+
 def test_a_best_scale_at_the_edge_of_the_sweep_is_marked():
     table = long_table(result(shared=2.5))
     table = table[table['scale'] <= 2.5]
@@ -75,7 +94,16 @@ def test_report_names_entries_counts_and_limits(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / TABLE), table, check_dtype=False)
     assert (tmp_path / PLOT).stat().st_size > 10_000
     report = (tmp_path / REPORT).read_text()
-    for text in ('| camera', '3.250', '9 (3)', 'none: all equal', 'bus', 'a command'):
+    for text in (
+        '| camera',
+        '3.250',
+        '9 (3)',
+        'none: all equal',
+        '0 / 2, 4',
+        'one scene',
+        'bus',
+        'a command',
+    ):
         assert text in report
 
 

@@ -12,7 +12,12 @@ from nuscenes.eval.detection.config import config_factory
 from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.eval.detection.evaluate import DetectionEval
 
-from cmt_bias.study.conditions import count_scenes, group_by_condition, scene_condition
+from cmt_bias.study.conditions import (
+    count_scenes,
+    group_by_condition,
+    halves_by_scene,
+    scene_condition,
+)
 from cmt_bias.study.run_results import differences_to_test
 from cmt_bias.study.subset_evaluation import DISTANCE_BANDS, SubsetEvaluation, flat_metrics
 
@@ -98,6 +103,23 @@ def test_conditions_without_distances_are_the_same_parts(nusc, detections, subse
     parts = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).by_condition()
     assert [part.name for part in parts] == ['whole', 'day', 'night', 'rain']
     assert all(part == subsets[part.name] for part in parts)
+
+
+def test_halves_share_no_scene_and_add_up(nusc, detections, subsets):
+    halves = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).halves_by_condition()
+    assert [(half.name, half.kind) for half in halves] == [
+        ('whole', 'half 1'),
+        ('whole', 'half 2'),
+    ]  # the conditions have one scene each
+    assert [half.samples for half in halves] == [2, 1]
+    assert sum(half.objects for half in halves) == subsets['whole'].objects
+    tokens = [sample['token'] for sample in nusc.sample]
+    first, second = (
+        {nusc.get('sample', token)['scene_token'] for token in half}
+        for half in halves_by_scene(nusc, tokens)
+    )
+    assert not first & second
+    assert len(first) == len(second) == 2
 
 
 def test_scenes_are_counted_once_for_all_their_samples(nusc):

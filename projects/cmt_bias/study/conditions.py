@@ -50,6 +50,24 @@ def group_by_condition(conditions: Mapping[str, str]) -> dict[str, set[str]]:
     return groups
 
 
+def halves_by_scene(nusc: NuScenes, tokens: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Split samples in two by taking their scenes in turn, ordered by name.
+
+    Args:
+        nusc: The tables.
+        tokens: Samples.
+
+    Returns:
+        The halves; no scene is in both. With one scene the second is empty.
+    """
+    members: dict[str, set[str]] = {}
+    for token in tokens:
+        members.setdefault(nusc.get('sample', token)['scene_token'], set()).add(token)
+    scenes = sorted(members, key=lambda token: (nusc.get('scene', token)['name'], token))
+    first, second = ([members[scene] for scene in scenes[start::2]] for start in (0, 1))
+    return set().union(*first), set().union(*second)
+
+
 def count_scenes(nusc: NuScenes, tokens: Iterable[str]) -> dict[str, int]:
     """The number of scenes that samples come from, by condition.
 

@@ -44,14 +44,12 @@ class SweepResult:
 
     Attributes:
         learned: The scale in effect that the model came with, by name of its entry, in logits.
-        metrics: For each scale the metric dict of the test, as tools/test.py gives it; the learned
-            one under ``LEARNED``.
-        parts: For each scale the metrics of the whole and of each condition.
+        parts: For each scale, the learned one under ``LEARNED``, the metrics of the whole, of each
+            condition, and of their halves.
         scenes: Number of scenes by condition.
     """
 
     learned: Mapping[str, float]
-    metrics: Mapping[Scale, Mapping[str, float]]
     parts: Mapping[Scale, Sequence[Subset]]
     scenes: Mapping[str, int]
 
@@ -131,23 +129,25 @@ class ScaleSweepLoop(TestLoop):
         scales: Sequence[float],
         fp16: bool = False,
     ) -> None:
-        # Inference that can run must not end where nothing can be evaluated.
         self._folder = tempfile.TemporaryDirectory()
+        super().__init__(runner, dataloader, self._keeping(evaluator, LEARNED), fp16)
         # The learned scale comes last: its predictions stay in the samples for the hooks.
-        self._configs = {
-            scale: _with_detections(evaluator, Path(self._folder.name) / str(scale))
-            for scale in (*scales, LEARNED)
-        }
-        super().__init__(runner, dataloader, self._configs[LEARNED], fp16)
         self._evaluators: dict[Scale, Evaluator] = {
-            scale: runner.build_evaluator(config)
-            for scale, config in self._configs.items()
-            if scale is not LEARNED
+            **{scale: runner.build_evaluator(self._keeping(evaluator, scale)) for scale in scales},
+            LEARNED: self.evaluator,
         }
-        self._evaluators[LEARNED] = self.evaluator
         for each in self._evaluators.values():
             each.dataset_meta = self.evaluator.dataset_meta
         self._version = _evaluated_version(self.evaluator)
+
+    def _folder_of(self, scale: Scale) -> Path:
+        return Path(self._folder.name) / _label(scale)
+
+    def _keeping(self, evaluator: Any, scale: Scale) -> Any:
+        """A copy of the evaluator's config that leaves the detections of a scale in its folder."""
+        cfg = ConfigDict(test_evaluator=copy.deepcopy(evaluator))
+        keep_detections(cfg, self._folder_of(scale))
+        return cfg.test_evaluator
 
     def run(self) -> dict:
         """Test; returns the metrics of the learned scale."""
@@ -176,37 +176,32 @@ class ScaleSweepLoop(TestLoop):
         """The official metrics of each scale, those of the learned one being known already."""
         metric = _nuscenes_metric(self.evaluator)
         tables = NuScenes(self._version, metric.data_root, verbose=False)
-        metrics, parts = {}, {}
+        parts = {}
         start = time.monotonic()
         for done, (scale, evaluator) in enumerate(self._evaluators.items(), 1):
-            metrics[scale] = (
+            metrics = (
                 learned_metrics
                 if scale is LEARNED
                 else evaluator.evaluate(len(self.dataloader.dataset))
             )
-            detections = (
-                Path(self._folder.name) / str(scale) / DETECTIONS.relative_to('detections')
-            )
+            detections = self._folder_of(scale) / DETECTIONS.relative_to(DETECTIONS.parts[0])
             evaluation = SubsetEvaluation(tables, detections, self._version, metric.eval_version)
-            parts[scale] = evaluation.by_condition()
+            parts[scale] = evaluation.by_condition() + evaluation.halves_by_condition()
             left = (time.monotonic() - start) / done * (len(self._evaluators) - done)
-            self._log_scores(scale, metrics[scale], left)
+            self._log_scores(scale, metrics, left)
         scenes = count_scenes(tables, evaluation.sample_tokens)
-        return SweepResult(self._learned, metrics, parts, scenes)
+        return SweepResult(self._learned, parts, scenes)
 
     def _log_scores(self, scale: Scale, metrics: Mapping[str, float], left: float) -> None:
         scores = next(iter(parse_nuscenes_metrics(metrics).values()))
         self.runner.logger.info(
-            f'scale {"learned" if scale is LEARNED else scale}: NDS {scores.nds:.4f} '
+            f'scale {_label(scale)}: NDS {scores.nds:.4f} '
             f'mAP {scores.mean_ap:.4f}, about {duration_text(left)} of evaluation left'
         )
 
 
-def _with_detections(evaluator: Any, folder: Path) -> Any:
-    """A copy of an evaluator's config that leaves its detections in a folder."""
-    cfg = ConfigDict(test_evaluator=copy.deepcopy(evaluator))
-    keep_detections(cfg, folder)
-    return cfg.test_evaluator
+def _label(scale: Scale) -> str:
+    return 'learned' if scale is LEARNED else str(scale)
 
 
 def _nuscenes_metric(evaluator: Evaluator) -> NuScenesMetric:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..engine.atomic_file import write_atomically
-from .scale_sweep_table import LEARNED_POINT, OVERRIDE, SCORES
+from .scale_sweep_table import LEARNED_POINT, OVERRIDE, SCORES, without_halves
 from .subset_evaluation import WHOLE
 
 _BLUE, _ORANGE, _GREEN, *_, _PURPLE = colormaps['tab10'].colors[:5]  # type: ignore[attr-defined]
@@ -49,6 +49,7 @@ def draw_sweep(table: pd.DataFrame, learned: Mapping[str, float]) -> Figure:
     figure = Figure(figsize=(12.0, 8.0), dpi=120, layout='constrained', facecolor='white')
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(SCORES), sharex=True)
+    table = without_halves(table)
     changes = _changes(table)
     for (above, below), score in zip(panels.T, SCORES, strict=True):
         _draw_panel(above, table, score, learned)

@@ -7,7 +7,7 @@ import pandas as pd
 from ..engine.atomic_file import write_atomically
 from .scale_sweep import SweepResult
 from .scale_sweep_plot import save_sweep_plot
-from .scale_sweep_table import SCORES, best_table, long_table, score_table
+from .scale_sweep_table import SCORES, best_table, long_table, score_table, without_halves
 from .subset_evaluation import WHOLE
 
 TABLE, PLOT, REPORT = 'sweep_scale.csv', 'sweep_scale.png', 'sweep_scale.md'
@@ -22,6 +22,8 @@ READING = f"""
   the learned scale by construction, also where the scale makes no true difference, so its gain is
   too high an estimate. '(edge)' marks the lowest or highest value tested: the true best may lie
   beyond.
+- 'Best in halves' splits the scenes of a condition in two, in turn by name. Where the halves
+  differ about the best scale, these frames do not settle it.
 - Frames of one scene are much alike: a condition's curve tells about its few scenes, and how far
   that carries to others cannot be seen here.
 - This is one training. How much the curves and their best values change from seed to seed cannot
@@ -55,7 +57,7 @@ def write_sweep(result: SweepResult, out_dir: Path, source: str, command: str) -
 
 def sweep_report(table: pd.DataFrame, result: SweepResult, source: str, command: str) -> str:
     """The report as Markdown; arguments as for :func:`write_sweep`."""
-    parts = table.drop_duplicates('part')
+    parts = without_halves(table).drop_duplicates('part')
     counts = parts[['part', 'frames', 'scenes', 'objects', 'classes without objects']]
     learned = pd.DataFrame(
         [(name, f'{value:.3f}') for name, value in result.learned.items()],
@@ -82,6 +84,10 @@ def _best_section(table: pd.DataFrame, score: str) -> str:
             'frames (scenes)': [f'{r.frames} ({r.scenes})' for r in best.itertuples()],
             'best scale': [
                 (r.best or NONE_BEST) + (' (edge)' if r.is_edge else '') for r in best.itertuples()
+            ],
+            'best in halves': [
+                ' / '.join(half or NONE_BEST for half in r.halves) or 'one scene'
+                for r in best.itertuples()
             ],
             f'{score} there': best['score'].map('{:.4f}'.format),
             f'{score} with the learned scale': best['learned'].map('{:.4f}'.format),
