@@ -73,8 +73,11 @@ def _changes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw_panel(axes: Axes, table: pd.DataFrame, score: str, learned: Mapping[str, float]) -> None:
-    for entry in learned.values():
+    for name, entry in learned.items():
         axes.axvline(entry, zorder=0, **_LEARNED_LINE)
+        if len(learned) > 1:
+            place: dict[str, Any] = dict(transform=axes.get_xaxis_transform(), va='bottom')
+            axes.text(entry, 0.02, name, rotation=90, ha='right', fontsize=7, **place)
     for _, rows in table.groupby('part', sort=False):
         _draw_part(axes, rows, score)
     axes.grid(color='#e5e5e5', linewidth=0.6)
@@ -85,8 +88,9 @@ def _draw_panel(axes: Axes, table: pd.DataFrame, score: str, learned: Mapping[st
 def _draw_part(axes: Axes, rows: pd.DataFrame, score: str) -> None:
     """The curve of one part, its best values, and the score of the learned scale."""
     color = _COLORS[rows['part'].iloc[0]]
-    swept = rows[rows['point'] == OVERRIDE].sort_values('scale')
-    axes.plot(swept['scale'], swept[score], '.-', color=color, linewidth=_width(rows))
+    curve = rows.dropna(subset='scale').sort_values('scale')
+    axes.plot(curve['scale'], curve[score], '.-', color=color, linewidth=_width(rows))
+    swept = rows[rows['point'] == OVERRIDE]
     if swept[score].nunique() > 1:
         best = swept[swept[score] == swept[score].max()]
         axes.plot(best['scale'], best[score], '*', color=color, markersize=14)
