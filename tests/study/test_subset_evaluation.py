@@ -13,7 +13,7 @@ from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.eval.detection.evaluate import DetectionEval
 
 from cmt_bias.datasets.scene_conditions import scene_condition
-from cmt_bias.study.conditions import group_by_condition
+from cmt_bias.study.conditions import count_scenes, group_by_condition, halves_by_scene
 from cmt_bias.study.run_results import differences_to_test
 from cmt_bias.study.subset_evaluation import DISTANCE_BANDS, SubsetEvaluation, flat_metrics
 
@@ -93,6 +93,37 @@ def test_samples_and_objects_of_the_parts_add_up_to_the_whole(subsets):
     assert sum(subset.objects for subset in by_condition) == whole.objects
     assert sum(subsets[name].objects for name in DISTANCE_BANDS) == whole.objects
     assert all(subsets[name].samples == whole.samples for name in DISTANCE_BANDS)
+
+
+def test_conditions_without_distances_are_the_same_parts(nusc, detections, subsets):
+    parts = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).by_condition()
+    assert [part.name for part in parts] == ['whole', 'day', 'night', 'rain']
+    assert all(part == subsets[part.name] for part in parts)
+
+
+def test_halves_share_no_scene_and_add_up(nusc, detections, subsets):
+    halves = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).halves_by_condition()
+    assert [(half.name, half.kind) for half in halves] == [
+        ('whole', 'half 1'),
+        ('whole', 'half 2'),
+    ]  # the conditions have one scene each
+    assert [half.samples for half in halves] == [2, 1]
+    assert sum(half.objects for half in halves) == subsets['whole'].objects
+    tokens = [sample['token'] for sample in nusc.sample]
+    first, second = (
+        {nusc.get('sample', token)['scene_token'] for token in half}
+        for half in halves_by_scene(nusc, tokens)
+    )
+    assert not first & second
+    assert len(first) == len(second) == 2
+
+
+def test_scenes_are_counted_once_for_all_their_samples(nusc):
+    assert count_scenes(nusc, [sample['token'] for sample in nusc.sample]) == {
+        'day': 2,
+        'night': 1,
+        'rain': 1,
+    }
 
 
 def test_whole_is_the_official_evaluation_exactly(nusc, detections, subsets, tmp_path):

@@ -2,14 +2,29 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
-from ..cmt.head import CameraGeometry, CmtHead, Memory
+from ..cmt.head import CameraGeometry, CmtHead, DecoderInputs, Memory
 from .bias_generator import AttentionBiasGenerator
 from .transformer import AttentionBiasCmtTransformer
+from .windows import Windows
+
+
+class TrustedWindows(NamedTuple):
+    """What the bias is made of, but for its scale.
+
+    Attributes:
+        windows: Of the queries.
+        lidar_weights: ``(B, Q)`` trust in the LiDAR, in [-1, 1].
+        camera_weights: ``(B, Q)`` trust in the cameras, in [-1, 1].
+    """
+
+    windows: Windows
+    lidar_weights: Tensor
+    camera_weights: Tensor
 
 
 @MODELS.register_module()
@@ -68,18 +83,16 @@ class AttentionBiasCmtHead(CmtHead):
             )
         return MODELS.build(config)
 
-    def decode_queries(
+    def attention_inputs(
         self,
         memory: Memory,
         query_pos: Tensor,
         reference_points: Tensor,
         cameras: CameraGeometry | None,
-        self_attn_mask: Tensor | None,
         img_metas: Sequence[dict],
-    ) -> Tensor:
-        """Decode with a bias on the cross-attention; see :meth:`CmtHead.decode_queries`."""
-        generator = self.attention_bias_generator
-        windows = generator.find_windows(
+    ) -> TrustedWindows:
+        """Windows and trust of the queries; arguments of :meth:`CmtHead.attention_inputs`."""
+        windows = self.attention_bias_generator.find_windows(
             reference_points,
             None if cameras is None else cameras.lidar2img,
             None if cameras is None else cameras.pad_shape,
@@ -88,10 +101,16 @@ class AttentionBiasCmtHead(CmtHead):
             self.pc_range,
         )
         weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows, img_metas)
+        return TrustedWindows(windows, *weights)
+
+    def decode_queries(self, inputs: DecoderInputs, self_attn_mask: Tensor | None) -> Tensor:
+        """Decode with a bias on the cross-attention; see :meth:`CmtHead.decode_queries`."""
         return self.transformer(
-            memory.tokens,
-            memory.pos,
-            query_pos,
+            inputs.memory.tokens,
+            inputs.memory.pos,
+            inputs.query_pos,
             self_attn_mask,
-            attention_bias=generator.bias_from_windows(windows, *weights),
+            attention_bias=self.attention_bias_generator.bias_from_windows(
+                *inputs.attention_inputs
+            ),
         )

@@ -71,6 +71,25 @@ class Memory:
     camera_shape: tuple[int, int, int] | None
 
 
+@dataclass(frozen=True)
+class DecoderInputs:
+    """All that the decoder works on, before its first layer.
+
+    Attributes:
+        memory: Tokens of all sensors.
+        query_pos: ``(B, P + Q, C)`` position encodings.
+        reference_points: ``(B, P + Q, 3)`` normalized.
+        denoising: The denoising queries; None outside training.
+        attention_inputs: Result of :meth:`CmtHead.attention_inputs`.
+    """
+
+    memory: Memory
+    query_pos: Tensor
+    reference_points: Tensor
+    denoising: DenoisingQueries | None
+    attention_inputs: Any
+
+
 @MODELS.register_module()
 class CmtHead(BaseModule):
     """Object queries attend to BEV and camera tokens; each query becomes a box.
@@ -263,6 +282,15 @@ class CmtHead(BaseModule):
             LiDAR frame. In training also their ``dn_`` counterparts ``(L, B, P, values)`` and
             ``denoising``, the :class:`DenoisingQueries`.
         """
+        return self.decode(self.encode(pts_feats, img_feats, img_metas))
+
+    def encode(
+        self,
+        pts_feats: Sequence[Tensor | None] | None,
+        img_feats: Sequence[Tensor | None] | None,
+        img_metas: Sequence[dict],
+    ) -> DecoderInputs:
+        """The first half of :meth:`forward`, with its arguments: tokens, queries, positions."""
         bev_features = pts_feats[0] if pts_feats else None
         camera_features = img_feats[0] if img_feats else None
         self._check_features(bev_features, camera_features)
@@ -272,43 +300,57 @@ class CmtHead(BaseModule):
             cameras = self._camera_geometry(img_metas)
             memory = self._memory(bev_features, camera_features, cameras)
             query_pos = self._query_position(reference_points, cameras)
+        attention_inputs = self.attention_inputs(
+            memory, query_pos, reference_points, cameras, img_metas
+        )
+        return DecoderInputs(memory, query_pos, reference_points, denoising, attention_inputs)
+
+    def decode(self, inputs: DecoderInputs) -> TaskOutputs:
+        """The second half of :meth:`forward`, with its result; leaves ``inputs`` as they are."""
+        denoising = inputs.denoising
         mask = None if denoising is None else denoising.self_attention_mask(self.num_query)
         # (L, B, P + Q, C); attention runs in the precision of the surrounding autocast
-        outputs = self.decode_queries(
-            memory, query_pos, reference_points, cameras, mask, img_metas
-        )
-        outputs = self._without_nan(outputs)
+        outputs = self._without_nan(self.decode_queries(inputs, mask))
         with float32_island(outputs):
             tasks = [
-                self._predict_task(head, outputs, reference_points) for head in self.task_heads
+                self._predict_task(head, outputs, inputs.reference_points)
+                for head in self.task_heads
             ]
         if denoising is not None:
             tasks = [self._split_denoising(task, denoising) for task in tasks]
         return tuple([task] for task in tasks)
 
-    def decode_queries(
+    def attention_inputs(
         self,
         memory: Memory,
         query_pos: Tensor,
         reference_points: Tensor,
         cameras: CameraGeometry | None,
-        self_attn_mask: Tensor | None,
         img_metas: Sequence[dict],
-    ) -> Tensor:
-        """Run the transformer: the place to change how queries attend.
+    ) -> Any:
+        """What :meth:`decode_queries` needs besides tokens and queries; here nothing.
 
         Args:
             memory: Tokens of all sensors.
             query_pos: ``(B, P + Q, C)`` position encodings.
             reference_points: ``(B, P + Q, 3)`` normalized.
             cameras: Calibration; None where the samples have no cameras.
-            self_attn_mask: ``(P + Q, P + Q)`` bool, True where a query must not see another.
             img_metas: Meta information of each sample.
+        """
+        return None
+
+    def decode_queries(self, inputs: DecoderInputs, self_attn_mask: Tensor | None) -> Tensor:
+        """Run the transformer: the place to change how queries attend.
+
+        Args:
+            inputs: Tokens, queries, and the result of :meth:`attention_inputs`.
+            self_attn_mask: ``(P + Q, P + Q)`` bool, True where a query must not see another.
 
         Returns:
             ``(L, B, P + Q, C)``.
         """
-        return self.transformer(memory.tokens, memory.pos, query_pos, self_attn_mask)
+        memory = inputs.memory
+        return self.transformer(memory.tokens, memory.pos, inputs.query_pos, self_attn_mask)
 
     def _check_features(self, bev_features: Tensor | None, camera_features: Tensor | None) -> None:
         name = type(self).__name__

@@ -13,9 +13,10 @@ from nuscenes.eval.detection.data_classes import DetectionMetrics
 from nuscenes.eval.detection.evaluate import DetectionEval
 
 from ..engine.nuscenes_metric_table import ERRORS
-from .conditions import group_by_condition, sample_conditions
+from .conditions import group_by_condition, halves_by_scene, sample_conditions
 
 WHOLE = 'whole'
+HALVES = ('half 1', 'half 2')
 DISTANCE_BANDS = {
     '0-20 m': (0.0, 20.0),
     '20-40 m': (20.0, 40.0),
@@ -31,7 +32,7 @@ class Subset:
 
     Attributes:
         name: Such as 'night' or '0-20 m'.
-        kind: 'whole', 'condition' or 'distance'.
+        kind: 'whole', 'condition' or 'distance'; 'half 1' or 'half 2' of the scenes of a part.
         samples: Number of samples.
         objects: Number of annotated objects that the metric counts.
         absent_classes: Classes without any; the official metric gives them AP 0 and errors of 1.
@@ -77,13 +78,30 @@ class SubsetEvaluation(DetectionEval):
     def subsets(self) -> list[Subset]:
         """The whole, every condition that occurs, and every band of distance."""
         tokens = set(self.sample_tokens)
+        return self.by_condition() + [
+            self._subset(name, 'distance', tokens, band) for name, band in DISTANCE_BANDS.items()
+        ]
+
+    def by_condition(self) -> list[Subset]:
+        """The whole, and every condition that occurs."""
+        tokens = set(self.sample_tokens)
         conditions = group_by_condition(sample_conditions(self.nusc, tokens))
         anywhere = (0.0, math.inf)
         found = [self._subset(WHOLE, 'whole', tokens, anywhere)]
         for name, members in conditions.items():
             found.append(self._subset(name, 'condition', members, anywhere))
-        for name, band in DISTANCE_BANDS.items():
-            found.append(self._subset(name, 'distance', tokens, band))
+        return found
+
+    def halves_by_condition(self) -> list[Subset]:
+        """The whole and every condition with several scenes, each in two halves of its scenes."""
+        tokens = set(self.sample_tokens)
+        groups = group_by_condition(sample_conditions(self.nusc, tokens))
+        found = []
+        for name, members in {WHOLE: tokens, **groups}.items():
+            halves = halves_by_scene(self.nusc, members)
+            if all(halves):
+                for kind, half in zip(HALVES, halves, strict=True):
+                    found.append(self._subset(name, kind, half, (0.0, math.inf)))
         return found
 
     def _subset(self, name: str, kind: str, tokens: set[str], band: tuple[float, float]) -> Subset:

@@ -1,0 +1,221 @@
+"""Test a model under several bias scales in one pass over the data."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from mmdet3d.evaluation import NuScenesMetric
+from mmdet3d.structures import Det3DDataSample
+from mmengine.config import ConfigDict
+from mmengine.evaluator import Evaluator
+from mmengine.registry import LOOPS
+from mmengine.runner import Runner, TestLoop
+from mmengine.runner.amp import autocast
+from nuscenes import NuScenes
+from torch import nn
+
+from ..cmt.detector import CmtDetector
+from ..engine.biased_head import BiasedHead, biased_heads
+from ..engine.nuscenes_metric_table import parse_nuscenes_metrics
+from ..engine.preflight import ProblemsFound
+from ..engine.problem import Problem
+from ..engine.run_summary_hook import unwrapped
+from .conditions import count_scenes
+from .effective_config import keep_detections
+from .run_state import DETECTIONS
+from .scale_override import scale_override
+from .subset_evaluation import EVALUATED_SPLITS, Subset, SubsetEvaluation
+from .training_progress import duration_text
+
+LEARNED = None
+"""Stands for the scale of the checkpoint among the scales of a sweep."""
+
+Scale = float | None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep gave.
+
+    Attributes:
+        learned: The scale in effect that the model came with, by name of its entry, in logits.
+        parts: For each scale, the learned one under ``LEARNED``, the metrics of the whole, of each
+            condition, and of their halves.
+        scenes: Number of scenes by condition.
+    """
+
+    learned: Mapping[str, float]
+    parts: Mapping[Scale, Sequence[Subset]]
+    scenes: Mapping[str, int]
+
+
+def find_swept_head(model: nn.Module) -> BiasedHead:
+    """The head whose scale is swept.
+
+    Raises:
+        ProblemsFound: If the model is no CMT with an attention bias.
+    """
+    heads = biased_heads(model)
+    if isinstance(unwrapped(model), CmtDetector) and [head.name for head in heads] == [
+        'pts_bbox_head'
+    ]:
+        return heads[0]
+    what = 'the model has no attention bias in pts_bbox_head, so there is no scale to sweep'
+    remedy = (
+        "give a config of configs/cmt_bias: model.type='CmtDetector' with "
+        "pts_bbox_head=dict(type='AttentionBiasCmtHead', attention_bias_config=dict(...), ...)"
+    )
+    raise ProblemsFound([Problem(what, remedy)])
+
+
+def predictions_by_scale(
+    model: CmtDetector, data: Mapping[str, Any], scales: Sequence[Scale]
+) -> Iterator[tuple[Scale, list[Det3DDataSample]]]:
+    """Detect with each scale; all that does not depend on it is computed once.
+
+    Args:
+        model: With a biased head, in evaluation mode.
+        data: A batch as the data loader gives it.
+        scales: In logits, or ``LEARNED``.
+
+    Yields:
+        The scale and the samples with its ``pred_instances_3d``. They are the same sample objects
+        each time, so use them before the next.
+    """
+    head = model.pts_bbox_head
+    generator = find_swept_head(model).generator
+    data = model.data_preprocessor(data, training=False)
+    samples = data['data_samples']
+    metas = [sample.metainfo for sample in samples]
+    img_feats, pts_feats = model.extract_feat(data['inputs'], metas)
+    inputs = head.encode(pts_feats, img_feats, metas)
+    for scale in scales:
+        with scale_override(generator, scale):
+            outputs = head.decode(inputs)
+        results = head.predict_by_feat(outputs, metas)
+        yield scale, model.add_pred_to_datasample(samples, results)
+
+
+@LOOPS.register_module()
+class ScaleSweepLoop(TestLoop):
+    """mmengine's test loop, which tests overridden scales beside the learned one.
+
+    Metrics, outputs and hooks are those of the learned scale, as without a sweep; what the others
+    gave is in :attr:`result`. One process.
+
+    Args:
+        runner: Of the test.
+        dataloader: Of the test.
+        evaluator: Config of the test's evaluator, with a ``NuScenesMetric``.
+        scales: The values to test, in logits.
+        fp16: Test in half precision, as in mmengine's loop.
+
+    Raises:
+        ProblemsFound: If there is no nuScenes metric, or no annotations of the split.
+    """
+
+    result: SweepResult
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Any,
+        evaluator: Any,
+        scales: Sequence[float],
+        fp16: bool = False,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        super().__init__(runner, dataloader, self._keeping(evaluator, LEARNED), fp16)
+        # The learned scale comes last: its predictions stay in the samples for the hooks.
+        self._evaluators: dict[Scale, Evaluator] = {
+            **{scale: runner.build_evaluator(self._keeping(evaluator, scale)) for scale in scales},
+            LEARNED: self.evaluator,
+        }
+        for each in self._evaluators.values():
+            each.dataset_meta = self.evaluator.dataset_meta
+        self._version = _evaluated_version(self.evaluator)
+
+    def _folder_of(self, scale: Scale) -> Path:
+        return Path(self._folder.name) / _label(scale)
+
+    def _keeping(self, evaluator: Any, scale: Scale) -> Any:
+        """A copy of the evaluator's config that leaves the detections of a scale in its folder."""
+        cfg = ConfigDict(test_evaluator=copy.deepcopy(evaluator))
+        keep_detections(cfg, self._folder_of(scale))
+        return cfg.test_evaluator
+
+    def run(self) -> dict:
+        """Test; returns the metrics of the learned scale."""
+        with self._folder:
+            metrics = super().run()
+            self.result = self._evaluate(metrics)
+        return metrics
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Test one batch with every scale."""
+        self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
+        model = cast(CmtDetector, unwrapped(self.runner.model))
+        if idx == 0:  # an averaged model has its own scale, and only during the test
+            head = find_swept_head(model)
+            names = head.generator.scale_names()
+            self._learned = dict(zip(names, head.scales_in_effect(), strict=True))
+        with autocast(enabled=self.fp16):
+            for scale, outputs in predictions_by_scale(model, data_batch, [*self._evaluators]):
+                self._evaluators[scale].process(data_samples=outputs, data_batch=data_batch)
+        self.runner.call_hook(
+            'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
+        )
+
+    def _evaluate(self, learned_metrics: dict[str, float]) -> SweepResult:
+        """The official metrics of each scale, those of the learned one being known already."""
+        metric = _nuscenes_metric(self.evaluator)
+        tables = NuScenes(self._version, metric.data_root, verbose=False)
+        parts = {}
+        start = time.monotonic()
+        for done, (scale, evaluator) in enumerate(self._evaluators.items(), 1):
+            metrics = (
+                learned_metrics
+                if scale is LEARNED
+                else evaluator.evaluate(len(self.dataloader.dataset))
+            )
+            detections = self._folder_of(scale) / DETECTIONS.relative_to(DETECTIONS.parts[0])
+            evaluation = SubsetEvaluation(tables, detections, self._version, metric.eval_version)
+            parts[scale] = evaluation.by_condition() + evaluation.halves_by_condition()
+            left = (time.monotonic() - start) / done * (len(self._evaluators) - done)
+            self._log_scores(scale, metrics, left)
+        scenes = count_scenes(tables, evaluation.sample_tokens)
+        return SweepResult(self._learned, parts, scenes)
+
+    def _log_scores(self, scale: Scale, metrics: Mapping[str, float], left: float) -> None:
+        scores = next(iter(parse_nuscenes_metrics(metrics).values()))
+        self.runner.logger.info(
+            f'scale {_label(scale)}: NDS {scores.nds:.4f} '
+            f'mAP {scores.mean_ap:.4f}, about {duration_text(left)} of evaluation left'
+        )
+
+
+def _label(scale: Scale) -> str:
+    return 'learned' if scale is LEARNED else str(scale)
+
+
+def _nuscenes_metric(evaluator: Evaluator) -> NuScenesMetric:
+    return next(metric for metric in evaluator.metrics if isinstance(metric, NuScenesMetric))
+
+
+def _evaluated_version(evaluator: Evaluator) -> str:
+    """Version of the nuScenes tables, found usable before any inference."""
+    version = evaluator.dataset_meta['version']
+    if version not in EVALUATED_SPLITS:
+        what = f"test_dataloader.dataset.metainfo.version='{version}' has no annotated split"
+        remedy = f'test on the validation split of one of {", ".join(EVALUATED_SPLITS)}'
+        raise ProblemsFound([Problem(what, remedy)])
+    if _nuscenes_metric(evaluator).format_only:
+        what = 'test_evaluator.format_only=True leaves nothing to compare'
+        raise ProblemsFound([Problem(what, 'give --cfg-options test_evaluator.format_only=False')])
+    return version

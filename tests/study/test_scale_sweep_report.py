@@ -1,0 +1,113 @@
+"""Tables, plot and report of a sweep, from numbers that are known."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from cmt_bias.study.scale_sweep import LEARNED, SweepResult
+from cmt_bias.study.scale_sweep_plot import draw_sweep
+from cmt_bias.study.scale_sweep_report import PLOT, REPORT, TABLE, sweep_report, write_sweep
+from cmt_bias.study.scale_sweep_table import best_table, long_table, score_table, without_halves
+from cmt_bias.study.subset_evaluation import Subset
+
+FRAMES = {'whole': 9, 'day': 6, 'night': 3}
+NDS = {
+    0.0: dict(whole=0.30, day=0.40, night=0.10),
+    2.0: dict(whole=0.32, day=0.44, night=0.10),
+    4.0: dict(whole=0.31, day=0.42, night=0.10),
+    LEARNED: dict(whole=0.33, day=0.41, night=0.10),
+}
+HALVES_OF_DAY = {0.0: (0.3, 0.2), 2.0: (0.2, 0.3), 4.0: (0.1, 0.3), LEARNED: (0.2, 0.2)}
+
+
+def result(**learned: float) -> SweepResult:
+    parts = {
+        scale: [
+            Subset(
+                name,
+                'whole' if name == 'whole' else 'condition',
+                FRAMES[name],
+                5,
+                ('bus',),
+                {'mAP': nds / 2, 'NDS': nds},
+            )
+            for name, nds in scores.items()
+        ]
+        + [
+            Subset('day', f'half {number}', 3, 2, ('bus',), {'mAP': nds / 2, 'NDS': nds})
+            for number, nds in enumerate(HALVES_OF_DAY[scale], 1)
+        ]
+        for scale, scores in NDS.items()
+    }
+    return SweepResult(learned, parts, dict(day=2, night=1))
+
+
+def test_counts_of_the_conditions_add_up_to_the_whole():
+    rows = without_halves(long_table(result(shared=2.5))).drop_duplicates('part').set_index('part')
+    for count, whole in (('frames', 9), ('scenes', 3)):
+        assert rows.loc['whole', count] == whole
+        assert rows.loc[['day', 'night'], count].sum() == whole
+
+
+def test_scores_stand_by_scale_and_condition():
+    scores = score_table(long_table(result(shared=2.5)), 'NDS')
+    assert scores.index.tolist() == ['0', '2', '4', 'learned (2.500)']
+    assert scores.columns.tolist() == ['whole', 'day', 'night']
+    assert scores.loc['4', 'day'] == 0.42
+    assert scores.loc['learned (2.500)', 'whole'] == 0.33
+
+
+def test_best_scale_is_among_the_values_and_the_learned_one():
+    best = best_table(long_table(result(shared=2.5)), 'NDS').set_index('part')
+    assert best['best'].tolist() == ['learned (2.500)', '2', '']
+    assert best['scale'].tolist()[:2] == [2.5, 2.0]
+    assert math.isnan(best['scale']['night'])
+    assert best['score']['day'] - best['learned']['day'] == pytest.approx(0.03)
+    assert not best['is_edge'].any()
+
+
+def test_each_half_of_the_scenes_has_its_own_best_scale():
+    table = long_table(result(shared=2.5))
+    assert table.loc[table['kind'].str.startswith('half'), 'scenes'].unique().tolist() == [1]
+    best = best_table(table, 'NDS').set_index('part')
+    assert best['halves'].tolist() == [[], ['0', '2, 4'], []]
+
+
+def test_a_best_scale_at_the_edge_of_the_sweep_is_marked():
+    table = long_table(result(shared=2.5))
+    table = table[table['scale'] <= 2.5]
+    assert best_table(table, 'NDS')['is_edge'].tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize('learned', [dict(shared=2.5), dict(lidar=1.5, camera=3.5)])
+def test_plot_marks_every_learned_entry_in_every_panel(learned):
+    figure = draw_sweep(long_table(result(**learned)), learned)
+    for axes in figure.axes:
+        upright = [line.get_xdata()[0] for line in axes.lines if list(line.get_ydata()) == [0, 1]]
+        assert upright == list(learned.values())
+
+
+def test_report_names_entries_counts_and_limits(tmp_path):
+    learned = dict(lidar=1.5, camera=3.25)
+    table = write_sweep(result(**learned), tmp_path, 'a model', 'a command')
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / TABLE), table, check_dtype=False)
+    assert (tmp_path / PLOT).stat().st_size > 10_000
+    report = (tmp_path / REPORT).read_text()
+    for text in (
+        '| camera',
+        '3.250',
+        '9 (3)',
+        'none: all equal',
+        '0 / 2, 4',
+        'one scene',
+        'bus',
+        'a command',
+    ):
+        assert text in report
+
+
+def test_report_says_how_much_hangs_on_the_choice():
+    text = sweep_report(long_table(result(shared=2.5)), result(shared=2.5), '', '')
+    assert '+0.0300' in text
+    assert 'Best scales for' not in text  # night has none

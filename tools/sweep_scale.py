@@ -1,0 +1,123 @@
+"""Test a trained model under several scales of its attention bias, overall and by condition.
+
+    python tools/sweep_scale.py CONFIG CHECKPOINT
+    python tools/sweep_scale.py CONFIG CHECKPOINT --values 0 1 2 3 4 --work-dir DIR
+
+Every value is one test as tools/test.py makes it, with all entries of the bias scale (layers,
+modalities) set to it. The model's own range of the scale does not hold for the values: they may
+lie beyond it. The learned scale is tested too, and gives exactly the metrics of tools/test.py.
+Backbones, tokens, windows and trust weights are computed once per sample, so one pass over the
+data serves all values.
+
+Written to --work-dir: sweep_scale.md, sweep_scale.png and sweep_scale.csv with NDS, mAP and the
+other metrics by scale and condition (day, night, rain, from the scene descriptions).
+"""
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+from cmt_bias.engine import run_options
+from cmt_bias.engine.checkpoint_check import check_checkpoint_file, check_tested_weights
+from cmt_bias.engine.data_check import check_config_data
+from cmt_bias.engine.preflight import ProblemsFound, run_tool, stop_on
+from cmt_bias.engine.problem import Problem
+from cmt_bias.study.scale_sweep import ScaleSweepLoop, find_swept_head
+from cmt_bias.study.scale_sweep_report import REPORT, write_sweep
+from cmt_bias.study.scale_sweep_table import SCORES, score_table
+
+DEFAULT_VALUES = [step / 2 for step in range(13)]
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--values',
+        type=float,
+        nargs='+',
+        default=DEFAULT_VALUES,
+        help='scales in logits, at least 0; default: 0 0.5 ... 6',
+    )
+    parser.add_argument('--work-dir', help='default: work_dirs/sweep_scale/<config>')
+    parser.add_argument(
+        '--allow-missing-keys', action='store_true', help='as tools/test.py understands it'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config: key=value, key="[a,b]", key=a,b',
+    )
+    return parser.parse_args()
+
+
+def checked_scales(values: Sequence[float]) -> list[float]:
+    """The values in ascending order, each once.
+
+    Raises:
+        ProblemsFound: If one is negative or not finite.
+    """
+    wrong = [value for value in values if not (math.isfinite(value) and value >= 0)]
+    if wrong:
+        what = f'--values: {", ".join(f"{value:g}" for value in wrong)} cannot be a bias scale'
+        remedy = 'give finite numbers from 0 (no bias) upwards, in logits'
+        raise ProblemsFound([Problem(what, remedy)])
+    return sorted({abs(value) for value in values})  # -0.0 is 0
+
+
+def configure(args: argparse.Namespace, scales: list[float]) -> Config:
+    """The config with all options of the command line, and the sweep for its test loop."""
+    cfg = run_options.load_config(args.config, args.cfg_options)
+    default = str(Path('work_dirs') / 'sweep_scale' / Path(args.config).stem)
+    run_options.set_work_dir(cfg, args.work_dir or default)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    cfg.test_cfg = dict(cfg.get('test_cfg') or {}, type=ScaleSweepLoop.__name__, scales=scales)
+    return cfg
+
+
+def show_scores(table: pd.DataFrame) -> None:
+    """The scores on the terminal."""
+    console = Console()
+    for score in SCORES:
+        scores = score_table(table, score)
+        shown = Table('scale', *scores.columns, title=score)
+        for label, row in scores.iterrows():
+            shown.add_row(str(label), *(f'{value:.4f}' for value in row))
+        console.print(shown)
+
+
+def main() -> None:
+    """Check, test, and report."""
+    args = parse_args()
+    cfg = configure(args, checked_scales(args.values))
+    stop_on(check_checkpoint_file(args.checkpoint))
+    stop_on(check_config_data(cfg, splits=('test',)))
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    find_swept_head(runner.model)
+    stop_on(check_tested_weights(runner.model, args.checkpoint, args.allow_missing_keys))
+    runner.test()
+    source = f'Config `{args.config}`, checkpoint `{args.checkpoint}`.'
+    command = shlex.join(['python', *sys.argv])
+    out_dir = Path(cfg.work_dir)
+    show_scores(write_sweep(runner.test_loop.result, out_dir, source, command))
+    print(f'report: {out_dir / REPORT}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
