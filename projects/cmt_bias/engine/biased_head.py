@@ -79,6 +79,22 @@ class BiasedHead:
         return low, high
 
 
+def biased_heads(model: nn.Module) -> list[BiasedHead]:
+    """All modules with an ``attention_bias_generator``.
+
+    Args:
+        model: The model, which may be wrapped for distributed training.
+
+    Returns:
+        The heads and their names in the unwrapped model.
+    """
+    return [
+        BiasedHead(name, module)
+        for name, module in unwrapped(model).named_modules()
+        if isinstance(getattr(module, 'attention_bias_generator', None), nn.Module)
+    ]
+
+
 def find_biased_head(model: nn.Module, wanted_by: str) -> BiasedHead:
     """Find the one module with an ``attention_bias_generator``.
 
@@ -92,11 +108,7 @@ def find_biased_head(model: nn.Module, wanted_by: str) -> BiasedHead:
     Raises:
         ValueError: If there is no such module, or more than one.
     """
-    found = [
-        BiasedHead(name, module)
-        for name, module in unwrapped(model).named_modules()
-        if isinstance(getattr(module, 'attention_bias_generator', None), nn.Module)
-    ]
+    found = biased_heads(model)
     if not found:
         raise ValueError(
             f'{wanted_by}: no part of the model has an attention_bias_generator. Use a head with '
