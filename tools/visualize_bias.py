@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--bev-range',
         type=float,
-        help="half a side of the bird's-eye view, metres; default: that of the BEV map",
+        help="half a side of the bird's-eye view, metres; default: what holds the shown queries",
     )
     parser.add_argument(
         '--colour-limit',

@@ -44,7 +44,7 @@ _WHOLE_OPACITY = 0.25  # of a bias on all cells, under which the picture must st
 _TIMES = '\N{MULTIPLICATION SIGN}'
 _WIDTH = 14.2  # inches, as all lengths below
 _MARGIN = 0.14
-_HEADER = 1.26
+_HEADER = 1.5
 _BEV_SIDE = 5.1
 _AXIS_LABELS = 0.45
 _CAMERAS = PictureLayout(cameras_width=_WIDTH - 2 * _MARGIN)
@@ -77,7 +77,8 @@ def draw_bias(
     Args:
         bias_scene: what to draw.
         score_thr: the threshold that detections have reached, for the title.
-        bev_range: half the side of the bird's-eye view, metres; that of the BEV map if None.
+        bev_range: half the side of the bird's-eye view, metres; if None, as much of the BEV map
+            as holds the shown queries.
         colour_limit: bias of the strongest colour, logits; if None, the largest that is shown,
             rounded up.
 
@@ -143,7 +144,7 @@ def _draw_bev_bias(
 ) -> None:
     """The bird's-eye view with windows, boxes and numbers of all queries."""
     x_min, y_min, _, x_max, y_max, _ = bias_scene.pc_range
-    half_side = bev_range or float(np.abs([x_min, y_min, x_max, y_max]).max())
+    half_side = bev_range or _needed_range(bias_scene)
     draw_birds_eye_view(axes, bias_scene.scene, None, half_side)
     if bias_scene.lidar is not None:
         extent = (x_min, x_max, y_min, y_max)
@@ -157,7 +158,30 @@ def _draw_bev_bias(
     for query in range(len(boxes))[::-1]:
         point = bias_scene.reference_points[query, :2]
         if np.abs(point).max() <= half_side:
-            _draw_number(axes, point, query, colours.of(bias_scene.bias[query, 0]))
+            colour = colours.of(bias_scene.bias[query, 0])
+            _draw_number(axes, point, query, colour, _bev_number_offset(bias_scene, half_side))
+
+
+def _needed_range(bias_scene: BiasScene) -> float:
+    """Half the side of a bird's-eye view that holds the queries, metres; 20 m at least."""
+    x_min, y_min, _, x_max, y_max, _ = bias_scene.pc_range
+    farthest = np.abs(_links(bias_scene)[..., :2]).max(initial=0.0)
+    whole_map = np.abs([x_min, y_min, x_max, y_max]).max()
+    return float(min(whole_map, max(20.0, 1.1 * farthest)))
+
+
+def _bev_number_offset(bias_scene: BiasScene, half_side: float) -> float:
+    """How far up and right of a reference point its number stands, in points of 1/72 inch.
+
+    A number would hide a small window, so it stands at the window's corner.
+    """
+    size = bias_scene.window_sizes[0]
+    if bias_scene.lidar is None or size is None:
+        return 0.0
+    x_min, _, _, x_max, _, _ = bias_scene.pc_range
+    metres = size * (x_max - x_min) / bias_scene.lidar.values.shape[1]
+    half_window = 0.5 * metres / (2 * half_side) * _BEV_SIDE * 72
+    return half_window + 5.0 if half_window < 14.0 else 0.0
 
 
 def _draw_map(
@@ -213,19 +237,24 @@ def _draw_links(axes: Axes, links: FloatArray) -> None:
 
 
 def _draw_number(
-    axes: Axes, point: FloatArray, query: int, colour: tuple[float, float, float, float]
+    axes: Axes,
+    point: FloatArray,
+    query: int,
+    colour: tuple[float, float, float, float],
+    offset: float = 0.0,
 ) -> None:
-    """A query's number on its reference point, in a circle of the colour of its bias."""
+    """A query's number at its reference point, in a circle of the colour of its bias."""
     brightness = np.dot(colour[:3], (0.299, 0.587, 0.114))
-    axes.text(
-        float(point[0]),
-        float(point[1]),
+    axes.annotate(
         str(query + 1),
+        (float(point[0]), float(point[1])),
+        xytext=(offset, offset),
+        textcoords='offset points',
         fontsize=6.5,
         color='black' if brightness > 0.5 else 'white',
         ha='center',
         va='center',
-        clip_on=True,
+        annotation_clip=True,
         bbox={'boxstyle': 'circle,pad=0.2', 'facecolor': colour, 'edgecolor': 'black', 'lw': 0.6},
         zorder=8,
     )
@@ -378,10 +407,11 @@ def _draw_titles(figure: Figure, bias_scene: BiasScene, score_thr: float) -> Non
     layer = f'shown: bias of decoder layer {bias_scene.layer} of 0 to {num_layers - 1}'
     lines = [
         '  |  '.join(parts),
-        f'{layer}  |  {_scale_text(bias_scene.scales)}  |  {_window_text(bias_scene)}',
-        'Numbers: reference points of the queries; dotted lines lead to their boxes (white). '
-        'Window colour: bias on cameras (images) or LiDAR (below), the strongest where windows '
-        'overlap.',
+        f'{layer}  |  {_scale_text(bias_scene.scales)}',
+        _window_text(bias_scene),
+        'Numbers: at the reference points of the queries; dotted lines lead to their boxes '
+        '(white). Window colour: bias on cameras (images) or LiDAR (below), the strongest where '
+        'windows overlap.',
     ]
     _, height = figure.get_size_inches()
     left, top = _MARGIN / _WIDTH, 1 - 0.1 / height
