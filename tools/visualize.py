@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet3d.registry import DATASETS, MODELS
-from mmengine.config import Config, DictAction
+from mmdet3d.registry import DATASETS
+from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from rich.progress import track
 
-from cmt_bias.engine.checkpoint_check import check_checkpoint_file, check_tested_weights
+from cmt_bias.engine.checkpoint_check import check_checkpoint_file
 from cmt_bias.engine.data_check import check_config_data
 from cmt_bias.engine.preflight import ProblemsFound, run_tool, stop_on
 from cmt_bias.engine.problem import Problem
 from cmt_bias.engine.run_options import load_config
+from cmt_bias.engine.tested_model import build_tested_model
 from cmt_bias.visualization import (
     SampleCaptions,
     draw_scene,
@@ -66,20 +66,6 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, help='override settings, as in test.py'
     )
     return parser.parse_args()
-
-
-def build_detector(config: Config, checkpoint: str | None, device: str) -> Any:
-    """The detector in evaluation mode with the checkpoint's weights; None without a checkpoint.
-
-    Raises:
-        ProblemsFound: If the checkpoint lacks parts of the model.
-    """
-    if checkpoint is None:
-        return None
-    model = MODELS.build(config.model)
-    stop_on(check_tested_weights(model, checkpoint))
-    load_checkpoint(model, checkpoint, map_location='cpu')
-    return model.to(device).eval()
 
 
 def chosen_samples(length: int, indices: list[int] | None, max_samples: int) -> list[int]:
@@ -129,7 +115,9 @@ def main() -> None:
     init_default_scope(config.get('default_scope', 'mmdet3d'))
     dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
     indices = chosen_samples(len(dataset), args.indices, args.max_samples)
-    model = build_detector(config, args.checkpoint, args.device)
+    model = None
+    if args.checkpoint is not None:
+        model = build_tested_model(config, args.checkpoint, args.device)
     captions = SampleCaptions(dataset)
     for index in track(indices, description='drawing'):
         draw_sample(dataset, index, model, captions, args)

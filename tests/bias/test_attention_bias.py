@@ -27,6 +27,25 @@ def test_segment_adds_one_value_to_all_its_keys():
     assert bias.to_dense(4).tolist() == [[[1.0, 4.0, 4.0, 0.0]]]
 
 
+def test_some_queries_have_their_rows_of_the_dense_form_and_of_the_mask():
+    torch.manual_seed(0)
+    index = torch.randint(-1, 9, (2, 5, 4))
+    bias = AttentionBias(
+        index, torch.randn(3, 2, 5, 4), (SegmentBias(6, 9, torch.randn(3, 2, 5)),)
+    )
+    queries = torch.tensor([4, 0, 2])
+    some = bias.for_queries(queries)
+    assert torch.equal(some.to_dense(9), bias.to_dense(9)[:, :, queries])
+    assert torch.equal(some.to_mask(9), bias.to_mask(9)[:, queries])
+
+
+def test_the_mask_holds_keys_whose_bias_is_zero_too():
+    index = torch.tensor([[[2, -1, 0], [1, 1, -1]]])
+    segments = (SegmentBias(3, 4, torch.zeros(1, 2)),)
+    mask = AttentionBias(index, torch.zeros(1, 2, 3), segments).to_mask(5)
+    assert mask.int().tolist() == [[[1, 0, 1, 1, 0], [0, 1, 0, 1, 0]]]
+
+
 def test_attending_equals_softmax_with_the_dense_form():
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 3, n, 8, dtype=torch.float64) for n in (5, 11, 11))

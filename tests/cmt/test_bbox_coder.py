@@ -57,7 +57,7 @@ def random_tasks(classes: tuple[int, ...], num_queries: int, seed: int = 0) -> t
 
 
 def pairs_by_loop(logits: list, boxes: list, sample: int) -> list[tuple]:
-    """Every (score, label, box), best first."""
+    """Every (score, label, box, query), best first."""
     pairs, first_class = [], 0
     for task_logits, task_boxes in zip(logits, boxes, strict=True):
         for query, scores in enumerate(task_logits[sample].double().sigmoid().tolist()):
@@ -65,7 +65,9 @@ def pairs_by_loop(logits: list, boxes: list, sample: int) -> list[tuple]:
             x, y, first, second, z, third, sine, cosine, vx, vy = code
             sizes = [math.exp(value) for value in (first, second, third)]
             box = [x, y, z, *sizes, math.atan2(sine, cosine), vx, vy]
-            pairs += [(score, first_class + label, box) for label, score in enumerate(scores)]
+            pairs += [
+                (score, first_class + label, box, query) for label, score in enumerate(scores)
+            ]
         first_class += task_logits.shape[-1]
     return sorted(pairs, key=lambda pair: -pair[0])
 
@@ -78,9 +80,10 @@ def test_best_pairs_over_all_task_groups_are_kept(classes, max_num):
     for sample, result in enumerate(coder.decode(logits, boxes)):
         expected = pairs_by_loop(logits, boxes, sample)[:max_num]
         assert len(result['scores']) == min(max_num, 60)
-        assert result['labels'].tolist() == [label for _, label, _ in expected]
-        np.testing.assert_allclose(result['scores'], [s for s, _, _ in expected], rtol=1e-5)
-        np.testing.assert_allclose(result['bboxes'], [box for _, _, box in expected], rtol=1e-4)
+        assert result['labels'].tolist() == [label for _, label, _, _ in expected]
+        assert result['queries'].tolist() == [query for *_, query in expected]
+        np.testing.assert_allclose(result['scores'], [s for s, *_ in expected], rtol=1e-5)
+        np.testing.assert_allclose(result['bboxes'], [box for _, _, box, _ in expected], rtol=1e-4)
 
 
 def test_centres_outside_the_range_and_low_scores_are_left_out():
@@ -92,7 +95,7 @@ def test_centres_outside_the_range_and_low_scores_are_left_out():
     for sample, result in enumerate(coder.decode(logits, boxes)):
         expected = [
             (score, label)
-            for score, label, box in pairs_by_loop(logits, boxes, sample)[:60]
+            for score, label, box, _ in pairs_by_loop(logits, boxes, sample)[:60]
             if score > 0.55
             and all(
                 low <= value <= high

@@ -53,6 +53,18 @@ class AttentionBias:
         )
         return replace(self, values=values, segments=segments)
 
+    def for_queries(self, queries: Tensor) -> 'AttentionBias':
+        """The bias of some queries.
+
+        Args:
+            queries: ``(n,)`` int64 numbers of queries.
+
+        Returns:
+            The bias with an axis of n queries, in their order.
+        """
+        segments = tuple(s._replace(values=s.values[..., queries]) for s in self.segments)
+        return AttentionBias(self.index[:, queries], self.values[..., queries, :], segments)
+
     def to_dense(self, num_keys: int) -> Tensor:
         """The plain reference.
 
@@ -64,6 +76,22 @@ class AttentionBias:
             twice has the sum.
         """
         return dense_bias(self.index, self.values, num_keys, self.segments)
+
+    def to_mask(self, num_keys: int) -> Tensor:
+        """Which keys have a bias, be it zero.
+
+        Args:
+            num_keys: K.
+
+        Returns:
+            ``(B, Q, K)`` bool, True for the keys in a query's windows and in segments.
+        """
+        ones = self.index.new_ones(self.index.shape)
+        segments = [
+            SegmentBias(start, stop, ones.new_ones(ones.shape[:2]))
+            for start, stop, _ in self.segments
+        ]
+        return dense_bias(self.index, ones, num_keys, segments) > 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, backend: str = 'auto') -> Tensor:
         """Attention with this bias on its logits; for a bias of one layer.

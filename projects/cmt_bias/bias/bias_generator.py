@@ -196,7 +196,7 @@ class AttentionBiasGenerator(nn.Module):
         _check_weights(windows.index.shape[:2], lidar_weights, camera_weights)
         self._project_into_range()
         with float32_island(lidar_weights):
-            scale = self._scale_of_modalities()  # (2,) or (L, 2)
+            scale = self.scale_of_modalities()  # (2,) or (L, 2)
             strength = dict(zip(MODALITIES, scale.unbind(-1), strict=True))
             weights = dict(lidar=lidar_weights, camera=camera_weights)
             # (B, Q) or (L, B, Q)
@@ -220,8 +220,8 @@ class AttentionBiasGenerator(nn.Module):
             plan=windows.plan,
         )
 
-    def _scale_of_modalities(self) -> Tensor:
-        """``(2,)``, or ``(L, 2)`` where layers differ."""
+    def scale_of_modalities(self) -> Tensor:
+        """The scale in effect on LiDAR and cameras, ``(2,)``; ``(L, 2)`` where layers differ."""
         scale = self.scale_in_effect()
         if 'modality' not in self.scale_granularity:
             scale = scale.unsqueeze(-1).expand(*scale.shape, len(MODALITIES))

@@ -50,8 +50,9 @@ class MultiTaskBBoxCoder:
 
         Returns:
             For each sample a dict with ``bboxes`` ``(n, 9)`` (gravity centre, sizes, yaw,
-            velocity; metres, LiDAR frame), ``scores`` ``(n,)`` in descending order and ``labels``
-            ``(n,)`` counted through the groups.
+            velocity; metres, LiDAR frame), ``scores`` ``(n,)`` in descending order, ``labels``
+            ``(n,)`` counted through the groups, and ``queries`` ``(n,)``, the number of the query
+            that each box comes from.
 
         Raises:
             ValueError: If the groups' classes do not add up to ``num_classes``.
@@ -89,4 +90,6 @@ class MultiTaskBBoxCoder:
             keep &= ((center >= limits[:3]) & (center <= limits[3:])).all(dim=-1)
         if self.score_threshold is not None:
             keep &= scores > self.score_threshold
-        return dict(bboxes=decoded[keep], scores=scores[keep], labels=labels[keep])
+        return dict(
+            bboxes=decoded[keep], scores=scores[keep], labels=labels[keep], queries=queries[keep]
+        )

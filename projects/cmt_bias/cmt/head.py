@@ -621,13 +621,8 @@ class CmtHead(BaseModule):
             For each sample ``bboxes_3d`` (LiDAR frame, metres, z at the bottom), ``scores_3d`` and
             ``labels_3d``.
         """
-        tasks = [levels[0] for levels in task_outputs]
-        samples = self.bbox_coder.decode(
-            [task['cls_logits'][-1] for task in tasks],
-            [self._encoded_boxes(task)[-1] for task in tasks],
-        )
         results = []
-        for sample, meta in zip(samples, img_metas, strict=True):
+        for sample, meta in zip(self.decode_boxes(task_outputs), img_metas, strict=True):
             boxes = sample['bboxes']
             box_type = meta['box_type_3d']
             results.append(
@@ -638,3 +633,19 @@ class CmtHead(BaseModule):
                 )
             )
         return results
+
+    def decode_boxes(self, task_outputs: TaskOutputs) -> list[dict[str, Tensor]]:
+        """What the box coder makes of the last layer's predictions.
+
+        Args:
+            task_outputs: Result of :meth:`forward`.
+
+        Returns:
+            For each sample the result of :meth:`MultiTaskBBoxCoder.decode`, in the order of the
+            boxes of :meth:`predict_by_feat`.
+        """
+        tasks = [levels[0] for levels in task_outputs]
+        return self.bbox_coder.decode(
+            [task['cls_logits'][-1] for task in tasks],
+            [self._encoded_boxes(task)[-1] for task in tasks],
+        )

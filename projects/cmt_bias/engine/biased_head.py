@@ -80,7 +80,14 @@ class BiasedHead:
 
 
 def biased_heads(model: nn.Module) -> list[BiasedHead]:
-    """Every module with an ``attention_bias_generator``, named as in the unwrapped model."""
+    """All modules with an ``attention_bias_generator``.
+
+    Args:
+        model: The model, which may be wrapped for distributed training.
+
+    Returns:
+        The heads and their names in the unwrapped model.
+    """
     return [
         BiasedHead(name, module)
         for name, module in unwrapped(model).named_modules()

@@ -111,7 +111,7 @@ def draw_scene(
     if bev_range <= 0:
         raise ValueError(f'bev_range is half a side in metres and must be > 0, got {bev_range}')
     detections = scene.detections and scene.detections.with_score_at_least(score_thr)
-    panels, cameras_height = _camera_panels(scene.cameras, layout)
+    panels, cameras_height = camera_panels(scene.cameras, layout)
     height = 2 * layout.margin + layout.header + cameras_height + layout.legend
     bev_side = height - 2 * layout.margin - layout.axis_labels
     bev_left = layout.margin + layout.cameras_width + layout.gap + layout.axis_labels
@@ -121,17 +121,17 @@ def draw_scene(
     FigureCanvasAgg(figure)
     cameras_bottom = layout.margin + layout.legend
     for view, left, bottom, panel_width, panel_height in panels:
-        axes = _axes_in_inches(
+        axes = axes_in_inches(
             figure, layout.margin + left, cameras_bottom + bottom, panel_width, panel_height
         )
         if view is None:
-            _draw_notice(axes, 'no camera in this sample')
+            draw_notice(axes, 'no camera in this sample')
         else:
             draw_camera(axes, view, scene.class_names, scene.ground_truth, detections)
     bev_bottom = layout.margin + layout.axis_labels
-    bev_axes = _axes_in_inches(figure, bev_left, bev_bottom, bev_side, bev_side)
+    bev_axes = axes_in_inches(figure, bev_left, bev_bottom, bev_side, bev_side)
     draw_birds_eye_view(bev_axes, scene, detections, bev_range)
-    legend_axes = _axes_in_inches(
+    legend_axes = axes_in_inches(
         figure, layout.margin, layout.margin, layout.cameras_width, layout.legend - layout.gap
     )
     _draw_legend(legend_axes, scene, detections)
@@ -203,10 +203,10 @@ def draw_camera(
     axes.set_axis_off()
     if detections is not None:
         colours = _class_colours(detections, class_names)
-        _draw_projected_boxes(axes, view, detections, colours, dashed=False)
+        draw_projected_boxes(axes, view, detections, colours, dashed=False)
     if ground_truth is not None:
         colours = _ground_truth_colours(ground_truth, class_names, detections)
-        _draw_projected_boxes(axes, view, ground_truth, colours, dashed=True)
+        draw_projected_boxes(axes, view, ground_truth, colours, dashed=True)
     named = detections if detections is not None else ground_truth
     if named is not None:
         _draw_box_names(axes, view, named, class_names)
@@ -249,16 +249,20 @@ def draw_birds_eye_view(
     _draw_ego(axes, scene.cameras, bev_range)
     if scene.ground_truth is not None:
         colours = _ground_truth_colours(scene.ground_truth, scene.class_names, detections)
-        _draw_bev_boxes(axes, scene.ground_truth, colours, dashed=True)
+        draw_bev_boxes(axes, scene.ground_truth, colours, dashed=True)
     if detections is not None:
         colours = _class_colours(detections, scene.class_names)
-        _draw_bev_boxes(axes, detections, colours, dashed=False)
+        draw_bev_boxes(axes, detections, colours, dashed=False)
 
 
-def _camera_panels(
+def camera_panels(
     cameras: Sequence[CameraView], layout: PictureLayout
 ) -> tuple[list[tuple[CameraView | None, float, float, float, float]], float]:
     """Where each camera is drawn.
+
+    Args:
+        cameras: any number of views.
+        layout: sizes; ``cameras_width`` and ``gap`` count here.
 
     Returns:
         (view, left, bottom, width, height) of each panel in inches from the lower left corner of
@@ -292,9 +296,10 @@ def _ground_truth_colours(
     return [GROUND_TRUTH_COLOUR] * len(ground_truth)
 
 
-def _axes_in_inches(
+def axes_in_inches(
     figure: Figure, left: float, bottom: float, width: float, height: float
 ) -> Axes:
+    """Axes at a place in inches from the figure's lower left corner."""
     figure_width, figure_height = figure.get_size_inches()
     return figure.add_axes(
         (
@@ -312,11 +317,27 @@ def _width_in_inches(axes: Axes) -> float:
     return axes.get_position().width * figure.get_size_inches()[0]
 
 
-def _draw_projected_boxes(
-    axes: Axes, view: CameraView, boxes: LabelledBoxes, colours: Sequence[str], dashed: bool
+def draw_projected_boxes(
+    axes: Axes,
+    view: CameraView,
+    boxes: LabelledBoxes,
+    colours: Sequence[str],
+    dashed: bool,
+    line_width: float | None = None,
 ) -> None:
+    """Draw what a camera sees of boxes, the front faces bolder.
+
+    Args:
+        axes: in the pixels of the view, as :func:`draw_camera` leaves them.
+        view: the calibration.
+        boxes: the boxes.
+        colours: one for each box.
+        dashed: thin dashed lines, as for annotations.
+        line_width: of edges that are not at the front, points; None for that of detections, or
+            of annotations where dashed.
+    """
     segments, visible = project_boxes(boxes.boxes, view.lidar2img, view.size)
-    widths = np.full(12, 0.7 if dashed else 1.3)
+    widths = np.full(12, line_width or (0.7 if dashed else 1.3))
     widths[FRONT_FACE_EDGES] *= 1.7
     box_numbers, edge_numbers = np.nonzero(visible)
     if len(box_numbers) == 0:
@@ -453,9 +474,15 @@ def _draw_ego(axes: Axes, cameras: Sequence[CameraView], bev_range: float) -> No
             )
 
 
-def _draw_bev_boxes(
-    axes: Axes, boxes: LabelledBoxes, colours: Sequence[str], dashed: bool
-) -> None:
+def draw_bev_boxes(axes: Axes, boxes: LabelledBoxes, colours: Sequence[str], dashed: bool) -> None:
+    """Draw outlines and headings of boxes into axes of :func:`draw_birds_eye_view`.
+
+    Args:
+        axes: in metres, LiDAR frame.
+        boxes: the boxes.
+        colours: one for each box.
+        dashed: thin dashed lines, as for annotations.
+    """
     outlines = bev_outlines(boxes.boxes)
     closed = np.concatenate([outlines, outlines[:, :1]], axis=1)  # (N, 5, 2)
     style = (0, (3, 2.2)) if dashed else 'solid'
@@ -540,7 +567,8 @@ def _draw_titles(
     figure.text(left, top - line_height, '  |  '.join(parts), fontsize=10, va='top', color='#444')
 
 
-def _draw_notice(axes: Axes, text: str) -> None:
+def draw_notice(axes: Axes, text: str) -> None:
+    """Fill an empty panel with a line of text."""
     axes.set_facecolor('#e9edf2')
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha='center', va='center', fontsize=14)

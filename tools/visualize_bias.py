@@ -1,0 +1,227 @@
+"""Draw the attention bias: where it acts, how strongly, and how it moves the attention.
+
+    python tools/visualize_bias.py CONFIG CHECKPOINT                        # 4 samples
+    python tools/visualize_bias.py CONFIG CHECKPOINT --count 20
+    python tools/visualize_bias.py CONFIG CHECKPOINT --samples 0 17 TOKEN   # numbers or tokens
+    python tools/visualize_bias.py CONFIG CHECKPOINT --layer 0 --modality L # cameras blinded
+
+One picture a sample. Shown are the queries of the best detections, each with a number: their
+windows in the six images and in the bird's-eye view, coloured by scale x weight; a list of them;
+and for each decoder layer the share of their attention that goes to LiDAR and cameras, in and
+outside their windows, with and without the bias. 'Without' leaves the bias out of that one layer:
+the layer gets the same inputs, since the layers before it keep their bias.
+
+attention_mass.csv in the same folder has these shares of every picture as numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from mmdet3d.registry import DATASETS
+from mmengine.config import DictAction
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from rich.progress import track
+
+from cmt_bias.engine.atomic_file import write_atomically
+from cmt_bias.engine.biased_head import BiasedHead, biased_heads
+from cmt_bias.engine.checkpoint_check import check_checkpoint_file
+from cmt_bias.engine.data_check import check_config_data
+from cmt_bias.engine.preflight import ProblemsFound, run_tool, stop_on
+from cmt_bias.engine.problem import Problem
+from cmt_bias.engine.run_options import load_config, set_modality
+from cmt_bias.engine.tested_model import build_tested_model
+from cmt_bias.visualization import (
+    BiasObserver,
+    BiasScene,
+    SampleCaptions,
+    draw_bias,
+    make_bias_scene,
+    mass_table,
+    save_figure,
+    scene_from_sample,
+    spread_samples,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out-dir', '--work-dir', type=Path, help='default: work_dirs/bias_pictures/<config>'
+    )
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='test')
+    parser.add_argument('--samples', nargs='+', help='numbers or tokens of the samples to draw')
+    parser.add_argument(
+        '--count', type=int, default=4, help='without --samples: so many, spread evenly'
+    )
+    parser.add_argument('--layer', type=int, help='decoder layer, from 0; default: the last')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score that is drawn')
+    parser.add_argument(
+        '--max-queries', type=int, default=12, help='queries shown, those of the best detections'
+    )
+    parser.add_argument(
+        '--bev-range',
+        type=float,
+        help="half a side of the bird's-eye view, metres; default: what holds the shown queries",
+    )
+    parser.add_argument(
+        '--colour-limit',
+        type=float,
+        help='bias of the strongest colour, logits; set it to compare pictures (default: the '
+        'largest bias in the picture)',
+    )
+    parser.add_argument(
+        '--modality',
+        choices=['LC', 'L', 'C'],
+        help='sensors that see anything, as in tools/test.py',
+    )
+    parser.add_argument(
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='e.g. cuda:1'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings, as in test.py'
+    )
+    args = parser.parse_args()
+    if args.out_dir is None:
+        args.out_dir = Path('work_dirs') / 'bias_pictures' / Path(args.config).stem
+    return args
+
+
+def check_numbers(args: argparse.Namespace) -> list[Problem]:
+    """Options whose numbers cannot be meant."""
+    options = {
+        '--count': args.count,
+        '--max-queries': args.max_queries,
+        '--bev-range': args.bev_range,
+        '--colour-limit': args.colour_limit,
+    }
+    return [
+        Problem(f'{name} {value} is not possible', 'give a number above 0')
+        for name, value in options.items()
+        if value is not None and value <= 0
+    ]
+
+
+def chosen_samples(dataset: Any, samples: Sequence[str] | None, count: int) -> list[int]:
+    """The numbers of the samples to draw.
+
+    Args:
+        dataset: The split.
+        samples: Numbers or tokens; None for ``count`` samples spread over the split.
+        count: At least 1.
+
+    Raises:
+        ProblemsFound: If a sample is not in the dataset.
+    """
+    if samples is None:
+        return spread_samples(len(dataset), interval=1, max_samples=count)
+    places = {str(index): index for index in range(len(dataset))}
+    if not places.keys() >= set(samples):
+        tokens = (dataset.get_data_info(index).get('token') for index in range(len(dataset)))
+        places.update({token: index for index, token in enumerate(tokens) if token})
+    unknown = [sample for sample in samples if sample not in places]
+    if unknown:
+        what = f'--samples {" ".join(unknown)}: there are no such samples'
+        remedy = f'give sample tokens of this split, or numbers from 0 to {len(dataset) - 1}'
+        raise ProblemsFound([Problem(what, remedy)])
+    return [places[sample] for sample in samples]
+
+
+def biased_head_of(model: Any, config: str) -> BiasedHead:
+    """The model's head with a bias.
+
+    Raises:
+        ProblemsFound: If there is none.
+    """
+    heads = biased_heads(model)
+    if not heads:
+        what = f"the model of '{config}' has no attention bias that could be drawn"
+        remedy = (
+            "name a config with pts_bbox_head=dict(type='AttentionBiasCmtHead', ...), such as "
+            'those in configs/cmt_bias; tools/visualize.py draws the detections of other models'
+        )
+        raise ProblemsFound([Problem(what, remedy)])
+    return heads[0]
+
+
+def chosen_layer(head: BiasedHead, layer: int | None) -> int:
+    """The number of the decoder layer to draw.
+
+    Raises:
+        ProblemsFound: If the decoder has no such layer.
+    """
+    model_head: Any = head.head
+    last = model_head.transformer.decoder.num_layers - 1
+    if layer is None:
+        return last
+    if not 0 <= layer <= last:
+        what = f'--layer {layer}: the decoder has no such layer'
+        raise ProblemsFound([Problem(what, f'choose among 0 to {last}')])
+    return layer
+
+
+@torch.no_grad()
+def observe_sample(
+    dataset: Any,
+    index: int,
+    model: Any,
+    captions: SampleCaptions,
+    layer: int,
+    args: argparse.Namespace,
+) -> BiasScene:
+    """Run one sample through the pipeline and the model, and collect what its bias does."""
+    example = dataset.prepare_data(index) if hasattr(dataset, 'prepare_data') else dataset[index]
+    if example is None:
+        raise ValueError(f'sample {index}: the pipeline left nothing of it to draw')
+    with BiasObserver(biased_head_of(model, args.config).head) as observer:
+        (data_sample,) = model.test_step(pseudo_collate([example]))
+    scene = scene_from_sample(
+        example['inputs'],
+        data_sample,
+        dataset.metainfo['classes'],
+        captions.title(index),
+        captions.subtitle(index),
+    )
+    return make_bias_scene(scene, observer.observation(), layer, args.score_thr, args.max_queries)
+
+
+def main() -> None:
+    """Check, and draw the chosen samples."""
+    args = parse_args()
+    config = load_config(args.config, args.cfg_options)
+    set_modality(config, args.modality)
+    stop_on(check_numbers(args))
+    stop_on(check_checkpoint_file(args.checkpoint))
+    stop_on(check_config_data(config, splits=(args.split,)))
+    init_default_scope(config.get('default_scope', 'mmdet3d'))
+    dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
+    indices = chosen_samples(dataset, args.samples, args.count)
+    model = build_tested_model(config, args.checkpoint, args.device)
+    layer = chosen_layer(biased_head_of(model, args.config), args.layer)
+    captions = SampleCaptions(dataset)
+    tables = []
+    for index in track(indices, description='drawing'):
+        bias_scene = observe_sample(dataset, index, model, captions, layer, args)
+        figure = draw_bias(bias_scene, args.score_thr, args.bev_range, args.colour_limit)
+        save_figure(figure, args.out_dir / f'{args.split}_{index:05d}_layer{layer}.png')
+        token = dataset.get_data_info(index).get('token', '')
+        tables.append(mass_table(bias_scene).assign(sample=index, token=token))
+    table = pd.concat(tables)
+    table = table[['sample', 'token', *table.columns.drop(['sample', 'token'])]]
+    write_atomically(args.out_dir / 'attention_mass.csv', table.to_csv(index=False).encode())
+    print(f'{len(indices)} pictures and attention_mass.csv in {args.out_dir}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
