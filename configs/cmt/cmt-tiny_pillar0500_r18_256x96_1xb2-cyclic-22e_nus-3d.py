@@ -11,7 +11,7 @@ point_cloud_range = [-40.0, -40.0, -5.0, 40.0, 40.0, 3.0]
 voxel_size = [0.5, 0.5, 8.0]
 grid_size = [160, 160, 1]
 embed_dims = 64
-num_heads = 2  # one starts with the LiDAR's tokens, one with the cameras'
+num_heads = 2
 
 attention = dict(embed_dims=embed_dims, num_heads=num_heads, dropout=0.0)
 model = dict(
@@ -61,6 +61,8 @@ model = dict(
         depth_num=16,
         downsample_scale=4,
         scalar=3,
+        # Noise of 1 m and half the box: learned queries, 4 m apart, start as far from an object.
+        noise_trans=1.0,
         bbox_coder=dict(pc_range=point_cloud_range, voxel_size=voxel_size, max_num=200),
         transformer=dict(
             decoder=dict(
