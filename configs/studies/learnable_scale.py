@@ -17,6 +17,7 @@ reference = 'fixed_2.5'
 # meet and go on. Longer trainings need less: the log states the travel budget.
 scale_rate = dict(lr_mult=40.0, decay_mult=0.0)
 overrides = {
+    'train_cfg.val_begin': 1000,  # never: every run is tested afterwards
     'optim_wrapper.paramwise_cfg': dict(
         custom_keys={'attention_bias_generator.bias_scale': scale_rate}
     ),
