@@ -6,15 +6,15 @@
 #   python tools/create_data.py nuscenes --root-path data/synthetic_study
 title = 'Learned scale of the attention bias'
 models = 'configs/studies/models/'
-base_config = models + 'finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
-oracle_config = models + 'finetune-oracle-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
+base_config = models + 'finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-3e_nus-3d.py'
+oracle_config = models + 'finetune-oracle-tiny_pillar0500_r18_256x96_1xb2-cosine-3e_nus-3d.py'
 load_from = 'work_dirs/demo/cmt_tiny/train/epoch_22.pth'
 seeds = [0, 1, 2]
 reference = 'fixed_2.5'
 
 # Adam moves a scalar by about its learning rate an iteration, whatever its gradient. The preset's
-# rate lets it travel 1.0 in this short training; twice that, so that runs from 1.5 and 3.5 could
-# meet and go on. Longer trainings need less: the log states the travel budget.
+# rate would let it travel 0.75 in these 360 iterations; twice that, so that runs from 1.5 and 3.5
+# could meet and go on. Longer trainings need less: the log states the travel budget.
 scale_rate = dict(lr_mult=40.0, decay_mult=0.0)
 overrides = {
     'train_cfg.val_begin': 1000,  # never: every run is tested afterwards
