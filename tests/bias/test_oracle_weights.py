@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cmt_bias.bias import OracleWeightGenerator
-from tests.bias.test_weight_generators import some_windows
+
+from .test_weight_generators import some_windows
 
 
 def weights_of(generator: OracleWeightGenerator, labels: list[str]) -> list[list[float]]:

@@ -1,22 +1,14 @@
 """``tools/sweep_scale.py`` on the smallest data, with random weights."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from mmdet3d.registry import MODELS
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 from cmt_bias.study.test_metrics import read_test_metrics
 
-ROOT = Path(__file__).parents[2]
-BASE = next((ROOT / 'configs' / 'cmt').glob('cmt-tiny*.py'))
-BIASED = next((ROOT / 'configs' / 'cmt_bias').glob('cmt-bias-fixed-tiny*.py'))
+from .tiny_models import BASE, biased_config, make_model, run_tool
+
 PREFIX = 'NuScenes metric/pred_instances_3d_NuScenes/'
 MODALITY_SCALES = """
 model['pts_bbox_head'].update(
@@ -27,55 +19,20 @@ model['pts_bbox_head'].update(
 pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('sweep_scale')]
 
 
-def recipe(base: Path, data_root: Path) -> str:
-    return f"""
-_base_ = '{base}'
-data_root = '{data_root}/'
-custom_imports = dict(imports=['cmt_bias'], allow_failed_imports=False)
-val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
-test_dataloader = val_dataloader
-val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
-test_evaluator = val_evaluator
-model = dict(pts_bbox_head=dict(num_query=100))
-load_from = None
-"""
-
-
 @pytest.fixture(scope='module')
 def models(tmp_path_factory, smallest_nuscenes) -> dict[str, tuple[Path, Path]]:
     """Config and checkpoint of a tiny CMT and of one with two scales and a router."""
     folder = tmp_path_factory.mktemp('models')
-    made = {}
-    for name, base, more in (('base', BASE, ''), ('biased', BIASED, MODALITY_SCALES)):
-        config, checkpoint = folder / f'{name}.py', folder / f'{name}.pth'
-        config.write_text(recipe(base, smallest_nuscenes) + more)
-        cfg = Config.fromfile(config)
-        init_default_scope('mmdet3d')
-        torch.manual_seed(1)
-        model = MODELS.build(cfg.model)
-        model.init_weights()
-        state = model.state_dict()
-        for key in state:
-            if 'weight_logits.weight' in key:
-                torch.nn.init.normal_(state[key])
-            if key.endswith('bias_scale'):
-                state[key].copy_(torch.tensor([1.5, 4.25]))
-        torch.save(dict(state_dict=state, meta={}), checkpoint)
-        made[name] = (config, checkpoint)
-    return made
-
-
-def run(tool: str, *arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, f'tools/{tool}.py', *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
+    return dict(
+        base=make_model(folder, 'base', BASE, smallest_nuscenes),
+        biased=make_model(
+            folder,
+            'biased',
+            biased_config('fixed'),
+            smallest_nuscenes,
+            MODALITY_SCALES,
+            (1.5, 4.25),
+        ),
     )
 
 
@@ -83,13 +40,13 @@ def run(tool: str, *arguments: object) -> subprocess.CompletedProcess:
 def swept(models, tmp_path_factory) -> Path:
     """Work folder of a finished sweep."""
     work_dir = tmp_path_factory.mktemp('sweep')
-    done = run('sweep_scale', *models['biased'], '--values', 6, 0, '--work-dir', work_dir)
+    done = run_tool('sweep_scale', *models['biased'], '--values', 6, 0, '--work-dir', work_dir)
     assert done.returncode == 0, done.stdout[-5000:]
     return work_dir
 
 
 def test_the_learned_row_is_exactly_the_test_of_the_test_tool(models, swept, tmp_path):
-    done = run('test', *models['biased'], '--work-dir', tmp_path)
+    done = run_tool('test', *models['biased'], '--work-dir', tmp_path)
     assert done.returncode == 0, done.stdout[-5000:]
     expected, actual = read_test_metrics(tmp_path), read_test_metrics(swept)
     timings = {'data_time', 'time'}
@@ -123,7 +80,7 @@ def test_table_holds_each_scale_and_condition_once(swept):
 )
 def test_what_cannot_be_swept_is_explained(config, checkpoint, extra, messages, models, tmp_path):
     files = models[config][0], models[checkpoint][1]
-    done = run('sweep_scale', *files, '--work-dir', tmp_path, *extra)
+    done = run_tool('sweep_scale', *files, '--work-dir', tmp_path, *extra)
     assert done.returncode == 2, done.stdout[-3000:]
     for message in [*messages, 'remedy']:
         assert message in done.stdout

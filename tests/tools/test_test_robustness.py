@@ -1,73 +1,26 @@
 """``tools/test_robustness.py`` on the smallest data, with random weights."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from mmdet3d.registry import MODELS
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
-ROOT = Path(__file__).parents[2]
-BASE = next((ROOT / 'configs' / 'cmt').glob('cmt-tiny*.py'))
-BIASED = next((ROOT / 'configs' / 'cmt_bias').glob('cmt-bias-fixed-tiny*.py'))
+from .tiny_models import BASE, biased_config, make_model, run_tool
+
 PREFIX = 'NuScenes metric/pred_instances_3d_NuScenes/'
 
 # In one process of pytest-xdist, so that the fixtures are made once.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('test_robustness')]
 
 
-def recipe(base: Path, data_root: Path) -> str:
-    return f"""
-_base_ = '{base}'
-data_root = '{data_root}/'
-custom_imports = dict(imports=['cmt_bias'], allow_failed_imports=False)
-val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
-test_dataloader = val_dataloader
-val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
-test_evaluator = val_evaluator
-model = dict(pts_bbox_head=dict(num_query=40))
-load_from = None
-"""
-
-
 @pytest.fixture(scope='module')
 def models(tmp_path_factory, smallest_nuscenes) -> dict[str, tuple[Path, Path]]:
     """Config and checkpoint of a tiny CMT and of one with a bias, whose router is not zero."""
     folder = tmp_path_factory.mktemp('models')
-    made = {}
-    for name, base in (('base', BASE), ('biased', BIASED)):
-        config, checkpoint = folder / f'{name}.py', folder / f'{name}.pth'
-        config.write_text(recipe(base, smallest_nuscenes))
-        cfg = Config.fromfile(config)
-        init_default_scope('mmdet3d')
-        torch.manual_seed(1)
-        model = MODELS.build(cfg.model)
-        model.init_weights()
-        for key, value in model.named_parameters():
-            if 'weight_logits.weight' in key:
-                torch.nn.init.normal_(value)
-        torch.save(dict(state_dict=model.state_dict(), meta={}), checkpoint)
-        made[name] = (config, checkpoint)
-    return made
-
-
-def run(tool: str, *arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, f'tools/{tool}.py', *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
+    return dict(
+        base=make_model(folder, 'base', BASE, smallest_nuscenes),
+        biased=make_model(folder, 'biased', biased_config('fixed'), smallest_nuscenes),
     )
 
 
@@ -84,14 +37,14 @@ def arguments(models: dict, work_dir: Path) -> list[object]:
 def tested(models, tmp_path_factory) -> Path:
     """Work folder of a finished robustness test."""
     work_dir = tmp_path_factory.mktemp('robustness')
-    done = run('test_robustness', *arguments(models, work_dir))
+    done = run_tool('test_robustness', *arguments(models, work_dir))
     assert done.returncode == 0, done.stdout[-5000:]
     return work_dir
 
 
 def test_the_clean_row_is_exactly_the_test_of_the_test_tool(models, tested, tmp_path):
     config, checkpoint = models['biased']
-    done = run('test', config, checkpoint, '--work-dir', tmp_path)
+    done = run_tool('test', config, checkpoint, '--work-dir', tmp_path)
     assert done.returncode == 0, done.stdout[-5000:]
     (path,) = (path for path in tmp_path.glob('*/*.json') if path.parent.name == path.stem)
     expected = json.loads(path.read_text())
@@ -124,7 +77,7 @@ def test_what_is_finished_is_kept_and_what_is_not_is_made(models, tested):
     lost = tested / 'cells' / 'with_bias' / 'lidar_drop.json'
     before, stamp = json.loads(lost.read_text()), kept.stat().st_mtime_ns
     lost.unlink()
-    done = run('test_robustness', *arguments(models, tested))
+    done = run_tool('test_robustness', *arguments(models, tested))
     assert done.returncode == 0, done.stdout[-5000:]
     assert '3 tests were finished earlier, 1 are to be made' in done.stdout
     assert repr(json.loads(lost.read_text())) == repr(before)
@@ -140,7 +93,7 @@ def test_what_is_finished_is_kept_and_what_is_not_is_made(models, tested):
 )
 def test_arguments_that_cannot_be_meant_are_explained(extra, message, models):
     config, checkpoint = models['base']
-    done = run('test_robustness', config, checkpoint, *extra)
+    done = run_tool('test_robustness', config, checkpoint, *extra)
     assert done.returncode == 2
     assert 'remedy' in done.stdout
     assert message in done.stdout
@@ -148,6 +101,6 @@ def test_arguments_that_cannot_be_meant_are_explained(extra, message, models):
 
 def test_a_missing_checkpoint_and_one_of_another_model_are_explained(models, tmp_path):
     config, _ = models['base']
-    done = run('test_robustness', config, tmp_path / 'none.pth', '--work-dir', tmp_path)
+    done = run_tool('test_robustness', config, tmp_path / 'none.pth', '--work-dir', tmp_path)
     assert done.returncode == 2
     assert 'does not exist' in done.stdout

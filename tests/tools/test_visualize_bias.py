@@ -1,24 +1,17 @@
 """``tools/visualize_bias.py`` on the smallest data, with random weights."""
 
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import mmcv
 import pandas as pd
 import pytest
-import torch
-from mmdet3d.registry import MODELS
-from mmengine.config import Config
 from mmengine.fileio import load
 
 from cmt_bias.engine.preflight import ProblemsFound
 
-ROOT = Path(__file__).parents[2]
-BASE = next((ROOT / 'configs' / 'cmt').glob('cmt-tiny*.py'))
-BIASED = next((ROOT / 'configs' / 'cmt_bias').glob('cmt-bias-layer-tiny*.py'))
+from .tiny_models import BASE, ROOT, biased_config, make_model, run_tool
 
 # In one process of pytest-xdist, so that the models are made once.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('visualize_bias')]
@@ -28,47 +21,16 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('visualize_bias')]
 def models(tmp_path_factory, smallest_nuscenes) -> dict[str, tuple[Path, Path]]:
     """Config and checkpoint of a tiny CMT and of one with a bias, whose router is not zero."""
     folder = tmp_path_factory.mktemp('models')
-    made = {}
-    for name, base in (('base', BASE), ('biased', BIASED)):
-        config, checkpoint = folder / f'{name}.py', folder / f'{name}.pth'
-        config.write_text(
-            f"_base_ = '{base}'\n"
-            f"data_root = '{smallest_nuscenes}/'\n"
-            "custom_imports = dict(imports=['cmt_bias'], allow_failed_imports=False)\n"
-            'test_dataloader = dict(dataset=dict(data_root=data_root))\n'
-            'test_evaluator = dict(\n'
-            "    data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')\n"
-            'model = dict(pts_bbox_head=dict(num_query=40))\n'
-            'load_from = None\n'
-        )
-        torch.manual_seed(1)
-        model = MODELS.build(Config.fromfile(config).model)
-        model.init_weights()
-        for key, value in model.named_parameters():
-            if 'weight_logits.weight' in key:
-                torch.nn.init.normal_(value)
-        torch.save(dict(state_dict=model.state_dict(), meta={}), checkpoint)
-        made[name] = (config, checkpoint)
-    return made
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, 'tools/visualize_bias.py', *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT / 'projects'), 'OMP_NUM_THREADS': '1'},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
+    return dict(
+        base=make_model(folder, 'base', BASE, smallest_nuscenes),
+        biased=make_model(folder, 'biased', biased_config('layer'), smallest_nuscenes),
     )
 
 
 def test_pictures_and_shares_of_the_asked_samples_are_written(models, smallest_nuscenes, tmp_path):
     token = load(smallest_nuscenes / 'nuscenes_infos_val.pkl')['data_list'][2]['token']
-    done = run(
-        *models['biased'], '--samples', 0, token, '--score-thr', 0, '--layer', 0,
+    done = run_tool(
+        'visualize_bias', *models['biased'], '--samples', 0, token, '--score-thr', 0, '--layer', 0,
         '--modality', 'L', '--out-dir', tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]
@@ -128,7 +90,7 @@ def test_a_missing_checkpoint_is_named(problems_of, models, tmp_path):
 
 
 def test_a_model_without_bias_is_explained(models, tmp_path):
-    done = run(*models['base'], '--out-dir', tmp_path)
+    done = run_tool('visualize_bias', *models['base'], '--out-dir', tmp_path)
     assert done.returncode == 2
     assert 'no attention bias' in done.stdout
     assert 'AttentionBiasCmtHead' in done.stdout
