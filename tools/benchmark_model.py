@@ -3,6 +3,7 @@
 Examples:
     python tools/benchmark_model.py --recipes tiny
     python tools/benchmark_model.py --recipes tiny 800x320 --repeats 5 --json benchmark_model.json
+    python tools/benchmark_model.py --recipes tiny --profile 15     # where the time goes
 
 The models of a recipe take turns on the same batch of the same data, so that what else the machine
 does hits both; a time is the median over the repeats. On a CPU the sparse LiDAR encoder has no
@@ -70,6 +71,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--repeats', type=int, default=5, help='timed runs of each model')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--json', type=Path, help='file for the figures')
+    parser.add_argument(
+        '--profile', type=int, default=0, metavar='N', help='also list the N costliest operators'
+    )
     args = parser.parse_args()
     args.data_root = os.path.join(args.data_root, '')
     return args
@@ -130,12 +134,18 @@ def measure(function: Callable, device: str) -> float:
     return time.perf_counter() - start
 
 
-def benchmark(recipe: str, args: argparse.Namespace) -> list[Timing]:
-    """Time the two models of a recipe in turns."""
+def load_tasks(recipe: str, args: argparse.Namespace) -> list[dict[str, Callable]]:
+    """The tasks of a recipe's baseline and of its biased model, on the same batch."""
     configs = [load_config(pattern, args) for pattern in RECIPES[recipe]]
     dataset = DATASETS.build(configs[0].train_dataloader.dataset)
     samples = [dataset[index] for index in range(args.batch_size)]
-    tasks = [make_tasks(cfg, build_model(cfg, args.device), samples) for cfg in configs]
+    return [make_tasks(cfg, build_model(cfg, args.device), samples) for cfg in configs]
+
+
+def benchmark(
+    recipe: str, tasks: list[dict[str, Callable]], args: argparse.Namespace
+) -> list[Timing]:
+    """Time the two models of a recipe in turns."""
     timings = []
     for name in tasks[0]:
         seconds: list[list[float]] = [[], []]
@@ -147,6 +157,25 @@ def benchmark(recipe: str, args: argparse.Namespace) -> list[Timing]:
         baseline, biased = (statistics.median(of_model) for of_model in seconds)
         timings.append(Timing(recipe, name, baseline, biased))
     return timings
+
+
+def profile_table(title: str, function: Callable, device: str, num_operators: int) -> Table:
+    """The operators that take most of one call's time, without what they call themselves."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.startswith('cuda'):
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        measure(function, device)
+    clock = 'self_device_time_total' if device.startswith('cuda') else 'self_cpu_time_total'
+    events = sorted(profiler.key_averages(), key=lambda event: -getattr(event, clock))
+    total = sum(getattr(event, clock) for event in events)
+    table = Table(title=f'{title}: {total / 1e3:.0f} ms in operators')
+    for column in ('operator', 'calls', 'ms', 'share'):
+        table.add_column(column, justify='left' if column == 'operator' else 'right')
+    for event in events[:num_operators]:
+        spent = getattr(event, clock)
+        table.add_row(event.key, str(event.count), f'{spent / 1e3:.1f}', f'{spent / total:.1%}')
+    return table
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -171,10 +200,22 @@ def main() -> None:
     table = Table(title=f"preset '{args.preset}' beside the baseline, batch {args.batch_size}")
     for column in ('recipe', 'task', 'baseline (s)', 'with bias (s)', 'ratio'):
         table.add_column(column, justify='left' if column in ('recipe', 'task') else 'right')
-    timings = [timing for recipe in args.recipes for timing in benchmark(recipe, args)]
+    timings = []
+    profiles = []
+    for recipe in args.recipes:
+        tasks = load_tasks(recipe, args)
+        timings += benchmark(recipe, tasks, args)
+        if args.profile:
+            profiles += [
+                profile_table(f'{recipe}, {model}, {name}', function, args.device, args.profile)
+                for model, of_model in zip(('baseline', 'with bias'), tasks, strict=True)
+                for name, function in of_model.items()
+            ]
     for t in timings:
         table.add_row(t.recipe, t.task, f'{t.baseline:.3f}', f'{t.biased:.3f}', f'{t.ratio:.3f}')
     console.print(table)
+    for operators in profiles:
+        console.print(operators)
     if args.json:
         figures = [dict(asdict(timing), ratio=timing.ratio) for timing in timings]
         args.json.write_text(json.dumps(dict(machine=machine, timings=figures), indent=2))

@@ -79,29 +79,25 @@ class WindowRows:
 
 def dot(left: Tensor, right: Tensor) -> Tensor:
     """``(G, N, H, D)`` and ``(G, U, H, D)`` to their products ``(H, G, N, U)``."""
-    left, right = left.permute(2, 0, 1, 3), right.permute(2, 0, 3, 1)
-    products = left.new_empty(*left.shape[:3], right.shape[-1])
-    return _matmul(left, right, products)
+    return _matmul(left.permute(2, 0, 1, 3), right.permute(2, 0, 3, 1))
 
 
 def mix(weights: Tensor, rows: Tensor) -> Tensor:
     """Sums of rows ``(G, U, H, D)`` with weights ``(H, G, N, U)``: ``(G, N, H, D)``."""
-    heads, groups, members, _ = weights.shape
-    sums = rows.new_empty(groups, members, heads, rows.shape[-1])
-    _matmul(weights, rows.permute(2, 0, 1, 3), sums.permute(2, 0, 1, 3))
-    return sums
+    return _matmul(weights, rows.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
 
 
-def _matmul(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """Matrix products of ``(H, G, X, Y)`` and ``(H, G, Y, Z)``, written to ``(H, G, X, Z)``."""
-    if out.device.type != 'cpu':
-        return out.copy_(torch.matmul(left, right))
-    # One product over both leading axes would first copy its arguments to make one axis of them:
-    # do it for each index of the shorter.
-    axis = 0 if out.shape[0] < out.shape[1] else 1
-    for arguments in zip(left.unbind(axis), right.unbind(axis), out.unbind(axis), strict=True):
+def _matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix products of ``(H, G, X, Y)`` and ``(H, G, Y, Z)``, contiguous ``(H, G, X, Z)``."""
+    if left.device.type != 'cpu':
+        return torch.matmul(left, right)
+    # One product over both leading axes would first copy its arguments to make one axis of them.
+    # bmm takes them as they are, but its result must be contiguous: into any other it multiplies
+    # matrix by matrix, in one thread.
+    products = left.new_empty(*left.shape[:3], right.shape[-1])
+    for arguments in zip(left, right, products, strict=True):
         torch.bmm(*arguments[:2], out=arguments[2])
-    return out
+    return products
 
 
 def sum_windows(
