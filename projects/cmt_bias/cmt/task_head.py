@@ -33,8 +33,10 @@ class GroupLayerNorm1d(nn.Module):
         """Normalize ``(B, channels, Q)`` and apply the affine parameters."""
         # (B, groups, channels / groups, Q)
         grouped = features.unflatten(1, (self.groups, -1))
-        variance, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)
-        normalized = ((grouped - mean) * torch.rsqrt(variance + self.eps)).flatten(1, 2)
+        # Two means: torch.var_mean is many times slower over an axis that is not the last.
+        centered = grouped - grouped.mean(dim=2, keepdim=True)
+        variance = centered.square().mean(dim=2, keepdim=True)
+        normalized = (centered * torch.rsqrt(variance + self.eps)).flatten(1, 2)
         return normalized * self.weight[:, None] + self.bias[:, None]
 
 
