@@ -50,6 +50,7 @@ from cmt_bias.robustness import (
     CellResult,
     FailureWatchHook,
     insert_failure,
+    keep_no_detections,
     load_result,
     long_table,
     markdown_report,
@@ -188,6 +189,7 @@ def cell_of(
     """A cell of the table, and the config of its test."""
     cfg = copy.deepcopy(model.cfg)
     insert_failure(cfg, failure, seed)
+    keep_no_detections(cfg)
     identity = identity_of(cfg, model.checkpoint)
     folder = file_name(model.name)
     cfg.work_dir = str(work_dir / 'runs' / folder / failure.name)

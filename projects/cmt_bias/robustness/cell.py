@@ -77,6 +77,17 @@ def _insert(dataset: ConfigDict, failure: Failure, seed: int) -> None:
         _insert(part, failure, seed)
 
 
+def keep_no_detections(cfg: Config) -> None:
+    """Let the test's metrics write no detections, in place.
+
+    The config of a finished run may name the folder of its own: a test under a failure would put
+    its detections in their place.
+    """
+    evaluator = cfg.get('test_evaluator') or []
+    for metric in [evaluator] if isinstance(evaluator, dict) else evaluator:
+        metric.pop('jsonfile_prefix', None)
+
+
 def identity_of(cfg: Config, checkpoint: str) -> str:
     """A hash of the config, failure included, and of the checkpoint's path, size and time."""
     file = Path(checkpoint)
