@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ..tools.tiny_models import run_tool
+
 ROOT = Path(__file__).parents[2]
 TINY = next((ROOT / 'configs' / 'cmt').glob('*tiny*.py'))
 MAX_EPOCHS = 4
@@ -48,16 +50,7 @@ def command(tool: str, *arguments: object) -> list[str]:
 
 def run(tool: str, *arguments: object) -> str:
     """Output of a tool that must succeed."""
-    done = subprocess.run(
-        command(tool, *arguments),
-        cwd=ROOT,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
+    done = run_tool(tool, *arguments)
     assert done.returncode == 0, done.stdout[-5000:]
     return done.stdout
 

@@ -8,7 +8,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from .head import CmtHead
-from .position_encoding import bev_cell_centers, ray_depths
+from .position_encoding import bev_cell_centers, period, ray_depths
 
 # How far a direction's channel reaches, in channels: at 2 the logit of a ray to itself depends
 # little on how the channels' directions lie to it.
@@ -103,12 +103,11 @@ class LocalAttentionInit:
     def _gain(self, selected: Tensor, num_pos_feats: int, head_dim: int) -> float:
         """Factor of queries and of keys at which the logits fall off as ``radius`` says.
 
-        A pair of sine and cosine with divisor d contributes ``cos(2 pi x / d)`` to the product at
+        A pair of sine and cosine with period d contributes ``cos(2 pi x / d)`` to the product at
         the normalized distance x, hence ``-(2 pi / d)^2 x^2 / 2`` near 0.
         """
         of_x = selected[len(selected) // 2 :: 2] - num_pos_feats
-        divisor = of_x / num_pos_feats + 1
-        curvature = (2 * math.pi / divisor).square().sum()
+        curvature = (2 * math.pi / period(of_x, num_pos_feats)).square().sum()
         product = head_dim**0.5 / (self.radius**2 * float(curvature))
         return product**0.5 / self.amplitude
 

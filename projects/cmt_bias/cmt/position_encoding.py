@@ -42,10 +42,22 @@ def axis_embedding(coordinate: Tensor, num_pos_feats: int) -> Tensor:
     Returns:
         ``(..., num_pos_feats)``, sines and cosines by turns.
     """
-    channel = torch.arange(num_pos_feats, dtype=torch.float32, device=coordinate.device)
-    divisor = 2 * torch.div(channel, 2, rounding_mode='floor') / num_pos_feats + 1
-    angles = coordinate[..., None] * (2 * math.pi) / divisor
+    channel = torch.arange(num_pos_feats, device=coordinate.device)
+    angles = coordinate[..., None] * (2 * math.pi) / period(channel, num_pos_feats)
     return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(-2)
+
+
+def period(channel: Tensor, num_pos_feats: int) -> Tensor:
+    """Periods of channels of :func:`axis_embedding`, in units of the coordinate's range.
+
+    Args:
+        channel: Integer channels in [0, num_pos_feats).
+        num_pos_feats: All channels.
+
+    Returns:
+        Float32 of the same shape: from 1 to nearly 2; the same for a sine and its cosine.
+    """
+    return 2 * torch.div(channel.float(), 2, rounding_mode='floor') / num_pos_feats + 1
 
 
 def cell_centers(num_cells: int, device: torch.device | str) -> Tensor:

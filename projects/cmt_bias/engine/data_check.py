@@ -17,6 +17,7 @@ from nuscenes.utils.splits import create_splits_scenes
 from cmt_bias.datasets.database_check import check_database
 from cmt_bias.datasets.info_file_check import check_data_folders, check_info_file
 
+from .metric_configs import nuscenes_metric_configs
 from .problem import Problem
 
 Split = Literal['train', 'val', 'test']
@@ -161,13 +162,9 @@ def check_evaluation(
     Returns:
         What is wrong; empty if nothing is.
     """
-    if evaluator is None:
-        return []
-    metrics = [evaluator] if isinstance(evaluator, Mapping) else list(evaluator)
     problems = []
-    for metric in metrics:
-        if metric['type'] == 'NuScenesMetric':
-            problems += _check_nuscenes_metric(metric, dataset)
+    for metric in nuscenes_metric_configs(evaluator):
+        problems += _check_nuscenes_metric(metric, dataset)
     return problems
 
 

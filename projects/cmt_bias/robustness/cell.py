@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..datasets.sensor_failures import Failure, with_failure
 from ..engine.atomic_file import write_atomically
+from ..engine.metric_configs import metric_configs
 
 _ELSEWHERE = ('work_dir', 'launcher')  # settings that do not matter to a result
 
@@ -83,8 +84,7 @@ def keep_no_detections(cfg: Config) -> None:
     The config of a finished run may name the folder of its own: a test under a failure would put
     its detections in their place.
     """
-    evaluator = cfg.get('test_evaluator') or []
-    for metric in [evaluator] if isinstance(evaluator, dict) else evaluator:
+    for metric in metric_configs(cfg.get('test_evaluator')):
         metric.pop('jsonfile_prefix', None)
 
 

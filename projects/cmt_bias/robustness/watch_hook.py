@@ -9,9 +9,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..bias.weight_generators import WeightGenerator
 from ..datasets.sensor_failures import CHANGED_KEY
-from ..engine.run_summary_hook import unwrapped
+from ..engine.biased_head import biased_heads
 
 
 class FailureWatchHook(Hook):
@@ -29,9 +28,9 @@ class FailureWatchHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Listen to the weight generator, if the model has one."""
-        generators = [m for m in unwrapped(runner.model).modules() if _is_generator(m)]
-        if generators:
-            self._handle = generators[0].register_forward_hook(self._keep_weights)
+        heads = biased_heads(runner.model)
+        if heads:
+            self._handle = heads[0].weight_generator.register_forward_hook(self._keep_weights)
 
     def _keep_weights(
         self, module: nn.Module, inputs: tuple, output: tuple[Tensor, Tensor]
@@ -73,7 +72,3 @@ class FailureWatchHook(Hook):
             changed.update(part[0])
             weights.update(part[1])
         return changed, weights
-
-
-def _is_generator(module: nn.Module) -> bool:
-    return isinstance(module, WeightGenerator)

@@ -2,18 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
+from ..engine.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
 from ..engine.preflight import ProblemsFound
 from ..engine.problem import Problem
 from .config_overrides import OverrideError, apply_overrides, remove_entries
 from .study_config import Study, Variant
-
-METRIC = 'NuScenesMetric'
 
 
 def variant_config(study: Study, variant: Variant, seed: int, checkpoint: str) -> Config:
@@ -96,12 +93,8 @@ def keep_detections(cfg: Config, folder: Path) -> None:
     Raises:
         ProblemsFound: If the test has no nuScenes metric.
     """
-    evaluator = cfg.get('test_evaluator')
-    candidates = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
-    metrics: list[Any] = [
-        item for item in candidates if isinstance(item, Mapping) and item.get('type') == METRIC
-    ]
+    metrics = nuscenes_metric_configs(cfg.get('test_evaluator'))
     if not metrics:
-        what = f'the config has no {METRIC} in test_evaluator'
+        what = f'the config has no {NUSCENES_METRIC} in test_evaluator'
         raise ProblemsFound([Problem(what, 'a study compares nuScenes metrics: add it')])
     metrics[0]['jsonfile_prefix'] = str(folder)

@@ -11,8 +11,9 @@ from mmengine.config import Config
 from nuscenes import NuScenes
 
 from ..engine.atomic_file import write_atomically
+from ..engine.metric_configs import nuscenes_metric_configs
 from ..engine.nuscenes_metric_table import parse_nuscenes_metrics
-from .effective_config import METRIC, load_plain_config
+from .effective_config import load_plain_config
 from .run_state import DETECTIONS, RunState, read_state
 from .study_run import TRAIN_FOLDER
 from .subset_evaluation import EVALUATED_SPLITS, WHOLE, Subset, SubsetEvaluation
@@ -193,9 +194,7 @@ def _data_of(config: Config) -> tuple[str, str, str]:
     dataset: Any = config.test_dataloader.dataset
     while 'metainfo' not in dataset and 'dataset' in dataset:
         dataset = dataset.dataset
-    evaluator = config.test_evaluator
-    metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
-    metric = next(item for item in metrics if item.get('type') == METRIC)
+    metric = nuscenes_metric_configs(config.test_evaluator)[0]
     eval_version = metric.get('eval_version', 'detection_cvpr_2019')
     return dataset.metainfo.version, metric.data_root, eval_version
 

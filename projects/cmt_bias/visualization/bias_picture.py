@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -325,16 +326,7 @@ def _draw_queries(axes: Axes, bias_scene: BiasScene, colours: _Colours) -> None:
         Line2D([], [], linestyle='', color='#555555', marker='o', label='LiDAR (L)'),
         Line2D([], [], linestyle='', color='#555555', marker='s', label='cameras (C)'),
     ]
-    axes.legend(
-        handles=handles,
-        loc='upper center',
-        bbox_to_anchor=(0.5, -0.11),
-        ncols=2,
-        fontsize=8,
-        frameon=False,
-        handletextpad=0.2,
-        columnspacing=1.0,
-    )
+    _draw_legend_below(axes, handles, (0.5, -0.11), handletextpad=0.2)
 
 
 def _draw_attention(axes: Axes, bias_scene: BiasScene) -> None:
@@ -372,13 +364,24 @@ def _draw_attention(axes: Axes, bias_scene: BiasScene) -> None:
         Patch(color=colour, label=name)
         for colour, name in zip(MASS_COLOURS, MASS_NAMES, strict=True)
     ]
+    _draw_legend_below(axes, handles, (0.4, -0.145))
+
+
+def _draw_legend_below(
+    axes: Axes,
+    handles: Sequence[Artist],
+    anchor: tuple[float, float],
+    handletextpad: float | None = None,
+) -> None:
+    """A legend of two columns whose upper edge is at ``anchor``, in shares of the panel."""
     axes.legend(
         handles=handles,
         loc='upper center',
-        bbox_to_anchor=(0.4, -0.145),
+        bbox_to_anchor=anchor,
         ncols=2,
         fontsize=8,
         frameon=False,
+        handletextpad=handletextpad,
         columnspacing=1.0,
     )
 
