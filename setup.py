@@ -67,7 +67,9 @@ setup(
     python_requires='>=3.10',
     package_dir={'': 'projects'},
     packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*']),
-    package_data={'cmt_bias': ['py.typed', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz']},
+    package_data={
+        'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz']
+    },
     include_package_data=True,
     install_requires=read_requirements('runtime'),
     extras_require={

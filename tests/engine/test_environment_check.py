@@ -6,6 +6,7 @@ from cmt_bias.engine.environment_check import (
     VERSION_RANGES,
     CheckResult,
     check_environment,
+    check_window_kernel,
     release,
     run_check,
 )
@@ -50,3 +51,10 @@ def test_whatever_a_check_raises_becomes_an_error_with_its_remedy():
 def test_this_environment_passes_every_check():
     bad = [result for result in check_environment() if result.state == 'error']
     assert bad == []
+
+
+def test_missing_compiler_is_only_a_note(monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    result = check_window_kernel()
+    assert result.state == 'note'
+    assert 'no-such-compiler' in result.finding

@@ -1,5 +1,6 @@
 """Attention to windows alone against masked dense attention in float64."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cmt_bias.ops import windowed_attention
+
+pytestmark = pytest.mark.usefixtures('window_kernel')
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, index: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from cmt_bias.ops import flash, flex, operator, plan_windows, windowed_bias_attention
 
+pytestmark = pytest.mark.usefixtures('window_kernel')
+
 
 @dataclass(frozen=True)
 class Case:
@@ -51,9 +53,11 @@ class Case:
         return {'output': output.detach(), **dict(zip(names, filled, strict=True))}
 
 
-def random_tokens(generator: torch.Generator, batch: int, heads: int, tokens: int) -> Tensor:
-    """``(B, H, N, 8)`` with the heads of a token next to each other, as projections leave them."""
-    return torch.randn(batch, tokens, heads, 8, generator=generator).transpose(1, 2)
+def random_tokens(
+    generator: torch.Generator, batch: int, heads: int, tokens: int, channels: int = 8
+) -> Tensor:
+    """``(B, H, N, D)`` with the heads of a token next to each other, as projections leave them."""
+    return torch.randn(batch, tokens, heads, channels, generator=generator).transpose(1, 2)
 
 
 def random_case(
@@ -187,6 +191,18 @@ def test_windows_in_grids(seed, batch, queries, bias_size):
     assert_exact(grid_case(seed, bias_size, batch=batch, queries=queries))
 
 
+@pytest.mark.parametrize('channels', [5, 16, 32, 64])
+@given(seed=st.integers(0, 1000), heads=st.integers(1, 9))
+def test_any_number_of_channels_and_heads(channels, seed, heads):
+    case = grid_case(seed, heads=heads, queries=40)
+    generator = torch.Generator().manual_seed(seed)
+    tokens = {
+        name: random_tokens(generator, 2, heads, getattr(case, name).shape[2], channels)
+        for name in ('query', 'key', 'value', 'grad')
+    }
+    assert_exact(replace(case, **tokens))
+
+
 @given(seed=st.integers(0, 1000), bias_size=st.sampled_from([1.0, 30.0]))
 def test_scores_up_to_100(seed, bias_size):
     case = random_case(seed, bias_size=bias_size)
@@ -304,6 +320,20 @@ def test_plan_can_be_shared_and_layout_does_not_matter():
             plan=plan,
         )
         torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize('threads', [1, 3, 40])
+def test_any_number_of_threads(threads):
+    case = grid_case(5, batch=2, queries=50, heads=3)
+    expected = case.to(torch.float64).run('dense')
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        actual = case.to(torch.float64).run('flash')
+    finally:
+        torch.set_num_threads(before)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(actual[name], tensor, rtol=1e-9, atol=1e-11)
 
 
 def test_flex_in_inference(monkeypatch):

@@ -270,6 +270,24 @@ def check_project() -> CheckResult:
     return run_check('cmt-bias', import_it, remedy)
 
 
+def check_window_kernel() -> CheckResult:
+    """Whether the loop that makes attention to windows fast on a CPU can be compiled."""
+    subject = 'window kernel'
+
+    def compile_it() -> CheckResult:
+        compile_window_kernel = importlib.import_module(
+            'cmt_bias.ops.window_kernel'
+        ).compile_window_kernel
+        found = compile_window_kernel()
+        if isinstance(found, str):
+            remedy = 'install g++, or name a C++ compiler in CXX; a GPU needs none'
+            finding = f'not compiled, attention on CPU is slower ({found})'
+            return CheckResult(subject, 'note', finding, remedy)
+        return CheckResult(subject, 'ok', 'compiled for this CPU')
+
+    return run_check(subject, compile_it, 'the check of cmt-bias comes first')
+
+
 def check_environment() -> list[CheckResult]:
     """All checks of the environment, in the order in which to mend what they find."""
     results = [check_python()]
@@ -278,5 +296,5 @@ def check_environment() -> list[CheckResult]:
     results += [check_version(name) for name in ('mmengine', 'mmcv')]
     results.append(check_mmcv_operators())
     results += [check_version(name) for name in ('mmdet', 'mmdet3d')]
-    results += [check_spconv(), check_devkit(), check_project()]
+    results += [check_spconv(), check_devkit(), check_project(), check_window_kernel()]
     return results

@@ -2,7 +2,8 @@
 
 from .dense import dense_bias
 from .operator import BACKENDS, windowed_bias_attention
-from .window_plan import WindowPlan, plan_windows
+from .planning import plan_windows
+from .window_plan import WindowPlan
 from .windowed_attention import windowed_attention
 
 __all__ = [

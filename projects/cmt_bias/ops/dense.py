@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .segments import Segment
-from .window_products import compute_dtype
+from .window_rows import compute_dtype
 
 
 def dense_bias(

@@ -36,14 +36,12 @@ from .segments import (
     segment_gradient,
 )
 from .window_plan import WindowPlan
-from .window_products import (
+from .window_rows import (
     WindowGradients,
     WindowRows,
-    add_window_gradients,
     compute_dtype,
     from_rows,
     refuse_second_derivative,
-    sum_windows,
     to_rows,
 )
 
@@ -225,7 +223,7 @@ def _attend(problem: _Problem) -> _Solution:
     bias = _EntryBias.of(problem)
     reference = to_rows(logsumexp.unsqueeze(-1))
     weights = problem.plan.to_table(bias.weights())
-    numerator, denominator = sum_windows(problem.plan, problem.rows, reference, weights)
+    numerator, denominator = problem.plan.sum_windows(problem.rows, reference, weights)
     # (B, H, Q, 1)
     denominator = from_rows(denominator, batch, heads) + 1
     output = (joined.output + from_rows(numerator, batch, heads)) / denominator
@@ -315,15 +313,15 @@ def _gradients(problem: _Problem, solution: _Solution, grad_output: Tensor) -> t
     bias = _EntryBias.of(problem)
     outside_mask = ~solution.masked.flatten()[plan.query_row]
     weights = bias.weights() * outside_mask
-    pairs = add_window_gradients(
-        plan,
+    pairs = plan.add_gradients(
         problem.rows,
         to_rows(grad_output),
         to_rows(solution.logsumexp.unsqueeze(-1)),
         to_rows(delta.unsqueeze(-1)),
         plan.to_table(weights),
         grads,
-    )[plan.place]
+    )
+    pairs = plan.from_table(pairs)
     grad_bias = plan.to_slots(pairs * bias.powers()).to(problem.bias.dtype)
     grad_biases = _segment_gradients(problem, solution, grad_output, delta, pairs * weights)
     return (

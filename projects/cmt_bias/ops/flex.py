@@ -5,7 +5,7 @@ grids. Gradients of the bias are summed by the kernel in no fixed order: they ar
 reproducible to the last digit.
 
 Shape letters: B batch, H heads, Q queries, K keys, W window slots, D channels of a head, J blocks
-of slots (:func:`cmt_bias.ops.window_plan.find_blocks`).
+of slots (:func:`cmt_bias.ops.window_groups.find_blocks`).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as torch_flex
 
 from .segments import Segment
-from .window_plan import SlotBlock, find_blocks
+from .window_groups import SlotBlock, find_blocks
 
 
 def why_not_flex(query: Tensor, key: Tensor, needs_grad: bool) -> str | None:

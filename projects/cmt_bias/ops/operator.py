@@ -11,8 +11,9 @@ from .dense import dense_attention
 from .flash import flash_attention
 from .flash_kernels import why_not_flash
 from .flex import flex_attention, why_not_flex
+from .planning import plan_windows
 from .segments import Segment, find_ranges
-from .window_plan import WindowPlan, plan_windows
+from .window_plan import WindowPlan
 
 Backend = Literal['auto', 'dense', 'flash', 'flex']
 BACKENDS: tuple[Backend, ...] = ('auto', 'dense', 'flash', 'flex')

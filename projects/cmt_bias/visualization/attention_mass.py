@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..bias.attention_bias import AttentionBias
-from ..ops.window_products import compute_dtype
+from ..ops.window_rows import compute_dtype
 
 PARTS = ('lidar_windows', 'lidar_elsewhere', 'camera_elsewhere', 'camera_windows')
 """The last axis of :func:`attention_mass`."""
