@@ -153,6 +153,7 @@ param_scheduler = [
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
+    constructor='MergedParamGroupsConstructor',
     optimizer=dict(type='AdamW', lr=2.0e-4, weight_decay=0.01, fused=True),
     clip_grad=dict(max_norm=35, norm_type=2),
 )

@@ -9,6 +9,7 @@ optim_wrapper = dict(
     type='AmpOptimWrapper',
     loss_scale='dynamic',
     dtype='float16',
+    constructor='MergedParamGroupsConstructor',
     optimizer=dict(type='AdamW', lr=lr, weight_decay=0.01),
     paramwise_cfg=dict(
         custom_keys={

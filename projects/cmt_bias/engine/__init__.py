@@ -8,6 +8,7 @@ from .bias_scale_hook import BiasScaleHook
 from .bias_scale_range_hook import BiasScaleRangeHook
 from .checkpoint_report import CheckpointReport, OtherModelError, compare_state_dict
 from .latest_checkpoint import find_latest_intact_checkpoint
+from .merged_param_groups import MergedParamGroupsConstructor
 from .pasting_switch_off_hook import PastingSwitchOffHook
 from .random_state import capture_random_state, restore_random_state
 from .resumable_checkpoint_hook import ResumableCheckpointHook
@@ -28,6 +29,7 @@ __all__ = [
     'CheckpointError',
     'CheckpointReport',
     'DamagedCheckpointError',
+    'MergedParamGroupsConstructor',
     'OtherModelError',
     'PastingSwitchOffHook',
     'ResumableCheckpointHook',

@@ -149,16 +149,14 @@ class ListedWindows(WindowPlan):
 
     def attend(self, rows: WindowRows) -> tuple[Tensor, Tensor]:
         """As :meth:`WindowPlan.attend`."""
-        largest = torch.empty(len(rows.query), rows.heads, dtype=rows.dtype)
-        sums, mass = self._attend(rows, largest, None)
-        mass = mass.where(mass > 0, 1)
-        output = sums.unflatten(1, (rows.heads, -1)) / mass.unsqueeze(-1)
-        return output.flatten(1), largest + mass.log()
+        logsumexp = torch.empty(len(rows.query), rows.heads, dtype=rows.dtype)
+        output, _ = self._attend(rows, logsumexp, None)
+        return output, logsumexp
 
     def _attend(
         self, rows: WindowRows, reference: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Sums of values and of their factors; without weights relative to the largest score."""
+        """Sums of values and of their factors; without weights softmax, ``reference`` filled."""
         query = rows.query.to(rows.dtype).contiguous()
         sums, mass = torch.empty_like(query), torch.empty_like(reference)
         self._function('attend', rows)(
@@ -203,10 +201,11 @@ class ListedWindows(WindowPlan):
         runs = self.runs
         return Problem(
             *(len(query), rows.heads, query.shape[1] // rows.heads, torch.get_num_threads()),
-            *(address(tensor) for tensor in (self.key_row, self.offsets, self.order)),
-            *(len(runs.begin), address(runs.query_row), address(runs.begin), address(runs.end)),
-            *(len(runs.part_bounds) - 1, address(runs.part_bounds)),
-            *(address(query), address(rows.key), address(rows.value)),
+            *(tensor.data_ptr() for tensor in (self.key_row, self.offsets, self.order)),
+            len(runs.begin),
+            *(tensor.data_ptr() for tensor in (runs.query_row, runs.begin, runs.end)),
+            *(len(runs.part_bounds) - 1, runs.part_bounds.data_ptr()),
+            *(tensor.data_ptr() for tensor in (query, rows.key, rows.value)),
             *(rows.key.stride(0), rows.value.stride(0), rows.scale),
         )
 

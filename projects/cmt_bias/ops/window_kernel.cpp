@@ -107,8 +107,9 @@ inline void exponentiate(Sum *values, int64_t size) {
     for (int64_t i = 0; i < size; ++i) values[i] = exponential(values[i]);
 }
 
-// Sums of values, and of the terms themselves, over each query's keys. If weighted the terms are
-// weight * exp(score - reference); else exp(score - largest score), which becomes the reference.
+// Weighted: sums of values, and of the terms themselves, over each query's keys, where the terms are
+// weight * exp(score - reference). Else softmax over the keys: the sums become the output, the
+// reference the log-sum-exp; both are 0 for a query without keys.
 // fixed_channels: the compiler unrolls loops of a known length; 0 for any other.
 template <typename Token, typename Sum, int fixed_channels>
 void attend(const Problem &problem, bool weighted, const Sum *weights, Sum *reference, Sum *sums,
@@ -153,6 +154,10 @@ void attend(const Problem &problem, bool weighted, const Sum *weights, Sum *refe
                     mass[h] += term;
                     add(sum + h * channels, term, value + h * channels, channels);
                 }
+            }
+            for (int64_t h = 0; h < heads && size && !weighted; ++h) {
+                shift[h] += std::log(mass[h]);
+                for (int64_t c = 0; c < channels; ++c) sum[h * channels + c] /= mass[h];
             }
         }
     }
