@@ -289,21 +289,23 @@ def measure(
     device: torch.device,
     passes: Sequence[str] = PASSES,
 ) -> dict[str, Measurement]:
-    """Measure all ways in turn, every other time in reverse; leaves out those that cannot run."""
-    ways = {
-        name: attend for name, attend in ways.items() if _warm_up(name, attend, inputs, passes)
-    }
-    functions = {
+    """Measure all ways in turn, every other time in reverse; leaves out what cannot run."""
+    candidates = {
         (name, kind): _pass(attend, inputs, kind)
         for name, attend in ways.items()
         for kind in passes
+    }
+    functions = {
+        (name, kind): function
+        for (name, kind), function in candidates.items()
+        if _warm_up(f'{name}, {kind}', function)
     }
     memory = {key: peak_memory(function, device) for key, function in functions.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in functions}
     for repeat in range(args.repeats):
         for key in list(functions)[:: -1 if repeat % 2 else 1]:
             times[key].append(seconds(functions[key], device, CLOCKS[args.clock]))
-    measured: dict[str, Measurement] = {name: {} for name in ways}
+    measured: dict[str, Measurement] = {name: {} for name, _ in functions}
     for name, kind in functions:
         measured[name][kind] = statistics.median(times[name, kind])
         measured[name][f'{kind}_memory'] = memory[name, kind]
@@ -317,13 +319,10 @@ def _pass(attend: Callable[[], Tensor], inputs: Inputs, kind: str) -> Callable[[
     return partial(run_training, attend, inputs)
 
 
-def _warm_up(
-    name: str, attend: Callable[[], Tensor], inputs: Inputs, passes: Sequence[str]
-) -> bool:
-    """Run once; False if the way cannot."""
+def _warm_up(name: str, function: Callable[[], None]) -> bool:
+    """Run once; False, with the reason printed, if that cannot be."""
     try:
-        for kind in passes:
-            _pass(attend, inputs, kind)()
+        function()
     except RuntimeError as error:
         Console(stderr=True).print(f'{name}: left out. {error}', markup=False)
         return False
@@ -400,23 +399,23 @@ def comparison_table(record: dict) -> Table:
         table.add_row(name, *_cells(way, none))
         if name == 'flash':
             for label, share in (('+ plan / 6', 1 / DECODER_LAYERS), ('+ own plan', 1)):
-                cost = record['plan'] * share
-                planned = {
-                    **way,
-                    'forward': way['forward'] + cost,
-                    'training': way['training'] + cost,
-                }
-                table.add_row(f'  {label}', *_cells(planned, none)[:4])
+                planned = {kind: way[kind] + record['plan'] * share for kind in PASSES}
+                table.add_row(f'  {label}', *_cells(planned, none))
     return table
 
 
 def _cells(way: dict, none: dict) -> list[str]:
-    """Cells of a row."""
+    """Cells of a row; empty where a pass was not measured."""
     cells = []
-    for key in ('forward', 'training'):
-        cells += [f'{way[key] * 1e3:.1f} ms', f'{way[key] / none[key]:.3f}']
-    more = way['training_memory'] - none['training_memory']
-    return [*cells, f'{way["training_memory"] / 2**20:.0f} MiB', f'{more / 2**20:+.0f} MiB']
+    for kind in PASSES:
+        if kind in way:
+            cells += [f'{way[kind] * 1e3:.1f} ms', f'{way[kind] / none[kind]:.3f}']
+        else:
+            cells += ['', '']
+    if 'training_memory' in way:
+        more = way['training_memory'] - none['training_memory']
+        cells += [f'{way["training_memory"] / 2**20:.0f} MiB', f'{more / 2**20:+.0f} MiB']
+    return cells
 
 
 def router_share(record: dict) -> float:

@@ -338,7 +338,7 @@ def test_any_number_of_threads(threads):
 
 def test_flex_in_inference(monkeypatch):
     # compiling would take most of the time of all these tests
-    monkeypatch.setattr(flex, '_kernel', lambda: flex.torch_flex.flex_attention)
+    monkeypatch.setattr(flex, '_kernel', lambda _: flex.torch_flex.flex_attention)
     case = grid_case(7)
     case = replace(case, segments=((0, 30, case.bias[..., 0]), (70, 90, case.bias[..., 1])))
     inputs = [case.query, case.key, case.value, case.index, case.bias]
@@ -347,6 +347,9 @@ def test_flex_in_inference(monkeypatch):
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(RuntimeError, match=r"'flex' cannot run: .* no backward pass on CPU"):
         windowed_bias_attention(inputs[0].requires_grad_(), *inputs[1:], backend='flex')
+    with torch.no_grad():
+        again = windowed_bias_attention(*inputs, backend='flex', segments=case.segments)
+    assert torch.equal(again, actual)
     inputs = [tensor.detach() for tensor in inputs]
     inputs[3] = inputs[3].flip(-1)
     with pytest.raises(RuntimeError, match='not those of windows cut from grids'):

@@ -46,14 +46,19 @@ def flex_attention(
     Raises:
         RuntimeError: If the indices are not those of windows cut from grids.
     """
+    if not torch.is_grad_enabled():
+        # torch refuses parameters on CPU even where no gradient is wanted
+        query, key, value = query.detach(), key.detach(), value.detach()
     add_bias = _score_mod(index, bias, segments)
-    return _kernel()(query, key, value, score_mod=add_bias, scale=scale)
+    return _kernel(query.device.type)(query, key, value, score_mod=add_bias, scale=scale)
 
 
 @cache
-def _kernel() -> Callable[..., Tensor]:
+def _kernel(device_type: str) -> Callable[..., Tensor]:
     """The compiled kernel; uncompiled, flex_attention stores all scores."""
-    return torch.compile(torch_flex.flex_attention)
+    # For a second size torch 2.13 compiles one for any size, which for a CPU is no valid C++.
+    dynamic = False if device_type == 'cpu' else None
+    return torch.compile(torch_flex.flex_attention, dynamic=dynamic)
 
 
 def _score_mod(
