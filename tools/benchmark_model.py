@@ -4,6 +4,7 @@ Examples:
     python tools/benchmark_model.py --recipes tiny
     python tools/benchmark_model.py --recipes tiny 800x320 --repeats 5 --json benchmark_model.json
     python tools/benchmark_model.py --recipes tiny --profile 15     # where the time goes
+    python tools/benchmark_model.py --recipes 800x320 --tasks inference --repeats 15
 
 The models of a recipe take turns on the same batch of the same data, so that what else the machine
 does hits both; a time is the median over the repeats. On a CPU the sparse LiDAR encoder has no
@@ -41,6 +42,7 @@ RECIPES = {
     '800x320': ('cmt/cmt_voxel0100_*_8xb2-*.py', 'cmt_bias/cmt-bias-{preset}_*_800x320_*.py'),
     '1600x640': ('cmt/cmt_voxel0075_*_8xb2-*.py', 'cmt_bias/cmt-bias-{preset}_*_1600x640_*.py'),
 }
+TASKS = ('training step', 'inference')
 SPARSE_ENCODER = ('pts_voxel_encoder', 'pts_middle_encoder')
 
 
@@ -69,6 +71,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data-root', default='data/synthetic/', help='converted dataset')
     parser.add_argument('--batch-size', type=int, default=2)
     parser.add_argument('--repeats', type=int, default=5, help='timed runs of each model')
+    parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--json', type=Path, help='file for the figures')
     parser.add_argument(
@@ -122,7 +125,7 @@ def make_tasks(cfg: Config, model: Any, samples: list[dict]) -> dict[str, Callab
         with torch.no_grad():
             model.test_step(pseudo_collate(samples))
 
-    return {'training step': train, 'inference': infer}
+    return dict(zip(TASKS, (train, infer), strict=True))
 
 
 def measure(function: Callable, device: str) -> float:
@@ -147,13 +150,14 @@ def benchmark(
 ) -> list[Timing]:
     """Time the two models of a recipe in turns."""
     timings = []
-    for name in tasks[0]:
+    for name in args.tasks:
         seconds: list[list[float]] = [[], []]
         for repeat in track(range(args.repeats + 1), f'{recipe}, {name}', transient=True):
-            for of_model, functions in zip(seconds, tasks, strict=True):
-                spent = measure(functions[name], args.device)
+            # every other time in reverse
+            for which in (0, 1) if repeat % 2 else (1, 0):
+                spent = measure(tasks[which][name], args.device)
                 if repeat:  # the first one warms up
-                    of_model.append(spent)
+                    seconds[which].append(spent)
         baseline, biased = (statistics.median(of_model) for of_model in seconds)
         timings.append(Timing(recipe, name, baseline, biased))
     return timings
@@ -210,6 +214,7 @@ def main() -> None:
                 profile_table(f'{recipe}, {model}, {name}', function, args.device, args.profile)
                 for model, of_model in zip(('baseline', 'with bias'), tasks, strict=True)
                 for name, function in of_model.items()
+                if name in args.tasks
             ]
     for t in timings:
         table.add_row(t.recipe, t.task, f'{t.baseline:.3f}', f'{t.biased:.3f}', f'{t.ratio:.3f}')

@@ -37,17 +37,11 @@ def list_windows(index: Tensor, num_keys: int, kernel: ctypes.CDLL) -> 'ListedWi
     key_row = rows.flatten()[slot]
     if batch > 1:
         key_row += query_row // queries * num_keys
-    place, repeated = torch.arange(len(slot)), None
-    pair_query = query_row
+    place, repeated, pair_query = torch.arange(len(slot)), None, query_row
     if _count_repeated(rows, num_keys, kernel):
-        chosen = first_slots(rows)
-        assert chosen is not None
-        repeated = (chosen != torch.arange(width)).flatten()[slot]
-        # pairs are numbered as their first entries follow each other
-        number = torch.zeros(rows.numel(), dtype=torch.int64)
-        number[slot[~repeated]] = torch.arange(int((~repeated).sum()))
-        place = number.view(rows.shape).gather(1, chosen).flatten()[slot]
+        place, repeated = _number_pairs(rows, slot)
         pair_query, key_row = query_row[~repeated], key_row[~repeated]
+    offsets = _offsets(pair_query, batch * queries)
     return ListedWindows(
         index_shape=(batch, queries, width),
         num_keys=num_keys,
@@ -58,7 +52,8 @@ def list_windows(index: Tensor, num_keys: int, kernel: ctypes.CDLL) -> 'ListedWi
         repeated=repeated,
         kernel=kernel,
         key_row=key_row,
-        offsets=_offsets(pair_query, batch * queries),
+        offsets=offsets,
+        order=_order_by_place(offsets, key_row),
         runs=WindowRuns.of(pair_query, key_row),
     )
 
@@ -69,9 +64,31 @@ def _count_repeated(rows: Tensor, num_keys: int, kernel: ctypes.CDLL) -> int:
     return kernel.count_repeated(address(rows), *(ctypes.c_int64(number) for number in numbers))
 
 
+def _number_pairs(rows: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers of the entries' pairs, and which entries repeat an earlier one's, ``(E,)`` both.
+
+    Pairs are numbered as their first entries follow each other.
+    """
+    chosen = first_slots(rows)
+    assert chosen is not None
+    repeated = (chosen != torch.arange(rows.shape[1])).flatten()[slot]
+    first = slot[~repeated]
+    number = torch.zeros(rows.numel(), dtype=torch.int64)
+    number[first] = torch.arange(len(first))
+    return number.view(rows.shape).gather(1, chosen).flatten()[slot], repeated
+
+
 def _offsets(query_row: Tensor, num_query_rows: int) -> Tensor:
     """``(B * Q + 1,)`` where each query's pairs begin, and their number."""
     return F.pad(torch.bincount(query_row, minlength=num_query_rows).cumsum(0), (1, 0))
+
+
+def _order_by_place(offsets: Tensor, key_row: Tensor) -> Tensor:
+    """``(B * Q,)`` query rows, those with neighbouring keys together, for the caches."""
+    if not len(key_row):
+        return torch.arange(len(offsets) - 1)
+    middle = (offsets[1:] + offsets[:-1]) // 2
+    return key_row[middle.clamp(max=len(key_row) - 1)].argsort(stable=True)
 
 
 @dataclass(frozen=True)
@@ -115,23 +132,15 @@ class ListedWindows(WindowPlan):
         kernel: The compiled loop.
         key_row: ``(P,)`` key row of each pair.
         offsets: ``(B * Q + 1,)`` where each query's pairs begin, and their number.
+        order: ``(B * Q,)`` query rows, neighbours one after the other.
         runs: The pairs, cut into runs.
     """
 
     kernel: ctypes.CDLL = field(repr=False)
     key_row: Tensor = field(repr=False)
     offsets: Tensor = field(repr=False)
+    order: Tensor = field(repr=False)
     runs: WindowRuns = field(repr=False)
-    order: Tensor = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Find an order of queries in which neighbours follow each other: for the caches."""
-        if len(self.key_row):
-            middle = (self.offsets[1:] + self.offsets[:-1]) // 2
-            order = self.key_row[middle.clamp(max=len(self.key_row) - 1)].argsort(stable=True)
-        else:
-            order = torch.arange(len(self.offsets) - 1)
-        object.__setattr__(self, 'order', order)
 
     def to_table(self, entries: Tensor) -> Tensor:
         """As :meth:`WindowPlan.to_table`."""
