@@ -2,10 +2,14 @@
 
 import copy
 
+import pytest
 import torch
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.runner import Runner
 from torch import nn
 
+from cmt_bias.engine import CheckpointError
 from cmt_bias.engine.merged_param_groups import merge_param_groups
 
 
@@ -66,3 +70,44 @@ def test_given_groups_are_not_changed():
     before = copy.deepcopy(groups)
     assert len(merge_param_groups(groups)) == 1
     assert groups == before
+
+
+class SmallModel(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = make_model()
+
+    def forward(self, inputs, mode):
+        return {'loss': self.layers(torch.stack(inputs)).square().sum()}
+
+
+def train(work_dir, max_epochs: int, constructor: str, resume: bool = False) -> None:
+    paramwise = dict(custom_keys={'layers.3.weight': dict(lr_mult=0.1)})
+    Runner(
+        model=SmallModel(),
+        work_dir=str(work_dir),
+        experiment_name=f'{work_dir.name}_{max_epochs}_{constructor}',
+        train_dataloader=dict(
+            dataset=[dict(inputs=torch.ones(4))] * 2,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=1,
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=max_epochs),
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=0.01),
+            paramwise_cfg=paramwise,
+            constructor=constructor,
+        ),
+        default_hooks=dict(checkpoint=dict(type='ResumableCheckpointHook', interval=1)),
+        default_scope='mmdet3d',
+        resume=resume,
+    ).train()
+
+
+def test_run_with_other_groups_is_not_resumed_and_the_error_says_how(tmp_path):
+    train(tmp_path, 1, 'DefaultOptimWrapperConstructor')
+    with pytest.raises(CheckpointError) as caught:
+        train(tmp_path, 2, 'MergedParamGroupsConstructor', resume=True)
+    assert "has 2 parameter groups, the checkpoint's has 6" in str(caught.value)
+    train(tmp_path, 2, 'DefaultOptimWrapperConstructor', resume=True)
+    assert (tmp_path / 'epoch_2.pth').exists()

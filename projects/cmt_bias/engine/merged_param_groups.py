@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
+
+from .safe_checkpoint_loading import CheckpointError
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -14,9 +16,7 @@ class MergedParamGroupsConstructor(DefaultOptimWrapperConstructor):
     With ``paramwise_cfg`` mmengine gives each parameter a group, and torch's optimizers update
     group by group: hundreds of small updates where a handful of large ones would do.
 
-    A checkpoint with an optimizer's state goes on only with groups as it was saved with: to resume
-    one from a run with mmengine's own groups set
-    ``optim_wrapper.constructor=DefaultOptimWrapperConstructor``.
+    A run is resumed only with groups as it was saved with (:func:`check_saved_param_groups`).
     """
 
     def add_params(
@@ -51,3 +51,24 @@ def merge_param_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             merged.append({'params': list(group['params']), **settings})
     return merged
+
+
+def check_saved_param_groups(wrapper: OptimWrapper, saved: dict[str, Any]) -> None:
+    """Find out whether an optimizer's saved state fits the optimizer's groups.
+
+    Args:
+        wrapper: The wrapper of the optimizer.
+        saved: What its ``state_dict`` was when the checkpoint was written.
+
+    Raises:
+        CheckpointError: If there are other groups in the checkpoint.
+    """
+    groups, saved_groups = wrapper.optimizer.param_groups, saved['param_groups']
+    if [len(group['params']) for group in groups] != [len(g['params']) for g in saved_groups]:
+        raise CheckpointError(
+            f'The run cannot be resumed: its optimizer has {len(groups)} parameter groups, the '
+            f"checkpoint's has {len(saved_groups)}. optim_wrapper.constructor or "
+            'optim_wrapper.paramwise_cfg is not as it was. To resume a run from before equal '
+            'groups were merged: '
+            '--cfg-options optim_wrapper.constructor=DefaultOptimWrapperConstructor'
+        )

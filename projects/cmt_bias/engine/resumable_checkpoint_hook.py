@@ -6,12 +6,14 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from .atomic_file import remove_partial_files, write_atomically
 from .latest_checkpoint import LAST_CHECKPOINT_FILE, find_latest_intact_checkpoint
+from .merged_param_groups import check_saved_param_groups
 from .random_state import capture_random_state, restore_random_state
 from .resumable_train_loop import ResumableEpochBasedTrainLoop
 
@@ -92,7 +94,10 @@ class ResumableCheckpointHook(CheckpointHook):
         return osp.join(self.out_dir, osp.basename(runner.work_dir.rstrip(osp.sep)))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the saved random state for `before_train`."""
+        """Keep the saved random state for `before_train`; look whether the optimizer fits."""
+        saved = checkpoint.get('optimizer')
+        if runner._resume and saved and isinstance(runner.optim_wrapper, OptimWrapper):
+            check_saved_param_groups(runner.optim_wrapper, saved)
         meta = checkpoint.get('meta') or {}
         self._loaded_random_state = meta.get('random_state')
 
