@@ -43,14 +43,16 @@ def merge_param_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     merged: list[dict[str, Any]] = []
     for group in groups:
-        settings = {key: value for key, value in group.items() if key != 'params'}
-        for known in merged:
-            if {key: value for key, value in known.items() if key != 'params'} == settings:
-                known['params'] += group['params']
-                break
+        same = next((known for known in merged if _settings(known) == _settings(group)), None)
+        if same is None:
+            merged.append({**group, 'params': list(group['params'])})
         else:
-            merged.append({'params': list(group['params']), **settings})
+            same['params'] += group['params']
     return merged
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != 'params'}
 
 
 def check_saved_param_groups(wrapper: OptimWrapper, saved: dict[str, Any]) -> None:

@@ -37,11 +37,12 @@ def group_windows(index: Tensor, num_keys: int) -> 'GroupedWindows':
     for block in find_pools(rows):
         grouper.add(block)
     slot = (rows >= 0).flatten().nonzero().squeeze(1)
-    chosen = first_slots(rows)
+    found = first_slots(rows)
     place, repeated = grouper.place, None
-    if chosen is not None:
-        place = place.gather(1, chosen)
-        repeated = (chosen != torch.arange(width, device=rows.device)).flatten()[slot]
+    if found is not None:
+        first, is_other = found
+        place = place.gather(1, first)
+        repeated = is_other.flatten()[slot]
     return GroupedWindows(
         index_shape=(batch, queries, width),
         num_keys=num_keys,
@@ -85,7 +86,7 @@ class GroupedWindows(WindowPlan):
         A query's windows may be members of several groups. Each member attends by itself, and a
         query's members are joined by their largest scores and sums.
         """
-        inside = self._ones(rows.dtype)
+        inside = self.inside(rows.dtype)
         members = [_attend_chunk(chunk.part_of(inside), chunk, rows) for chunk in self.chunks]
         total = rows.query.new_zeros(len(rows.query), rows.heads, dtype=rows.dtype)
         output = torch.zeros_like(rows.query, dtype=rows.dtype)
@@ -110,11 +111,10 @@ class GroupedWindows(WindowPlan):
         grad_output: Tensor,
         reference: Tensor,
         delta: Tensor,
-        weights: Tensor | None,
+        weights: Tensor,
         gradients: WindowGradients,
     ) -> Tensor:
         """As :meth:`WindowPlan.add_gradients`."""
-        weights = self._ones(rows.dtype) if weights is None else weights
         pairs = torch.empty_like(weights)
         for chunk in self.chunks:
             part = chunk.part_of(weights)
@@ -131,10 +131,6 @@ class GroupedWindows(WindowPlan):
             _add(gradients.query, chunk.query_rows, _mix(grad_scores, key).mul_(rows.scale))
             _add(gradients.key, chunk.key_rows, _mix(grad_scores.mT, query))
         return pairs
-
-    def _ones(self, dtype: torch.dtype) -> Tensor:
-        """Table with 1 for pairs in the windows, 0 elsewhere."""
-        return self.to_table(torch.ones_like(self.place, dtype=dtype))
 
 
 def _attend_chunk(

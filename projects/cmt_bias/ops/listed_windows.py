@@ -69,13 +69,14 @@ def _number_pairs(rows: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
 
     Pairs are numbered as their first entries follow each other.
     """
-    chosen = first_slots(rows)
-    assert chosen is not None
-    repeated = (chosen != torch.arange(rows.shape[1])).flatten()[slot]
-    first = slot[~repeated]
+    found = first_slots(rows)
+    assert found is not None
+    first, is_other = found
+    repeated = is_other.flatten()[slot]
+    kept = slot[~repeated]
     number = torch.zeros(rows.numel(), dtype=torch.int64)
-    number[first] = torch.arange(len(first))
-    return number.view(rows.shape).gather(1, chosen).flatten()[slot], repeated
+    number[kept] = torch.arange(len(kept))
+    return number.view(rows.shape).gather(1, first).flatten()[slot], repeated
 
 
 def _offsets(query_row: Tensor, num_query_rows: int) -> Tensor:
@@ -181,7 +182,7 @@ class ListedWindows(WindowPlan):
         grad_output: Tensor,
         reference: Tensor,
         delta: Tensor,
-        weights: Tensor | None,
+        weights: Tensor,
         gradients: WindowGradients,
     ) -> Tensor:
         """As :meth:`WindowPlan.add_gradients`."""
@@ -189,9 +190,8 @@ class ListedWindows(WindowPlan):
         # (parts, B * Q, H * D)
         grad_query = query.new_zeros(len(self.runs.part_bounds) - 1, *query.shape)
         pairs = query.new_empty(self.table_size)
-        read = [grad_output.to(rows.dtype), reference, delta]
-        read.append(torch.ones_like(pairs) if weights is None else weights)
-        read = [tensor.contiguous() for tensor in read]
+        inputs = (grad_output.to(rows.dtype), reference, delta, weights)
+        read = [tensor.contiguous() for tensor in inputs]
         self._function('backward', rows)(
             ctypes.byref(self._problem(rows, query)),
             *(address(tensor) for tensor in (*read, grad_query)),

@@ -66,6 +66,10 @@ class WindowPlan(ABC):
         """``(E,)`` from a table."""
         return table[self.place]
 
+    def inside(self, dtype: torch.dtype) -> Tensor:
+        """Table with 1 for pairs in the windows, 0 elsewhere."""
+        return self.to_table(torch.ones_like(self.place, dtype=dtype))
+
     @abstractmethod
     def sum_windows(
         self, rows: WindowRows, reference: Tensor, weights: Tensor
@@ -100,7 +104,7 @@ class WindowPlan(ABC):
         grad_output: Tensor,
         reference: Tensor,
         delta: Tensor,
-        weights: Tensor | None,
+        weights: Tensor,
         gradients: WindowGradients,
     ) -> Tensor:
         """Add the gradients of attention with probabilities ``p_k = w_k exp(s_k - reference)``.
@@ -110,7 +114,7 @@ class WindowPlan(ABC):
             grad_output: ``(B * Q, H * D)``.
             reference: ``(B * Q, H)``.
             delta: ``(B * Q, H)`` products of ``grad_output`` and the output.
-            weights: Table of w; None for 1.
+            weights: Table of w.
             gradients: What is added to, in place.
 
         Returns:
@@ -135,7 +139,7 @@ def check_index(index: Tensor, num_keys: int) -> None:
             )
 
 
-def first_slots(rows: Tensor) -> Tensor | None:
+def first_slots(rows: Tensor) -> tuple[Tensor, Tensor] | None:
     """For each slot the first one of the query that names the same key.
 
     A key may stand in two windows of a query; all its slots are to share one place, because their
@@ -145,12 +149,14 @@ def first_slots(rows: Tensor) -> Tensor | None:
         rows: ``(B * Q, W)`` keys, -1 for none.
 
     Returns:
-        ``(B * Q, W)`` slots, each slot itself where it has no key; None if no key is named twice.
+        ``(B * Q, W)`` slots, each slot itself where it has no key, and ``(B * Q, W)`` whether they
+        are others; None if no key is named twice.
     """
     ordered, order = rows.sort(dim=1, stable=True)
     repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     if not repeated.any():
         return None
     position = torch.arange(rows.shape[1], device=rows.device)
-    first = position.where(~F.pad(repeated, (1, 0)), 0).cummax(dim=1).values
-    return torch.empty_like(order).scatter_(1, order, order.gather(1, first))
+    of_key = position.where(~F.pad(repeated, (1, 0)), 0).cummax(dim=1).values
+    first = torch.empty_like(order).scatter_(1, order, order.gather(1, of_key))
+    return first, first != position

@@ -79,8 +79,9 @@ class _WindowedAttention(torch.autograd.Function):
         delta = (grad_output * output.to(logsumexp.dtype)).sum(-1, keepdim=True)
         grads = WindowGradients.zeros(rows)
         with torch.autocast(query.device.type, enabled=False):
+            weights = ctx.plan.inside(rows.dtype)
             ctx.plan.add_gradients(
-                rows, to_rows(grad_output), logsumexp, to_rows(delta), None, grads
+                rows, to_rows(grad_output), logsumexp, to_rows(delta), weights, grads
             )
         return (
             *(
