@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmt_bias.bias.monitor.history import BiasScaleHistory, BiasScaleRecord
+from cmt_bias.bias.monitor.history import BiasScaleHistory
 from cmt_bias.metrics.subset_evaluation import SMALL_OBJECTS, Subset
 from cmt_bias.study.run_results import CACHE_FILE
 from cmt_bias.study.run_state import DETECTIONS, RunState, write_state
@@ -124,5 +124,8 @@ def _write_scales(
     targets = [end + random.normal(0, 0.05) * (end != start) for end in ends]
     for iteration in range(0, ITERATIONS + 1, 10):
         way = 1 - np.exp(-iteration / 120)
-        scales = tuple(start + (target - start) * way for target in targets)
-        history.append(BiasScaleRecord(iteration, 1, scales, (-np.inf, np.inf)))
+        scales = {
+            f'bias_scale/{name}': start + (target - start) * way
+            for name, target in zip(names, targets, strict=True)
+        }
+        history.append({'iteration': iteration, 'epoch': 1, **scales})

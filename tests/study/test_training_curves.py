@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmt_bias.bias.monitor.history import BiasScaleHistory, BiasScaleRecord
+from cmt_bias.bias.monitor.history import BiasScaleHistory
 from cmt_bias.study import training_curves
 from cmt_bias.study.training_curves import (
     drift,
@@ -18,8 +18,6 @@ from cmt_bias.study.training_curves import (
     roughness,
     scale_measures,
 )
-
-OPEN = (-math.inf, math.inf)
 
 
 @pytest.fixture
@@ -76,8 +74,9 @@ def test_of_an_iteration_done_twice_the_later_loss_counts(tmp_path):
 def test_scales_come_from_the_history_of_the_hook(tmp_path):
     history = BiasScaleHistory(tmp_path / 'bias_scale.csv', ['lidar', 'camera'])
     history.begin(0)
-    for iteration, scales in ((0, (2.5, 2.5)), (80, (2.0, 3.0)), (100, (1.5, 3.25))):
-        history.append(BiasScaleRecord(iteration, 1, scales, OPEN))
+    for iteration, lidar, camera in ((0, 2.5, 2.5), (80, 2.0, 3.0), (100, 1.5, 3.25)):
+        scales = {'bias_scale/lidar': lidar, 'bias_scale/camera': camera}
+        history.append({'iteration': iteration, 'epoch': 1, **scales})
     measures = scale_measures(read_scales(tmp_path))
     assert measures['final scale (lidar)'] == 1.5
     assert measures['final scale (camera)'] == 3.25

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..bias.biased_heads import ScaledBiasGenerator
+from ..bias.head_lookup import ScaledBiasGenerator
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from mmengine.runner.amp import autocast
 from nuscenes import NuScenes
 from torch import nn
 
-from ..bias.biased_heads import BiasedHead, biased_heads
+from ..bias.head_lookup import BiasedHead, biased_heads
 from ..cmt.detector import CmtDetector
 from ..metrics.conditions import count_scenes
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics

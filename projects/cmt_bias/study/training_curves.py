@@ -1,6 +1,5 @@
 """Loss and bias scale of a training, and what is read off their curves."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from ..bias.monitor import history as bias_scale_history
-from ..bias.monitor.history import BiasScaleHistory
 
 IMPROVEMENT_REACHED = 0.95
 LAST_FIFTH = 0.8
@@ -86,18 +84,12 @@ def read_scales(train_dir: Path) -> pd.DataFrame:
         ValueError: If the file is not one.
     """
     path = train_dir / bias_scale_history.FILE_NAME
-    with path.open(newline='') as file:
-        header = next(csv.reader(file), [])
-    prefix = 'bias_scale/'
-    names = [column.removeprefix(prefix) for column in header if column.startswith(prefix)]
-    history = BiasScaleHistory(path, names)
-    if not names or history.columns != header:
-        raise ValueError(f"'{path}' does not have the columns of BiasScaleHook")
-    records = history.read()
-    if not records:
+    history = bias_scale_history.read_history(path)
+    if history.empty:
         raise ValueError(f"'{path}' has no rows")
-    index = pd.Index([record.iteration for record in records], name='iteration')
-    return pd.DataFrame([record.scales for record in records], columns=names, index=index)
+    prefix = 'bias_scale/'
+    scales = history.set_index('iteration').filter(like=prefix)
+    return scales.rename(columns=lambda column: column.removeprefix(prefix))
 
 
 def drift(curve: pd.Series) -> float:
