@@ -58,6 +58,12 @@ def test_transforms_and_hooks_are_registered(cfg):
         assert HOOKS.get(hook.type) is not None, hook.type
 
 
+def test_sweeps_are_loaded_in_their_place(cfg):
+    """mmdet3d's own loader misplaces those of a turning vehicle."""
+    loaders = [step.type for steps in pipelines(cfg) for step in steps if 'Sweeps' in step.type]
+    assert loaders == ['LoadAlignedSweeps'] * (2 if cfg.input_modality.use_lidar else 0)
+
+
 def test_evaluation_reads_the_version_that_the_file_name_says(cfg):
     version = cfg.val_dataloader.dataset.metainfo.version
     assert version == ('v1.0-mini' if 'mini' in Path(cfg.filename).stem else 'v1.0-trainval')

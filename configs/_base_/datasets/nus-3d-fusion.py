@@ -37,7 +37,7 @@ load_points = [
         backend_args=backend_args,
     ),
     dict(
-        type='LoadPointsFromMultiSweeps',
+        type='LoadAlignedSweeps',
         sweeps_num=10,
         use_dim=[0, 1, 2, 3, 4],
         backend_args=backend_args,

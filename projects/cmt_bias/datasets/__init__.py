@@ -10,11 +10,13 @@ from .object_sample import UnifiedObjectSample
 from .pasting_switch_off_hook import PastingSwitchOffHook
 from .random_flip_3d import CustomRandomFlip3D
 from .resize_crop_flip_image import ResizeCropFlipImage
+from .sweep_loading import LoadAlignedSweeps
 
 __all__ = [
     'CustomRandomFlip3D',
     'GlobalRotScaleTransAll',
     'GlobalRotScaleTransImage',
+    'LoadAlignedSweeps',
     'LoadCalibratedMultiViewImages',
     'ModalMask3D',
     'PastingSwitchOffHook',
