@@ -170,7 +170,7 @@ data_prefix = dict(
 )
 
 train_dataloader = dict(
-    batch_size=2,
+    batch_size=4,
     num_workers=4,
     # Workers live for one epoch and draw new random numbers in each, so that a run can be resumed
     # exactly.
