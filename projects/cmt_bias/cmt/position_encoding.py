@@ -119,8 +119,8 @@ def common_image_shape(shape: Sequence) -> tuple[int, int]:
     """Size of a sample's images from ``pad_shape`` in the form in which a pipeline gives it.
 
     Args:
-        shape: ``(H, W)`` or ``(H, W, channels)``, or as in pipelines of mmdet3d 1.0 a list with one
-            of these for each view.
+        shape: ``(H, W)`` or ``(H, W, channels)``, or as in pipelines of mmdet3d 1.0 a list with
+            one of these for each view.
 
     Returns:
         ``(H, W)`` in pixels.
@@ -132,9 +132,9 @@ def common_image_shape(shape: Sequence) -> tuple[int, int]:
     sizes = {view[:2] for view in views}
     if len(sizes) != 1 or {len(view) for view in views} - {2, 3}:
         raise ValueError(
-            f'pad_shape={shape} in img_metas is not understood: it must be (H, W), (H, W, channels) '
-            'or a list with one of these for each view, all of the same size. Resize the images '
-            'to one size (ResizeCropFlipImage does).'
+            f'pad_shape={shape} in img_metas is not understood: it must be (H, W), (H, W, '
+            'channels) or a list with one of these for each view, all of the same size. Resize '
+            'the images to one size (ResizeCropFlipImage does).'
         )
     height, width = sizes.pop()
     return int(height), int(width)
