@@ -115,7 +115,7 @@ def test_a_database_without_image_crops_is_a_warning_with_the_command_that_makes
     assert (row.state, row.subject) == ('warning', 'pasting')
     assert '--image-crops' in row.remedy
 
-    path.write_bytes(pickle.dumps(dict(car=[dict(name='car', image_crops=[dict()])])))
+    path.write_bytes(pickle.dumps(dict(car=[dict(name='car', image_path='car.png')])))
     assert [row.state for row in check_image_crops([step])] == ['ok']
     assert check_image_crops([dict(step, sample_2d=False)]) == []
 
