@@ -1,5 +1,6 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
+from .all_boxes_nuscenes_dataset import AllBoxesNuScenesDataset
 from .database_check import check_database
 from .database_sampler import UnifiedDataBaseSampler
 from .global_rot_scale_trans import GlobalRotScaleTransAll, GlobalRotScaleTransImage
@@ -13,6 +14,7 @@ from .resize_crop_flip_image import ResizeCropFlipImage
 from .sweep_loading import LoadAlignedSweeps
 
 __all__ = [
+    'AllBoxesNuScenesDataset',
     'CustomRandomFlip3D',
     'GlobalRotScaleTransAll',
     'GlobalRotScaleTransImage',
