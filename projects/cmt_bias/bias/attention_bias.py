@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..ops import WindowPlan, dense_bias, windowed_bias_attention
+from ..old_ops import WindowPlan, dense_bias, windowed_bias_attention
 
 
 class SegmentBias(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..cmt.position_encoding import denormalize_points, project_to_cameras
-from ..ops import WindowPlan, plan_windows
+from ..old_ops import WindowPlan, plan_windows
 
 Modality = Literal['lidar', 'camera']
 MODALITIES: tuple[Modality, ...] = ('lidar', 'camera')

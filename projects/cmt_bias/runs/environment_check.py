@@ -275,7 +275,7 @@ def check_window_kernel() -> CheckResult:
     subject = 'window kernel'
 
     def compile_it() -> CheckResult:
-        found = importlib.import_module('cmt_bias.ops.window_kernel').compile_window_kernel()
+        found = importlib.import_module('cmt_bias.old_ops.window_kernel').compile_window_kernel()
         if isinstance(found, str):
             remedy = 'install g++, or name a C++ compiler in CXX; a GPU needs none'
             finding = f'not compiled, attention on CPU is slower ({found})'

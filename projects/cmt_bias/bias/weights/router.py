@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...cmt.precision import float32_island
-from ...ops import windowed_attention
+from ...old_ops import windowed_attention
 from ..windows import MODALITIES, Windows
 
 
