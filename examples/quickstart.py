@@ -1,9 +1,9 @@
-"""A bias on attention whose scale is learned, in a minute: torch, matplotlib and cmt_bias.ops alone.
+"""A bias on attention whose strength is learned, in seconds: needs torch and matplotlib alone.
 
-Queries look for their code among the tokens of two sensors. It is written at each query's place in
-both sensors' maps, but in every scene one sensor is spoiled and shows noise. A query has a hint of
-which. A linear router turns it into trust from -1 to 1, and scale x trust is added to the logits of
-the tokens around the query's place. Attention is content-blind here: only the bias can find the code.
+Queries look for their code among the tokens of a LiDAR and a camera. It is written at each query's
+place in both maps, but in every scene one sensor is spoiled and shows noise. From a noisy hint of
+which, a router tells the trust in each sensor, -1 to 1; scale * trust is added to the logits of the
+tokens at the query's place. All keys are alike, so that only this bias can find the code.
 """
 
 import matplotlib.pyplot as plt
@@ -14,47 +14,47 @@ from cmt_bias.bias import BiasScale
 from cmt_bias.ops import QueryWindows, TokenLayout, Window, WindowedBias, biased_attention
 
 SCENES, QUERIES, CHANNELS, STEPS = 32, 16, 16, 300
-LAYOUT = TokenLayout(bev_shape=(12, 12), num_views=1, view_shape=(8, 16))
-SHAPES = (Window(radius=0), Window(radius=0))  # of the LiDAR's and of the camera's window, in cells
+MEMORY = TokenLayout(bev_shape=(12, 12), num_views=1, view_shape=(8, 16))
+WINDOWS = (Window(radius=0), Window(radius=0))  # a cell of the LiDAR's map, one of the camera's
 
 
 def make_scenes() -> tuple[torch.Tensor, ...]:
-    """Tokens (B, 1, K, C), middle cells (B, Q, 2, 2), hints (B, Q, 2) and codes (B, Q, C)."""
+    """Tokens (B, K, C), places (B, Q, 2, 2), hints (B, Q, 2), codes (B, Q, C), health (B, 2)."""
     codes = torch.randn(SCENES, QUERIES, CHANNELS)
-    tokens = torch.randn(SCENES, LAYOUT.num_tokens, CHANNELS)
-    healthy = torch.randint(2, (SCENES,))  # 0: the LiDAR, 1: the camera
-    places = torch.stack([torch.rand(SCENES, s.rows * s.columns).argsort(1)[:, :QUERIES] for s in LAYOUT.segments], -1)
-    for scene, sensor in enumerate(healthy):
-        tokens[scene, LAYOUT.segments[sensor].start + places[scene, :, sensor]] = codes[scene]
-    columns = torch.tensor([segment.columns for segment in LAYOUT.segments])
-    cells = torch.stack((places // columns, places % columns), dim=-1).int()
-    hints = 2.0 * nn.functional.one_hot(healthy, 2)[:, None] - 1 + torch.randn(SCENES, QUERIES, 2)
-    return tokens[:, None], cells, hints, codes
+    tokens = torch.randn(SCENES, MEMORY.num_tokens, CHANNELS)
+    health = nn.functional.one_hot(torch.randint(2, (SCENES,)), 2).bool()
+    places = []
+    for sensor, grid in enumerate(MEMORY.segments):
+        cells = torch.rand(SCENES, grid.rows * grid.columns).argsort(dim=1)[:, :QUERIES]
+        healthy = torch.nonzero(health[:, sensor])
+        tokens[healthy, grid.start + cells[healthy[:, 0]]] = codes[healthy[:, 0]]
+        places.append(torch.stack((cells // grid.columns, cells % grid.columns), dim=-1))
+    hints = 2.0 * health[:, None] - 1 + torch.randn(SCENES, QUERIES, 2)
+    return tokens, torch.stack(places, dim=2).int(), hints, codes, health
 
 
 torch.manual_seed(0)
-scale = BiasScale(bias_scale=1.0, learnable_scale=True)
-router = nn.Linear(2, 2)
-nn.init.zeros_(router.weight)  # all trust starts at 0, so the bias starts with no effect
-nn.init.zeros_(router.bias)
-optimizer = torch.optim.Adam([dict(params=scale.parameters(), lr=0.03), dict(params=router.parameters(), lr=0.01)])
-curve = []
+scale, router = BiasScale(bias_scale=1.0, learnable_scale=True), nn.Linear(2, 2, bias=False)
+nn.init.zeros_(router.weight)  # no trust yet: training departs from attention without a bias
+groups = [dict(params=scale.parameters(), lr=0.03), dict(params=router.parameters(), lr=0.01)]
+optimizer = torch.optim.Adam(groups)
+curve = {'scale': [], 'gradient': [], 'loss': [], 'trust in healthy': [], 'in spoiled': []}
 for step in range(STEPS):
-    tokens, cells, hints, codes = make_scenes()
-    trust = router(hints).tanh()  # (B, Q, 2), LiDAR and camera
-    bias = WindowedBias(QueryWindows(LAYOUT, cells, SHAPES), scale.scale_in_effect() * trust)
-    found = biased_attention(torch.zeros_like(codes)[:, None], torch.zeros_like(tokens), tokens, bias)
-    loss = (found.squeeze(1) - codes).square().mean()
+    tokens, places, hints, codes, health = make_scenes()
+    trust = router(hints).tanh()  # (B, Q, 2)
+    bias = WindowedBias(QueryWindows(MEMORY, places, WINDOWS), scale.scale_of_modalities() * trust)
+    query, key, value = (x[:, None] for x in (0 * codes, 0 * tokens, tokens))  # one head
+    loss = (biased_attention(query, key, value, bias)[:, 0] - codes).square().mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    curve.append((scale.bias_scale.item(), scale.bias_scale.grad.item(), loss.item()))
+    trusts = [trust.mean(dim=1)[chosen].mean() for chosen in (health, ~health)]
+    values = [x.item() for x in (scale.bias_scale, scale.bias_scale.grad, loss, *trusts)]
+    for points, value in zip(curve.values(), values, strict=True):
+        points.append(value)
     if step % 50 == 0 or step == STEPS - 1:
-        print('step {:3d}: scale {:.2f}, its gradient {:+.4f}, loss {:.3f}'.format(step, *curve[-1]))
-
-figure, axes = plt.subplots(3, 1, sharex=True)
-for ax, values, label in zip(axes, zip(*curve), ('scale', 'its gradient', 'loss')):
-    ax.plot(values)
-    ax.set_ylabel(label)
-axes[-1].set_xlabel('step')
-figure.savefig('quickstart.png')
+        print(f'step {step:3d}  scale {values[0]:.2f}  gradient {values[1]:+.4f}  loss {loss:.3f}')
+for name, points in curve.items():
+    plt.plot(points, label=name)
+plt.legend()
+plt.savefig('quickstart.png')

@@ -55,8 +55,7 @@ class BiasedHead:
 
     def scale_range(self) -> tuple[float, float]:
         """The lowest and the highest value the scale may take, -inf or inf where it is open."""
-        low, high = self.generator.scale_range.tolist()
-        return low, high
+        return self.generator.bounds()
 
 
 def biased_heads(model: nn.Module) -> list[BiasedHead]:

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ...atomic_file import write_atomically
-from ..windows import MODALITIES
+from ...ops import MODALITIES
 
 FILE_NAME = 'bias_scale_curve.png'
 _COLORS = {'lidar': '#0b5fa5', 'camera': '#d9731a'}

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ...ops import MODALITIES
 from ..head_lookup import BiasedHead
-from ..windows import MODALITIES
 from .history import Record
 from .scale_optimizer import ScaleOptimizer
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..windows import MODALITIES
+from ...ops import MODALITIES
 
 
 class WeightProbe:
