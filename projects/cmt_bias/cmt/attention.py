@@ -3,8 +3,12 @@
 Shape letters: B batch, N queries, K keys, C embedding channels, H heads, D channels of a head.
 """
 
+<<<<<<< HEAD
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
+=======
+from typing import Any
+>>>>>>> operator
 
 import torch.nn.functional as F
 from mmcv.cnn.bricks.drop import build_dropout
@@ -12,6 +16,7 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from .precision import float32_island
 
 
@@ -20,6 +25,9 @@ class LogitBias(Protocol):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, backend: str) -> Tensor:
         """Attention of ``(B, H, N, D)``, ``(B, H, K, D)``, ``(B, H, K, D)`` with the bias."""
+=======
+from ..ops import WindowedBias, biased_attention
+>>>>>>> operator
 
 
 @MODELS.register_module()
@@ -41,7 +49,7 @@ class PETRMultiheadAttention(BaseModule):
             ``dropout_layer`` both.
         bias: Whether the projections have a bias.
         bias_backend: How attention with a ``logit_bias`` is computed, see
-            :func:`cmt_bias.ops.windowed_bias_attention`.
+            :func:`cmt_bias.ops.biased_attention`.
         batch_first: Must be true: tensors are ``(B, N, C)``.
         init_cfg: mmengine initialization config.
 
@@ -102,7 +110,7 @@ class PETRMultiheadAttention(BaseModule):
         query_pos: Tensor | None = None,
         key_pos: Tensor | None = None,
         attn_mask: Tensor | None = None,
-        logit_bias: LogitBias | None = None,
+        logit_bias: WindowedBias | None = None,
     ) -> Tensor:
         """Attend and add the residual.
 
@@ -130,6 +138,7 @@ class PETRMultiheadAttention(BaseModule):
         query = query if query_pos is None else query + query_pos
         key = key if key_pos is None else key + key_pos
 
+<<<<<<< HEAD
         with float32_island(query):
             heads = self.project_heads(query, key, value)
         with self.softmax_precision(query):
@@ -147,6 +156,18 @@ class PETRMultiheadAttention(BaseModule):
     def softmax_precision(self, reference: Tensor) -> AbstractContextManager:
         """Context of softmax(QK')V on the device of ``reference``: float32, as all the rest."""
         return float32_island(reference)
+=======
+        heads = self.project_heads(query, key, value)
+        if logit_bias is None:
+            attended = self.attend(*heads, attn_mask)
+        else:
+            self._check_logit_bias_is_alone(attn_mask)
+            attended = biased_attention(*heads, logit_bias, backend=self.bias_backend)
+        # (B, H, N, D) -> (B, N, C)
+        output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))
+        output = self.dropout_layer(self.proj_drop(output))
+        return identity + output.to(identity.dtype)
+>>>>>>> operator
 
     def _check_logit_bias_is_alone(self, attn_mask: Tensor | None) -> None:
         if attn_mask is not None or self.attn_drop:
