@@ -88,7 +88,7 @@ def read_study(path: Path) -> Study:
     variants = content['variants']
     study = Study(
         path=path,
-        title=content.get('title', path.parent.name),
+        title=content.get('title', path.resolve().parent.name),
         variants=variants,
         reference=content.get('reference', next(iter(variants))),
         seeds=tuple(content['seeds']),
