@@ -45,8 +45,9 @@ def draw_sweep(table: pd.DataFrame, learned: Mapping[str, float]) -> Figure:
             place = dict(transform=axes.get_xaxis_transform(), va='bottom', ha='right')
             axes.text(entry, 0.02, f'learned, {name}', rotation=90, fontsize=7, **place)
         for part, rows in table[table['point'] == OVERRIDE].groupby('part', sort=False):
-            change = rows[score] - reference.loc[part, score]
-            label = f'{part}: {rows["frames"].iloc[0]} frames, {score} {reference.loc[part, score]:.3f}'
+            known, frames = reference.loc[part, score], rows['frames'].iloc[0]
+            change = rows[score] - known
+            label = f'{part}: {frames} frames, {score} {known:.3f}'
             (curve,) = axes.plot(rows['scale'], change, '.-', label=label)
             best = change == change.max()
             if not best.all():
