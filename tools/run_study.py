@@ -23,6 +23,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from mmengine.config import DictAction
 
 from cmt_bias.problem import Problem
@@ -48,7 +49,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--variants', nargs='+', help='only these, and the reference')
     parser.add_argument('--cluster', choices=CLUSTERS, default='local', help='default: local')
     parser.add_argument('--jobs', type=int, default=1, help='runs at the same time (default: 1)')
-    parser.add_argument('--gpus', type=int, default=0, help='of each run (default: 0)')
+    parser.add_argument(
+        '--gpus',
+        type=int,
+        default=int(torch.cuda.is_available()),
+        help='of each run (default: 1 where there is one)',
+    )
     parser.add_argument('--processes', type=int, default=1, help='of each run (default: 1)')
     parser.add_argument(
         '--submitit', nargs='+', action=DictAction, help='parameters of submitit, key=value'

@@ -66,8 +66,8 @@ def write_report(results: StudyResults, out_dir: Path) -> Path:
 
 
 def _heading(results: StudyResults) -> str:
-    tested = results.values[results.values['metric'] == 'mAP'][['variant', 'seed']]
-    runs = len(tested.drop_duplicates())
+    table = results.values
+    runs = int(((table['metric'] == 'mAP') & (table['subset'] == WHOLE)).sum())
     total = len(results.variants) * len(results.seeds)
     parts = [f'{part["name"]} {part["samples"]}' for part in results.parts]
     return (

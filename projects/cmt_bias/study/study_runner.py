@@ -57,11 +57,13 @@ def make_executors(
     """
     executors = []
     for job in range(jobs):
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         parameters: dict[str, Any] = dict(tasks_per_node=processes, gpus_per_node=gpus)
         if cluster == 'local':
+            executor = submitit.LocalExecutor(folder)
             parameters['timeout_min'] = MINUTES_WITHOUT_LIMIT
-            parameters['local_visible_gpus'] = list(range(job * gpus, (job + 1) * gpus))
+            parameters['visible_gpus'] = list(range(job * gpus, (job + 1) * gpus))
+        else:
+            executor = submitit.AutoExecutor(folder, cluster=cluster)
         executor.update_parameters(**parameters, **(options or {}))
         executors.append(executor)
     return executors
@@ -118,5 +120,8 @@ def carry_out(
 
 def _failure_of(job: submitit.Job) -> str:
     """Why a job failed; empty if it did not."""
-    error = job.exception()
-    return str(error) if error is not None else job.result()
+    try:
+        failures = job.results()  # of each of its processes
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+    return next(filter(None, failures), '')
