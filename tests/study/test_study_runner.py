@@ -46,14 +46,14 @@ results = Path(config['test_evaluator']['jsonfile_prefix']) / 'pred_instances_3d
 results.mkdir(parents=True, exist_ok=True)
 (results / 'results_nusc.json').write_text('{}')
 folder = work_dir / '20260101_000000'
-folder.mkdir(parents=True)
+folder.mkdir(parents=True, exist_ok=True)
 (folder / '20260101_000000.json').write_text(json.dumps({'x_NuScenes/NDS': config['score']}))
 """
 ROBUSTNESS = """
 import sys
 from pathlib import Path
 folder = Path(sys.argv[sys.argv.index('--work-dir') + 1])
-folder.mkdir(parents=True)
+folder.mkdir(parents=True, exist_ok=True)
 (folder / 'robustness.csv').write_text(' '.join(sys.argv[sys.argv.index('--failures') + 1:]))
 """
 
