@@ -1,6 +1,6 @@
-# The fine-tuning with an oracle in place of the router: it knows by the scene description that at
-# night the cameras suffer. In rain neither sensor is clearly the better one; both stay trusted.
-_base_ = './finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-3e_nus-3d.py'
+# The ceiling of what weights can do: +1 for healthy sensors, -1 for spoiled ones. At night the
+# cameras suffer; a failure of the pipeline says itself what it spoils.
+_base_ = './_base_.py'
 
 label = dict(
     type='LabelSpoiledSensors',
