@@ -3,12 +3,8 @@
 Shape letters: B batch, N queries, K keys, C embedding channels, H heads, D channels of a head.
 """
 
-<<<<<<< HEAD
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
-=======
 from typing import Any
->>>>>>> operator
 
 import torch.nn.functional as F
 from mmcv.cnn.bricks.drop import build_dropout
@@ -16,18 +12,8 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-<<<<<<< HEAD
-from .precision import float32_island
-
-
-class LogitBias(Protocol):
-    """A bias on attention logits that knows how to attend with itself."""
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, backend: str) -> Tensor:
-        """Attention of ``(B, H, N, D)``, ``(B, H, K, D)``, ``(B, H, K, D)`` with the bias."""
-=======
 from ..ops import WindowedBias, biased_attention
->>>>>>> operator
+from .precision import float32_island
 
 
 @MODELS.register_module()
@@ -138,7 +124,6 @@ class PETRMultiheadAttention(BaseModule):
         query = query if query_pos is None else query + query_pos
         key = key if key_pos is None else key + key_pos
 
-<<<<<<< HEAD
         with float32_island(query):
             heads = self.project_heads(query, key, value)
         with self.softmax_precision(query):
@@ -146,7 +131,7 @@ class PETRMultiheadAttention(BaseModule):
                 attended = self.attend(*heads, attn_mask)
             else:
                 self._check_logit_bias_is_alone(attn_mask)
-                attended = logit_bias.attend(*heads, backend=self.bias_backend)
+                attended = biased_attention(*heads, logit_bias, backend=self.bias_backend)
         with float32_island(query):
             # (B, H, N, D) -> (B, N, C)
             attended = attended.to(self.attn.out_proj.weight.dtype)
@@ -156,18 +141,6 @@ class PETRMultiheadAttention(BaseModule):
     def softmax_precision(self, reference: Tensor) -> AbstractContextManager:
         """Context of softmax(QK')V on the device of ``reference``: float32, as all the rest."""
         return float32_island(reference)
-=======
-        heads = self.project_heads(query, key, value)
-        if logit_bias is None:
-            attended = self.attend(*heads, attn_mask)
-        else:
-            self._check_logit_bias_is_alone(attn_mask)
-            attended = biased_attention(*heads, logit_bias, backend=self.bias_backend)
-        # (B, H, N, D) -> (B, N, C)
-        output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))
-        output = self.dropout_layer(self.proj_drop(output))
-        return identity + output.to(identity.dtype)
->>>>>>> operator
 
     def _check_logit_bias_is_alone(self, attn_mask: Tensor | None) -> None:
         if attn_mask is not None or self.attn_drop:
