@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from cmt_bias.synthetic import DatasetConflictError, DatasetSettings, generate_dataset
+from nuscenes_synth import DatasetConflictError, DatasetSettings, generate_dataset
 
 
 def parse_arguments() -> argparse.Namespace:

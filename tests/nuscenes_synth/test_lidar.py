@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from cmt_bias.synthetic.lidar import LidarSimulator
-from cmt_bias.synthetic.rig import LIDAR
-from cmt_bias.synthetic.weather import WEATHERS
+from nuscenes_synth.lidar import LidarSimulator
+from nuscenes_synth.rig import LIDAR
+from nuscenes_synth.weather import WEATHERS
 
 SENSOR_HEIGHT = 1.84
 NOISE = 5 * 0.015

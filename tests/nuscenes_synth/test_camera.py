@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from nuscenes.utils.geometry_utils import view_points
 
-from cmt_bias.synthetic.camera import CameraPose, LampLight, render
-from cmt_bias.synthetic.rig import CAMERAS
-from cmt_bias.synthetic.road import Road
-from cmt_bias.synthetic.scene import build_scene
-from cmt_bias.synthetic.scenery import street_lamps
-from cmt_bias.synthetic.weather import WEATHERS
+from nuscenes_synth.camera import CameraPose, LampLight, render
+from nuscenes_synth.rig import CAMERAS
+from nuscenes_synth.road import Road
+from nuscenes_synth.scene import build_scene
+from nuscenes_synth.scenery import street_lamps
+from nuscenes_synth.weather import WEATHERS
 
 WIDTH, HEIGHT = 320, 180
 ROAD = Road((0.0, 0.0), 0.0, 0.0, (2.4, 2.4), None)

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .configuration import MAP_CELL_SIZE
+from .settings import MAP_CELL_SIZE
 from .road import Ground, Road
 
 MAP_RESOLUTION = 0.1  # metres per pixel, fixed by the devkit

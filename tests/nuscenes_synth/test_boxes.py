@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from shapely.affinity import rotate, translate
 from shapely.geometry import box as rectangle
 
-from cmt_bias.synthetic.boxes import footprints_overlap, intersect_box, yaw_rotation
+from nuscenes_synth.boxes import footprints_overlap, intersect_box, yaw_rotation
 
 coordinate = st.floats(-20, 20)
 half_size = st.floats(0.1, 6)

@@ -6,9 +6,9 @@ from shapely import STRtree
 from shapely.affinity import rotate, translate
 from shapely.geometry import box as rectangle
 
-from cmt_bias.synthetic.object_catalog import DETECTION_CLASSES, OBJECT_KINDS
-from cmt_bias.synthetic.rig import EGO_CENTER_AHEAD_OF_ORIGIN, EGO_LENGTH, EGO_WIDTH
-from cmt_bias.synthetic.scene import build_scene
+from nuscenes_synth.object_catalog import DETECTION_CLASSES, OBJECT_KINDS
+from nuscenes_synth.rig import EGO_CENTER_AHEAD_OF_ORIGIN, EGO_LENGTH, EGO_WIDTH
+from nuscenes_synth.scene import build_scene
 
 DURATION = 2.5
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nuscenes import NuScenes
 
-from cmt_bias.synthetic.boxes import SolidBoxes
+from nuscenes_synth.boxes import SolidBoxes
 
 Triple = tuple[float, float, float]
 Placement = tuple[Triple, Triple]

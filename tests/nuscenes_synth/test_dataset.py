@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cmt_bias.synthetic import DatasetConflictError, DatasetSettings, generate_dataset, is_complete
-from cmt_bias.synthetic.scene_writer import SceneWriter
+from nuscenes_synth import DatasetConflictError, DatasetSettings, generate_dataset, is_complete
+from nuscenes_synth.scene_writer import SceneWriter
 
 SETTINGS = DatasetSettings(
     train_scenes=2, val_scenes=1, samples_per_scene=2, image_scale=0.05, lidar_azimuths=90

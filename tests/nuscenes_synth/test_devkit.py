@@ -20,10 +20,10 @@ from nuscenes.utils.splits import create_splits_scenes
 from PIL import Image
 from pyquaternion import Quaternion
 
-from cmt_bias.synthetic import DatasetSettings, generate_dataset
-from cmt_bias.synthetic.object_catalog import DETECTION_CLASSES
-from cmt_bias.synthetic.rig import CAMERAS
-from cmt_bias.synthetic.tables import TABLE_NAMES
+from nuscenes_synth import DatasetSettings, generate_dataset
+from nuscenes_synth.object_catalog import DETECTION_CLASSES
+from nuscenes_synth.rig import CAMERAS
+from nuscenes_synth.tables import TABLE_NAMES
 
 matplotlib.use('Agg')
 
