@@ -12,7 +12,7 @@ Examples:
 import argparse
 from pathlib import Path
 
-from cmt_bias.engine.preflight import run_tool
+from cmt_bias.runs.preflight import run_tool
 from cmt_bias.study.report import write_report
 from cmt_bias.study.run_results import RunReader
 from cmt_bias.study.study_results import read_results

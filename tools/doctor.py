@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 ENVIRONMENT_CHECK = (
-    Path(__file__).parents[1] / 'projects' / 'cmt_bias' / 'engine' / 'environment_check.py'
+    Path(__file__).parents[1] / 'projects' / 'cmt_bias' / 'runs' / 'environment_check.py'
 )
 MARKS = {'ok': 'ok', 'note': 'note', 'warning': 'WARNING', 'error': 'ERROR'}
 
@@ -82,7 +82,7 @@ def main() -> int:
     if args.config and any(result.state == 'error' for result in results):
         print('The config is looked at when the environment is mended.')
     elif args.config:
-        from cmt_bias.engine.config_check import check_config
+        from cmt_bias.runs.config_check import check_config
 
         found = check_config(args.config, args.checkpoint, args.cfg_options, args.files)
         show('Config', found)

@@ -181,12 +181,7 @@ def _describe_result(report: ForwardReport, batch: dict, result: Any) -> None:
 
 
 def _draw_frame(dataset: Any, batch: dict, picture: str) -> None:
-    from cmt_bias.visualization import (
-        SampleCaptions,
-        draw_scene,
-        save_figure,
-        scene_from_sample,
-    )
+    from cmt_bias.visualization import SampleCaptions, draw_scene, save_figure, scene_from_sample
 
     captions = SampleCaptions(dataset)
     scene = scene_from_sample(
@@ -247,7 +242,7 @@ def print_reports(reports: list[ForwardReport]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a half-written file never stands under the final name."""
-    from cmt_bias.engine.atomic_file import write_atomically
+    from cmt_bias.atomic_file import write_atomically
 
     write_atomically(path, json.dumps(content, indent=2).encode())
 

@@ -26,7 +26,7 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from cmt_bias.engine.preflight import run_tool
+from cmt_bias.runs.preflight import run_tool
 from cmt_bias.study.launch_command import LAUNCHERS, JobSlot, Launch, plan_launch
 from cmt_bias.study.run_queue import QueueStatus, run_all
 from cmt_bias.study.study_config import Study, read_study

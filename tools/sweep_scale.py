@@ -27,11 +27,11 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from cmt_bias.engine import run_options
-from cmt_bias.engine.checkpoint_check import check_checkpoint_file, check_tested_weights
-from cmt_bias.engine.data_check import check_config_data
-from cmt_bias.engine.preflight import ProblemsFound, run_tool, stop_on
-from cmt_bias.engine.problem import Problem
+from cmt_bias.problem import Problem
+from cmt_bias.runs import run_options
+from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
+from cmt_bias.runs.data_check import check_config_data
+from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
 from cmt_bias.study.scale_sweep import ScaleSweepLoop, find_swept_head
 from cmt_bias.study.scale_sweep_report import REPORT, write_sweep
 from cmt_bias.study.scale_sweep_table import SCORES, score_table

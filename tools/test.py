@@ -15,12 +15,12 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from cmt_bias.engine import run_options
-from cmt_bias.engine.checkpoint_check import check_checkpoint_file, check_tested_weights
-from cmt_bias.engine.data_check import check_config_data
-from cmt_bias.engine.nuscenes_metric_table import nuscenes_metric_table, parse_nuscenes_metrics
-from cmt_bias.engine.preflight import ProblemsFound, is_main_process, run_tool, stop_on
-from cmt_bias.engine.problem import Problem
+from cmt_bias.metrics.nuscenes_metric_table import nuscenes_metric_table, parse_nuscenes_metrics
+from cmt_bias.problem import Problem
+from cmt_bias.runs import run_options
+from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
+from cmt_bias.runs.data_check import check_config_data
+from cmt_bias.runs.preflight import ProblemsFound, is_main_process, run_tool, stop_on
 
 TASKS = ('mono_det', 'multi-view_det', 'lidar_det', 'lidar_seg', 'multi-modality_det')
 

@@ -36,15 +36,11 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from cmt_bias.datasets.sensor_failures import CLEAN, SEVERITIES, Failure, all_failures
-from cmt_bias.engine import run_options
-from cmt_bias.engine.atomic_file import write_atomically
-from cmt_bias.engine.checkpoint_check import check_checkpoint_file, check_tested_weights
-from cmt_bias.engine.data_check import check_config_data
-from cmt_bias.engine.nuscenes_metric_table import parse_nuscenes_metrics
-from cmt_bias.engine.preflight import ProblemsFound, is_main_process, run_tool, stop_on
-from cmt_bias.engine.problem import Problem
-from cmt_bias.engine.safe_checkpoint_loading import CheckpointError
+from cmt_bias.atomic_file import write_atomically
+from cmt_bias.checkpoints.safe_loading import CheckpointError
+from cmt_bias.failures import CLEAN, SEVERITIES, Failure, all_failures
+from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
+from cmt_bias.problem import Problem
 from cmt_bias.robustness import (
     Cell,
     CellResult,
@@ -59,6 +55,10 @@ from cmt_bias.robustness import (
 )
 from cmt_bias.robustness.cell import identity_of
 from cmt_bias.robustness.table import SCORES, score_table
+from cmt_bias.runs import run_options
+from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
+from cmt_bias.runs.data_check import check_config_data
+from cmt_bias.runs.preflight import ProblemsFound, is_main_process, run_tool, stop_on
 
 Results = dict[tuple[str, str], CellResult]
 

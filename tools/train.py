@@ -15,10 +15,10 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from cmt_bias.engine import run_options
-from cmt_bias.engine.checkpoint_check import check_checkpoint_file, check_starting_weights
-from cmt_bias.engine.data_check import check_config_data
-from cmt_bias.engine.preflight import is_main_process, run_tool, stop_on
+from cmt_bias.runs import run_options
+from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_starting_weights
+from cmt_bias.runs.data_check import check_config_data
+from cmt_bias.runs.preflight import is_main_process, run_tool, stop_on
 
 
 def parse_args() -> argparse.Namespace:

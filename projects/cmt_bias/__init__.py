@@ -4,17 +4,24 @@ Importing the package registers its models, transforms and hooks; in a config:
 ``custom_imports = dict(imports=['cmt_bias'])``.
 """
 
-from . import bias, cmt, datasets, engine, ops, visualization
+from . import bias, checkpoints, cmt, datasets, failures, ops, runs, visualization
+from .atomic_file import AtomicLocalBackend, write_atomically
+from .bias import monitor
 from .shipped_configs import config_path
 from .version import __version__
 
 __all__ = [
+    'AtomicLocalBackend',
     '__version__',
     'bias',
+    'checkpoints',
     'cmt',
     'config_path',
     'datasets',
-    'engine',
+    'failures',
+    'monitor',
     'ops',
+    'runs',
     'visualization',
+    'write_atomically',
 ]

@@ -5,7 +5,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import ConfigDict
 
-from cmt_bias.bias.bias_generator import SCALE_GRANULARITIES
+from cmt_bias.bias.generator import SCALE_GRANULARITIES
 
 from .golden_head import (
     ARRAYS,

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import multiprocessing, nn
 from torch.utils.data import Dataset
 
-import cmt_bias.engine.safe_checkpoint_loading  # noqa: F401  # lets runners resume
+import cmt_bias.checkpoints.safe_loading  # noqa: F401  # lets runners resume
 from cmt_bias.cmt.frozen_modules import FrozenModulesMixin
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'cmt'

@@ -7,11 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet3d.structures import LiDARInstance3DBoxes
 
-from cmt_bias.datasets import (
-    CustomRandomFlip3D,
-    GlobalRotScaleTransAll,
-    GlobalRotScaleTransImage,
-)
+from cmt_bias.datasets import CustomRandomFlip3D, GlobalRotScaleTransAll, GlobalRotScaleTransImage
 
 SEEDS = st.integers(0, 2**31 - 1)
 ALL = GlobalRotScaleTransAll(

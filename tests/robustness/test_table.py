@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmt_bias.datasets.sensor_failures import all_failures
+from cmt_bias.failures import all_failures
 from cmt_bias.robustness import (
     Cell,
     CellResult,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cmt_bias.engine.bias_scale_history import BiasScaleHistory, BiasScaleRecord
+from cmt_bias.bias.monitor.history import BiasScaleHistory, BiasScaleRecord
+from cmt_bias.metrics.subset_evaluation import SMALL_OBJECTS, Subset
 from cmt_bias.study.run_results import CACHE_FILE
 from cmt_bias.study.run_state import DETECTIONS, RunState, write_state
 from cmt_bias.study.study_folder import STUDY_FILE, StudyRecord
-from cmt_bias.study.subset_evaluation import SMALL_OBJECTS, Subset
 
 PREFIX = 'NuScenes metric/pred_instances_3d_NuScenes/'
 ERRORS = {'mATE': 0.62, 'mASE': 0.31, 'mAOE': 0.74, 'mAVE': 0.93, 'mAAE': 0.28}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmt_bias.engine.preflight import ProblemsFound
+from cmt_bias.runs.preflight import ProblemsFound
 from cmt_bias.study.report import write_report
 from cmt_bias.study.run_results import RunReader
 from cmt_bias.study.study_results import StudyResults, read_results

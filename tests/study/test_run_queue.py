@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from cmt_bias.engine.preflight import ProblemsFound
+from cmt_bias.runs.preflight import ProblemsFound
 from cmt_bias.study.launch_command import JobSlot, Launch, plan_launch
 from cmt_bias.study.run_lock import FolderLock
 from cmt_bias.study.run_queue import QueueStatus, run_all

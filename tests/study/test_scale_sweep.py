@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from cmt_bias.cmt import CmtDetector
-from cmt_bias.engine.preflight import ProblemsFound
+from cmt_bias.runs.preflight import ProblemsFound
 from cmt_bias.study.scale_sweep import LEARNED, find_swept_head, predictions_by_scale
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

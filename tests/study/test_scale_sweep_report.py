@@ -5,11 +5,11 @@ import math
 import pandas as pd
 import pytest
 
+from cmt_bias.metrics.subset_evaluation import Subset
 from cmt_bias.study.scale_sweep import LEARNED, SweepResult
 from cmt_bias.study.scale_sweep_plot import draw_sweep
 from cmt_bias.study.scale_sweep_report import PLOT, REPORT, TABLE, sweep_report, write_sweep
 from cmt_bias.study.scale_sweep_table import best_table, long_table, score_table, without_halves
-from cmt_bias.study.subset_evaluation import Subset
 
 FRAMES = {'whole': 9, 'day': 6, 'night': 3}
 NDS = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from cmt_bias.engine.preflight import ProblemsFound
+from cmt_bias.runs.preflight import ProblemsFound
 from cmt_bias.study.config_overrides import OverrideError, apply_overrides, remove_entries
 from cmt_bias.study.effective_config import keep_detections, run_key, variant_config
 from cmt_bias.study.study_config import read_study

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmt_bias.engine.bias_scale_history import BiasScaleHistory, BiasScaleRecord
+from cmt_bias.bias.monitor.history import BiasScaleHistory, BiasScaleRecord
 from cmt_bias.study import training_curves
 from cmt_bias.study.training_curves import (
     drift,

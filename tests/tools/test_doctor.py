@@ -12,7 +12,7 @@ import mmcv
 import pytest
 import torch
 
-from cmt_bias.engine.config_check import check_config, check_image_crops
+from cmt_bias.runs.config_check import check_config, check_image_crops
 
 ROOT = Path(__file__).parents[2]
 TINY = next((ROOT / 'configs' / 'cmt').glob('*tiny*.py'))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from mmengine.fileio import load
 
-from cmt_bias.engine.preflight import ProblemsFound
+from cmt_bias.runs.preflight import ProblemsFound
 
 from .tiny_models import BASE, ROOT, biased_config, make_model, run_tool
 

@@ -1,12 +1,13 @@
 """The attention bias: trust weights, windows, scale, and the CMT head that uses them."""
 
 from .attention_bias import AttentionBias, SegmentBias
-from .bias_generator import AttentionBiasGenerator
+from .generator import AttentionBiasGenerator
 from .head import AttentionBiasCmtHead
-from .oracle_weights import OracleWeightGenerator
-from .scale_range import clamp_with_inward_gradient
+from .range_hook import BiasScaleRangeHook
+from .scale import clamp_with_inward_gradient
 from .transformer import AttentionBiasCmtTransformer
-from .weight_generators import AQRWeightGenerator, ConstantWeightGenerator, WeightGenerator
+from .weights.oracle import OracleWeightGenerator
+from .weights.router import AQRWeightGenerator, ConstantWeightGenerator, WeightGenerator
 from .windows import Windows, WindowShape, find_windows
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'AttentionBiasCmtHead',
     'AttentionBiasCmtTransformer',
     'AttentionBiasGenerator',
+    'BiasScaleRangeHook',
     'ConstantWeightGenerator',
     'OracleWeightGenerator',
     'SegmentBias',

@@ -8,7 +8,7 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ..cmt.head import CameraGeometry, CmtHead, DecoderInputs, Memory
-from .bias_generator import AttentionBiasGenerator
+from .generator import AttentionBiasGenerator
 from .transformer import AttentionBiasCmtTransformer
 from .windows import Windows
 

@@ -1,6 +1,5 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
-from . import sensor_failures
 from .database_check import check_database
 from .database_sampler import UnifiedDataBaseSampler
 from .global_rot_scale_trans import GlobalRotScaleTransAll, GlobalRotScaleTransImage
@@ -8,24 +7,22 @@ from .info_file_check import check_data_folders, check_info_file
 from .modal_mask import ModalMask3D, with_modality
 from .multi_view_image_loading import LoadCalibratedMultiViewImages
 from .object_sample import UnifiedObjectSample
+from .pasting_switch_off_hook import PastingSwitchOffHook
 from .random_flip_3d import CustomRandomFlip3D
 from .resize_crop_flip_image import ResizeCropFlipImage
-from .scene_conditions import LabelSpoiledSensors, scene_condition
 
 __all__ = [
     'CustomRandomFlip3D',
     'GlobalRotScaleTransAll',
     'GlobalRotScaleTransImage',
-    'LabelSpoiledSensors',
     'LoadCalibratedMultiViewImages',
     'ModalMask3D',
+    'PastingSwitchOffHook',
     'ResizeCropFlipImage',
     'UnifiedDataBaseSampler',
     'UnifiedObjectSample',
     'check_data_folders',
     'check_database',
     'check_info_file',
-    'scene_condition',
-    'sensor_failures',
     'with_modality',
 ]

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import mmengine
 import numpy as np
 
-from cmt_bias.engine.problem import Problem
+from cmt_bias.problem import Problem
 
 ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
 CROP_KEYS = ('camera', 'path')

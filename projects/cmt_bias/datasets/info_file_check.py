@@ -4,7 +4,7 @@ import os.path as osp
 import pickle
 from collections.abc import Mapping
 
-from cmt_bias.engine.problem import Problem
+from cmt_bias.problem import Problem
 
 _CREATE = (
     'make it: python tools/create_data.py nuscenes --root-path {root} --out-dir {root} '

@@ -1,13 +1,6 @@
 """Robustness tests: one test per model and sensor failure, and the report that compares them."""
 
-from .cell import (
-    Cell,
-    CellResult,
-    insert_failure,
-    keep_no_detections,
-    load_result,
-    save_result,
-)
+from .cell import Cell, CellResult, insert_failure, keep_no_detections, load_result, save_result
 from .plot import save_robustness_plot
 from .table import failure_means, long_table, markdown_report, router_table
 from .watch_hook import FailureWatchHook

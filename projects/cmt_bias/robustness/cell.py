@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from ..datasets.sensor_failures import Failure, with_failure
-from ..engine.atomic_file import write_atomically
-from ..engine.metric_configs import metric_configs
+from ..atomic_file import write_atomically
+from ..failures import Failure, with_failure
+from ..metrics.metric_configs import metric_configs
 
 _ELSEWHERE = ('work_dir', 'launcher')  # settings that do not matter to a result
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..engine.atomic_file import write_atomically
+from ..atomic_file import write_atomically
 
 _MARKERS = {'lidar_weight': ('LiDAR', 'o', 'full'), 'camera_weight': ('cameras', 's', 'none')}
 _COLORS = colormaps['tab10'].colors  # type: ignore[attr-defined]

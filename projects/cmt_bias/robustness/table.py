@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..datasets.sensor_failures import CLEAN, Failure
+from ..failures import CLEAN, Failure
 from .cell import CellResult
 from .trust_shift import trust_shift
 

@@ -9,8 +9,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..datasets.sensor_failures import CHANGED_KEY
-from ..engine.biased_head import biased_heads
+from ..bias.biased_heads import biased_heads
+from ..failures import CHANGED_KEY
 
 
 class FailureWatchHook(Hook):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..engine.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
-from ..engine.preflight import ProblemsFound
-from ..engine.problem import Problem
+from ..metrics.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
+from ..problem import Problem
+from ..runs.preflight import ProblemsFound
 from .config_overrides import OverrideError, apply_overrides, remove_entries
 from .study_config import Study, Variant
 

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..engine.preflight import ProblemsFound
-from ..engine.problem import Problem
+from ..problem import Problem
+from ..runs.preflight import ProblemsFound
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 FIRST_PORT = 29600  # of Slurm jobs that run side by side, each needs one of its own

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..engine.atomic_file import write_atomically
-from ..engine.nuscenes_metric_table import UNITS
+from ..atomic_file import write_atomically
+from ..metrics.nuscenes_metric_table import UNITS
+from ..metrics.subset_evaluation import SMALL_OBJECTS, WHOLE
 from .report_plots import draw_differences, draw_loss_curves, draw_scale_curves
 from .seed_statistics import LEVEL, NO_DIFFERENCE, t_interval
 from .study_results import StudyResults
-from .subset_evaluation import SMALL_OBJECTS, WHOLE
 from .training_progress import duration_text
 
 SCORES = ('mAP', 'NDS')

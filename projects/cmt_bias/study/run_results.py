@@ -10,13 +10,13 @@ import pandas as pd
 from mmengine.config import Config
 from nuscenes import NuScenes
 
-from ..engine.atomic_file import write_atomically
-from ..engine.metric_configs import nuscenes_metric_configs
-from ..engine.nuscenes_metric_table import parse_nuscenes_metrics
+from ..atomic_file import write_atomically
+from ..metrics.metric_configs import nuscenes_metric_configs
+from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
+from ..metrics.subset_evaluation import EVALUATED_SPLITS, WHOLE, Subset, SubsetEvaluation
 from .effective_config import load_plain_config
 from .run_state import DETECTIONS, RunState, read_state
 from .study_run import TRAIN_FOLDER
-from .subset_evaluation import EVALUATED_SPLITS, WHOLE, Subset, SubsetEvaluation
 from .training_curves import loss_measures, read_losses, read_scales, scale_measures
 
 CACHE_FILE = 'subset_metrics.json'

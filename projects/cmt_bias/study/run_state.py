@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..engine.atomic_file import write_atomically
+from ..atomic_file import write_atomically
 
 STATE_FILE = 'state.json'
 DETECTIONS = Path('detections') / 'pred_instances_3d' / 'results_nusc.json'

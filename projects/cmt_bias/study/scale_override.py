@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..engine.biased_head import ScaledBiasGenerator
+from ..bias.biased_heads import ScaledBiasGenerator
 
 
 @contextmanager

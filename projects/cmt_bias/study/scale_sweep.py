@@ -19,17 +19,17 @@ from mmengine.runner.amp import autocast
 from nuscenes import NuScenes
 from torch import nn
 
+from ..bias.biased_heads import BiasedHead, biased_heads
 from ..cmt.detector import CmtDetector
-from ..engine.biased_head import BiasedHead, biased_heads
-from ..engine.nuscenes_metric_table import parse_nuscenes_metrics
-from ..engine.preflight import ProblemsFound
-from ..engine.problem import Problem
-from ..engine.run_summary_hook import unwrapped
-from .conditions import count_scenes
+from ..metrics.conditions import count_scenes
+from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
+from ..metrics.subset_evaluation import EVALUATED_SPLITS, Subset, SubsetEvaluation
+from ..problem import Problem
+from ..runs.preflight import ProblemsFound
+from ..unwrapping import unwrapped
 from .effective_config import keep_detections
 from .run_state import DETECTIONS
 from .scale_override import scale_override
-from .subset_evaluation import EVALUATED_SPLITS, Subset, SubsetEvaluation
 from .training_progress import duration_text
 
 LEARNED = None

@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..engine.atomic_file import write_atomically
+from ..atomic_file import write_atomically
+from ..metrics.subset_evaluation import WHOLE
 from .scale_sweep_table import LEARNED_POINT, OVERRIDE, SCORES, without_halves
-from .subset_evaluation import WHOLE
 
 _BLUE, _ORANGE, _GREEN, *_, _PURPLE = colormaps['tab10'].colors[:5]  # type: ignore[attr-defined]
 _COLORS = {

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..engine.atomic_file import write_atomically
+from ..atomic_file import write_atomically
+from ..metrics.subset_evaluation import WHOLE
 from .scale_sweep import SweepResult
 from .scale_sweep_plot import save_sweep_plot
 from .scale_sweep_table import SCORES, best_table, long_table, score_table, without_halves
-from .subset_evaluation import WHOLE
 
 TABLE, PLOT, REPORT = 'sweep_scale.csv', 'sweep_scale.png', 'sweep_scale.md'
 NONE_BEST = 'none: all equal'

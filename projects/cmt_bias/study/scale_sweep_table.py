@@ -4,8 +4,8 @@ import math
 
 import pandas as pd
 
+from ..metrics.subset_evaluation import HALVES, WHOLE
 from .scale_sweep import LEARNED, SweepResult
-from .subset_evaluation import HALVES, WHOLE
 
 SCORES = ('NDS', 'mAP')
 OVERRIDE, LEARNED_POINT = 'override', 'learned'

@@ -9,8 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..engine.preflight import ProblemsFound, stop_on
-from ..engine.problem import Problem
+from ..problem import Problem
+from ..runs.preflight import ProblemsFound, stop_on
 
 STUDY_KEYS = {
     'name': 'names the study in its report; by default the name of its file',

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engine.atomic_file import write_atomically
-from ..engine.preflight import ProblemsFound
-from ..engine.problem import Problem
+from ..atomic_file import write_atomically
+from ..problem import Problem
+from ..runs.preflight import ProblemsFound
 from .effective_config import file_digest, run_key, start_training_config, variant_config
 from .run_lock import FolderLock
 from .run_state import read_state

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..metrics.subset_evaluation import Subset
 from .run_results import RunReader, RunResults
 from .seed_statistics import RUN_COLUMNS, summarize
 from .study_folder import StudyRecord, read_record, run_folder
-from .subset_evaluation import Subset
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from ..engine.latest_checkpoint import find_latest_intact_checkpoint, is_intact_checkpoint
+from ..checkpoints.latest_checkpoint import find_latest_intact_checkpoint, is_intact_checkpoint
 from .child_process import ChildProcess, last_lines, log_tail
 from .effective_config import keep_detections
 from .launch_command import JobSlot, Launch

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..engine import bias_scale_history
-from ..engine.bias_scale_history import BiasScaleHistory
+from ..bias.monitor import history as bias_scale_history
+from ..bias.monitor.history import BiasScaleHistory
 
 IMPROVEMENT_REACHED = 0.95
 LAST_FIFTH = 0.8

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from cmt_bias.engine.atomic_file import write_atomically
+from cmt_bias.atomic_file import write_atomically
 
 from .detection_scene import CameraView, DetectionScene, LabelledBoxes
 from .projection_geometry import (

@@ -1,0 +1,121 @@
+"""Find the head that biases its attention, somewhere in a model."""
+
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from torch import Tensor, nn
+
+from ..unwrapping import unwrapped
+
+
+class ScaledBiasGenerator(Protocol):
+    """What is needed here of an ``AttentionBiasGenerator``.
+
+    Attributes:
+        bias_scale: The scale: a parameter where it is learnable, else a buffer.
+        scale_range: Lowest and highest value of the scale, ``(2,)``; -inf or inf where it is open.
+        learnable_scale: Whether the scale is learnable.
+        scale_granularity: Which parts of the bias have a scale of their own.
+    """
+
+    bias_scale: Tensor
+    scale_range: Tensor
+    learnable_scale: bool
+    scale_granularity: str
+
+    def scale_names(self) -> list[str]:
+        """A name for each entry of the flattened scale."""
+
+    def scale_in_effect(self) -> Tensor:
+        """The scale after the range is applied, in the shape of ``bias_scale``."""
+
+    def set_scale_range(self, low: float | None, high: float | None) -> None:
+        """Set the range; None for an open side."""
+
+
+@dataclass(frozen=True)
+class BiasedHead:
+    """A head with an attention bias, and what its parts are called.
+
+    Attributes:
+        name: Dotted name of the head in the model, such as ``pts_bbox_head``.
+        head: The head, which has ``attention_bias_generator`` and ``weight_generator``.
+    """
+
+    name: str
+    head: nn.Module
+
+    @property
+    def generator(self) -> ScaledBiasGenerator:
+        """The head's ``AttentionBiasGenerator``."""
+        return cast(ScaledBiasGenerator, self.head.attention_bias_generator)
+
+    @property
+    def weight_generator(self) -> nn.Module:
+        """The module that returns the weights, two tensors ``(B, Q)``: LiDAR, camera."""
+        return self.head.get_submodule('weight_generator')
+
+    @property
+    def scale(self) -> Tensor:
+        """The bias scale: a parameter where it is learnable, else a buffer."""
+        return self.generator.bias_scale
+
+    @property
+    def scale_name(self) -> str:
+        """Name of the bias scale in the model's state dict."""
+        return '.'.join(filter(None, (self.name, 'attention_bias_generator.bias_scale')))
+
+    def config_key(self, key: str) -> str:
+        """An entry of ``attention_bias_config``, as ``--cfg-options`` takes it."""
+        return '.'.join(filter(None, ('model', self.name, 'attention_bias_config', key)))
+
+    def scales_in_effect(self) -> list[float]:
+        """Every entry of the scale, after the range is applied, in the order of its names."""
+        return self.generator.scale_in_effect().detach().flatten().tolist()
+
+    def scale_range(self) -> tuple[float, float]:
+        """The lowest and the highest value the scale may take, -inf or inf where it is open."""
+        low, high = self.generator.scale_range.tolist()
+        return low, high
+
+
+def biased_heads(model: nn.Module) -> list[BiasedHead]:
+    """All modules with an ``attention_bias_generator``.
+
+    Args:
+        model: The model, which may be wrapped for distributed training.
+
+    Returns:
+        The heads and their names in the unwrapped model.
+    """
+    return [
+        BiasedHead(name, module)
+        for name, module in unwrapped(model).named_modules()
+        if isinstance(getattr(module, 'attention_bias_generator', None), nn.Module)
+    ]
+
+
+def find_biased_head(model: nn.Module, wanted_by: str) -> BiasedHead:
+    """Find the one module with an ``attention_bias_generator``.
+
+    Args:
+        model: The model, which may be wrapped for distributed training.
+        wanted_by: Name of the hook that needs it, for the error.
+
+    Returns:
+        The head and its name in the unwrapped model.
+
+    Raises:
+        ValueError: If there is no such module, or more than one.
+    """
+    found = biased_heads(model)
+    if not found:
+        raise ValueError(
+            f'{wanted_by}: no part of the model has an attention_bias_generator. Use a head with '
+            "an attention bias, pts_bbox_head=dict(type='AttentionBiasCmtHead', "
+            f'attention_bias_config=dict(...), ...), or take {wanted_by} out of custom_hooks.'
+        )
+    if len(found) > 1:
+        names = ', '.join(head.name for head in found)
+        raise ValueError(f'{wanted_by} follows one bias scale, but the model has several: {names}')
+    return found[0]

@@ -1,0 +1,11 @@
+"""Where a query's trust in each sensor comes from."""
+
+from .oracle import OracleWeightGenerator
+from .router import AQRWeightGenerator, ConstantWeightGenerator, WeightGenerator
+
+__all__ = [
+    'AQRWeightGenerator',
+    'ConstantWeightGenerator',
+    'OracleWeightGenerator',
+    'WeightGenerator',
+]

@@ -1,0 +1,187 @@
+"""Where a query's trust in each sensor comes from."""
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from mmcv.cnn.bricks.transformer import FFN
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ...cmt.precision import float32_island
+from ...ops import windowed_attention
+from ..windows import MODALITIES, Windows
+
+
+class WeightGenerator(BaseModule, metaclass=ABCMeta):
+    """Base of the modules that give each query a trust weight for each sensor.
+
+    Derive from it and register the class in ``mmdet3d.registry.MODELS`` to use it as
+    ``weight_generator=dict(type=...)`` of an :class:`AttentionBiasCmtHead`, which hands it
+    ``embed_dims`` if its constructor has that argument and the config does not set it.
+    """
+
+    @abstractmethod
+    def forward(
+        self,
+        query_pos: Tensor,
+        memory: Tensor,
+        memory_pos: Tensor,
+        windows: Windows,
+        img_metas: Sequence[dict],
+    ) -> tuple[Tensor, Tensor]:
+        """Weigh the sensors.
+
+        Args:
+            query_pos: ``(B, Q, C)`` position encodings of the queries, whose content starts at 0.
+            memory: ``(B, K, C)`` tokens of the sensors, LiDAR first.
+            memory_pos: ``(B, K, C)`` their position encodings.
+            windows: Tokens in each query's windows.
+            img_metas: Meta information of each of the B samples.
+
+        Returns:
+            Trust in the LiDAR and in the cameras, ``(B, Q)`` each, in [-1, 1]: above 0 the tokens
+            in the query's windows gain attention, below 0 they lose it.
+        """
+
+
+@MODELS.register_module()
+class ConstantWeightGenerator(WeightGenerator):
+    """The same weights for all queries: the simplest weight generator, without parameters.
+
+    Args:
+        lidar_weight: Trust in the LiDAR, in [-1, 1].
+        camera_weight: Trust in the cameras, in [-1, 1].
+
+    Raises:
+        ValueError: If a weight lies outside [-1, 1].
+    """
+
+    def __init__(self, lidar_weight: float = 1.0, camera_weight: float = 1.0) -> None:
+        super().__init__()
+        self.weights = (lidar_weight, camera_weight)
+        for modality, weight in zip(MODALITIES, self.weights, strict=True):
+            if not -1 <= weight <= 1:
+                raise ValueError(
+                    f'weight_generator: {modality}_weight={weight} must lie in [-1, 1]; how '
+                    'strong the bias is belongs into attention_bias_config.bias_scale.'
+                )
+
+    def forward(
+        self,
+        query_pos: Tensor,
+        memory: Tensor,
+        memory_pos: Tensor,
+        windows: Windows,
+        img_metas: Sequence[dict],
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`WeightGenerator.forward`."""
+        lidar, camera = (
+            query_pos.new_full(query_pos.shape[:2], weight, dtype=torch.float32)
+            for weight in self.weights
+        )
+        return lidar, camera
+
+
+@MODELS.register_module()
+class AQRWeightGenerator(WeightGenerator):
+    """The adaptive query router with continuous weights (Park et al., MoME, CVPR 2025).
+
+    A query attends to the fused memory, over the tokens in its own windows alone; a feed-forward
+    network follows, each with a residual and a normalization, then a linear layer and tanh. Where
+    MoME picks one of three decoders for a query, here each sensor gets a weight.
+
+    The linear layer starts at zero, so that all weights are 0 and a model that departs from a CMT
+    checkpoint starts with exactly its outputs.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Attention heads; divides ``embed_dims``.
+        feedforward_channels: Hidden channels of the feed-forward network; four times
+            ``embed_dims`` by default.
+        ffn_drop: Dropout in the feed-forward network.
+        init_cfg: mmengine initialization config.
+
+    Raises:
+        ValueError: If ``embed_dims`` is not divisible by ``num_heads``.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int = 4,
+        feedforward_channels: int | None = None,
+        ffn_drop: float = 0.0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if embed_dims % num_heads:
+            raise ValueError(
+                f'weight_generator: embed_dims={embed_dims} is not divisible by num_heads='
+                f'{num_heads}; choose num_heads that divides it.'
+            )
+        self.num_heads = num_heads
+        self.query_proj = nn.Linear(embed_dims, embed_dims)
+        self.key_proj = nn.Linear(embed_dims, embed_dims)
+        self.value_proj = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        self.attention_norm = nn.LayerNorm(embed_dims)
+        self.ffn = FFN(
+            embed_dims=embed_dims,
+            feedforward_channels=feedforward_channels or 4 * embed_dims,
+            ffn_drop=ffn_drop,
+        )
+        self.ffn_norm = nn.LayerNorm(embed_dims)
+        self.weight_logits = nn.Linear(embed_dims, len(MODALITIES))
+        for projection in (self.query_proj, self.key_proj, self.value_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        nn.init.zeros_(self.weight_logits.weight)
+        nn.init.zeros_(self.weight_logits.bias)
+
+    def forward(
+        self,
+        query_pos: Tensor,
+        memory: Tensor,
+        memory_pos: Tensor,
+        windows: Windows,
+        img_metas: Sequence[dict],
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`WeightGenerator.forward`."""
+        attended = self._attend_to_windows(query_pos, memory, memory_pos, windows)
+        with float32_island(attended):
+            routed = self.attention_norm(query_pos.float() + attended.float())
+            routed = self.ffn_norm(self.ffn(routed))
+            lidar, camera = self.weight_logits(routed).tanh().unbind(-1)
+        return lidar, camera
+
+    def _attend_to_windows(
+        self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor, windows: Windows
+    ) -> Tensor:
+        """``(B, Q, C)``; the output projection's bias for a query without any token."""
+        projected = (
+            self.query_proj(query_pos),
+            self.key_proj(memory + memory_pos),
+            self.value_proj(memory),
+        )
+        # (B, N, C) -> (B, H, N, D)
+        query, key, value = (
+            tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for tokens in projected
+        )
+        if windows.whole:
+            attended = _attend_to_whole_modalities(query, key, value, windows)
+        else:
+            attended = windowed_attention(query, key, value, windows.index, plan=windows.plan)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+def _attend_to_whole_modalities(
+    query: Tensor, key: Tensor, value: Tensor, windows: Windows
+) -> Tensor:
+    """Attention where a modality has no window, masked: slower than windows, and rarely wanted."""
+    visible = windows.to_mask()  # (B, Q, K)
+    attended = nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=visible.unsqueeze(1)
+    )
+    return attended.masked_fill(~visible.any(dim=-1)[:, None, :, None], 0)

@@ -1,0 +1,1 @@
+"""The nuScenes metric: its tables, and the same by condition, distance and subset."""

@@ -1,0 +1,135 @@
+"""The official nuScenes metric on parts of a test: by condition, and by distance."""
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nuscenes import NuScenes
+from nuscenes.eval.common.data_classes import EvalBoxes
+from nuscenes.eval.detection.config import config_factory
+from nuscenes.eval.detection.data_classes import DetectionMetrics
+from nuscenes.eval.detection.evaluate import DetectionEval
+
+from .conditions import group_by_condition, halves_by_scene, sample_conditions
+from .nuscenes_metric_table import ERRORS
+
+WHOLE = 'whole'
+HALVES = ('half 1', 'half 2')
+DISTANCE_BANDS = {
+    '0-20 m': (0.0, 20.0),
+    '20-40 m': (20.0, 40.0),
+    '40+ m': (40.0, math.inf),
+}
+EVALUATED_SPLITS = {'v1.0-mini': 'mini_val', 'v1.0-trainval': 'val'}
+SMALL_OBJECTS = ('pedestrian', 'traffic_cone', 'bicycle', 'motorcycle', 'barrier')
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A part of the test.
+
+    Attributes:
+        name: Such as 'night' or '0-20 m'.
+        kind: 'whole', 'condition' or 'distance'; 'half 1' or 'half 2' of the scenes of a part.
+        samples: Number of samples.
+        objects: Number of annotated objects that the metric counts.
+        absent_classes: Classes without any; the official metric gives them AP 0 and errors of 1.
+        metrics: mAP, NDS, the five mean errors, and 'AP <class>' of every class.
+    """
+
+    name: str
+    kind: str
+    samples: int
+    objects: int
+    absent_classes: tuple[str, ...]
+    metrics: Mapping[str, float]
+
+
+class SubsetEvaluation(DetectionEval):
+    """The official evaluation, of all boxes or of some.
+
+    Annotations and detections are first read and filtered as for the whole, by the official code;
+    then those of a subset are handed to it. A distance is that of the box itself from the vehicle,
+    so a detection near a limit may fall on another side than its object.
+
+    Args:
+        nusc: The tables.
+        detections: The file of detections in the official format.
+        version: Of the nuScenes tables, which decides the split.
+        eval_version: Name of the official settings.
+    """
+
+    gt_boxes: EvalBoxes
+    pred_boxes: EvalBoxes
+
+    def __init__(self, nusc: NuScenes, detections: Path, version: str, eval_version: str) -> None:
+        with tempfile.TemporaryDirectory() as unused:
+            super().__init__(
+                nusc,
+                config=config_factory(eval_version),
+                result_path=str(detections),
+                eval_set=EVALUATED_SPLITS[version],
+                output_dir=unused,
+                verbose=False,
+            )
+
+    def subsets(self) -> list[Subset]:
+        """The whole, every condition that occurs, and every band of distance."""
+        tokens = set(self.sample_tokens)
+        return self.by_condition() + [
+            self._subset(name, 'distance', tokens, band) for name, band in DISTANCE_BANDS.items()
+        ]
+
+    def by_condition(self) -> list[Subset]:
+        """The whole, and every condition that occurs."""
+        tokens = set(self.sample_tokens)
+        conditions = group_by_condition(sample_conditions(self.nusc, tokens))
+        anywhere = (0.0, math.inf)
+        found = [self._subset(WHOLE, 'whole', tokens, anywhere)]
+        for name, members in conditions.items():
+            found.append(self._subset(name, 'condition', members, anywhere))
+        return found
+
+    def halves_by_condition(self) -> list[Subset]:
+        """The whole and every condition with several scenes, each in two halves of its scenes."""
+        tokens = set(self.sample_tokens)
+        groups = group_by_condition(sample_conditions(self.nusc, tokens))
+        found = []
+        for name, members in {WHOLE: tokens, **groups}.items():
+            halves = halves_by_scene(self.nusc, members)
+            if all(halves):
+                for kind, half in zip(HALVES, halves, strict=True):
+                    found.append(self._subset(name, kind, half, (0.0, math.inf)))
+        return found
+
+    def _subset(self, name: str, kind: str, tokens: set[str], band: tuple[float, float]) -> Subset:
+        all_boxes = self.gt_boxes, self.pred_boxes
+        try:
+            self.gt_boxes, self.pred_boxes = (_select(boxes, tokens, band) for boxes in all_boxes)
+            metrics, _ = self.evaluate()
+            annotated = [box.detection_name for box in self.gt_boxes.all]
+        finally:
+            self.gt_boxes, self.pred_boxes = all_boxes
+        absent = tuple(label for label in self.cfg.class_names if label not in annotated)
+        return Subset(name, kind, len(tokens), len(annotated), absent, flat_metrics(metrics))
+
+
+def _select(boxes: EvalBoxes, tokens: set[str], band: tuple[float, float]) -> EvalBoxes:
+    """Boxes of some samples, within a band of distance in metres; in the order they had."""
+    chosen = EvalBoxes()
+    for token in boxes.sample_tokens:
+        if token in tokens:
+            chosen.add_boxes(
+                token, [box for box in boxes[token] if band[0] <= box.ego_dist < band[1]]
+            )
+    return chosen
+
+
+def flat_metrics(metrics: DetectionMetrics) -> dict[str, float]:
+    """The official metrics under the names of the report."""
+    scores = metrics.serialize()
+    errors = {name: scores['tp_errors'][key] for key, (_, name) in ERRORS.items()}
+    classes = {f'AP {label}': float(ap) for label, ap in scores['mean_dist_aps'].items()}
+    return {'mAP': scores['mean_ap'], 'NDS': scores['nd_score'], **errors, **classes}

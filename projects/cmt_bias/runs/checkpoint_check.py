@@ -1,0 +1,108 @@
+"""Does a checkpoint fit the model it is to be loaded into? Asked before training or testing."""
+
+from pathlib import Path
+
+from mmengine.logging import MMLogger
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from ..checkpoints.checkpoint_report import CheckpointReport, compare_state_dict
+from ..problem import Problem
+from ..unwrapping import unwrapped
+
+
+def check_checkpoint_file(path: str | None) -> list[Problem]:
+    """Whether a local checkpoint exists; addresses such as https:// are passed over."""
+    if path is None or '://' in path or Path(path).expanduser().is_file():
+        return []
+    remedy = (
+        'check the path; for load_from in a config: get the file that its comment names, or start '
+        'from random weights with --cfg-options load_from=None'
+    )
+    return [Problem(f"the checkpoint '{path}' does not exist", remedy)]
+
+
+def report_checkpoint(model: nn.Module, path: str) -> CheckpointReport:
+    """Compare a checkpoint's keys with a model's.
+
+    Args:
+        model: The built model, maybe wrapped for distributed training.
+        path: The checkpoint.
+
+    Returns:
+        Which keys match, are missing, unexpected, or of another shape, for each submodule.
+
+    Raises:
+        CheckpointError: If the file is damaged or unsafe to read.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    return compare_state_dict(unwrapped(model), checkpoint.get('state_dict', checkpoint))
+
+
+def check_starting_weights(model: nn.Module, path: str | None, resume: bool) -> list[Problem]:
+    """Whether a training can start from a checkpoint.
+
+    Weights of some parts alone (``load_from`` with a pretrained backbone) will do, and what is
+    loaded is logged; a resume needs all of them.
+
+    Args:
+        model: The built model.
+        path: The checkpoint; None: none, or the latest of the run, which is of this model.
+        resume: Whether the training goes on, rather than starts from these weights.
+
+    Returns:
+        What is wrong; empty if nothing is.
+
+    Raises:
+        OtherModelError: If the checkpoint was written by another model.
+        CheckpointError: If the file is damaged or unsafe to read.
+    """
+    if path is None:
+        return []
+    report = report_checkpoint(model, path)
+    report.raise_if_other_model(path)
+    if resume:
+        return _incomplete(report, path, 'resume with the config that wrote the checkpoint')
+    MMLogger.get_current_instance().info(
+        f"Keys of '{path}' that are loaded into the model:\n{report.format_table()}"
+    )
+    return []
+
+
+def check_tested_weights(
+    model: nn.Module, path: str, allow_missing_keys: bool = False
+) -> list[Problem]:
+    """Whether a checkpoint has all that a model needs to be tested.
+
+    Args:
+        model: The built model.
+        path: The checkpoint.
+        allow_missing_keys: Test it even with parts at their random initialization.
+
+    Returns:
+        What is wrong; empty if nothing is.
+
+    Raises:
+        OtherModelError: If the checkpoint was written by another model.
+        CheckpointError: If the file is damaged or unsafe to read.
+    """
+    report = report_checkpoint(model, path)
+    report.raise_if_other_model(path)
+    if not allow_missing_keys:
+        remedy = (
+            'test with the config that the checkpoint was trained with, or give '
+            '--allow-missing-keys to test with these parts at their initialization'
+        )
+        return _incomplete(report, path, remedy)
+    if not report.is_complete:
+        MMLogger.get_current_instance().warning(
+            f"Tested with parts that are not in '{path}':\n{report.describe_differences()}"
+        )
+    return []
+
+
+def _incomplete(report: CheckpointReport, path: str, remedy: str) -> list[Problem]:
+    if report.is_complete:
+        return []
+    what = f"the checkpoint '{path}' lacks parts of the model:\n{report.describe_differences()}"
+    return [Problem(what, remedy)]

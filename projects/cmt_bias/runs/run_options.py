@@ -1,0 +1,214 @@
+"""What the options of ``tools/train.py`` and ``tools/test.py`` do to a config."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from cmt_bias.datasets.modal_mask import with_modality
+
+from ..checkpoints.latest_checkpoint import find_latest_intact_checkpoint
+from ..problem import Problem
+from .preflight import ProblemsFound
+
+SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
+AMP_ONLY_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
+
+
+def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') -> Config:
+    """Read a config file and merge what ``--cfg-options`` gave.
+
+    Args:
+        path: The file.
+        overrides: Dotted keys and their values.
+        launcher: mmengine's job launcher.
+
+    Returns:
+        The config.
+
+    Raises:
+        ProblemsFound: If there is no such file, or none that it inherits from.
+    """
+    if not Path(path).is_file():
+        remedy = 'name a config file, such as configs/cmt/<recipe>.py'
+        raise ProblemsFound([Problem(f"the config '{path}' does not exist", remedy)])
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        what = f"the config '{path}' inherits from '{error.filename}', which does not exist"
+        raise ProblemsFound([Problem(what, 'correct _base_ in the config')]) from error
+    cfg.launcher = launcher
+    if overrides is not None:
+        cfg.merge_from_dict(overrides)
+    return cfg
+
+
+def use_cpu_processes(cfg: Config) -> None:
+    """Prepare a launch of several processes on a machine without GPU.
+
+    mmengine takes for granted that every process of torchrun has a GPU. It leaves a process group
+    alone that is there already, and DistributedDataParallel without devices if configured so.
+
+    Args:
+        cfg: The config, with its launcher set.
+    """
+    if cfg.launcher != 'pytorch' or torch.cuda.is_available():
+        return
+    if cfg.get('model_wrapper_cfg') is None:
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(backend='gloo')
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """Where logs and checkpoints go: the option, the config's ``work_dir``, or its file's name."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch a float32 training to mixed precision with dynamic loss scale.
+
+    Raises:
+        ProblemsFound: If the config has an optimizer wrapper of its own kind.
+    """
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind == 'AmpOptimWrapper':
+        return
+    if kind != 'OptimWrapper':
+        what = f'--amp cannot be used: optim_wrapper.type is {kind}, not OptimWrapper'
+        raise ProblemsFound([Problem(what, f'leave --amp out, or set mixed precision in {kind}')])
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def disable_amp(cfg: Config) -> bool:
+    """Train in float32: for machines without GPU, where ``AmpOptimWrapper`` refuses to be built.
+
+    Returns:
+        Whether mixed precision was set before.
+    """
+    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper':
+        return False
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    for key in AMP_ONLY_KEYS:
+        cfg.optim_wrapper.pop(key, None)
+    return True
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the batch, as the config's ``auto_scale_lr`` says.
+
+    Raises:
+        ProblemsFound: If the config does not say for which batch its learning rate is meant.
+    """
+    settings = cfg.get('auto_scale_lr') or {}
+    if 'base_batch_size' not in settings:
+        remedy = 'add auto_scale_lr = dict(enable=False, base_batch_size=16) with the batch size '
+        remedy += 'that the learning rate is meant for'
+        what = '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size'
+        raise ProblemsFound([Problem(what, remedy)])
+    cfg.auto_scale_lr.enable = True
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """Go on with an earlier training.
+
+    Args:
+        cfg: The config.
+        resume: 'auto' for the latest checkpoint in the work directory, a checkpoint's path, or
+            None for what the config says. Where 'auto' finds no checkpoint, training starts as
+            without it, from the config's ``load_from``.
+    """
+    if resume is None:
+        return
+    if resume == 'auto' and find_latest_intact_checkpoint(cfg.work_dir) is None:
+        return
+    cfg.resume = True
+    cfg.load_from = None if resume == 'auto' else resume
+
+
+def ensure_hook(cfg: Config, hook_type: str) -> None:
+    """Add a hook without arguments unless the config has one of its type."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    if all(hook['type'] != hook_type for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=hook_type)]
+
+
+def add_picture_hook(cfg: Config, out_dir: str, score_thr: float) -> None:
+    """Write pictures of the detections to exactly ``out_dir``.
+
+    A ``DetectionPictureHook`` that the config has keeps its other settings.
+    """
+    settings = dict(out_dir=str(Path(out_dir).absolute()), score_thr=score_thr)
+    hooks = list(cfg.get('custom_hooks') or [])
+    for hook in hooks:
+        if hook['type'] == 'DetectionPictureHook':
+            hook.update(settings)
+            return
+    cfg.custom_hooks = [*hooks, dict(type='DetectionPictureHook', **settings)]
+
+
+def show_in_window(cfg: Config, task: str, score_thr: float, wait_time: float) -> None:
+    """Let mmdet3d's own visualizer show each result in a window.
+
+    Args:
+        cfg: The config.
+        task: mmdet3d's name of the kind of picture, such as 'multi-modality_det'.
+        score_thr: Detections below this score are not drawn.
+        wait_time: Seconds for which a picture stays.
+    """
+    settings = dict(type='Det3DVisualizationHook', draw=True, show=True, vis_task=task)
+    settings.update(score_thr=score_thr, wait_time=wait_time)
+    cfg.default_hooks.visualization = settings
+    cfg.visualizer = cfg.get('visualizer') or dict(type='Det3DLocalVisualizer')
+
+
+def model_modality(model: Mapping) -> str:
+    """The sensors that a detector reads: 'LC', 'L' or 'C', by the backbones that it has."""
+    sensors = 'L' if model.get('pts_voxel_encoder') or model.get('pts_backbone') else ''
+    return sensors + ('C' if model.get('img_backbone') else '')
+
+
+def set_modality(cfg: Config, modality: str | None) -> None:
+    """Blind the sensors that ``modality`` leaves out, in validation and test.
+
+    See :mod:`cmt_bias.datasets.modal_mask` for what a missing sensor is.
+
+    Args:
+        cfg: The config.
+        modality: 'LC', 'L' or 'C'; None for all sensors that the model reads.
+
+    Raises:
+        ProblemsFound: If the model does not read a sensor of ``modality``.
+    """
+    available = model_modality(cfg.model)
+    if modality is None or modality == available:
+        return
+    absent = [SENSOR_NAMES[sensor] for sensor in modality if sensor not in available]
+    if absent:
+        read = ' and '.join(SENSOR_NAMES[sensor] for sensor in available) or 'no known sensor'
+        what = f'--modality {modality}: the model reads {read}, no {" and no ".join(absent)}'
+        remedy = f'leave --modality out (this model: {available}), or test a fusion model'
+        raise ProblemsFound([Problem(what, remedy)])
+    for split in ('val', 'test'):
+        dataloader = cfg.get(f'{split}_dataloader')
+        if dataloader is not None:
+            _mask_pipelines(dataloader.dataset, modality)
+
+
+def _mask_pipelines(dataset: ConfigDict, modality: str) -> None:
+    if 'pipeline' in dataset:
+        dataset.pipeline = with_modality(dataset.pipeline, modality)
+    inner: Sequence[ConfigDict] = dataset.get('datasets') or [dataset.get('dataset')]
+    for part in inner:
+        if part is not None:
+            _mask_pipelines(part, modality)

@@ -1,0 +1,208 @@
+"""Scale, weights and windows made into a bias; configuration and checkpoints."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmt_bias.bias import AttentionBiasGenerator
+from cmt_bias.bias.generator import SCALE_GRANULARITIES
+
+PC_RANGE = [-8.0, -8.0, -2.0, 8.0, 8.0, 2.0]
+LAYERS = 2  # as many as modalities: shapes alone do not tell the two apart
+BEV_SHAPE = (5, 5)
+CAMERA_SHAPE = (1, 3, 4)
+NUM_KEYS = 25 + 12
+
+
+def make(granularity: str = 'shared', **config) -> AttentionBiasGenerator:
+    config = dict(dict(num_layers=LAYERS, lidar_window=3, camera_window=1), **config)
+    return AttentionBiasGenerator(scale_granularity=granularity, **config)
+
+
+def geometry() -> dict:
+    # the camera looks along y and sees the second and third query
+    lidar2img = torch.tensor([[[8.0, 8, 0, 0], [0, 6, -12, 0], [0, 1, 0, 0], [0, 0, 0, 1]]])
+    return dict(
+        reference_points=torch.tensor([[[0.3, 0.1, 0.5], [0.5, 0.9, 0.5], [0.55, 0.8, 0.5]]]),
+        lidar2img=lidar2img[None],
+        pad_shape=(12, 16),
+        bev_shape=BEV_SHAPE,
+        camera_shape=CAMERA_SHAPE,
+        pc_range=PC_RANGE,
+    )
+
+
+WEIGHTS = torch.tensor([[0.5, -1.0, 0.25]]), torch.tensor([[1.0, 0.75, -0.5]])
+
+
+@pytest.mark.parametrize('granularity', SCALE_GRANULARITIES)
+@pytest.mark.parametrize('learnable', [True, False])
+def test_bias_is_scale_times_weight_times_gain(granularity, learnable):
+    generator = make(granularity, learnable_scale=learnable)
+    with torch.no_grad():
+        generator.bias_scale.copy_(torch.rand(generator.bias_scale.shape) + 1)
+    dense = generator(*WEIGHTS, **geometry()).to_dense(NUM_KEYS)
+    windows = generator.find_windows(**geometry())
+    in_window = windows.to_mask().float()
+    scale = generator.bias_scale.detach()
+    if 'modality' not in granularity:
+        scale = scale[..., None].expand(*scale.shape, 2)
+    lidar = scale[..., :1, None, None].squeeze(-3) * WEIGHTS[0][..., None]
+    camera = scale[..., 1:, None, None].squeeze(-3) * WEIGHTS[1][..., None]
+    if 'layer' in granularity:
+        lidar = scale[:, 0, None, None, None] * WEIGHTS[0][..., None]
+        camera = scale[:, 1, None, None, None] * WEIGHTS[1][..., None]
+    expected = torch.cat((lidar * in_window[..., :25], camera * in_window[..., 25:]), dim=-1)
+    torch.testing.assert_close(dense, expected)
+    assert in_window[..., 25:].any() and in_window[..., :25].any()
+
+
+@pytest.mark.parametrize('granularity', SCALE_GRANULARITIES)
+def test_scale_is_a_parameter_only_where_it_is_learned(granularity):
+    learned, fixed = make(granularity, learnable_scale=True), make(granularity)
+    shape = dict(shared=(), modality=(2,), layer=(2,), layer_modality=(2, 2))[granularity]
+    assert dict(learned.named_parameters())['bias_scale'].shape == shape
+    assert not dict(fixed.named_parameters())
+    for generator in (learned, fixed):
+        assert generator.state_dict()['bias_scale'].shape == shape
+        assert len(generator.scale_names()) == generator.bias_scale.numel()
+        assert generator.to(torch.float64).bias_scale.dtype == torch.float64
+
+
+def test_shared_scale_is_a_plain_number():
+    assert make().bias_scale.item() == make(learnable_scale=True).bias_scale.item() == 2.5
+
+
+@pytest.mark.parametrize('granularity', SCALE_GRANULARITIES)
+@pytest.mark.parametrize('loaded', SCALE_GRANULARITIES)
+@pytest.mark.parametrize('learnable', [(True, False), (False, True)], ids=str)
+def test_coarser_scales_load_into_finer_ones_and_finer_ones_are_refused(
+    loaded, granularity, learnable
+):
+    source = make(loaded, learnable_scale=learnable[0])
+    with torch.no_grad():
+        source.bias_scale.copy_(torch.rand(source.bias_scale.shape) + 1)
+    target = make(granularity, learnable_scale=learnable[1])
+    finer = any(axis in loaded and axis not in granularity for axis in ('layer', 'modality'))
+    if finer:
+        with pytest.raises(ValueError, match=rf"'{loaded}'.*'{granularity}'.*scale_granularity="):
+            target.load_state_dict(source.state_dict())
+        return
+    target.load_state_dict(source.state_dict())
+    before, after = (
+        generator(*WEIGHTS, **geometry()).to_dense(NUM_KEYS) for generator in (source, target)
+    )
+    torch.testing.assert_close(after, before.expand_as(after), rtol=0, atol=0)
+
+
+def test_scale_of_another_depth_is_refused():
+    with pytest.raises(ValueError, match='num_layers'):
+        make('layer', num_layers=3).load_state_dict(make('layer').state_dict())
+
+
+def test_plain_number_without_the_other_buffers_loads():
+    generator = make('layer_modality', learnable_scale=True)
+    generator.load_state_dict({'bias_scale': torch.tensor(1.25)})
+    assert torch.all(generator.bias_scale == 1.25)
+
+
+def test_range_travels_with_the_checkpoint_unless_the_config_has_one():
+    annealed = make()
+    annealed.set_scale_range(0.5, 4.0)
+    free, bounded = make(), make(max_scale=3.0)
+    for generator in (free, bounded):
+        generator.load_state_dict(annealed.state_dict())
+    assert free.scale_range.tolist() == [0.5, 4.0]
+    assert bounded.scale_range.tolist() == [-torch.inf, 3.0]
+
+
+def test_range_holds_for_the_scale_in_effect():
+    generator = make('modality', max_scale=3.0)
+    generator.bias_scale[:] = torch.tensor([5.0, 1.0])
+    assert generator.scale_in_effect().tolist() == [3.0, 1.0]
+
+
+@given(
+    seed=st.integers(0, 1000),
+    granularity=st.sampled_from(SCALE_GRANULARITIES),
+    window_shape=st.sampled_from(['uniform', 'gaussian']),
+    whole_lidar=st.booleans(),
+)
+def test_gradients_agree_with_finite_differences(seed, granularity, window_shape, whole_lidar):
+    torch.manual_seed(seed)
+    generator = make(
+        granularity,
+        learnable_scale=True,
+        window_shape=window_shape,
+        lidar_window=None if whole_lidar else 3,
+    ).double()
+    arguments = {
+        name: value.double() if isinstance(value, torch.Tensor) else value
+        for name, value in geometry().items()
+    }
+
+    def dense(scale, lidar, camera):
+        names = dict(bias_scale=scale)
+        return torch.func.functional_call(generator, names, (lidar, camera), arguments).to_dense(
+            NUM_KEYS
+        )
+
+    generator.eval()  # in training the parameter is projected in place
+    inputs = (
+        torch.rand(generator.bias_scale.shape, dtype=torch.float64, requires_grad=True),
+        *(torch.rand(1, 3, dtype=torch.float64).requires_grad_() for _ in range(2)),
+    )
+    assert torch.autograd.gradcheck(dense, inputs)
+
+
+def test_gaussian_window_falls_off_with_the_distance():
+    generator = make(window_shape='gaussian', sigma=(1.0, 2.0), bias_scale=2.0)
+    values = generator(torch.ones(1, 3), *WEIGHTS[1:], **geometry()).values[0, 1, :9].view(3, 3)
+    assert values[1, 1] == 2.0
+    torch.testing.assert_close(values[1, 0], 2 * torch.tensor(-0.5).exp())
+    torch.testing.assert_close(values[0, 0], 2 * torch.tensor(-1.0).exp())
+
+
+def test_bias_stays_float32_under_autocast():
+    generator = make(learnable_scale=True)
+    expected = generator(*WEIGHTS, **geometry())
+    with torch.autocast('cpu', torch.bfloat16):
+        bias = generator(*WEIGHTS, **geometry())
+    assert bias.values.dtype == torch.float32
+    assert torch.equal(bias.values, expected.values) and torch.equal(bias.index, expected.index)
+
+
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        (dict(lidar_window=4), r'lidar_window=4 must be an odd positive number'),
+        (dict(camera_window=0), r'camera_window=0 must be an odd positive number'),
+        (dict(camera_window=-3), r'camera_window=-3'),
+        (dict(lidar_window=2.5), r'lidar_window=2.5'),
+        (dict(min_scale=2.0, max_scale=2.0), r'min_scale=2.0 must be less than max_scale=2.0'),
+        (dict(min_scale=3.0), r'bias_scale=2.5 is outside \[min_scale=3.0'),
+        (dict(max_scale=1.0), r'bias_scale=2.5 is outside'),
+        (dict(granularity='head'), r"scale_granularity='head' is unknown; choose one of shared"),
+        (dict(granularity='layer', num_layers=None), r'needs num_layers'),
+        (dict(window_shape='round'), r"window_shape='round' is unknown"),
+        (dict(sigma=2.0), r'sigma=2.0 has no effect'),
+        (dict(sigma=-1.0, window_shape='gaussian'), r'sigma=-1.0 must be positive'),
+    ],
+)
+def test_impossible_config_names_the_key_and_the_remedy(config, message):
+    with pytest.raises(ValueError, match='attention_bias_config: .*' + message):
+        make(**config)
+
+
+@pytest.mark.parametrize(
+    ('lidar', 'camera', 'message'),
+    [
+        (torch.ones(1, 2), WEIGHTS[1], r'lidar_weights have the shape \(1, 2\).*\(1, 3\)'),
+        (WEIGHTS[0], torch.full((1, 3), 1.5), r'camera_weights reach 1.5.*tanh'),
+        (WEIGHTS[0], torch.full((1, 3), torch.nan), r'camera_weights reach nan'),
+    ],
+)
+def test_weights_of_the_wrong_shape_or_size_are_refused(lidar, camera, message):
+    with pytest.raises(ValueError, match='weight_generator: ' + message):
+        make()(lidar, camera, **geometry())

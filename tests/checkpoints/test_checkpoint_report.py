@@ -1,0 +1,166 @@
+"""Comparing checkpoints with models: which keys match, and whose checkpoint it is."""
+
+import pytest
+import torch
+from mmdet3d.models.layers.spconv import IS_SPCONV2_AVAILABLE
+from mmengine.runner.checkpoint import load_state_dict
+from torch import nn
+
+from cmt_bias.checkpoints.checkpoint_report import OtherModelError, compare_state_dict
+from cmt_bias.cmt.vovnet import VoVNet
+
+
+class TinyDetector(nn.Module):
+    """Submodules named as in CmtDetector, few of them."""
+
+    def __init__(self, num_classes: int = 10, num_layers: int = 3, channels: int = 4) -> None:
+        super().__init__()
+        self.img_backbone = nn.Sequential(nn.Conv2d(3, channels, 3), nn.BatchNorm2d(channels))
+        self.pts_backbone = nn.Linear(channels, 8)
+        self.pts_bbox_head = nn.Module()
+        self.pts_bbox_head.transformer = nn.Sequential(
+            *(nn.Linear(8, 8) for _ in range(num_layers))
+        )
+        self.pts_bbox_head.task_heads = nn.Linear(8, num_classes)
+        self.pts_bbox_head.reference_points = nn.Embedding(5, 3)
+
+
+def rows(report) -> dict[str, tuple[int, int, int, int]]:
+    return {
+        part.name: (
+            len(part.matched),
+            len(part.missing),
+            len(part.unexpected),
+            len(part.mismatched),
+        )
+        for part in report.submodules
+    }
+
+
+def test_own_checkpoint_matches_in_every_submodule():
+    report = compare_state_dict(TinyDetector(), TinyDetector().state_dict())
+    assert rows(report) == {
+        'img_backbone': (7, 0, 0, 0),
+        'pts_backbone': (2, 0, 0, 0),
+        'pts_bbox_head.transformer': (6, 0, 0, 0),
+        'pts_bbox_head.task_heads': (2, 0, 0, 0),
+        'pts_bbox_head.reference_points': (1, 0, 0, 0),
+    }
+    assert report.is_complete
+    assert not report.is_other_model
+    assert report.describe_differences() == ''
+
+
+def test_table_has_a_row_per_submodule_and_the_sums():
+    state_dict = TinyDetector(num_classes=4).state_dict()
+    del state_dict['pts_backbone.bias']
+    state_dict['extra.weight'] = torch.ones(1)
+    table = compare_state_dict(TinyDetector(), state_dict).format_table()
+    cells = [line.split() for line in table.splitlines()]
+    assert cells[0] == ['submodule', 'matched', 'missing', 'unexpected', 'other', 'shape']
+    assert cells[2] == ['pts_backbone', '1', '1', '0', '0']
+    assert cells[4] == ['pts_bbox_head.task_heads', '0', '0', '0', '2']
+    assert cells[-2] == ['extra', '0', '0', '1', '0']
+    assert cells[-1] == ['all', '15', '1', '1', '2']
+
+
+def test_pretrained_backbone_alone_is_not_another_model_but_incomplete():
+    backbone = TinyDetector().img_backbone.state_dict()
+    state_dict = {f'img_backbone.{key}': value for key, value in backbone.items()}
+    report = compare_state_dict(TinyDetector(), state_dict)
+    assert not report.is_other_model
+    assert not report.is_complete
+    report.raise_if_other_model('backbone.pth')
+
+
+def test_other_number_of_classes_is_a_mismatch_of_that_head():
+    report = compare_state_dict(TinyDetector(), TinyDetector(num_classes=3).state_dict())
+    (task_heads,) = [part for part in report.submodules if part.mismatched]
+    assert task_heads.name == 'pts_bbox_head.task_heads'
+    mismatch = task_heads.mismatched[0]
+    assert (mismatch.key, mismatch.in_model, mismatch.in_checkpoint) == (
+        'pts_bbox_head.task_heads.weight',
+        (10, 8),
+        (3, 8),
+    )
+
+
+def test_checkpoint_of_another_backbone_is_refused_with_keys_that_differ():
+    other = TinyDetector()
+    other.img_backbone = VoVNet('V-19-slim-dw-eSE')
+    report = compare_state_dict(TinyDetector(), other.state_dict())
+    with pytest.raises(OtherModelError) as refusal:
+        report.raise_if_other_model('other.pth')
+    message = str(refusal.value)
+    assert "'other.pth'" in message
+    assert 'img_backbone: 6 missing in the checkpoint: img_backbone.0.weight' in message
+    assert 'img_backbone.stage2.OSA2_1' in message
+    assert 'Remedy' in message
+
+
+def test_checkpoint_without_a_common_key_is_another_model():
+    report = compare_state_dict(TinyDetector(), {'backbone.weight': torch.ones(1)})
+    assert report.is_other_model
+    assert compare_state_dict(TinyDetector(), {}).is_other_model
+
+
+def test_checkpoint_with_more_submodules_than_the_model_fits():
+    camera_only = TinyDetector()
+    del camera_only.pts_backbone
+    report = compare_state_dict(camera_only, TinyDetector().state_dict())
+    assert report.is_complete
+    assert not report.is_other_model
+    assert rows(report)['pts_backbone'] == (0, 0, 2, 0)
+
+
+def test_half_of_a_submodule_still_counts_as_the_same_model():
+    report = compare_state_dict(
+        TinyDetector(num_layers=3), TinyDetector(num_layers=2).state_dict()
+    )
+    assert not report.is_other_model  # 4 keys of the transformer match, 2 are missing
+    report = compare_state_dict(
+        TinyDetector(num_layers=5), TinyDetector(num_layers=2).state_dict()
+    )
+    assert report.is_other_model  # 4 match, 6 are missing
+
+
+def test_prefix_of_a_distributed_wrapper_and_missing_counters_are_accepted():
+    state_dict = {f'module.{key}': value for key, value in TinyDetector().state_dict().items()}
+    del state_dict['module.img_backbone.1.num_batches_tracked']
+    report = compare_state_dict(TinyDetector(), state_dict)
+    assert report.is_complete
+    assert rows(report)['img_backbone'] == (6, 0, 0, 0)
+
+
+def test_comparing_changes_neither_model_nor_checkpoint():
+    model, other = TinyDetector(), TinyDetector(num_classes=3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state_dict = other.state_dict()
+    keys = list(state_dict)
+    compare_state_dict(model, state_dict)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert list(state_dict) == keys
+
+
+@pytest.mark.skipif(not IS_SPCONV2_AVAILABLE, reason='spconv 2 is not installed')
+@pytest.mark.parametrize('written_by', ['spconv 2', 'mmcv or spconv 1', 'spconv 2, version lost'])
+def test_sparse_kernels_match_exactly_if_mmdet3d_loads_them(written_by, capfd):
+    from spconv.pytorch import SubMConv3d
+
+    model = nn.Module()
+    model.pts_middle_encoder = nn.Sequential(SubMConv3d(4, 6, 3, bias=True))
+    state_dict = model.state_dict()
+    if written_by == 'mmcv or spconv 1':
+        weight = state_dict['pts_middle_encoder.0.weight']
+        state_dict['pts_middle_encoder.0.weight'] = weight.permute(1, 2, 3, 4, 0).contiguous()
+        state_dict._metadata['pts_middle_encoder.0']['version'] = 1
+    elif written_by == 'spconv 2, version lost':
+        del state_dict._metadata
+    try:
+        load_state_dict(model, state_dict, strict=True)
+        loads = True
+    except RuntimeError:
+        loads = False
+    report = compare_state_dict(model, state_dict)
+    assert report.is_complete == loads
+    assert loads == (written_by != 'spconv 2, version lost')

@@ -1,0 +1,50 @@
+"""Capturing and restoring the states of the random generators."""
+
+import io
+import random
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cmt_bias.checkpoints.random_state import capture_random_state, restore_random_state
+
+
+def draw() -> list[float]:
+    """Numbers of every kind that keeps something in its generator between calls."""
+    numbers = [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn()]
+    return [*numbers, np.random.randint(1 << 30), *torch.rand(3).tolist(), torch.randn(()).item()]
+
+
+@settings(derandomize=True, max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), draws_before=st.integers(0, 5))
+def test_restored_generators_repeat_their_numbers(seed: int, draws_before: int):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    for _ in range(draws_before):
+        draw()
+    state = capture_random_state()
+    expected = [draw() for _ in range(3)]
+    restore_random_state(state)
+    assert [draw() for _ in range(3)] == expected
+
+
+def test_captured_state_goes_through_the_restricted_unpickler():
+    random.gauss(0, 1)
+    state = capture_random_state()
+    expected = draw()
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    restore_random_state(torch.load(file, weights_only=True))
+    assert draw() == expected
+
+
+def test_capturing_draws_nothing():
+    torch.manual_seed(0)
+    expected = torch.rand(())
+    torch.manual_seed(0)
+    capture_random_state()
+    assert torch.rand(()) == expected

@@ -1,0 +1,440 @@
+"""Checkpoints of mmengine load on torch >= 2.6; files that would run code are refused."""
+
+import contextlib
+import io
+import os
+import pickle
+import subprocess
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader, load_checkpoint
+from mmengine.runner.checkpoint import get_mmcls_models
+from torch import nn
+
+from cmt_bias.checkpoints.safe_loading import (
+    CheckpointError,
+    DamagedCheckpointError,
+    UnsafeCheckpointError,
+    load_checkpoint_safely,
+)
+
+repeatable = settings(derandomize=True, max_examples=60, deadline=None)
+NUMBERS = st.lists(st.floats(width=64), max_size=20)
+
+
+class Calls:
+    """Pickles as a call: unpickling it without restriction runs the function."""
+
+    def __init__(self, function: Callable, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def save_and_load(content: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    return load_checkpoint_safely(file, source='test.pth')
+
+
+def test_checkpoint_of_a_stock_run_loads_with_all_that_a_resume_needs(training_server):
+    stock = training_server.uninterrupted(hook='CheckpointHook', validate=True, max_epochs=2)
+    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+        torch.load(stock / 'epoch_2.pth', weights_only=True)  # what mmengine alone does
+    checkpoint = load_checkpoint_safely(stock / 'epoch_2.pth')
+    assert checkpoint['meta']['epoch'] == 2
+    np.testing.assert_array_equal(checkpoint['meta']['dataset_meta']['anchors'], [0, 1, 2])
+    history = checkpoint['message_hub']['log_scalars']['train/loss']
+    assert isinstance(history, HistoryBuffer)
+    recorded = (stock / 'losses_0.txt').read_text().splitlines()
+    losses = [float.fromhex(line.split()[1]) for line in recorded]
+    np.testing.assert_array_equal(history.data[0], losses)
+    np.testing.assert_array_equal(history.data[1], np.ones(8))
+    # metrics of the validation after epoch 1: a numpy scalar and a numpy array
+    assert history.statistics('mean') == pytest.approx(np.mean(losses))
+    assert isinstance(checkpoint['message_hub']['log_scalars']['val/mean'], HistoryBuffer)
+    assert checkpoint['message_hub']['runtime_info']['val/per_sample'].shape == (4,)
+
+
+def test_mmengine_loads_weights_through_the_registered_loader(training_server, tmp_path):
+    stock = training_server.uninterrupted(hook='CheckpointHook', validate=True, max_epochs=2)
+    final = torch.load(stock / 'final_weights.pth')
+    model = nn.Module()
+    model.layers = nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1)
+    )
+    load_checkpoint(model, str(stock / 'epoch_2.pth'))
+    assert all(torch.equal(value, final[key]) for key, value in model.state_dict().items())
+
+
+def test_pretrained_weights_of_an_init_cfg_load(tmp_path):
+    source = nn.Linear(3, 2)
+    content = {'state_dict': source.state_dict(), 'meta': {'score': np.float64(0.5)}}
+    torch.save(content, tmp_path / 'weights.pth')
+    checkpoint = str(tmp_path / 'weights.pth')
+    model = BaseModule(init_cfg={'type': 'Pretrained', 'checkpoint': checkpoint})
+    model.weight, model.bias = nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(2))
+    model.init_weights()
+    assert torch.equal(model.weight, source.weight)
+
+
+def test_versions_of_modules_are_kept_beside_the_weights():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    model[0]._version = 2  # as spconv's modules have
+    state_dict = model.state_dict()
+    loaded = save_and_load({'state_dict': state_dict, 'meta': {'x': np.arange(2)}})['state_dict']
+    assert type(loaded) is OrderedDict
+    assert loaded._metadata == state_dict._metadata
+    assert loaded._metadata['0'] == {'version': 2}
+
+
+@repeatable
+@given(values=NUMBERS, max_length=st.integers(20, 10**6))
+def test_message_hub_is_the_same_after_saving_and_loading(values: list[float], max_length: int):
+    saved = HistoryBuffer(values, [1] * len(values), max_length)
+    info = {'text': 'a', 'array': np.arange(3), 'list': [1, None]}
+    hub = MessageHub('saved', {'loss': saved}, info, dict.fromkeys(('loss', *info), True))
+    loaded = MessageHub('loaded')
+    loaded.load_state_dict(save_and_load(hub.state_dict()))
+    buffer = loaded.log_scalars['loss']
+    assert type(buffer) is HistoryBuffer
+    for ours, theirs in zip(buffer.data, saved.data, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
+    assert buffer.max_length == max_length
+    assert loaded.get_info('array').tolist() == [0, 1, 2]
+    assert loaded.get_info('list') == [1, None]
+
+
+plain_dtypes = st.one_of(
+    hnp.boolean_dtypes(),
+    hnp.integer_dtypes(endianness='?'),
+    hnp.floating_dtypes(endianness='?', sizes=(16, 32, 64)),
+    hnp.complex_number_dtypes(endianness='?', sizes=(64, 128)),
+    hnp.unicode_string_dtypes(endianness='?'),
+    hnp.byte_string_dtypes(endianness='?'),
+)
+
+
+@repeatable
+@given(array=hnp.arrays(plain_dtypes, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)))
+def test_numpy_arrays_and_scalars_of_plain_data_are_read_exactly(array: np.ndarray):
+    for saved in (array, np.asfortranarray(array)):
+        loaded = save_and_load(saved)
+        assert loaded.dtype == saved.dtype
+        assert loaded.flags.f_contiguous == saved.flags.f_contiguous
+        np.testing.assert_array_equal(loaded, saved)
+    if array.size:
+        scalar = array.reshape(-1)[0]
+        loaded = save_and_load({'scalar': scalar})['scalar']
+        assert type(loaded) is type(scalar)
+        np.testing.assert_array_equal(loaded, scalar)
+
+
+def test_arrays_pickled_by_numpy_2_are_read(tmp_path):
+    path = tmp_path / 'numpy2.pth'
+    torch.save({'array': np.arange(4.0), 'scalar': np.float32(2)}, path)
+    edit_pickle(path, b'numpy.core.multiarray', b'numpy._core.multiarray')
+    edit_pickle(path, b'numpy._core._core', b'numpy._core')  # where numpy 2 wrote it already
+    loaded = load_checkpoint_safely(path)
+    assert loaded['array'].tolist() == [0, 1, 2, 3]
+    assert loaded['scalar'] == np.float32(2)
+
+
+def edit_pickle(path: Path, old: bytes, new: bytes) -> None:
+    """Replace bytes in the pickle of a file of torch.save."""
+    with zipfile.ZipFile(path) as archive:
+        records = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as archive:
+        for name, content in records.items():
+            edited = content.replace(old, new) if name.endswith('data.pkl') else content
+            archive.writestr(name, edited)
+
+
+def test_config_dict_becomes_a_dict():
+    loaded = save_and_load({'meta': ConfigDict(a=1, b=dict(c=[2]))})
+    assert type(loaded['meta']) is dict
+    assert loaded == {'meta': {'a': 1, 'b': {'c': [2]}}}
+
+
+def test_files_in_the_format_before_torch_1_6_load(tmp_path):
+    path = tmp_path / 'old.pth'
+    content = {'state_dict': nn.Linear(2, 2).state_dict(), 'meta': {'mAP': np.float64(0.25)}}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    loaded = load_checkpoint_safely(path)
+    assert loaded['meta'] == {'mAP': 0.25}
+    assert torch.equal(loaded['state_dict']['weight'], content['state_dict']['weight'])
+
+
+def test_classes_that_the_program_allows_load():
+    class Note:
+        """A class that the restricted unpickler does not know."""
+
+    Note.__qualname__ = 'Note'
+    globals()['Note'] = Note
+    with pytest.raises(UnsafeCheckpointError, match='Note'):
+        save_and_load(Note())
+    with torch.serialization.safe_globals([Note]):
+        assert type(save_and_load({'note': Note()})['note']) is Note
+
+
+def test_shared_and_cyclic_containers_survive():
+    shared = [np.arange(2)]
+    content: dict = {'a': shared, 'b': shared, 'tuple': (1, np.float64(2))}
+    content['self'] = content
+    loaded = save_and_load(content)
+    assert loaded['a'] is loaded['b']
+    assert loaded['self'] is loaded
+    assert loaded['a'][0].tolist() == [0, 1]
+    assert loaded['tuple'] == (1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ('log_history', 'count_history', 'max_length'),
+    [
+        (np.array(['x'] * 2), np.ones(2), 10),
+        (np.ones(2), np.ones(3), 10),
+        (np.ones((2, 2)), np.ones(2), 10),
+        ([1.0], [1.0], 10),
+        (np.ones(2), np.ones(2), 'ten'),
+        (np.array([{}, {}]), np.ones(2), 10),
+    ],
+)
+def test_history_that_is_not_two_lists_of_numbers_is_left_out(
+    log_history, count_history, max_length, caplog
+):
+    buffer = HistoryBuffer()
+    buffer._log_history, buffer._count_history = log_history, count_history
+    buffer.max_length = max_length
+    log_scalars = {'bad': buffer, 'good': HistoryBuffer([1.0], [1])}
+    loaded = save_and_load({'message_hub': {'log_scalars': log_scalars}})
+    assert list(loaded['message_hub']['log_scalars']) == ['good']
+
+
+def test_arrays_of_objects_are_left_out_of_dicts_and_are_none_in_lists():
+    objects = np.array([1, 'a'], dtype=object)
+    loaded = save_and_load(
+        {'kept': 1, 'left_out': objects, 'list': [objects, 2], 'class': np.ndarray}
+    )
+    assert loaded == {'kept': 1, 'list': [None, 2]}
+
+
+ATTACKS = {
+    'os.system': lambda target: Calls(os.system, f'touch {target}'),
+    'exec': lambda target: Calls(exec, f'open({str(target)!r}, "w")'),
+    'eval': lambda target: Calls(eval, f'open({str(target)!r}, "w")'),
+    'open': lambda target: Calls(open, str(target), 'w'),
+    'Popen': lambda target: Calls(subprocess.Popen, ['touch', str(target)]),
+    'partial': lambda target: Calls(partial, os.mkdir, str(target)),
+    'tofile': lambda target: Calls(np.ndarray.tofile, np.zeros(1), str(target)),
+    'os.mkdir through getattr': lambda target: Calls(Path(target).mkdir),
+}
+REFUSED_NAMES = {
+    'os.system': 'posix.system',
+    'exec': 'builtins.exec',
+    'eval': 'builtins.eval',
+    'open': 'io.open',
+    'Popen': 'Popen',
+    'partial': 'functools.partial',
+    'tofile': 'getattr',
+    'os.mkdir through getattr': 'pathlib.PosixPath',
+}
+
+
+@pytest.mark.parametrize('place', ['top', 'meta', 'state_dict', 'message_hub'])
+@pytest.mark.parametrize('attack', ATTACKS)
+def test_file_that_would_run_code_is_refused_and_runs_nothing(attack, place, tmp_path):
+    target = tmp_path / 'created_by_attack'
+    payload = ATTACKS[attack](target)
+    contents = {
+        'top': payload,
+        'meta': {'state_dict': {}, 'meta': {'time': payload}},
+        'state_dict': {'state_dict': OrderedDict(weight=payload)},
+        'message_hub': {'message_hub': {'log_scalars': {'loss': payload}}},
+    }
+    path = tmp_path / 'malicious.pth'
+    torch.save(contents[place], path)
+    with pytest.raises(UnsafeCheckpointError) as refusal:
+        load_checkpoint_safely(path)
+    assert not target.exists()
+    assert str(path) in str(refusal.value)
+    assert REFUSED_NAMES[attack] in str(refusal.value)
+    assert 'Nothing in it was run' in str(refusal.value)
+
+
+def test_the_attack_of_these_tests_is_real(tmp_path):
+    target = tmp_path / 'created_by_attack'
+    pickle.loads(pickle.dumps(ATTACKS['exec'](target)))
+    assert target.exists()
+
+
+@pytest.mark.parametrize('entry', ['load_checkpoint', 'http', 'old_format'])
+def test_every_way_in_refuses(entry, tmp_path, file_server):
+    target, path = tmp_path / 'created_by_attack', file_server.directory / f'{entry}.pth'
+    content = {'state_dict': {'weight': ATTACKS['exec'](target)}}
+    torch.save(content, path, _use_new_zipfile_serialization=entry != 'old_format')
+    address = f'{file_server.address}/{path.name}' if entry == 'http' else str(path)
+    with pytest.raises(UnsafeCheckpointError, match=r'exec'):
+        load_checkpoint(nn.Linear(1, 1), address)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize('owner', ['text', HistoryBuffer([1.0], [1]), [1]])
+def test_getattr_is_refused_but_for_the_methods_of_history_buffer(owner):
+    with pytest.raises(UnsafeCheckpointError, match='getattr'):
+        save_and_load(Calls(getattr, owner, '__class__'))
+
+
+def test_getattr_stays_inert_even_if_some_library_allowed_the_real_one():
+    with torch.serialization.safe_globals([getattr]), pytest.raises(UnsafeCheckpointError):
+        save_and_load(Calls(getattr, 'text', 'upper'))
+
+
+@pytest.mark.parametrize('content', [{'a': 1}, Calls(os.system, 'true')])
+def test_allow_list_of_the_program_is_the_same_afterwards(content):
+    with torch.serialization.safe_globals([np.dtype]):
+        before = set(torch.serialization.get_safe_globals())
+        with contextlib.suppress(UnsafeCheckpointError):
+            save_and_load(content)
+        assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_other_restrictions_of_torch_stay():
+    class Tricky(dict):
+        """A dict of a class of its own, whose items torch refuses to set."""
+
+    globals()['Tricky'] = Tricky
+    Tricky.__qualname__ = 'Tricky'
+    with pytest.raises(UnsafeCheckpointError, match='Tricky'):
+        save_and_load(Tricky(a=1))
+
+
+@pytest.mark.parametrize(
+    ('part', 'message'), [(0, 'is empty'), (0.3, 'truncated'), (0.999, 'truncated')]
+)
+@pytest.mark.parametrize('new_format', [True, False])
+def test_truncated_file_is_named_with_a_remedy(part, message, new_format, tmp_path):
+    path = tmp_path / 'epoch_7.pth'
+    content = {'state_dict': nn.Linear(50, 50).state_dict(), 'meta': {'epoch': 7}}
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    os.truncate(path, int(path.stat().st_size * part))
+    with pytest.raises(DamagedCheckpointError, match=f'(?s){path}.*{message}.*Remedy'):
+        load_checkpoint_safely(path)
+
+
+@pytest.mark.parametrize(
+    'content',
+    [b'<!DOCTYPE html><html>404</html>', b'version https://git-lfs.github.com/spec/v1\n'],
+)
+def test_file_that_is_no_checkpoint_is_named(content, tmp_path):
+    path = tmp_path / 'download.pth'
+    path.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError, match='not a checkpoint'):
+        load_checkpoint_safely(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'.*nowhere\.pth' can not be found"):
+        load_checkpoint(nn.Linear(1, 1), str(tmp_path / 'nowhere.pth'))
+
+
+def test_error_that_is_not_the_files_fault_passes_through(tmp_path):
+    path = tmp_path / 'good.pth'
+    torch.save({'weight': torch.ones(2)}, path)
+    with pytest.raises(RuntimeError, match=r'(?i)cuda') as error:
+        load_checkpoint_safely(path, map_location='cuda:99')
+    assert not isinstance(error.value, DamagedCheckpointError)
+
+
+class FileServer:
+    """Serves a folder on this machine and counts requests."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.num_requests = 0
+        outer = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args, directory=str(directory))
+
+            def do_GET(self) -> None:
+                outer.num_requests += 1
+                super().do_GET()
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.address = f'http://127.0.0.1:{self.server.server_port}'
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def file_server(tmp_path, monkeypatch) -> Iterator[FileServer]:
+    (tmp_path / 'served').mkdir()
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch_home'))
+    server = FileServer(tmp_path / 'served')
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
+
+
+def test_failed_download_names_the_address_and_where_the_file_can_be_put(file_server):
+    address = f'{file_server.address}/missing.pth'
+    with pytest.raises(CheckpointError, match=f'(?s){address}.*404.*checkpoints/missing.pth'):
+        CheckpointLoader.load_checkpoint(address, 'cpu')
+
+
+def test_address_is_downloaded_once_and_loaded(file_server):
+    content = {'state_dict': {'weight': torch.arange(3)}, 'meta': {'mAP': np.float64(0.5)}}
+    torch.save(content, file_server.directory / 'model.pth')
+    for _ in range(2):
+        loaded = CheckpointLoader.load_checkpoint(f'{file_server.address}/model.pth', 'cpu')
+        assert loaded['state_dict']['weight'].tolist() == [0, 1, 2]
+        assert loaded['meta']['mAP'] == 0.5
+    assert file_server.num_requests == 1
+
+
+@pytest.mark.parametrize(
+    ('address', 'file_name'),
+    [
+        ('torchvision://resnet50', 'resnet50-0676ba61.pth'),
+        ('open-mmlab://detectron2/resnet50_caffe', 'resnet50_msra-5891d200.pth'),
+        ('mmcls://resnet50', None),
+    ],
+)
+def test_names_of_model_collections_lead_to_the_cached_file(
+    address, file_name, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path / 'mmengine'))
+    cache = tmp_path / 'hub' / 'checkpoints'
+    cache.mkdir(parents=True)
+    weights = (
+        {'backbone.w': torch.ones(1)} if address.startswith('mmcls') else {'w': torch.ones(1)}
+    )
+    if file_name is None:
+        file_name = get_mmcls_models()['resnet50'].rpartition('/')[2]
+    torch.save({'state_dict': weights, 'x': np.float64(1)}, cache / file_name)
+    loaded = CheckpointLoader.load_checkpoint(address, 'cpu')
+    assert torch.equal(loaded['state_dict']['w'], torch.ones(1))

@@ -1,0 +1,98 @@
+"""Where a failure comes into a pipeline."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import DATASETS
+from mmengine.config import Config
+
+from cmt_bias.failures import all_failures, with_failure
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(
+    path for folder in ('cmt', 'cmt_bias') for path in (ROOT / 'configs' / folder).glob('*.py')
+)
+FAILURE = dict(type='LiDARDrop', seed=3)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_in_every_recipe_the_failure_is_right_behind_the_loading(path):
+    pipeline = Config.fromfile(path).test_dataloader.dataset.pipeline
+    before = copy.deepcopy(pipeline)
+    changed = with_failure(pipeline, [FAILURE])
+    assert pipeline == before
+    kinds = [step['type'] for step in changed]
+    place = kinds.index('LiDARDrop')
+    assert all('Load' in kind for kind in kinds[:place])
+    assert not any('Load' in kind for kind in kinds[place + 1 :])
+    assert changed[place] == FAILURE
+    assert [step for step in changed if step['type'] != 'LiDARDrop'][:-1] == pipeline[:-1]
+    # 'spoiled_sensors' is among the recipes' own keys
+    assert changed[-1]['meta_keys'] == (*pipeline[-1]['meta_keys'], 'changed_by_failure')
+    assert 'spoiled_sensors' in changed[-1]['meta_keys']
+
+
+def test_scopes_nested_transforms_and_default_meta_keys_are_understood():
+    pipeline = [
+        dict(type='mmdet3d.LoadPointsFromFile', coord_type='LIDAR'),
+        dict(type='MultiScaleFlipAug3D', transforms=[]),
+        dict(type='mmdet3d.Pack3DDetInputs', keys=['points']),
+    ]
+    changed = with_failure(pipeline, [FAILURE])
+    assert changed[1] == FAILURE
+    assert 'changed_by_failure' in changed[3]['meta_keys']
+    assert 'lidar2img' in changed[3]['meta_keys']
+
+
+@pytest.mark.parametrize(
+    ('pipeline', 'lacking'),
+    [
+        ([dict(type='Pack3DDetInputs', keys=[])], 'loads'),
+        ([dict(type='LoadPointsFromFile', coord_type='LIDAR')], 'Pack3DDetInputs'),
+    ],
+)
+def test_a_pipeline_without_a_place_is_refused(pipeline, lacking):
+    with pytest.raises(ValueError, match=lacking):
+        with_failure(pipeline, [FAILURE])
+
+
+@pytest.fixture(scope='module')
+def make_dataset(smallest_nuscenes):
+    """Factory of the tiny recipe's test data set with a failure."""
+
+    def make(transforms: list[dict]):
+        cfg = Config.fromfile(next((ROOT / 'configs' / 'cmt').glob('*tiny*.py')))
+        settings = copy.deepcopy(cfg.test_dataloader.dataset)
+        settings.data_root = f'{smallest_nuscenes}/'
+        if transforms:
+            settings.pipeline = with_failure(settings.pipeline, transforms)
+        return DATASETS.build(settings)
+
+    return make
+
+
+@pytest.mark.parametrize('failure', all_failures()[1:], ids=lambda failure: failure.name)
+def test_on_nuscenes_files_the_packed_input_changes_and_the_sample_tells(failure, make_dataset):
+    clean, spoiled = make_dataset([]), make_dataset(failure.seeded(0))
+    told, differ = [], []
+    for index in range(len(clean)):
+        before, after = clean[index], spoiled[index]
+        told.append(after['data_samples'].metainfo['changed_by_failure'])
+        differ.append(not _same_inputs(before, after))
+        for key in ('sample_idx', 'img_shape'):
+            assert before['data_samples'].metainfo[key] == after['data_samples'].metainfo[key]
+    # Points outside the range, which the pipeline drops, may be all that has changed.
+    assert any(told)
+    assert all(said or not differs for said, differs in zip(told, differ, strict=True))
+    if failure.name != 'lidar_objects_50':
+        assert any(differ)
+
+
+def _same_inputs(before: dict, after: dict) -> bool:
+    points = [part['inputs']['points'] for part in (before, after)]
+    images = [torch.stack(list(part['inputs']['img'])) for part in (before, after)]
+    matrices = [part['data_samples'].metainfo['lidar2img'] for part in (before, after)]
+    return torch.equal(*points) and torch.equal(*images) and np.array_equal(*matrices)

@@ -1,0 +1,165 @@
+"""The start-of-training summary, in real runs of mmengine's Runner with a small model."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.optim import CosineAnnealingLR
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from cmt_bias.learning_rate_peaks import LearningRatePeak
+from cmt_bias.runs.run_summary_hook import (
+    RunSummaryHook,
+    describe_parameters,
+    describe_scaling,
+    schedule_warnings,
+)
+
+
+class Pairs(Dataset):
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return dict(inputs=torch.full((3,), float(index)))
+
+
+class TwoPartModel(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(3, 5)
+        self.head = nn.Linear(5, 1, bias=False)
+        self.head.attention_backend = 'the backend of this test'
+
+    def forward(self, inputs: list[torch.Tensor], mode: str) -> dict[str, torch.Tensor]:
+        return dict(loss=self.head(self.backbone(torch.stack(inputs))).square().mean())
+
+
+class FreezeBackbone(Hook):
+    """Freezes as late as a hook of normal priority can."""
+
+    def before_train(self, runner: Runner) -> None:
+        runner.model.backbone.requires_grad_(False)
+
+
+def log_of_a_run(work_dir: Path, accumulative_counts: int = 1, **settings) -> str:
+    """What one epoch of six iterations writes to its log file."""
+    cosine = dict(type='CosineAnnealingLR', eta_min_ratio=4, T_max=6, end=6, by_epoch=False)
+    Runner(
+        model=TwoPartModel(),
+        work_dir=str(work_dir),
+        experiment_name=work_dir.name,
+        train_dataloader=dict(
+            batch_size=2, num_workers=0, dataset=Pairs(), sampler=dict(type='DefaultSampler')
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=1e-3),
+            paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
+            accumulative_counts=accumulative_counts,
+        ),
+        param_scheduler=[cosine],
+        custom_hooks=[RunSummaryHook()],
+        **settings,
+    ).train()
+    (log,) = work_dir.rglob('*.log')
+    return log.read_text()
+
+
+def parameter_table(log: str) -> dict[str, tuple[int, int]]:
+    """Trained and frozen parameters of each part, read from the summary."""
+    _, _, table = log.partition('parameters of')
+    rows = re.findall(r'^ +(\S+) +([\d,]+) +([\d,]+)$', table, flags=re.MULTILINE)
+    return {
+        name: (int(trained.replace(',', '')), int(frozen.replace(',', '')))
+        for name, trained, frozen in rows
+    }
+
+
+def test_summary_states_batch_rates_parameters_and_backend(tmp_path):
+    log = log_of_a_run(tmp_path)
+
+    assert 'effective batch 2 = 1 processes x batch 2 x 1 accumulated steps; 6 iterations' in log
+    # Cosine rise over six steps to four times the base rate: 1 + 3 (1 - cos(5 pi / 6)) / 2
+    peaks = re.findall(r'(\S+) -> (\S+) \(x (\S+)\): (\w+) \(', log)
+    assert [(base, part) for base, _, _, part in peaks] == [
+        ('0.001', 'head'),
+        ('0.0001', 'backbone'),
+    ]
+    assert [float(gain) for _, _, gain, _ in peaks] == pytest.approx([3.79904] * 2, rel=1e-5)
+    assert 'unnamed' not in log
+    assert parameter_table(log) == {'all': (25, 0), 'backbone': (20, 0), 'head': (5, 0)}
+    assert 'attention: Linear x 1 runs on the backend of this test' in log
+    assert 'precision: float32' in log
+    assert 'lr_mult does not hold' not in log
+
+
+def test_accumulated_steps_count_in_the_effective_batch(tmp_path):
+    log = log_of_a_run(tmp_path, accumulative_counts=3)
+    assert 'effective batch 6 = 1 processes x batch 2 x 3 accumulated steps' in log
+
+
+def test_frozen_parameters_are_counted_after_all_hooks_have_run(tmp_path):
+    log = log_of_a_run(tmp_path, default_hooks=dict(freeze=FreezeBackbone()))
+
+    assert parameter_table(log) == {'all': (5, 20), 'backbone': (0, 20), 'head': (5, 0)}
+
+
+def test_parameters_of_a_head_are_counted_part_by_part():
+    model = nn.ModuleDict(dict(neck=nn.Linear(1, 1)))
+    model['pts_bbox_head'] = nn.ModuleDict(
+        dict(a=nn.Linear(2, 999), b=nn.Linear(3, 1), c=nn.ReLU())
+    )
+    model['pts_bbox_head']['b'].requires_grad_(False)
+    assert parameter_table('\n'.join(describe_parameters(model))) == {
+        'all': (2999, 4),
+        'neck': (2, 0),
+        'pts_bbox_head': (2997, 4),
+        'pts_bbox_head.a': (2997, 0),
+        'pts_bbox_head.b': (0, 4),
+    }
+
+
+def test_scaled_base_rate_is_stated_and_is_what_the_schedule_starts_from(tmp_path):
+    log = log_of_a_run(tmp_path, auto_scale_lr=dict(enable=True, base_batch_size=8))
+
+    assert 'base learning rate 0.001 for batch 8, scaled by 0.25 to 0.00025' in log
+    assert re.search(r'0\.00025 -> 0\.00094976 \(x 3\.79904\): head', log)
+
+
+def test_unscaled_rate_for_another_batch_names_the_option_that_scales():
+    line = describe_scaling(
+        2e-4, dict(enable=False, base_batch_size=16), effective=4, accumulated=1
+    )
+    assert line.endswith('not scaled (this batch of 4: --auto-scale-lr would make it 5e-05)')
+
+
+def test_scaling_leaves_accumulated_steps_out_as_mmengine_does():
+    line = describe_scaling(
+        1e-3, dict(enable=True, base_batch_size=16), effective=32, accumulated=4
+    )
+    assert 'scaled by 0.5 to 0.0005' in line
+
+
+def test_lost_lr_mult_is_warned_about_with_the_remedy():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    scheduler = CosineAnnealingLR(optimizer, T_max=4, eta_min=8e-3, end=4)
+    peaks = [LearningRatePeak(1e-3, 8e-3, ('a',)), LearningRatePeak(1e-4, 8e-3, ('b',))]
+
+    (lost,) = schedule_warnings(peaks, [scheduler], scaled=False)
+    assert 'by different factors, 8 to 80' in lost
+    assert 'CosineAnnealingLR has an absolute eta_min' in lost
+    assert 'Use eta_min_ratio' in lost
+    assert any(
+        'auto_scale_lr' in text for text in schedule_warnings(peaks, [scheduler], scaled=True)
+    )
+
+
+def test_groups_that_rise_by_the_same_factor_raise_no_warning():
+    peaks = [LearningRatePeak(1e-3, 8e-3, ('a',)), LearningRatePeak(1e-4, 8e-4, ('b',))]
+    assert schedule_warnings(peaks, [], scaled=True) == []
