@@ -57,12 +57,16 @@ class Camera:
         self._intrinsics = calibration.intrinsics(width, height)
         self._ego_from_camera = calibration.ego_from_sensor()
         pixels = np.ones((height, width, 3))
-        pixels[..., 0], pixels[..., 1] = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        pixels[..., 0], pixels[..., 1] = np.meshgrid(
+            np.arange(width) + 0.5, np.arange(height) + 0.5
+        )
         directions = pixels.reshape(-1, 3) @ np.linalg.inv(self._intrinsics).T
         directions = directions @ self._ego_from_camera[:3, :3].T
         self.rays = Rays(self._ego_from_camera[:3, 3], directions)
         distance = np.where(np.isfinite(self.rays.to_ground), self.rays.to_ground, 0.0)
-        self.ground = (self.rays.origin[:2, None] + distance * directions[:, :2].T).astype(np.float32)
+        self.ground = (self.rays.origin[:2, None] + distance * directions[:, :2].T).astype(
+            np.float32
+        )
         level = np.hypot(directions[:, 0], directions[:, 1])
         self.elevation = np.clip(directions[:, 2] / (0.6 * level), 0, 1).astype(np.float32)
 
@@ -73,8 +77,10 @@ class Camera:
         u, v, depth = (in_camera @ self._intrinsics.T).T
         depth = np.where(in_front, depth, 1.0)
         height, width = self.shape
-        return in_front & (abs(u / depth - width / 2) < width / 2) & (
-            abs(v / depth - height / 2) < height / 2
+        return (
+            in_front
+            & (abs(u / depth - width / 2) < width / 2)
+            & (abs(v / depth - height / 2) < height / 2)
         )
 
 
@@ -262,9 +268,7 @@ def _degrade(image: np.ndarray, weather: Weather, rng: np.random.Generator) -> n
     return np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8)
 
 
-def visible_shares(
-    caster: RayCaster, cameras: tuple[Camera, ...], num_actors: int
-) -> np.ndarray:
+def visible_shares(caster: RayCaster, cameras: tuple[Camera, ...], num_actors: int) -> np.ndarray:
     """Return the (num_actors,) unoccluded share of what the cameras could see of each actor.
 
     Points spread over the surface of an actor, weighted by area, stand for its pixels; one that
@@ -272,12 +276,12 @@ def visible_shares(
     """
     boxes = caster.boxes
     parts = np.flatnonzero(boxes.owners >= 0)
-    corners = boxes.corners()[parts][:, FACE_CORNERS]  # (N, 6, 4, 3)
+    corners = boxes.corners()[parts][:, FACE_CORNERS[:-1]]  # (N, 5, 4, 3), the bottom left out
     points = (0.5 * (corners + corners.mean(axis=2, keepdims=True))).reshape(-1, 3)
     length, width, height = boxes.half_sizes[parts].T
-    area = np.stack([width * height] * 2 + [length * height] * 2 + [length * width] * 2, axis=-1)
+    area = np.stack([width * height] * 2 + [length * height] * 2 + [length * width], axis=-1)
     area = np.repeat(area.ravel(), 4)
-    owners = np.repeat(boxes.owners[parts], NUM_FACES * 4)
+    owners = np.repeat(boxes.owners[parts], 4 * (NUM_FACES - 1))
     covered, seen = np.zeros(num_actors), np.zeros(num_actors)
     for camera in cameras:
         inside = camera.sees(points)
