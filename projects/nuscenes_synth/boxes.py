@@ -28,7 +28,7 @@ class SolidBoxes:
         half_sizes: (N, 3) half length (x), width (y) and height (z) in metres.
         yaws: (N,) rotation about z in radians.
         textures: (N,) values of :class:`nuscenes_synth.textures.Texture`.
-        colors: (N, 3, 3) the three colours that a texture paints with, BGR, 0 to 255.
+        colors: (N, 2, 3) the two colours that a texture paints with, BGR, 0 to 255.
         reflectivity: (N,) LiDAR intensity at perpendicular incidence, 0 to 255.
         owners: (N,) index of the object a box is part of; -1 for scenery.
     """

@@ -120,7 +120,7 @@ def _boxes(
         half_sizes=np.array([size for _, size in placements], dtype=float) / 2,
         yaws=np.zeros(count),
         textures=np.full(count, texture),
-        colors=np.tile(np.array([color, accent, accent], dtype=float), (count, 1, 1)),
+        colors=np.tile(np.array([color, accent], dtype=float), (count, 1, 1)),
         reflectivity=np.full(count, reflectivity),
         owners=np.full(count, -1),
     )

@@ -1,7 +1,7 @@
 """Bodies of the objects, one a family, and the looks that tell the classes of a family apart.
 
 A body is a few boxes inside the annotated box. It is all that the LiDAR gets to know: shapes and
-reflectivity are drawn alike for all classes of a family. The look, texture and colour of each
+reflectivity are drawn alike for all classes of a family. The look, texture and colours of each
 part, is the class's own.
 """
 
@@ -18,32 +18,10 @@ from .textures import Texture
 # does not throw surface points out of the box.
 _MARGIN = 0.04
 _MARGIN_SHARE = 0.06
+_TYRE_SHARE = 0.25  # of the body's reflectivity
 
 Color = tuple[float, float, float]
 Span = tuple[float, float]
-
-_BLACK: Color = (32, 30, 30)
-_DARK: Color = (62, 60, 58)
-_WHITE: Color = (228, 228, 228)
-_SKIN: Color = (130, 160, 205)
-_ORANGE: Color = (10, 105, 250)
-_YELLOW: Color = (20, 190, 245)
-_RED: Color = (35, 35, 215)
-_CAR_PAINTS: tuple[Color, ...] = (
-    (205, 205, 205),
-    (60, 58, 55),
-    (150, 148, 145),
-    (95, 70, 60),
-    (120, 140, 150),
-)
-_CLOTHES: tuple[Color, ...] = (
-    (40, 40, 200),
-    (40, 200, 230),
-    (200, 60, 150),
-    (90, 190, 90),
-    (230, 230, 230),
-)
-_GREEN_GREYS: tuple[Color, ...] = ((85, 100, 85), (100, 105, 110), (70, 85, 95))
 
 
 @dataclass(frozen=True)
@@ -63,8 +41,18 @@ class Part:
     z: Span
 
 
-Skin = tuple[Texture, tuple[Color, Color, Color]]
-Look = dict[str, Skin]
+@dataclass(frozen=True)
+class Look:
+    """Colours of one kind of object, BGR.
+
+    Attributes:
+        paints: For each paint of an object the colours, one of which it gets in some shade.
+        skins: Texture and its two colours by the parts' roles; a number is that of a paint.
+            Parts of other roles are dark.
+    """
+
+    paints: tuple[tuple[Color, ...], ...]
+    skins: dict[str, tuple[Texture, Color | int, Color | int]]
 
 
 def object_solid(name: str, size: Size, variant: str, rng: np.random.Generator) -> SolidBoxes:
@@ -73,8 +61,8 @@ def object_solid(name: str, size: Size, variant: str, rng: np.random.Generator) 
     Args:
         name: Key of :data:`nuscenes_synth.catalog.OBJECT_KINDS`.
         size: Annotated (length, width, height) in metres; the solid stays inside.
-        variant: nuScenes category and attribute; the words ``cycle.with_rider``,
-            ``pedestrian.moving`` and ``construction_worker`` change the object.
+        variant: nuScenes category and attribute; the words ``cycle.with_rider`` and
+            ``construction_worker`` change the object.
         rng: Draws the body, the colours and the reflectivity.
 
     Raises:
@@ -83,18 +71,26 @@ def object_solid(name: str, size: Size, variant: str, rng: np.random.Generator) 
     parts = _BODIES[OBJECT_KINDS[name].family](variant, rng)
     # Painted, dirty, wet or retro-reflecting: whatever the class.
     reflectivity = float(np.clip(rng.lognormal(np.log(24.0), 0.5), 8.0, 90.0))
-    look = _LOOKS[name](variant, rng)
-    skins = [look.get(part.role, _plain(_DARK)) for part in parts]
+    look = LOOKS['construction_worker' if 'construction_worker' in variant else name]
+    paints = [
+        np.clip(np.array(colors[rng.integers(len(colors))]) * rng.uniform(0.86, 1.14), 0, 250)
+        for colors in look.paints
+    ]
+    textures, colors = [], []
+    for part in parts:
+        texture, *slots = look.skins.get(part.role, (Texture.PLAIN, _DARK, _DARK))
+        textures.append(texture)
+        colors.append([paints[slot] if isinstance(slot, int) else slot for slot in slots])
     margins = np.minimum(_MARGIN, _MARGIN_SHARE * np.array(size))
     inner = np.array(size) - margins * (2, 2, 1)
     spans = np.array([(part.x, part.y, part.z) for part in parts]) * inner[:, None]  # (N, 3, 2)
-    shares = np.array([0.25 if part.role == 'wheel' else 1.0 for part in parts])
+    shares = np.array([_TYRE_SHARE if part.role == 'wheel' else 1.0 for part in parts])
     return SolidBoxes(
         centers=spans.mean(axis=2),
         half_sizes=np.maximum((spans[..., 1] - spans[..., 0]) / 2, 1e-3),
         yaws=np.zeros(len(parts)),
-        textures=np.array([texture for texture, _ in skins]),
-        colors=np.array([colors for _, colors in skins], dtype=float),
+        textures=np.array(textures),
+        colors=np.array(colors, dtype=float),
         reflectivity=reflectivity * shares * rng.uniform(0.85, 1.15, len(parts)),
         owners=np.full(len(parts), -1),
     )
@@ -117,11 +113,12 @@ def _car_body(variant: str, rng: np.random.Generator) -> list[Part]:
 
 def _large_body(variant: str, rng: np.random.Generator) -> list[Part]:
     """Front and rear above a frame: a cab, a step or one long hull, whatever the class."""
-    split = rng.uniform(0.15, 0.32)
-    gap = rng.choice((0.0, 0.04))
-    front_top, rear_top = (1.0, rng.uniform(0.85, 1.0)) if rng.random() < 0.5 else (
-        rng.uniform(0.8, 1.0), 1.0,
-    )  # fmt: skip
+    split, gap = rng.uniform(0.15, 0.32), rng.choice((0.0, 0.04))
+    front_top = rear_top = 1.0
+    if rng.random() < 0.5:
+        rear_top = rng.uniform(0.85, 1.0)
+    else:
+        front_top = rng.uniform(0.8, 1.0)
     return [
         Part('front', (split, 0.5), (-0.5, 0.5), (0.13, front_top)),
         Part('rear', (-0.5, split - gap), (-0.5, 0.5), (0.16, rear_top)),
@@ -139,13 +136,11 @@ def _cycle_body(variant: str, rng: np.random.Generator) -> list[Part]:
         Part('hull', (-0.4, 0.32), (-0.24, 0.24), (0.28 * top, 0.74 * top)),
         Part('handlebar', (0.18, 0.28), (-0.5, 0.5), (0.74 * top, top)),
     ]
-    if not ridden:
-        return body
-    return [
-        *body,
+    rider = [
         Part('rider', (-0.22, 0.1), (-0.4, 0.4), (0.5, 0.84)),
         Part('helmet', (-0.13, 0.07), (-0.22, 0.22), (0.84, 1.0)),
     ]
+    return body + rider if ridden else body
 
 
 def _figure_body(variant: str, rng: np.random.Generator) -> list[Part]:
@@ -161,14 +156,9 @@ def _figure_body(variant: str, rng: np.random.Generator) -> list[Part]:
 def _cone_body(variant: str, rng: np.random.Generator) -> list[Part]:
     return [
         Part('foot', (-0.5, 0.5), (-0.5, 0.5), (0.0, 0.08)),
-        *(
-            Part(role, (-radius, radius), (-radius, radius), z)
-            for role, radius, z in (
-                ('low', 0.38, (0.08, 0.4)),
-                ('middle', 0.31, (0.4, 0.7)),
-                ('high', 0.23, (0.7, 1.0)),
-            )
-        ),
+        Part('low', (-0.38, 0.38), (-0.38, 0.38), (0.08, 0.4)),
+        Part('middle', (-0.31, 0.31), (-0.31, 0.31), (0.4, 0.7)),
+        Part('high', (-0.23, 0.23), (-0.23, 0.23), (0.7, 1.0)),
     ]
 
 
@@ -179,129 +169,6 @@ def _barrier_body(variant: str, rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def _shade(color: Color, rng: np.random.Generator, spread: float = 0.14) -> Color:
-    b, g, r = np.clip(np.array(color) * rng.uniform(1 - spread, 1 + spread), 0, 250)
-    return float(b), float(g), float(r)
-
-
-def _choose(colors: tuple[Color, ...], rng: np.random.Generator) -> Color:
-    return _shade(colors[rng.integers(len(colors))], rng)
-
-
-def _plain(color: Color) -> Skin:
-    return Texture.PLAIN, (color, color, color)
-
-
-def _two(texture: Texture, base: Color, accent: Color) -> Skin:
-    return texture, (base, accent, accent)
-
-
-def _car(variant: str, rng: np.random.Generator) -> Look:
-    paint = _choose(_CAR_PAINTS, rng)
-    return {
-        'hull': _two(Texture.CAR_BODY, paint, paint),
-        'cabin': _two(Texture.GLAZED, paint, paint),
-        'wheel': _plain(_BLACK),
-    }
-
-
-def _truck(variant: str, rng: np.random.Generator) -> Look:
-    paint = _shade((215, 90, 20), rng)
-    return {
-        'front': _two(Texture.TRUCK_CAB, paint, _WHITE),
-        'rear': _two(Texture.TRUCK_CARGO, _shade(_WHITE, rng), paint),
-        'wheel': _plain(_BLACK),
-    }
-
-
-def _trailer(variant: str, rng: np.random.Generator) -> Look:
-    skin = _two(Texture.TARPAULIN, _shade((55, 115, 25), rng), _WHITE)
-    return {'front': skin, 'rear': skin, 'wheel': _plain(_BLACK)}
-
-
-def _bus(variant: str, rng: np.random.Generator) -> Look:
-    skin = _two(Texture.BUS, _shade(_RED, rng), _WHITE)
-    return {'front': skin, 'rear': skin, 'wheel': _plain(_DARK)}
-
-
-def _construction_vehicle(variant: str, rng: np.random.Generator) -> Look:
-    paint = _shade(_YELLOW, rng)
-    return {
-        'front': _two(Texture.GLAZED, paint, paint),
-        'rear': _two(Texture.MACHINE, paint, _BLACK),
-        'wheel': _plain(_DARK),
-    }
-
-
-def _container(variant: str, rng: np.random.Generator) -> Look:
-    skin = _two(Texture.RIBS, _shade((130, 80, 110), rng), (95, 55, 80))
-    return {role: skin for role in ('front', 'rear', 'frame', 'wheel')}
-
-
-def _bicycle(variant: str, rng: np.random.Generator) -> Look:
-    return {
-        'hull': _plain(_shade((235, 215, 30), rng)),
-        'handlebar': _plain((235, 235, 120)),
-        'wheel': _plain((150, 150, 150)),
-        'rider': _plain(_shade((60, 220, 180), rng)),
-        'helmet': _plain(_SKIN),
-    }
-
-
-def _motorcycle(variant: str, rng: np.random.Generator) -> Look:
-    return {
-        'hull': _plain(_shade((60, 20, 190), rng)),
-        'handlebar': _plain(_BLACK),
-        'wheel': _plain(_BLACK),
-        'rider': _plain(_BLACK),
-        'helmet': _plain(_WHITE),
-    }
-
-
-def _pedestrian(variant: str, rng: np.random.Generator) -> Look:
-    if 'construction_worker' in variant:
-        torso = _two(Texture.BANDED, _ORANGE, _YELLOW)
-    else:
-        torso = _plain(_choose(_CLOTHES, rng))
-    return {'leg': _plain(_shade((95, 50, 35), rng)), 'torso': torso, 'head': _plain(_SKIN)}
-
-
-def _post(variant: str, rng: np.random.Generator) -> Look:
-    paint = _choose(_GREEN_GREYS, rng)
-    return {role: _plain(paint) for role in ('leg', 'torso', 'head')}
-
-
-def _trash_bin(variant: str, rng: np.random.Generator) -> Look:
-    paint = _choose(_GREEN_GREYS, rng)
-    return {
-        'leg': _plain(paint),
-        'torso': _two(Texture.RIBS, paint, _BLACK),
-        'head': _plain(_BLACK),
-    }
-
-
-def _traffic_cone(variant: str, rng: np.random.Generator) -> Look:
-    paint = _plain(_ORANGE)
-    return {'foot': paint, 'low': paint, 'middle': _plain(_WHITE), 'high': paint}
-
-
-def _bollard(variant: str, rng: np.random.Generator) -> Look:
-    paint = _plain(_choose(_GREEN_GREYS, rng))
-    return {'foot': paint, 'low': paint, 'middle': paint, 'high': _plain((150, 95, 60))}
-
-
-def _barrier(variant: str, rng: np.random.Generator) -> Look:
-    return {
-        'foot': _two(Texture.STRIPES, _WHITE, _RED),
-        'panel': _two(Texture.STRIPES, _RED, _WHITE),
-    }
-
-
-def _planter(variant: str, rng: np.random.Generator) -> Look:
-    green = _shade((55, 120, 60), rng)
-    return {'foot': _plain((125, 130, 132)), 'panel': _two(Texture.FOLIAGE, green, (35, 75, 38))}
-
-
 _BODIES: dict[str, Callable[[str, np.random.Generator], list[Part]]] = {
     'car': _car_body,
     'large': _large_body,
@@ -310,20 +177,100 @@ _BODIES: dict[str, Callable[[str, np.random.Generator], list[Part]]] = {
     'cone': _cone_body,
     'barrier': _barrier_body,
 }
-_LOOKS: dict[str, Callable[[str, np.random.Generator], Look]] = {
-    'car': _car,
-    'truck': _truck,
-    'trailer': _trailer,
-    'bus': _bus,
-    'construction_vehicle': _construction_vehicle,
-    'container': _container,
-    'bicycle': _bicycle,
-    'motorcycle': _motorcycle,
-    'pedestrian': _pedestrian,
-    'post': _post,
-    'pushable_pullable': _trash_bin,
-    'traffic_cone': _traffic_cone,
-    'bollard': _bollard,
-    'barrier': _barrier,
-    'planter': _planter,
+
+_BLACK: Color = (32, 30, 30)
+_DARK: Color = (62, 60, 58)
+_WHITE: Color = (228, 228, 228)
+_SKIN: Color = (130, 160, 205)
+_ORANGE: Color = (10, 105, 250)
+_YELLOW: Color = (20, 190, 245)
+_RED: Color = (35, 35, 215)
+_GREYS: tuple[Color, ...] = ((85, 100, 85), (100, 105, 110), (70, 85, 95))
+_CARS: tuple[Color, ...] = (
+    *((205, 205, 205), (60, 58, 55), (150, 148, 145)),
+    *((95, 70, 60), (120, 140, 150)),
+)
+_CLOTHES: tuple[Color, ...] = (
+    *((40, 40, 200), (40, 200, 230), (200, 60, 150)),
+    *((90, 190, 90), (230, 230, 230)),
+)
+_TROUSERS: Color = (95, 50, 35)
+
+
+def _plain(*roles: str, color: Color | int) -> dict[str, tuple[Texture, Color | int, Color | int]]:
+    return {role: (Texture.PLAIN, color, color) for role in roles}
+
+
+# Bold enough to be told from each other at a few pixels, and shared by no two of a family.
+LOOKS = {
+    'car': Look(
+        (_CARS,),
+        {'hull': (Texture.CAR_BODY, 0, 0), 'cabin': (Texture.GLAZED, 0, 0)}
+        | _plain('wheel', color=_BLACK),
+    ),
+    'truck': Look(
+        (((215, 90, 20),), (_WHITE,)),
+        {'front': (Texture.TRUCK_CAB, 0, _WHITE), 'rear': (Texture.TRUCK_CARGO, 1, 0)}
+        | _plain('wheel', color=_BLACK),
+    ),
+    'trailer': Look(
+        (((55, 115, 25),),),
+        {role: (Texture.TARPAULIN, 0, _WHITE) for role in ('front', 'rear')}
+        | _plain('wheel', color=_BLACK),
+    ),
+    'bus': Look(((_RED,),), {role: (Texture.BUS, 0, _WHITE) for role in ('front', 'rear')}),
+    'construction_vehicle': Look(
+        ((_YELLOW,),),
+        {'front': (Texture.GLAZED, 0, 0), 'rear': (Texture.MACHINE, 0, _BLACK)},
+    ),
+    'container': Look(
+        (((130, 80, 110),),),
+        {r: (Texture.RIBS, 0, (95, 55, 80)) for r in ('front', 'rear', 'frame', 'wheel')},
+    ),
+    'bicycle': Look(
+        (((235, 215, 30),), ((60, 220, 180),)),
+        _plain('hull', color=0)
+        | _plain('handlebar', color=(235, 235, 120))
+        | _plain('wheel', color=(150, 150, 150))
+        | _plain('rider', color=1)
+        | _plain('helmet', color=_SKIN),
+    ),
+    'motorcycle': Look(
+        (((60, 20, 190),),),
+        _plain('hull', color=0)
+        | _plain('handlebar', 'wheel', 'rider', color=_BLACK)
+        | _plain('helmet', color=_WHITE),
+    ),
+    'pedestrian': Look(
+        (_CLOTHES, (_TROUSERS,)),
+        _plain('torso', color=0) | _plain('leg', color=1) | _plain('head', color=_SKIN),
+    ),
+    'construction_worker': Look(
+        ((_TROUSERS,),),
+        {'torso': (Texture.BANDED, _ORANGE, _YELLOW)}
+        | _plain('leg', color=0)
+        | _plain('head', color=_SKIN),
+    ),
+    'post': Look((_GREYS,), _plain('leg', 'torso', 'head', color=0)),
+    'pushable_pullable': Look(
+        (_GREYS,),
+        {'torso': (Texture.RIBS, 0, _BLACK)}
+        | _plain('leg', color=0)
+        | _plain('head', color=_BLACK),
+    ),
+    'traffic_cone': Look(
+        (), _plain('foot', 'low', 'high', color=_ORANGE) | _plain('middle', color=_WHITE)
+    ),
+    'bollard': Look(
+        (_GREYS,),
+        _plain('foot', 'low', 'middle', color=0) | _plain('high', color=(150, 95, 60)),
+    ),
+    'barrier': Look(
+        (),
+        {'foot': (Texture.STRIPES, _WHITE, _RED), 'panel': (Texture.STRIPES, _RED, _WHITE)},
+    ),
+    'planter': Look(
+        (((55, 120, 60),),),
+        {'panel': (Texture.FOLIAGE, 0, (35, 75, 38))} | _plain('foot', color=(125, 130, 132)),
+    ),
 }

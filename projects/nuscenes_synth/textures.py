@@ -1,6 +1,6 @@
 """What the cameras see on the faces of a box: patterns in a small atlas, painted once.
 
-A texel holds an index into the colours of its box: the three that the box brings with it, then
+A texel holds an index into the colours of its box: the two that the box brings with it, then
 those of :data:`FIXED_BGR`, the last of which are lamps and shine by themselves.
 """
 
@@ -13,20 +13,18 @@ from .boxes import NUM_FACES
 
 TEXELS = 32  # along either side of a face
 
-BASE, ACCENT, THIRD, GLASS, BLACK, WHITE, HEADLIGHT, TAILLIGHT, LAMP = range(9)
+BASE, ACCENT, GLASS, HEADLIGHT, TAILLIGHT, LAMP = range(6)
 FIRST_LAMP = HEADLIGHT
 FIXED_BGR = np.array(
     [
         (60, 52, 45),  # glass
-        (32, 30, 30),  # black
-        (228, 228, 228),  # white
         (225, 245, 250),  # headlight
         (30, 20, 215),  # taillight
         (190, 225, 250),  # street lamp
     ],
     dtype=np.float32,
 )
-NUM_COLORS = 3 + len(FIXED_BGR)
+NUM_COLORS = 2 + len(FIXED_BGR)
 
 _FRONT, _BACK, _LEFT, _RIGHT, _TOP, _BOTTOM = range(NUM_FACES)
 _SIDES = [_FRONT, _BACK, _LEFT, _RIGHT]
@@ -34,7 +32,7 @@ _LONG_SIDES = [_LEFT, _RIGHT]
 
 
 class Texture(IntEnum):
-    """Patterns by name; the box's own colours are base, accent and third."""
+    """Patterns by name; the box's own colours are base and accent."""
 
     PLAIN = 0
     CAR_BODY = 1  # lamps at both ends

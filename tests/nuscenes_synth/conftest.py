@@ -21,7 +21,7 @@ def boxes_at(*placements: Placement) -> SolidBoxes:
         half_sizes=np.array([size for _, size in placements], dtype=float).reshape(-1, 3) / 2,
         yaws=np.zeros(count),
         textures=np.zeros(count, dtype=int),
-        colors=np.zeros((count, 3, 3)),
+        colors=np.zeros((count, 2, 3)),
         reflectivity=np.full(count, 40.0),
         owners=np.arange(count),
     )

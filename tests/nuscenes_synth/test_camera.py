@@ -93,7 +93,7 @@ def test_object_that_reaches_behind_the_camera_is_drawn_up_to_the_edge(boxes):
 def test_texture_is_upright_and_faces_the_right_way(boxes):
     """The band of a trailer's tarpaulin is white, its lamps are red and at the rear alone."""
     solids = boxes(((15.0, 0.0, 1.6), (4.0, 2.6, 3.2)))
-    colors = np.array([[[0.0, 120.0, 0.0], [230.0, 230.0, 230.0], [0.0, 0.0, 0.0]]])
+    colors = np.array([[[0.0, 120.0, 0.0], [230.0, 230.0, 230.0]]])
     textures = np.array([Texture.TARPAULIN])
     rear = dataclasses.replace(solids, textures=textures, colors=colors)
     front = dataclasses.replace(rear, yaws=np.array([np.pi]))

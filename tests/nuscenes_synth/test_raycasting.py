@@ -33,7 +33,7 @@ def test_first_surface_is_that_of_the_slab_method(seed):
         half_sizes=rng.uniform(0.1, 3.0, (count, 3)),
         yaws=rng.uniform(-np.pi, np.pi, count),
         textures=np.zeros(count, dtype=int),
-        colors=np.zeros((count, 3, 3)),
+        colors=np.zeros((count, 2, 3)),
         reflectivity=np.zeros(count),
         owners=np.arange(count),
     )
