@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..bias.monitor import history as bias_scale_history
+from ..bias.monitor.history import FILE_NAME, read_history
 
 IMPROVEMENT_REACHED = 0.95
 LAST_FIFTH = 0.8
@@ -74,22 +74,17 @@ def read_scales(train_dir: Path) -> pd.DataFrame:
     """The bias scale over iterations.
 
     Args:
-        train_dir: Work directory of the training.
+        train_dir: Work directory of the training, with the csv file of ``BiasScaleHook``.
 
     Returns:
-        A column for each entry of the scale, by iteration.
-
-    Raises:
-        FileNotFoundError: If there is no history.
-        ValueError: If the file is not one.
+        A column for each entry of the scale, by iteration; empty without a readable file.
     """
-    path = train_dir / bias_scale_history.FILE_NAME
-    history = bias_scale_history.read_history(path)
-    if history.empty:
-        raise ValueError(f"'{path}' has no rows")
+    try:
+        history = read_history(train_dir / FILE_NAME).set_index('iteration')
+    except (OSError, ValueError):
+        return pd.DataFrame()
     prefix = 'bias_scale/'
-    scales = history.set_index('iteration').filter(like=prefix)
-    return scales.rename(columns=lambda column: column.removeprefix(prefix))
+    return history.filter(like=prefix).rename(columns=lambda name: name.removeprefix(prefix))
 
 
 def drift(curve: pd.Series) -> float:

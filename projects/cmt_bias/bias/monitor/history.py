@@ -50,8 +50,7 @@ def read_history(path: str | os.PathLike[str]) -> pd.DataFrame:
         ValueError: If it is no history.
     """
     header, rows = _whole_rows(Path(path))
-    names = [name.removeprefix('bias_scale/') for name in header if name.startswith('bias_scale/')]
-    if not names or header != columns(names)[: len(header)]:
+    if header[:2] != ['iteration', 'epoch'] or not any('bias_scale/' in name for name in header):
         raise ValueError(f"'{path}' does not have the columns of BiasScaleHook")
     numbers = [[float(cell or 'nan') for cell in rows[row]] for row in sorted(rows)]
     history = pd.DataFrame(numbers, columns=header, dtype=float)
