@@ -69,13 +69,18 @@ def main() -> int:
             image_crops=arguments.image_crops,
             workers=arguments.workers,
         )
-    except DatasetLayoutError as error:
+    except (DatasetLayoutError, PermissionError) as error:
         sys.stderr.write(f'create_data: {error}\n')
         return 2
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        sys.stderr.write(f"create_data: '{out_dir}' cannot be written to: name another --out-dir\n")
+        return 2
+    samples = ', '.join(f'{counts[name]} {name}' for name in ('train', 'val', 'test') if name in counts)
     sys.stdout.write(
-        f'\n{out_dir}: {counts["train"]} training and {counts["val"]} validation samples, '
-        f'{counts["objects"]} objects for pasting with {counts["crops"]} image crops, '
-        f'{time.monotonic() - start:.0f} s\n'
+        f'\n{out_dir}: {samples} samples, {counts["objects"]} objects for pasting with '
+        f'{counts["crops"]} image crops, {time.monotonic() - start:.0f} s\n'
     )
     return 0
 

@@ -111,7 +111,7 @@ def main() -> None:
     args = parse_args()
     config = load_config(args.config, args.cfg_options)
     stop_on(check_checkpoint_file(args.checkpoint))
-    stop_on(check_config_data(config, splits=(args.split,)))
+    stop_on(check_config_data(config, splits=(args.split,), evaluates=False))
     init_default_scope(config.get('default_scope', 'mmdet3d'))
     dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
     indices = chosen_samples(len(dataset), args.indices, args.max_samples)

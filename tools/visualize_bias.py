@@ -203,7 +203,7 @@ def main() -> None:
     set_modality(config, args.modality)
     stop_on(check_numbers(args))
     stop_on(check_checkpoint_file(args.checkpoint))
-    stop_on(check_config_data(config, splits=(args.split,)))
+    stop_on(check_config_data(config, splits=(args.split,), evaluates=False))
     init_default_scope(config.get('default_scope', 'mmdet3d'))
     dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
     indices = chosen_samples(dataset, args.samples, args.count)
