@@ -219,7 +219,7 @@ def test_a_schedule_that_ends_before_the_training_is_warned_about(caplog):
     one_cycle = dict(type='OneCycleLR', eta_max=1e-2, total_steps=4, by_epoch=False)
     schedulers = build_schedulers([one_cycle], optimizer, 10, 1)
     (peak,) = peak_learning_rates(model, optimizer, schedulers, 10, 10)
-    assert peak.peak == pytest.approx(1e-2)
+    assert 0.5e-2 < peak.peak <= 1e-2
     assert 'OneCycleLR' in caplog.text
     assert 'The schedule will end the training in iteration' in caplog.text
 

@@ -7,6 +7,7 @@ Runs mmdet3d's own converter, which its wheel carries. Real and synthetic datase
 """
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -69,15 +70,18 @@ def main() -> int:
             image_crops=arguments.image_crops,
             workers=arguments.workers,
         )
-    except (DatasetLayoutError, PermissionError) as error:
+    except DatasetLayoutError as error:
         sys.stderr.write(f'create_data: {error}\n')
         return 2
     except OSError as error:
-        if error.errno != errno.EROFS:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.ENOSPC):
             raise
-        sys.stderr.write(f"create_data: '{out_dir}' cannot be written to: name another --out-dir\n")
+        what = f"'{error.filename or out_dir}' cannot be written to ({error.strerror})"
+        sys.stderr.write(f'create_data: {what}: name another folder with --out-dir\n')
         return 2
-    samples = ', '.join(f'{counts[name]} {name}' for name in ('train', 'val', 'test') if name in counts)
+    samples = ', '.join(
+        f'{counts[name]} {name}' for name in ('train', 'val', 'test') if name in counts
+    )
     sys.stdout.write(
         f'\n{out_dir}: {samples} samples, {counts["objects"]} objects for pasting with '
         f'{counts["crops"]} image crops, {time.monotonic() - start:.0f} s\n'

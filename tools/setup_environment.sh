@@ -16,8 +16,8 @@ ROOT=$PWD
 VENV=${VENV:-$ROOT/.venv}
 STATE=$VENV/.setup
 # Without a home (a container with an unknown user), or with one that cannot be written to, all stays in the .venv.
-CACHE=${CMT_BIAS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/cmt-bias}
-mkdir -p "$CACHE" 2>/dev/null && [ -w "$CACHE" ] || CACHE=$STATE/cache
+CACHE=${CMT_BIAS_CACHE:-${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}/cmt-bias}
+if [ "$CACHE" = /cmt-bias ] || ! mkdir -p "$CACHE" 2>/dev/null || [ ! -w "$CACHE" ]; then CACHE=$STATE/cache; fi
 PY=$VENV/bin/python
 MMCV_VERSION=2.1.0
 TOTAL_STEPS=9

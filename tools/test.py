@@ -46,7 +46,9 @@ def parse_args() -> argparse.Namespace:
         help='test although parts of the model are not in the checkpoint',
     )
     parser.add_argument('--ceph', action='store_true', help='read data from a Ceph store')
-    parser.add_argument('--show', action='store_true', help='show the picture of each sample in a window')
+    parser.add_argument(
+        '--show', action='store_true', help='show the picture of each sample in a window'
+    )
     parser.add_argument('--show-dir', help='write a picture of each sample to this folder')
     parser.add_argument(
         '--score-thr', type=float, default=0.1, help='least score of a detection in a picture'

@@ -22,11 +22,10 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from cmt_bias.problem import Problem
-from cmt_bias.runs.checkpoint_check import check_checkpoint_file
+from cmt_bias.runs.checkpoint_check import build_tested_model, check_checkpoint_file
 from cmt_bias.runs.data_check import check_config_data
 from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
 from cmt_bias.runs.run_options import load_config
-from cmt_bias.runs.tested_model import build_tested_model
 from cmt_bias.visualization import (
     SampleCaptions,
     draw_scene,

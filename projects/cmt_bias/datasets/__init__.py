@@ -1,5 +1,6 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
+from .checked_dataset import BadFrameError, CheckedNuScenesDataset
 from .database_check import check_database
 from .database_sampler import UnifiedDataBaseSampler
 from .global_rot_scale_trans import GlobalRotScaleTransAll, GlobalRotScaleTransImage
@@ -12,6 +13,8 @@ from .random_flip_3d import CustomRandomFlip3D
 from .resize_crop_flip_image import ResizeCropFlipImage
 
 __all__ = [
+    'BadFrameError',
+    'CheckedNuScenesDataset',
     'CustomRandomFlip3D',
     'GlobalRotScaleTransAll',
     'GlobalRotScaleTransImage',

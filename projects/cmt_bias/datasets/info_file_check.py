@@ -1,4 +1,4 @@
-"""Is an annotation file what mmdet3d 1.4 reads, and can it be trained on? Asked before training."""
+"""Can an annotation file be read by mmdet3d 1.4, and trained on? Asked before training."""
 
 import os.path as osp
 import pickle
@@ -50,7 +50,9 @@ def read_info_file(path: str) -> dict[str, Any] | Problem:
         with open(path, 'rb') as file:
             infos = pickle.load(file)
     except Exception as error:  # unpickling damaged bytes raises nearly anything
-        what = f"the info file '{path}' cannot be read as a pickle: {error or type(error).__name__}"
+        what = (
+            f"the info file '{path}' cannot be read as a pickle: {error or type(error).__name__}"
+        )
         return Problem(what, create)
     if isinstance(infos, list) or (isinstance(infos, Mapping) and 'infos' in infos):
         what = f"the info file '{path}' has the old format, of mmdet3d before 1.1"
@@ -219,7 +221,9 @@ def check_prefixes(frame: Mapping, prefix: Mapping[str, str], used: UsedData) ->
     if not missing:
         return []
     what = f'data_prefix of the dataset has no folder for {", ".join(missing)}'
-    return [Problem(what, "add them, such as CAM_BACK='samples/CAM_BACK'; one img serves all cameras")]
+    return [
+        Problem(what, "add them, such as CAM_BACK='samples/CAM_BACK'; one img serves all cameras")
+    ]
 
 
 def _missing_keys(sample: Mapping, used: UsedData) -> list[str]:

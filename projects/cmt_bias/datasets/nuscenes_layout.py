@@ -21,7 +21,7 @@ CONVERTED_SPLITS = {
     'v1.0-mini': {'train': 'mini_train', 'val': 'mini_val'},
     'v1.0-test': {'test': 'test'},
 }
-"""Version of the tables -> info file (``nuscenes_infos_<name>.pkl``) -> the official split in it."""
+"""Version of the tables -> info file (``nuscenes_infos_<name>.pkl``) -> official split in it."""
 
 EVALUATED_SPLITS = {
     version: splits['val'] for version, splits in CONVERTED_SPLITS.items() if 'val' in splits

@@ -24,6 +24,7 @@ class UsedData:
         images: Whether it loads images.
         point_values: float32 values of a point in its files.
         annotation_keys: What it reads of each annotation.
+        from_here: Whether the files are those of this machine.
     """
 
     points: bool = True
@@ -31,6 +32,7 @@ class UsedData:
     images: bool = True
     point_values: int = POINT_VALUES
     annotation_keys: tuple[str, ...] = ('bbox_3d', 'bbox_label_3d', 'velocity', 'num_lidar_pts')
+    from_here: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def used_data(dataset: Mapping) -> UsedData:
         images=camera and any(re.match(r'Load\w*Image', kind) for kind, _ in steps),
         point_values=next((s['load_dim'] for s in point_steps if 'load_dim' in s), POINT_VALUES),
         annotation_keys=tuple(keys),
+        from_here=all(is_local(step.get('backend_args')) for _, step in steps),
     )
 
 
@@ -128,7 +131,7 @@ def fault_of_file(file: SensorFile) -> str | None:
         return f'cannot be read: {error.strerror}'
     if file.point_values:
         return _fault_of_cloud(content, file.point_values)
-    return _fault_of_image(content, file.path.suffix.lower())
+    return _fault_of_image(content)
 
 
 def _fault_of_cloud(content: bytes, values: int) -> str | None:
@@ -139,14 +142,14 @@ def _fault_of_cloud(content: bytes, values: int) -> str | None:
     return f'has NaN or infinite values in {bad} of {len(points)} points' if bad else None
 
 
-def _fault_of_image(content: bytes, suffix: str) -> str | None:
+def _fault_of_image(content: bytes) -> str | None:
     if not content:
         return 'is empty'
+    if content.startswith(b'\xff\xd8') and not content.rstrip(b'\0').endswith(b'\xff\xd9'):
+        return f'is cut off after {len(content)} bytes: the end of the JPEG is missing'
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         return f'({len(content)} bytes) is not an image that can be decoded'
-    if suffix in ('.jpg', '.jpeg') and not content.rstrip(b'\0').endswith(b'\xff\xd9'):
-        return f'is cut off after {len(content)} bytes: the end of the JPEG is missing'
     if image.ndim != 3 or image.shape[2] != 3:
         return f'has {1 if image.ndim == 2 else image.shape[2]} colour channels instead of 3'
     return None

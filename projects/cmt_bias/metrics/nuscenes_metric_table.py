@@ -67,8 +67,8 @@ class NuScenesScores:
         own = self.of_own_classes()
         return (
             f'mAP {self.mean_ap:.4f} and NDS {self.nds:.4f} are means over all '
-            f'{len(DETECTION_NAMES)} classes of nuScenes, with AP 0 and errors of 1 for those that '
-            f'the model does not have ({", ".join(self.absent_classes)}). Over its own '
+            f'{len(DETECTION_NAMES)} classes of nuScenes, with AP 0 and errors of 1 for those '
+            f'that the model does not have ({", ".join(self.absent_classes)}). Over its own '
             f'{len(self.class_ap)} classes: mAP {own.mean_ap:.4f}   NDS {own.nds:.4f}'
         )
 
@@ -131,7 +131,10 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
     rows = {'mean': scores}
     summary = f'mAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
     if scores.absent_classes:
-        rows = {'mean of all 10': scores, f'mean of {len(scores.class_ap)}': scores.of_own_classes()}
+        rows = {
+            'mean of all 10': scores,
+            f'mean of {len(scores.class_ap)}': scores.of_own_classes(),
+        }
         summary = textwrap.fill(scores.describe_own_means(), 99)
     for name, averaged in rows.items():
         means = [averaged.mean_errors.get(mean, math.nan) for _, mean in ERRORS.values()]

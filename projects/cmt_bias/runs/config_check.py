@@ -73,7 +73,10 @@ def _check_data(cfg: Config, sampled_frames: int, depth: Depth) -> Iterator[tupl
         for dataset in innermost_datasets(dataloader['dataset']):
             if not problems:
                 files = f"'{dataset['ann_file']}' and the files it names in {looked_at}"
-                yield f'{split} data', files + ', and what the evaluation needs' * (split != 'train')
+                yield (
+                    f'{split} data',
+                    files + ', and what the evaluation needs' * (split != 'train'),
+                )
             if split == 'train':
                 yield from check_image_crops(dataset.get('pipeline', ()))
 
@@ -97,9 +100,7 @@ def check_image_crops(pipeline: Sequence[Mapping]) -> list[tuple[str, Answer]]:
     return []
 
 
-def check_weights(
-    model: nn.Module | None, path: str, subject: str
-) -> list[tuple[str, Answer]]:
+def check_weights(model: nn.Module | None, path: str, subject: str) -> list[tuple[str, Answer]]:
     """Answers about a checkpoint: one for each submodule whose keys differ.
 
     Args:

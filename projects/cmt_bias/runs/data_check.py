@@ -54,7 +54,11 @@ def check_config_data(
         for dataset in innermost_datasets(outer):
             batch_size, balanced = dataloader.get('batch_size', 1), _is_balanced(outer)
             found = check_dataset(dataset, sampled_frames, depth, batch_size, balanced)
-            if evaluates and not found and (split == 'test' or (split == 'val' and _validates(cfg))):
+            if (
+                evaluates
+                and not found
+                and (split == 'test' or (split == 'val' and _validates(cfg)))
+            ):
                 found = check_evaluation(cfg.get(f'{split}_evaluator'), dataset)
             problems.update(dict.fromkeys(found))
     return list(problems)
@@ -131,6 +135,8 @@ def check_dataset(
     used = used_data(dataset)
     prefix = dict(dataset.get('data_prefix') or {})
     is_used = dict(pts=used.points, sweeps=used.sweeps)
+    if not used.from_here:
+        prefix = {}
     folders = {k: v for k, v in prefix.items() if v and is_used.get(k, used.images)}
     problems = info_file_check.check_data_folders(str(root), folders)
     infos = info_file_check.read_info_file(path) if not problems else {}
@@ -142,13 +148,15 @@ def check_dataset(
     frames = infos['data_list']
     if not problems and used.images:
         problems += info_file_check.check_cameras(infos, path, batch_size)
-    problems = problems or info_file_check.check_prefixes(frames[0], prefix, used)
+    if not problems and used.from_here:
+        problems += info_file_check.check_prefixes(frames[0], prefix, used)
     if problems:
         return problems
     if balanced:
         classes = dict(dataset.get('metainfo') or {}).get('classes') or info_file_check.CLASSES
         problems += info_file_check.check_class_balance(infos, path, classes)
-    problems += _check_files(dataset, path, frames, sampled_frames, depth)
+    if used.from_here:
+        problems += _check_files(dataset, path, frames, sampled_frames, depth)
     for step in dataset.get('pipeline', ()):
         if isinstance(step, Mapping) and step.get('db_sampler') is not None:
             sampler = step['db_sampler']
@@ -182,7 +190,9 @@ def _check_files(
         }
         faults = faults_of_files(owner)
         tokens = {file.path: token for file, token in owner.items()}
-        mend = 'copy or unpack the file again, or leave it out: skip_bad_frames=True of the dataset'
+        mend = (
+            'copy or unpack the file again, or leave it out: skip_bad_frames=True of the dataset'
+        )
         return [
             Problem(f"'{path}' {fault} (frame {tokens[path]})", mend, severity)
             for path, fault in faults.items()

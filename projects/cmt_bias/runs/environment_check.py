@@ -127,7 +127,9 @@ def check_mmcv_operators() -> Answer:
         _voxelize_points(torch.device('cuda'))
     except Exception as error:
         what = f'compiled without CUDA, although torch sees a GPU ({error})'
-        return Problem(what, 'with the CUDA toolkit (nvcc) at hand: FORCE_CUDA=1 and ' + MMCV_REMEDY)
+        return Problem(
+            what, 'with the CUDA toolkit (nvcc) at hand: FORCE_CUDA=1 and ' + MMCV_REMEDY
+        )
     return 'compiled, voxelization runs on CPU and GPU'
 
 

@@ -38,7 +38,6 @@ CEPH = dict(
 """Where mmdet3d's ``--ceph`` reads nuScenes from."""
 
 
-
 def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') -> Config:
     """Read a config file and merge what ``--cfg-options`` gave.
 

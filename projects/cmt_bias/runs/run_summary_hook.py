@@ -18,8 +18,8 @@ from ..learning_rate_peaks import (
     unforeseeable,
 )
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
-from ..package_log import show_package_log
 from ..unwrapping import unwrapped
+from .package_log import show_package_log
 
 GAIN_TOLERANCE = 1e-3
 """Relative difference of the groups' gains above which a schedule counts as losing lr_mult."""
@@ -221,8 +221,11 @@ def describe_precision(optim_wrapper: OptimWrapper) -> list[str]:
         return [line for single in optim_wrapper.values() for line in describe_precision(single)]
     if not isinstance(optim_wrapper, AmpOptimWrapper):
         is_plain = type(optim_wrapper) is OptimWrapper
-        return ['precision: float32 (no AMP)' if is_plain else
-                f'precision: as {type(optim_wrapper).__name__} sets it']
+        return [
+            'precision: float32 (no AMP)'
+            if is_plain
+            else f'precision: as {type(optim_wrapper).__name__} sets it'
+        ]
     dtype = optim_wrapper.cast_dtype
     name = "the device's default (float16 on CUDA)" if dtype is None else str(dtype)
     scaler = optim_wrapper.loss_scaler
