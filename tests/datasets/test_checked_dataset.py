@@ -88,7 +88,7 @@ def test_bad_frames_are_left_out_of_a_training_and_counted_across_processes(fold
 
 def test_another_error_than_of_a_file_is_left_as_it_is(folder):
     frames = dataset(folder, skip_bad_frames=True)
-    frames.pipeline = lambda results: 1 / 0
+    frames.pipeline.transforms.append(lambda results: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         frames[0]
 

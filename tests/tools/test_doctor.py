@@ -95,7 +95,9 @@ def test_every_bad_file_is_listed_when_all_are_read(tmp_path, smallest_nuscenes)
     image = max((tmp_path / 'nuscenes/samples/CAM_BACK').iterdir())
     image.write_bytes(b'')
     root = f'{tmp_path}/nuscenes/'
-    overrides = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')]
+    overrides = [
+        f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')
+    ]
     for split in ('val', 'test'):
         overrides.append(f'{split}_evaluator.data_root={root}')
         overrides.append(f'{split}_evaluator.ann_file={root}nuscenes_infos_val.pkl')

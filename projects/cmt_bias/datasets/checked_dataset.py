@@ -49,8 +49,7 @@ class CheckedNuScenesDataset(NuScenesDataset):
         """
         try:
             example = super().prepare_data(index)
-            points = None if example is None else example.get('inputs', {}).get('points')
-            if points is None or torch.isfinite(points).all():
+            if _is_finite(example):
                 return example
             fault = 'points with NaN or infinite values'
         except Exception as error:
@@ -74,7 +73,8 @@ class CheckedNuScenesDataset(NuScenesDataset):
 
     def _fault(self, index: int) -> str | None:
         """What is wrong with the first bad file of a frame, where files are local."""
-        if not is_local(self.backend_args):
+        loaders = [self, *self.pipeline.transforms]
+        if not all(is_local(getattr(loader, 'backend_args', None)) for loader in loaders):
             return None
         info = self.get_data_info(index)
         clouds = [info['lidar_path']] if 'lidar_path' in info else []
@@ -84,6 +84,13 @@ class CheckedNuScenesDataset(NuScenesDataset):
         files += [SensorFile(Path(image['img_path'])) for image in images.values()]
         faults = ((file, fault_of_file(file)) for file in files)
         return next((f"'{file.path}' {fault}" for file, fault in faults if fault), None)
+
+
+def _is_finite(example: dict | None) -> bool:
+    """Whether the points of a sample, or of each of its augmentations, are."""
+    inputs = (example or {}).get('inputs') or {}
+    clouds = [part.get('points') for part in (inputs if isinstance(inputs, list) else [inputs])]
+    return all(cloud is None or bool(torch.isfinite(cloud).all()) for cloud in clouds)
 
 
 def skipped_frames(dataloader: Any) -> int:

@@ -1,6 +1,7 @@
 """What the options of ``tools/train.py`` and ``tools/test.py`` do to a config."""
 
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ def _set_backend(part: Any, backend: Mapping) -> None:
     if isinstance(part, Mapping):
         for value in part.values():
             _set_backend(value, backend)
-        if 'backend_args' in part:
+        loads = re.match(r'Load\w*(Point|Sweep|Image|Annotations)', str(part.get('type')))
+        if loads or 'backend_args' in part:
             part['backend_args'] = ConfigDict(backend)  # type: ignore[index]
     elif isinstance(part, list | tuple):
         for value in part:
