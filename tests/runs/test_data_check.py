@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from mmdet3d.datasets import NuScenesDataset
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import DataLoader, IterableDataset
@@ -17,6 +18,7 @@ from cmt_bias.problem import Problem
 from cmt_bias.runs.data_check import check_config_data, check_dataset, check_iterations
 
 VERSION = 'v1.0-mini'
+BUS = NuScenesDataset.METAINFO['classes'].index('bus')
 SAMPLES = {'a': 'scene-0103', 'b': 'scene-0916', 'c': 'scene-0061'}  # the last is in mini_train
 PREFIX = dict(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP', CAM_FRONT='samples/CAM_FRONT')
 
@@ -275,11 +277,13 @@ def test_a_class_without_a_box_cannot_be_balanced(root):
     assert check_config_data(cfg, splits=('train',)) == []
     cfg.train_dataloader.dataset.type = 'CBGSDataset'
     (problem,) = check_config_data(cfg, splits=('train',))
-    assert problem.what.endswith('no box with points: bus')
+    assert problem.what.endswith('no box that counts: bus')
     unseen = frame('a')
-    unseen['instances'].append(dict(unseen['instances'][0], bbox_label_3d=3, num_lidar_pts=0))
+    unseen['instances'].append(dict(unseen['instances'][0], bbox_label_3d=BUS, num_lidar_pts=0))
     write_infos(root, [unseen])  # mmdet3d drops a bus without points
     assert check_config_data(cfg, splits=('train',)) == [problem]
+    cfg.train_dataloader.dataset.dataset.type = 'AllBoxesNuScenesDataset'
+    assert check_config_data(cfg, splits=('train',)) == []
 
 
 def test_frames_of_other_cameras_cannot_be_put_into_a_batch(root):

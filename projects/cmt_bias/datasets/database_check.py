@@ -5,9 +5,8 @@ writes), each a dict with
 
 - ``name``, ``path`` (points of the object, relative to the data root), ``box3d_lidar`` (7 or 9
   values, z at the bottom), ``num_points_in_gt``, ``difficulty``, and
-- only when made with ``--image-crops``: ``image_crops``, a list with a dict for each camera that
-  sees the object: ``camera`` (name), ``path`` (of the crop, relative to the data root), and to
-  look things up ``box`` (left, top, right, bottom in the source image) and ``depth`` (metres).
+- ``image_path``, only in the databases of this package and of the released CMT: the object cut
+  out of an image, relative to the data root, ``''`` if no camera shows it.
 """
 
 import os.path as osp
@@ -22,7 +21,6 @@ from ..problem import Problem
 from .sensor_files import POINT_VALUES, SensorFile, faults_of_files
 
 ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
-CROP_KEYS = ('camera', 'path')
 _FILES_LOOKED_AT = 8
 _NOT_A_DATABASE = 'it is not a database for pasting (a dict from class name to a list of entries)'
 
@@ -74,8 +72,8 @@ def check_database(
     files = []
     for entry in (entry for name in classes for entry in infos.get(name, ())):
         files.append(SensorFile(Path(data_root or '.') / entry['path'], POINT_VALUES))
-        for crop in entry.get('image_crops', ()) if image_crops else ():
-            files.append(SensorFile(Path(data_root or '.') / crop['path']))
+        if image_crops and entry.get('image_path'):
+            files.append(SensorFile(Path(data_root or '.') / entry['image_path']))
     return [
         Problem(f"'{path}' {fault}", _remedy(data_root))
         for path, fault in faults_of_files(files).items()
@@ -106,7 +104,7 @@ def check_database_entries(
     problems = []
     for name in classes:
         entries = infos.get(name, [])
-        fault = _first_fault(entries, image_crops)
+        fault = _first_fault(entries)
         if fault is not None:
             problems.append(Problem(f"'{info_path}': {fault}", remedy))
             continue
@@ -120,14 +118,14 @@ def check_database_entries(
 
 def has_image_crops(infos: Mapping[str, Sequence[Mapping]]) -> bool:
     """Whether any entry of a database has crops of images."""
-    return any(entry.get('image_crops') for entries in infos.values() for entry in entries)
+    return any(entry.get('image_path') for entries in infos.values() for entry in entries)
 
 
 def _remedy(data_root: str | None) -> str:
     return f'make the database (anew): {command_that_makes_it(data_root)}'
 
 
-def _first_fault(entries: Sequence[Mapping], image_crops: bool) -> str | None:
+def _first_fault(entries: Sequence[Mapping]) -> str | None:
     """The first entry that lacks a key, or whose box is not one."""
     for number, entry in enumerate(entries):
         which = f'entry {number} of class {entry.get("name", "?")}'
@@ -137,10 +135,6 @@ def _first_fault(entries: Sequence[Mapping], image_crops: bool) -> str | None:
         box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
         if not np.isfinite(box).all() or (box[3:6] <= 0).any():
             return f'{which} has a box3d_lidar that is not finite or has no size: {box.tolist()}'
-        for crop in entry.get('image_crops', ()) if image_crops else ():
-            for key in CROP_KEYS:
-                if key not in crop:
-                    return f"a crop of {which} has no '{key}'"
     return None
 
 
@@ -156,8 +150,8 @@ def _first_missing_file(
     spread = np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT)).astype(int)
     for number in spread:
         paths = [entries[number]['path']]
-        if image_crops:
-            paths += [crop['path'] for crop in entries[number].get('image_crops', ())]
+        if image_crops and entries[number].get('image_path'):
+            paths.append(entries[number]['image_path'])
         for path in paths:
             full_path = osp.join(data_root, path) if data_root else path
             if not mmengine.fileio.exists(full_path, backend_args=backend_args):

@@ -148,24 +148,27 @@ def _annotation_faults(instances: Sequence[Mapping], keys: Sequence[str]) -> Ite
         yield 'infinite or half unknown values in velocity'
 
 
-def check_class_balance(infos: Mapping, path: str, classes: Sequence[str]) -> list[Problem]:
+def check_class_balance(
+    infos: Mapping, path: str, classes: Sequence[str], least_points: int
+) -> list[Problem]:
     """Whether each class has a box to be drawn by ``CBGSDataset``, which divides by their number.
 
     Args:
         infos: Content of an info file.
         path: The file, for the messages.
         classes: Classes of the dataset.
+        least_points: LiDAR points in a box from which on the dataset counts it.
     """
     present = Counter(
         instance['bbox_label_3d']
         for frame in infos['data_list']
         for instance in frame.get('instances') or ()
-        if instance.get('num_lidar_pts', 1) > 0  # the dataset drops the others
+        if instance.get('num_lidar_pts', 1) >= least_points
     )
     absent = [name for name in classes if name in CLASSES and not present[CLASSES.index(name)]]
     if not absent:
         return []
-    what = f"CBGSDataset balances classes of which '{path}' has no box with points: "
+    what = f"CBGSDataset balances classes of which '{path}' has no box that counts: "
     remedy = (
         'take these classes out of metainfo.classes, or train without CBGSDataset: '
         'put the dataset inside it in its place'

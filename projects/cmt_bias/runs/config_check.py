@@ -77,8 +77,18 @@ def _check_data(cfg: Config, sampled_frames: int, depth: Depth) -> Iterator[tupl
                     f'{split} data',
                     files + ', and what the evaluation needs' * (split != 'train'),
                 )
+            for problem in check_sweep_loader(dataset.get('pipeline', ())):
+                yield f'{split} data', problem
             if split == 'train':
                 yield from check_image_crops(dataset.get('pipeline', ()))
+
+
+def check_sweep_loader(pipeline: Sequence[Mapping]) -> list[Problem]:
+    """A warning if sweeps are loaded by mmdet3d's own transform, which misplaces them in turns."""
+    if all(step['type'] != 'LoadPointsFromMultiSweeps' for step in pipeline):
+        return []
+    what = 'LoadPointsFromMultiSweeps misplaces the sweeps of a turning vehicle'
+    return [Problem(what, "set type='LoadAlignedSweeps' for this step", 'warning')]
 
 
 def check_image_crops(pipeline: Sequence[Mapping]) -> list[tuple[str, Answer]]:

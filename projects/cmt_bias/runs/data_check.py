@@ -154,7 +154,8 @@ def check_dataset(
         return problems
     if balanced:
         classes = dict(dataset.get('metainfo') or {}).get('classes') or info_file_check.CLASSES
-        problems += info_file_check.check_class_balance(infos, path, classes)
+        least_points = 0 if dataset.get('type') == 'AllBoxesNuScenesDataset' else 1
+        problems += info_file_check.check_class_balance(infos, path, classes, least_points)
     if used.from_here:
         problems += _check_files(dataset, path, frames, sampled_frames, depth)
     for step in dataset.get('pipeline', ()):

@@ -58,7 +58,7 @@ def check_environment() -> list[tuple[str, Answer]]:
         ('spconv', check_spconv, spconv),
         ('nuscenes-devkit', check_devkit, '`pip install nuscenes-devkit==1.2.0`'),
         ('cmt-bias', check_project, project),
-        ('window kernel', check_window_kernel, 'the check of cmt-bias comes first'),
+        ('CPU kernel', check_cpu_kernel, 'the check of cmt-bias comes first'),
     ]
     return [(subject, ask(check, remedy)) for subject, check, remedy in checks]
 
@@ -210,10 +210,10 @@ def check_project() -> Answer:
     return f'{version}, CmtDetector is registered'
 
 
-def check_window_kernel() -> Answer:
-    """Whether the loop that makes attention to windows fast on a CPU can be compiled."""
-    found = importlib.import_module('cmt_bias.ops.window_kernel').compile_window_kernel()
+def check_cpu_kernel() -> Answer:
+    """Whether the loop that makes attention with a bias fast on a CPU is there."""
+    found = importlib.import_module('cmt_bias.ops.cpu').load_kernel()
     if isinstance(found, str):
-        remedy = 'install g++, or name a C++ compiler in CXX; a GPU needs none'
-        return Problem(f'not compiled, attention on CPU is slower ({found})', remedy, 'note')
-    return 'compiled for this CPU'
+        remedy = 'install g++, then `make setup`; a GPU does without'
+        return Problem(f'attention with a bias is slower on CPUs: {found}', remedy, 'note')
+    return 'compiled'
