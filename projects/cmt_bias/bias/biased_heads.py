@@ -1,36 +1,12 @@
 """Find the head that biases its attention, somewhere in a model."""
 
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from ..unwrapping import unwrapped
-
-
-class ScaledBiasGenerator(Protocol):
-    """What is needed here of an ``AttentionBiasGenerator``.
-
-    Attributes:
-        bias_scale: The scale: a parameter where it is learnable, else a buffer.
-        scale_range: Lowest and highest value of the scale, ``(2,)``; -inf or inf where it is open.
-        learnable_scale: Whether the scale is learnable.
-        scale_granularity: Which parts of the bias have a scale of their own.
-    """
-
-    bias_scale: Tensor
-    scale_range: Tensor
-    learnable_scale: bool
-    scale_granularity: str
-
-    def scale_names(self) -> list[str]:
-        """A name for each entry of the flattened scale."""
-
-    def scale_in_effect(self) -> Tensor:
-        """The scale after the range is applied, in the shape of ``bias_scale``."""
-
-    def set_scale_range(self, low: float | None, high: float | None) -> None:
-        """Set the range; None for an open side."""
+from .scale import BiasScale
 
 
 @dataclass(frozen=True)
@@ -46,9 +22,9 @@ class BiasedHead:
     head: nn.Module
 
     @property
-    def generator(self) -> ScaledBiasGenerator:
+    def generator(self) -> BiasScale:
         """The head's ``AttentionBiasGenerator``."""
-        return cast(ScaledBiasGenerator, self.head.attention_bias_generator)
+        return cast(BiasScale, self.head.attention_bias_generator)
 
     @property
     def weight_generator(self) -> nn.Module:
@@ -75,8 +51,7 @@ class BiasedHead:
 
     def scale_range(self) -> tuple[float, float]:
         """The lowest and the highest value the scale may take, -inf or inf where it is open."""
-        low, high = self.generator.scale_range.tolist()
-        return low, high
+        return self.generator.bounds()
 
 
 def biased_heads(model: nn.Module) -> list[BiasedHead]:

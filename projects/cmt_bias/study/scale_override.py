@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 import torch
 
-from ..bias.biased_heads import ScaledBiasGenerator
+from ..bias.scale import BiasScale
 
 
 @contextmanager
-def scale_override(generator: ScaledBiasGenerator, scale: float | None) -> Iterator[None]:
+def scale_override(generator: BiasScale, scale: float | None) -> Iterator[None]:
     """Within the context every entry of the scale in effect is this value.
 
     The range of the scale (``min_scale``, ``max_scale``, or where an annealing has left it) does
