@@ -68,7 +68,7 @@ def test_head_has_the_scale_and_the_windows_of_preset_and_recipe(preset, recipe)
     assert torch.all(generator.bias_scale == scale)
     assert isinstance(generator.bias_scale, nn.Parameter) == learnable
     assert generator.scale_granularity == granularity
-    windows = (generator.lidar_window.size, generator.camera_window.size)
+    windows = (generator.window_shapes[0].size, generator.window_shapes[1].size)
     assert windows == RECIPES[recipe][2]
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cmt_bias.bias import find_windows
@@ -79,9 +79,10 @@ def slow_windows(points, lidar2img, pad_shape, bev_shape, camera_shape, sizes, s
 
 def found(windows: QueryWindows, sample: int, query: int) -> tuple[dict, dict]:
     """``{token: gain}`` of LiDAR and cameras."""
-    inside = windows.to_mask()[sample, query].nonzero().squeeze(1)
+    mask = windows.to_mask()[sample, query]
+    inside = mask.nonzero().squeeze(1)
     gain = windows.gain(torch.float64)[sample, query]
-    assert gain.sum() == gain[inside].sum()
+    assert not gain[~mask].any()
     split = windows.layout.num_lidar_tokens
     lidar, cameras = (
         {token: gain[token].item() for token in part.tolist()}
@@ -114,6 +115,7 @@ window_sizes = st.sampled_from([1, 3, 5, 7])
 def test_windows_equal_those_found_by_loops(
     seed, bev_shape, camera_shape, pad_shape, sizes, gaussian
 ):
+    assume(bev_shape or camera_shape)
     rng = np.random.default_rng(seed)
     points = rng.uniform(size=(2, 6, 3))
     points[0, 0], points[0, 1] = 0.0, 1.0  # the corners of the range
