@@ -50,8 +50,9 @@ def test_any_order_of_axes_and_any_gaps(seed, batch, heads, orders, steps, offse
 def assert_same(actual: Case, expected: Case) -> None:
     found, wanted = actual.run('cpu'), expected.run('cpu')
     for name, tensor in wanted.items():
-        message = lambda text, name=name: f'{name}: {text}'  # noqa: E731
-        torch.testing.assert_close(found[name], tensor, msg=message)
+        torch.testing.assert_close(
+            found[name], tensor, msg=lambda text, name=name: f'{name} {text}'
+        )
 
 
 @pytest.mark.parametrize('router', [False, True])

@@ -129,8 +129,9 @@ class QueryWindows:
 
     def has_whole_modality(self) -> bool:
         """Whether a modality that is there has no window but counts as a whole."""
-        present = {segment.modality for segment in self.layout.segments}
-        return any(self.shapes[modality].radius is None for modality in present)
+        return any(
+            self.shapes[segment.modality].radius is None for segment in self.layout.segments
+        )
 
     def gain(self, dtype: torch.dtype) -> Tensor:
         """``(B, Q, K)`` the windows' profiles; 0 outside."""
@@ -143,7 +144,7 @@ class QueryWindows:
         return replace(self, shapes=tuple(shapes)).gain(torch.uint8).bool()
 
     def _profiles(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each segment the profiles along its axes, ``(B, Q, h, 1)`` and ``(B, Q, 1, w)``."""
+        """For each segment the profile along rows ``(B, Q, rows, 1)``, columns ``(B, Q, 1, w)``."""
         for cell, segment in zip(self.cells.unbind(2), self.layout.segments, strict=True):
             window = self.shapes[segment.modality]
             row, column = cell.unbind(-1)
