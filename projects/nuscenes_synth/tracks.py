@@ -2,18 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from .road import CROSSING_HALF_WIDTH, FORWARD_LANES, Road
-
-
-class Motion(Protocol):
-    """Anything with a pose at any time."""
-
-    def poses(self, road: Road, times: np.ndarray) -> np.ndarray:
-        """Return (T, 3) world x, y, yaw at ``times`` in seconds."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +80,6 @@ class Turn:
         d = lane + self.side * (self.radius * (1 - np.cos(angle)) + beyond)
         x, y, heading = road.to_world(s, d)
         return np.stack([x, y, heading + self.side * angle], axis=-1)
+
+
+Motion = Track | Turn
