@@ -73,13 +73,15 @@ def peak_learning_rates(
 ) -> list[LearningRatePeak]:
     """Play the learning rate schedule through and read every group's rate at its peak.
 
-    To be called before training starts. Groups with the same rates are put together, so the cost
-    does not depend on their number: about a second for 100,000 iterations.
+    It is played from its start also in a training that has been resumed, as its schedulers and
+    the optimizer's groups are then: with the settings that the checkpoint brought. Groups with the
+    same rates are put together, so the cost does not depend on their number: about a second for
+    100,000 iterations.
 
     Args:
         model: The model, for the parameters' names.
         optimizer: The optimizer of ``model``'s parameters. It is not changed.
-        schedulers: Schedulers bound to ``optimizer``, not yet advanced. They are not changed;
+        schedulers: Schedulers bound to ``optimizer``, advanced or not. They are not changed;
             those of other quantities (momentum) are ignored.
         max_iters: Iterations of the whole training.
         epoch_length: Iterations of an epoch.
@@ -99,12 +101,12 @@ def peak_learning_rates(
         kinds.setdefault(_rate_settings(group), []).append(index)
 
     stand_in = _stand_in_optimizer([dict(kind) for kind in kinds])
+    bases = [group['lr'] for group in stand_in.param_groups]
     players = [
         _rebind(scheduler, stand_in, [indices[0] for indices in kinds.values()])
         for scheduler in schedulers
         if scheduler.param_name == 'lr'
     ]
-    bases = [group.get('initial_lr', group['lr']) for group in stand_in.param_groups]
     peaks = [0.0] * len(bases)
     for rates in _play(players, stand_in.param_groups, max_iters, epoch_length):
         peaks = list(map(max, peaks, rates))
@@ -131,7 +133,7 @@ def scheduled_learning_rates(
 ) -> list[float]:
     """Play the learning rate schedule through and read one group's rate in every iteration.
 
-    To be called before training starts.
+    As :func:`peak_learning_rates`, from its start also in a training that has been resumed.
 
     Args:
         group_index: Which of the optimizer's parameter groups.
@@ -167,7 +169,12 @@ def _rate_settings(group: dict) -> tuple:
 
 
 def _stand_in_optimizer(groups: list[dict]) -> SimpleNamespace:
-    """What a scheduler touches of an optimizer: groups, a step function and their counter."""
+    """What a scheduler touches of an optimizer: groups, a step function and their counter.
+
+    The groups have the rates with which the schedule begins.
+    """
+    for group in groups:
+        group['lr'] = group.get('initial_lr', group['lr'])
 
     def step() -> None:
         raise AssertionError('the stand-in optimizer has nothing to step')
@@ -179,10 +186,12 @@ def _stand_in_optimizer(groups: list[dict]) -> SimpleNamespace:
 def _rebind(
     scheduler: _ParamScheduler, optimizer: SimpleNamespace, group_indices: list[int]
 ) -> _ParamScheduler:
-    """A copy of a scheduler that acts on ``optimizer``, which has only some of the groups."""
+    """A copy of a scheduler at its start on ``optimizer``, which has only some of the groups."""
     rebound = copy.copy(scheduler)
     rebound.optimizer = optimizer
     rebound.base_values = [scheduler.base_values[index] for index in group_indices]
+    rebound.last_step = rebound._global_step = -1
+    rebound.step()  # as its constructor ends
     return rebound
 
 

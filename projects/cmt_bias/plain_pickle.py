@@ -5,6 +5,7 @@ what makes numpy's arrays. numpy's own functions trust their arguments (a dtype 
 fields makes memory of anything), so inert stand-ins take their places here.
 """
 
+import io
 import json
 import pickle
 from collections import OrderedDict
@@ -147,11 +148,14 @@ def load_info_file(path: str | Path) -> Any:
             run.
     """
     path = Path(path)
-    with path.open('rb') as file:
-        try:
-            return json.load(file) if path.suffix == '.json' else _PlainUnpickler(file).load()
-        except Exception as error:  # a damaged pickle fails in every way that there is
-            raise InfoFileError(
-                f"'{path}' cannot be read: {type(error).__name__}: {error}. Nothing in it was "
-                'run. Remedy: make it anew with tools/create_data.py, or get it from whom you trust'
-            ) from error
+    content = path.read_bytes()
+    try:
+        if path.suffix == '.json':
+            return json.loads(content)
+        # From memory, where a damaged length does not ask for more than there is.
+        return _PlainUnpickler(io.BytesIO(content)).load()
+    except Exception as error:  # a damaged pickle fails in every way that there is
+        raise InfoFileError(
+            f"'{path}' cannot be read: {type(error).__name__}: {error}. Nothing in it was "
+            'run. Remedy: make it anew with tools/create_data.py, or get it from whom you trust'
+        ) from error

@@ -52,7 +52,8 @@ def check_config(
     results.append(row)
     load_from = cfg.get('load_from')
     if load_from is not None:
-        results += check_weights(model, load_from, 'load_from', must_be_complete=False)
+        skipped = cfg.get('load_from_skip') or ()
+        results += check_weights(model, load_from, 'load_from', False, skipped)
     if checkpoint is not None:
         results += check_weights(model, checkpoint, 'checkpoint', must_be_complete=True)
     return results
@@ -128,20 +129,26 @@ def build_model(cfg: Config) -> tuple[nn.Module | None, CheckResult]:
 
 
 def check_weights(
-    model: nn.Module | None, path: str, subject: str, must_be_complete: bool
+    model: nn.Module | None,
+    path: str,
+    subject: str,
+    must_be_complete: bool,
+    skipped: Sequence[str] = (),
 ) -> list[CheckResult]:
     """Rows about a checkpoint: one for each submodule whose keys differ."""
     problems = check_checkpoint_file(path)
     if problems or model is None:
         return results_of(subject, problems, f"'{path}' exists (no model to compare it with)")
     try:
-        report = report_checkpoint(model, path)
+        report = report_checkpoint(model, path, skipped)
+        if not must_be_complete:
+            report.raise_if_other_model(path)
     except CheckpointError as error:
         what, _, remedy = str(error).partition('Remedy: ')
         return [CheckResult(subject, 'error', what.strip(), remedy)]
     if report.is_complete:
         return [CheckResult(subject, 'ok', f"'{path}': all {report.num_matched} keys match")]
-    state: State = 'error' if must_be_complete or report.is_other_model else 'note'
+    state: State = 'error' if must_be_complete else 'note'
     remedy = 'take the config that the checkpoint was trained with' if state == 'error' else ''
     return [
         CheckResult(

@@ -13,6 +13,7 @@ from torch import nn
 from ..learning_rate_peaks import LearningRatePeak, peak_learning_rates
 from ..package_log import show_package_log
 from ..unwrapping import unwrapped
+from .resumed_schedule import Settings, resume_warnings, schedule_settings
 
 GAIN_TOLERANCE = 1e-3
 """Relative difference of the groups' gains above which a schedule counts as losing lr_mult."""
@@ -37,36 +38,37 @@ class RunSummaryHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self) -> None:
-        self._schedule_lines: list[str] = []
-        self._warnings: list[str] = []
+        self._configured: Settings = {}
 
     def before_run(self, runner: Runner) -> None:
-        """Play the schedule through, while it is still at its start (a resume moves it on)."""
-        wrapper = runner.optim_wrapper
-        if isinstance(wrapper, OptimWrapperDict) or not isinstance(wrapper, OptimWrapper):
-            return
-        schedulers = runner.param_schedulers or []
-        peaks = peak_learning_rates(
-            unwrapped(runner.model),
-            wrapper,
-            schedulers,
-            max_iters=runner.max_iters,
-            epoch_length=len(runner.train_dataloader),
-        )
-        self._schedule_lines = describe_peaks(peaks)
-        scaled = bool((runner.auto_scale_lr or {}).get('enable'))
-        self._warnings = schedule_warnings(peaks, schedulers, scaled)
+        """Remember the schedule that the config gives; a resume puts the saved one in its place."""
+        self._configured = schedule_settings(runner.optim_wrapper, runner.param_schedulers)
 
     def before_train(self, runner: Runner) -> None:
-        """Write the summary to the log."""
+        """Write the summary to the log, of the schedule that will be trained with."""
         show_package_log()
         logger = MMLogger.get_current_instance()
-        lines = describe_batch(runner) + self._schedule_lines
-        lines += describe_precision(runner.optim_wrapper)
+        in_effect = schedule_settings(runner.optim_wrapper, runner.param_schedulers)
+        warnings = resume_warnings(self._configured, in_effect)
+        lines = describe_batch(runner)
+        wrapper = runner.optim_wrapper
+        if not isinstance(wrapper, OptimWrapperDict):
+            schedulers = runner.param_schedulers or []
+            peaks = peak_learning_rates(
+                unwrapped(runner.model),
+                wrapper,
+                schedulers,
+                max_iters=runner.max_iters,
+                epoch_length=len(runner.train_dataloader),
+            )
+            lines += describe_peaks(peaks)
+            scaled = bool((runner.auto_scale_lr or {}).get('enable'))
+            warnings += schedule_warnings(peaks, schedulers, scaled)
+        lines += describe_precision(wrapper)
         lines += describe_attention(runner.model)
         lines += describe_parameters(unwrapped(runner.model))
         logger.info('\n  '.join(['This run:', *lines]))
-        for warning in self._warnings:
+        for warning in warnings:
             logger.warning(warning)
 
 
