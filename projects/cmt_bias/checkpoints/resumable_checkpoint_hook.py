@@ -231,6 +231,10 @@ class ResumableCheckpointHook(CheckpointHook):
             for name, history in hub['log_scalars'].items()
         }
         hub['log_scalars'] = {}
+        hub['runtime_info'] = {
+            key: value.item() if isinstance(value, np.generic) else value
+            for key, value in hub['runtime_info'].items()
+        }
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Collect the random states of all ranks, save, and then remove outdated checkpoints.
