@@ -175,3 +175,18 @@ def test_schedules_of_another_optimizer_are_left_out():
     _, other = model_and_optimizer([1.0])
     schedulers = build_schedulers(cyclic(2, 1, eta_min_ratio=(6, 1)), other, 3, 2)
     assert scheduled_learning_rates(0, optimizer, schedulers, 6, 3) == [BASE] * 6
+
+
+def test_schedule_that_is_under_way_is_played_from_its_start():
+    model, optimizer = model_and_optimizer([1.0, 0.1])
+    configs = cyclic(5, 2, eta_min_ratio=(8, 1e-4))
+    configs.insert(0, dict(type='LinearLR', start_factor=0.1, end=7, by_epoch=False))
+    schedulers = build_schedulers(configs, optimizer, 10, 5)
+    arguments = dict(schedulers=schedulers, max_iters=50, epoch_length=10)
+    at_start = scheduled_learning_rates(1, optimizer, **arguments)
+    peaks = peak_learning_rates(model, optimizer, **arguments)
+    for _ in range(13):
+        for scheduler in schedulers:
+            scheduler.step()
+    assert scheduled_learning_rates(1, optimizer, **arguments) == at_start
+    assert peak_learning_rates(model, optimizer, **arguments) == peaks
