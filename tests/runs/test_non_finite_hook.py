@@ -71,7 +71,9 @@ class Detector(BaseModel):
         if mode != 'loss':
             return [BaseDataElement(scores=score) for score in scores]
         velocity = torch.cat([sample.velocity for sample in data_samples])
-        return {'loss': (scores.squeeze(1) - velocity).square().mean() + self.root(features).mean()}
+        return {
+            'loss': (scores.squeeze(1) - velocity).square().mean() + self.root(features).mean()
+        }
 
 
 class Breaks(Hook):
@@ -145,7 +147,9 @@ def test_finite_training_is_left_alone(tmp_path):
 def test_bad_input_is_named_with_its_sample(clip, dataset, name, tmp_path):
     with pytest.raises(NonFiniteError) as stop:
         make_runner(tmp_path, dataset, **clip).train()
-    assert f"The input '{name or 'inputs.points[1]'}' is not finite, of sample 1" in str(stop.value)
+    assert f"The input '{name or 'inputs.points[1]'}' is not finite, of sample 1" in str(
+        stop.value
+    )
     assert 'token5' in str(stop.value)
     assert 'iteration 3' in str(stop.value)
     assert not list(tmp_path.glob('*.pth'))

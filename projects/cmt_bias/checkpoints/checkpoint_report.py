@@ -145,15 +145,30 @@ class CheckpointReport:
                 'this config.'
             )
         if self.mismatched:
-            parts = dict.fromkeys(mismatch.key.rpartition('.')[0] for mismatch in self.mismatched)
+            parts = self._parts_of_another_size()
             listed = '\n'.join(f'  {mismatch}' for mismatch in self.mismatched)
             raise OtherModelError(
                 f"checkpoint '{source}' has parts of another size than this config's model; the "
                 f'other {self.num_matched} keys match:\n{listed}\n'
-                'Remedy: set the sizes in the config to those of the checkpoint, or name the parts '
-                f'that are to start from their initial values: load_from_skip={list(parts)}, on '
-                f'the command line --cfg-options "load_from_skip={list(parts)}"'
+                'Remedy: set the sizes in the config to those of the checkpoint, or name the '
+                f'parts that are to start from their initial values: load_from_skip={parts}, on '
+                f'the command line --cfg-options "load_from_skip={parts}"'
             )
+
+    def _parts_of_another_size(self) -> list[str]:
+        """Modules none of whose weights match, and single keys of others."""
+        matched = [
+            key
+            for part in self.submodules
+            for key in part.matched
+            if not key.endswith('num_batches_tracked')
+        ]
+        parts = {}
+        for mismatch in self.mismatched:
+            owner = mismatch.key.rpartition('.')[0]
+            is_whole = owner and not any(is_named(key, [owner]) for key in matched)
+            parts[owner if is_whole else mismatch.key] = None
+        return list(parts)
 
 
 def compare_state_dict(
@@ -225,7 +240,9 @@ def fit_weights(
             are not skipped.
         CheckpointError: If the model has no part that is to be skipped.
     """
-    unknown = [part for part in skipped if not any(is_named(k, [part]) for k in model.state_dict())]
+    unknown = [
+        part for part in skipped if not any(is_named(k, [part]) for k in model.state_dict())
+    ]
     if unknown:
         raise CheckpointError(
             f'load_from_skip names {unknown}, but the model has no such parts. Remedy: name keys '

@@ -68,8 +68,8 @@ def find_latest_intact_checkpoint(
     """Find the newest checkpoint of a run that can be read.
 
     That is the one which `last_checkpoint` names, or else that with the highest number, and a
-    warning says so. Checkpoints of a run are the files in its folder alone: `last_checkpoint` holds
-    a whole path, which after a folder was renamed leads to another run.
+    warning says so. Checkpoints of a run are the files in its folder alone: `last_checkpoint`
+    holds a whole path, which after a folder was renamed leads to another run.
 
     Args:
         work_dir: Folder of the run, with `last_checkpoint` in it.

@@ -32,7 +32,6 @@ from .safe_loading import (
     weights_of,
 )
 
-
 # The functions below carry the names of the mmengine loaders that they replace: mmengine cuts
 # its log message ('Loads checkpoint by local backend') out of the function's name.
 

@@ -82,7 +82,9 @@ class ResumableCheckpointHook(CheckpointHook):
         # mmengine reads these two private attributes right after this call, and has no public
         # way to choose the file.
         if runner._resume and runner._load_from is None:
-            chosen = [find_checkpoint_to_resume(self, runner.work_dir) if is_main_process() else None]
+            chosen = [
+                find_checkpoint_to_resume(self, runner.work_dir) if is_main_process() else None
+            ]
             broadcast_object_list(chosen)
             runner._load_from = chosen[0]
             runner._resume = chosen[0] is not None
@@ -114,7 +116,9 @@ class ResumableCheckpointHook(CheckpointHook):
                 f"checkpoint '{source}' holds weights, but no training that could be resumed. "
                 'Remedy: start from its weights, with load_from and without resume'
             )
-        if (saved := checkpoint.get('optimizer')) and isinstance(runner.optim_wrapper, OptimWrapper):
+        if (saved := checkpoint.get('optimizer')) and isinstance(
+            runner.optim_wrapper, OptimWrapper
+        ):
             check_saved_param_groups(runner.optim_wrapper, saved)
         if (saved := checkpoint.get('param_schedulers')) and runner.param_schedulers is not None:
             check_saved_schedulers(runner.param_schedulers, saved)

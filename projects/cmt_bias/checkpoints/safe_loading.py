@@ -2,9 +2,9 @@
 
 With torch >= 2.6 mmengine 0.10.7 can neither load nor resume its own checkpoints: torch then reads
 plain data alone, and the checkpoints hold a few more kinds of objects. Importing this module
-registers a loader with mmengine's `CheckpointLoader` that reads them, still under torch's restricted
-unpickler. So everything in mmengine that loads a checkpoint works: `load_from`, `resume`,
-`init_cfg=dict(type='Pretrained')`, `init_model`.
+registers a loader with mmengine's `CheckpointLoader` that reads them, still under torch's
+restricted unpickler. So everything in mmengine that loads a checkpoint works: `load_from`,
+`resume`, `init_cfg=dict(type='Pretrained')`, `init_model`.
 """
 
 import os
@@ -274,7 +274,7 @@ def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
         for key, part in checkpoint.items()
         if isinstance(part, dict) and any(isinstance(item, Tensor) for item in part.values())
     )
-    found = f"; those under {', '.join(map(repr, elsewhere))} are not looked at" * bool(elsewhere)
+    found = f'; those under {", ".join(map(repr, elsewhere))} are not looked at' * bool(elsewhere)
     raise DamagedCheckpointError(
         f"checkpoint '{source}' has no weights under 'state_dict'{found}. Remedy: save them as "
         "torch.save({'state_dict': weights}, FILE)"

@@ -37,8 +37,8 @@ class NonFiniteHook(Hook):
     In an iteration it costs one norm of the gradients.
 
     Raises:
-        NonFiniteError: In training, from the optimizer's step or after the iteration; in validation
-            and test, from the forward pass.
+        NonFiniteError: In training, from the optimizer's step or after the iteration; else from
+            the forward pass.
     """
 
     # Before other hooks save or log what comes of it.

@@ -1,8 +1,8 @@
 """What a resume changes of the schedule that a config gives.
 
-mmengine loads the saved state of schedulers and optimizer over what the config made of them: rates,
-periods and decays are those of the first start, whatever the config says by now. The number of
-epochs is the config's.
+mmengine loads the saved state of schedulers and optimizer over what the config made of them:
+rates, periods and decays are those of the first start, whatever the config says by now. The number
+of epochs is the config's.
 """
 
 import copy

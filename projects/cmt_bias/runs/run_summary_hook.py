@@ -41,7 +41,7 @@ class RunSummaryHook(Hook):
         self._configured: Settings = {}
 
     def before_run(self, runner: Runner) -> None:
-        """Remember the schedule that the config gives; a resume puts the saved one in its place."""
+        """Remember the schedule of the config; a resume puts the saved one in its place."""
         self._configured = schedule_settings(runner.optim_wrapper, runner.param_schedulers)
 
     def before_train(self, runner: Runner) -> None:
