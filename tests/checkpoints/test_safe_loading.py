@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import subprocess
 import threading
 import zipfile
@@ -396,3 +397,32 @@ def test_names_of_model_collections_lead_to_the_cached_file(
     torch.save({'state_dict': weights, 'x': np.float64(1)}, cache / file_name)
     loaded = CheckpointLoader.load_checkpoint(address, 'cpu')
     assert torch.equal(loaded['state_dict']['w'], torch.ones(1))
+
+
+def test_refused_download_is_named_by_the_file_that_there_is(file_server, tmp_path):
+    content = {'state_dict': {'weight': ATTACKS['exec'](tmp_path / 'created_by_attack')}}
+    torch.save(content, file_server.directory / 'model.pth')
+    address = f'{file_server.address}/model.pth'
+    with pytest.raises(UnsafeCheckpointError) as refusal:
+        CheckpointLoader.load_checkpoint(address, 'cpu')
+    (named,) = re.findall(r"torch\.load\('(.*?)'", str(refusal.value))
+    assert Path(named).is_file()
+    assert address in str(refusal.value)
+
+
+def test_damaged_download_is_to_be_deleted_so_that_it_comes_anew(file_server, tmp_path):
+    (file_server.directory / 'model.pth').write_bytes(b'PK\x03\x04 half')
+    with pytest.raises(DamagedCheckpointError) as damage:
+        CheckpointLoader.load_checkpoint(f'{file_server.address}/model.pth', 'cpu')
+    (named,) = re.findall(r"delete '(.*?)'", str(damage.value))
+    Path(named).unlink()
+    torch.save({'state_dict': {'weight': torch.ones(1)}}, file_server.directory / 'model.pth')
+    assert CheckpointLoader.load_checkpoint(f'{file_server.address}/model.pth', 'cpu')
+
+
+@pytest.mark.parametrize('scheme', ['torchvision', 'modelzoo', 'open-mmlab', 'mmcls'])
+def test_unknown_model_of_a_collection_is_named_with_those_that_are_like_it(scheme):
+    with pytest.raises(CheckpointError, match='has no model of this name.*Remedy.*resnet50'):
+        CheckpointLoader.load_checkpoint(f'{scheme}://resnet_50x', 'cpu')
+    with pytest.raises(CheckpointError, match='has no model of this name'):
+        CheckpointLoader.load_checkpoint(f'{scheme}://nope', 'cpu')

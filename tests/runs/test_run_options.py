@@ -1,11 +1,13 @@
 """What the command line options of train.py and test.py do to a config."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 
+from cmt_bias.checkpoints import CheckpointError
 from cmt_bias.runs import run_options
 from cmt_bias.runs.preflight import ProblemsFound
 
@@ -121,13 +123,17 @@ def test_auto_scale_lr_needs_the_batch_size_that_the_rate_is_meant_for():
 
 @pytest.mark.parametrize(
     ('option', 'resume', 'load_from'),
-    [(None, False, 'weights.pth'), ('auto', True, None), ('epoch_3.pth', True, 'epoch_3.pth')],
+    [
+        (None, False, 'weights.pth'),
+        ('auto', True, 'RUN/epoch_1.pth'),
+        ('epoch_3.pth', True, 'epoch_3.pth'),
+    ],
 )
 def test_resume(option, resume, load_from, tmp_path):
     torch.save(dict(state_dict={}), tmp_path / 'epoch_1.pth')
     cfg = config(resume=False, load_from='weights.pth', work_dir=str(tmp_path))
     run_options.set_resume(cfg, option)
-    assert (cfg.resume, cfg.load_from) == (resume, load_from)
+    assert (cfg.resume, cfg.load_from) == (resume, load_from.replace('RUN', str(tmp_path)))
 
 
 def test_first_start_with_resume_keeps_the_starting_weights(tmp_path):
@@ -152,3 +158,38 @@ def test_picture_hook_writes_to_the_folder_of_the_option_and_keeps_its_settings(
     run_options.add_picture_hook(cfg, 'here', 0.2)
     expected = dict(type='DetectionPictureHook', out_dir=str(Path.cwd() / 'here'), score_thr=0.2)
     assert cfg.custom_hooks == [expected]
+
+
+@pytest.mark.parametrize('settings', [{}, {'by_epoch': False}, {'filename_tmpl': 'step{}.pth'}])
+def test_resume_looks_for_checkpoints_as_the_hook_names_them(settings, tmp_path):
+    name = {'by_epoch': 'iter_{}.pth', 'filename_tmpl': 'step{}.pth'}
+    template = name[next(iter(settings))] if settings else 'epoch_{}.pth'
+    for step in (6, 9):
+        torch.save({'state_dict': {'a': torch.ones(9)}}, tmp_path / template.format(step))
+    os.truncate(tmp_path / template.format(9), 100)
+    cfg = config(resume=False, load_from=None, work_dir=str(tmp_path))
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', **settings))
+    run_options.set_resume(cfg, 'auto')
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / template.format(6)))
+
+
+def test_resume_stops_where_no_checkpoint_can_be_used(tmp_path):
+    (tmp_path / 'epoch_1.pth').write_bytes(b'PK\x03\x04')
+    cfg = config(resume=False, load_from='weights.pth', work_dir=str(tmp_path))
+    with pytest.raises(CheckpointError, match='none to resume from'):
+        run_options.set_resume(cfg, 'auto')
+
+
+@pytest.mark.parametrize(('modality', 'masked'), [('L', 'image'), ('C', 'points')])
+def test_sensor_is_masked_in_each_view_of_test_time_augmentation(modality, masked):
+    cfg = with_test_data(dict(type='TwoViews', module=FUSION))
+    flips = [dict(type='GlobalRotScaleTransAll'), dict(type='CustomRandomFlip3D')]
+    packing = [dict(type='Pack3DDetInputs', keys=['points', 'img'])]
+    cfg.test_dataloader.dataset.pipeline = [
+        dict(type='LoadPointsFromFile'),
+        dict(type='TestTimeAug', transforms=[flips, packing]),
+    ]
+    run_options.set_modality(cfg, modality)
+    stages = cfg.test_dataloader.dataset.pipeline[1]['transforms']
+    assert stages[1] == [dict(type='ModalMask3D', mode='test', mask_modal=masked)]
+    assert [stages[0], stages[2]] == [flips, packing]
