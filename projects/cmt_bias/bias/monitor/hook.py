@@ -71,7 +71,7 @@ class BiasScaleHook(Hook):
         return self._head is not None and bool(self._head.generator.learnable_scale)
 
     def before_run(self, runner: Runner) -> None:
-        """Find the scale, and play its schedule through while that is still at its start."""
+        """Find the scale and its optimizer."""
         if not isinstance(runner.optim_wrapper, OptimWrapper):
             return  # validation or testing alone
         head = find_biased_head(runner.model, type(self).__name__)
@@ -84,17 +84,18 @@ class BiasScaleHook(Hook):
         if self._scale_optimizer is None:
             return
         self._gradient_probe = GradientProbe(self._scale_optimizer.optimizer, head.scale)
-        self._travel = find_travel(
-            self._scale_optimizer,
-            runner.param_schedulers,
-            runner.max_iters,
-            len(runner.train_dataloader),
-        )
 
     def before_train(self, runner: Runner) -> None:
         """Begin or go on with the history, and say what is to be expected."""
         if self._head is None:
             return
+        if self._scale_optimizer is not None:
+            self._travel = find_travel(
+                self._scale_optimizer,
+                runner.param_schedulers,
+                runner.max_iters,
+                len(runner.train_dataloader),
+            )
         names = list(self._head.generator.scale_names())
         key = self._head.config_key('bias_scale')
         self._history = BiasScaleHistory(

@@ -98,7 +98,7 @@ def find_travel(
     max_iters: int,
     epoch_length: int,
 ) -> Travel:
-    """Play the learning rate schedule through; to be called before training starts.
+    """Play the learning rate schedule through, as it is after a resume.
 
     Args:
         scale_optimizer: The optimizer and group of the parameter.
