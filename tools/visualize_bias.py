@@ -30,7 +30,7 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from cmt_bias.atomic_file import write_atomically
-from cmt_bias.bias.biased_heads import BiasedHead, biased_heads
+from cmt_bias.bias.head_lookup import BiasedHead, biased_heads
 from cmt_bias.problem import Problem
 from cmt_bias.runs.checkpoint_check import build_tested_model, check_checkpoint_file
 from cmt_bias.runs.data_check import check_config_data

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from cmt_bias.visualization import DetectionPictureHook
-from cmt_bias.visualization.detection_picture import CLASS_COLOURS
+from cmt_bias.visualization.scene_panels import CLASS_COLOURS
 
 from .tiny_dataset import NUM_SAMPLES, dataset_config
 
