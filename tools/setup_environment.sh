@@ -7,6 +7,7 @@
 #   VENV            where the environment is made (default: .venv beside this checkout's Makefile)
 #   CMT_BIAS_CACHE  where the compiled mmcv wheel is kept (default: ~/.cache/cmt-bias)
 #   FORCE_CUDA      1: compile mmcv's CUDA operators, 0: leave them out (default: 1 if torch sees a GPU and nvcc is there)
+#   TORCH           the torch to install, such as torch==2.1.2 (default: the one in requirements/build.txt)
 #   SPCONV          the spconv to install (default: spconv-cu126==2.3.8 on a GPU that can be used, else the CPU build)
 set -euo pipefail
 
@@ -98,7 +99,7 @@ step() {
     local name=$1 title=$2 inputs=$3 function=$4 digest log=$STATE/$1.log started=$SECONDS
     STEP=$((STEP + 1))
     # shellcheck disable=SC2086
-    digest=$({ echo "$name $ROOT ${FORCE_CUDA:-} ${SPCONV:-}"; cat $inputs /dev/null; } | cksum)
+    digest=$({ echo "$name $ROOT ${FORCE_CUDA:-} ${SPCONV:-} ${TORCH:-}"; cat $inputs /dev/null; } | cksum)
     if [ -f "$STATE/$name.done" ] && [ "$(cat "$STATE/$name.done")" = "$digest" ]; then
         return 0
     fi
@@ -160,9 +161,12 @@ pip_install() {
 
 install_pip() { pip_install "$1" -U 'pip>=24,<26'; }
 
-install_torch() { pip_install "$1" "$(grep '^torch==' requirements/build.txt)"; }
+install_torch() { pip_install "$1" "${TORCH:-$(grep '^torch==' requirements/build.txt)}"; }
 
-install_build_tools() { pip_install "$1" -r requirements/build.txt; }
+install_build_tools() {
+    grep -v '^torch==' requirements/build.txt >"$STATE/build.txt"
+    pip_install "$1" -r "$STATE/build.txt"
+}
 
 # operators_work CUDA: mmcv installs without complaint when nothing was compiled, so only a call of an operator tells.
 operators_work() {
@@ -301,7 +305,7 @@ main() {
     local stack
     make_venv
     CONSTRAINTS=requirements/constraints.txt
-    if "$PY" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+    if "$PY" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' && [ -z "${TORCH:-}" ]; then
         CONSTRAINTS="$CONSTRAINTS requirements/lock-python311.txt"
     fi
     stack="$CONSTRAINTS requirements/build.txt requirements/mminstall.txt"
@@ -312,6 +316,7 @@ main() {
     fi
     choice FORCE_CUDA
     choice SPCONV
+    choice TORCH
     step pip 'pip (seconds)' '' install_pip
     step torch 'torch (200 MB without CUDA: about a minute)' requirements/build.txt install_torch
     step build 'what mmcv is built with (seconds)' requirements/build.txt install_build_tools

@@ -18,7 +18,7 @@ from torch import Tensor
 from .geometry import QueryWindows
 
 _MIN_TRITON = (3, 0)
-_MAX_HEAD_DIM = 128
+_MAX_HEAD_DIM = 64
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -57,18 +57,26 @@ class Launch:
 
     @classmethod
     def default(cls, query: Tensor) -> 'Launch':
-        """Tiles for which no register is spilled on compute capabilities 8.0 and 9.0."""
-        programs = 2 * torch.cuda.get_device_properties(query.device).multi_processor_count
-        return cls(*default_tiles(query.shape[-1], query.dtype), programs)
+        """For a tensor on CUDA."""
+        device = torch.cuda.get_device_properties(query.device)
+        tiles = default_tiles(query.shape[-1], query.dtype, device.major * 10 + device.minor)
+        return cls(*tiles, programs=2 * device.multi_processor_count)
 
 
-def default_tiles(head_dim: int, dtype: torch.dtype) -> tuple[Tiles, Tiles]:
-    """Tiles of the forward and of the backward pass."""
+def default_tiles(head_dim: int, dtype: torch.dtype, capability: int) -> tuple[Tiles, Tiles]:
+    """Tiles of the forward and of the backward pass for which no register is spilled.
+
+    Args:
+        head_dim: Channels of a head.
+        dtype: Of the queries.
+        capability: Compute capability, such as 90 for 9.0. From 9.0 on the tensor cores read
+            from shared memory, which leaves registers for larger tiles.
+    """
     if dtype not in _HALF:
-        return Tiles(32, 32, 4, 2), Tiles(32, 32, 4, 2)
-    if head_dim > 64:
-        return Tiles(64, 64, 4, 2), Tiles(32, 64, 4, 2)
-    return Tiles(128, 64, 4, 3), Tiles(64, 64, 4, 2)
+        return Tiles(32, 32, 8, 2), Tiles(32, 32, 8, 1)
+    if head_dim > 32:
+        return Tiles(128, 64, 8, 2), Tiles(64 if capability >= 90 else 32, 64, 8, 2)
+    return Tiles(128, 64, 4, 3), Tiles(64 if capability >= 90 else 32, 128, 8, 2)
 
 
 @cache
@@ -284,36 +292,43 @@ def gradients(
     )
     problem = _Problem(query, key, windows, strength, launch.backward, launch.is_sorted)
     batch, heads, num_queries, channels = query.shape
-    sizes = dict(D=channels, DP=problem.arguments['DP'])
-    deltas = torch.empty_like(logsumexp)
-    kernels.find_deltas[-(-num_queries // 32), problem.heads](
-        output,
+    padded = problem.query_tiles * problem.tiles.queries
+    sizes = dict(D=channels, DP=problem.arguments['DP'], BM=problem.tiles.queries)
+    rows = (problem.heads, padded, sizes['DP'])
+    queries, grads = query.new_empty(rows), query.new_empty(rows)
+    offsets, deltas = (logsumexp.new_empty(problem.heads, padded) for _ in range(2))
+    kernels.gather_queries[problem.query_tiles, problem.heads](
+        query,
         grad_output,
+        output,
+        logsumexp,
+        problem.order,
+        queries,
+        grads,
+        offsets,
         deltas,
-        *output.stride()[:3],
+        *query.stride()[:3],
         *grad_output.stride()[:3],
+        *output.stride()[:3],
         heads,
         num_queries,
-        BM=32,
         **sizes,
     )
 
     grad_query, grad_key, grad_value = (_empty_like(tensor) for tensor in (query, key, value))
     groups = min(problem.key_tiles, -(-launch.programs // problem.heads))
-    padded = problem.query_tiles * problem.tiles.queries
     # Keys outside all windows are not visited where they do not count: then nothing is written.
     new = query.new_zeros if strength is None else query.new_empty
-    shape = (groups, problem.heads, padded, sizes['DP'])
-    part_query = new(shape, dtype=torch.float32)
+    part_query = new(groups, *rows, dtype=torch.float32)
     shape = (groups if strength is not None else 0, problem.heads, 2, padded)
     part_strength = query.new_zeros(shape, dtype=torch.float32)
     strength_of_heads = query.new_empty(batch, heads, num_queries, 2, dtype=torch.float32)
     kernels.differentiate[groups, problem.heads](
-        query,
         key,
         value,
-        grad_output,
-        logsumexp,
+        queries,
+        grads,
+        offsets,
         deltas,
         problem.order,
         problem.boxes,
@@ -323,10 +338,8 @@ def gradients(
         part_strength,
         grad_key,
         grad_value,
-        *query.stride()[:3],
         *key.stride()[:3],
         *value.stride()[:3],
-        *grad_output.stride()[:3],
         *grad_key.stride()[:3],
         *grad_value.stride()[:3],
         scale,
@@ -348,7 +361,6 @@ def gradients(
         num_queries,
         GROUPS=groups,
         HIDE=strength is None,
-        BM=problem.tiles.queries,
         **sizes,
     )
     grad_strength = None if strength is None else strength_of_heads.sum(1)

@@ -91,6 +91,13 @@ def _is_near(box, first, COLUMNS, RADIUS, BN: tl.constexpr):
 
 
 @triton.jit
+def _places_of_keys(cell, COLUMNS):
+    """Rows and columns of cells; cheaper than an integer division, exact below 2**20 cells."""
+    row = ((cell.to(tl.float32) + 0.5) * (1.0 / COLUMNS)).to(tl.int32)
+    return row, cell - row * COLUMNS
+
+
+@triton.jit
 def _gains(row, column, key_row, key_column, RADIUS, FALLOFF, PROFILE: tl.constexpr):
     """Which pairs of a query and a key are in its window, and the window's profile there."""
     down, right = key_row - row, key_column - column
@@ -117,10 +124,9 @@ def _attend_tile(total, top, mass, q, K, V, Cells, strength, batch, query, used,
     if special:
         if PROFILE != WHOLE:
             row, column = _middles(Cells, batch, query, used, segment, NQ, S)
-            key_row = cell // COLUMNS
+            key_row, key_column = _places_of_keys(cell, COLUMNS)
             inside, gain = _gains(row[:, None], column[:, None], key_row[None, :],
-                                  (cell - key_row * COLUMNS)[None, :], RADIUS, FALLOFF,
-                                  PROFILE)  # fmt: skip
+                                  key_column[None, :], RADIUS, FALLOFF, PROFILE)  # fmt: skip
             if HIDE:
                 logits = tl.where(inside, logits, -float('inf'))
             else:
@@ -243,89 +249,94 @@ def join_splits(Parts, PartLogSumExps, Out, LogSumExp, ob, oh, on, H, NQ, SPLITS
 
 
 @triton.jit
-def find_deltas(Out, GradOut, Deltas, ob, oh, on, gb, gh, gn, H, NQ, D: tl.constexpr,
-                DP: tl.constexpr, BM: tl.constexpr):  # fmt: skip
-    """The product of each query's output with its gradient."""
-    head = tl.program_id(1)
+def gather_queries(Query, GradOut, Out, LogSumExp, Order, Queries, Grads, Offsets, Deltas,
+                   qb, qh, qn, gb, gh, gn, ob, oh, on, H, NQ, D: tl.constexpr, DP: tl.constexpr,
+                   BM: tl.constexpr):  # fmt: skip
+    """What the backward pass reads of the queries, in their order and without gaps.
+
+    ``Offsets`` are the log-sum-exps in units of ln 2, infinite for queries that there are not and
+    for those without keys; ``Deltas`` the products of outputs and their gradients.
+    """
+    tile, head = tl.program_id(0), tl.program_id(1)
     batch, h = (head // H).to(tl.int64), (head % H).to(tl.int64)
-    query, d = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, DP)
-    used = query < NQ
+    position, d = tile * BM + tl.arange(0, BM), tl.arange(0, DP)
+    used = position < NQ
+    query = tl.load(Order + batch * NQ + position, mask=used, other=0)
     some = used[:, None] & (d < D)[None, :]
-    out = tl.load(Out + batch * ob + h * oh + query[:, None] * on + d[None, :], some, 0.0)
+    q = tl.load(Query + batch * qb + h * qh + query[:, None] * qn + d[None, :], some, 0.0)
     grad = tl.load(GradOut + batch * gb + h * gh + query[:, None] * gn + d[None, :], some, 0.0)
-    delta = tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1)
-    tl.store(Deltas + head * NQ + query, delta, mask=used)
+    out = tl.load(Out + batch * ob + h * oh + query[:, None] * on + d[None, :], some, 0.0)
+    offset = tl.load(LogSumExp + head * NQ + query, mask=used, other=float('inf')) * _LOG2_E
+    offset = tl.where(offset == -float('inf'), float('inf'), offset)
+    to = head.to(tl.int64) * tl.num_programs(0) * BM + position
+    tl.store(Queries + to[:, None] * DP + d[None, :], q)
+    tl.store(Grads + to[:, None] * DP + d[None, :], grad)
+    tl.store(Offsets + to, offset)
+    tl.store(Deltas + to, tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1))
 
 
 @triton.jit
-def _differentiate_tile(grad_k, grad_v, k, v, Q, G, LogSumExp, Deltas, Order, Cells, Strength,
-                        GradQuery, GradStrength, batch, query_tile, segment, first, near, unset,
-                        qn, gn, scale, NQ, S, SIZE, COLUMNS, RADIUS, FALLOFF,
-                        PROFILE: tl.constexpr, HIDE: tl.constexpr, D: tl.constexpr,
-                        DP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-                        PRECISION: tl.constexpr):  # fmt: skip
-    """One query tile on one key tile; rows of the products are keys, columns are queries."""
-    position, d = query_tile * BM + tl.arange(0, BM), tl.arange(0, DP)
-    used = position < NQ
-    query = tl.load(Order + position, mask=used, other=0)
-    some = used[:, None] & (d < D)[None, :]
-    q = tl.load(Q + query[:, None] * qn + d[None, :], some, 0.0)
-    grad = tl.load(G + query[:, None] * gn + d[None, :], some, 0.0)
-    to = GradQuery + position[:, None] * DP + d[None, :]
-    sum_before = tl.load(to, mask=(position >= unset)[:, None], other=0.0)
-    log_sum_exp = tl.load(LogSumExp + query, mask=used, other=float('inf')) * _LOG2_E
-    delta = tl.load(Deltas + query, mask=used, other=0.0)
-    cell = first + tl.arange(0, BN)
-    key_row = cell // COLUMNS
-    key_column = cell - key_row * COLUMNS
-    if HIDE:
-        strength = delta
-        log_sum_exp = tl.where(log_sum_exp == -float('inf'), float('inf'), log_sum_exp)
-    else:
-        strength = tl.load(Strength + query * 2, mask=used, other=0.0) * _LOG2_E
-
+def _differentiate_tile(grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, Order, Cells,
+                        Strength, GradQuery, GradStrength, batch, query_tile, segment, first, near,
+                        unset, scale, NQ, S, SIZE, COLUMNS, RADIUS, FALLOFF,
+                        PROFILE: tl.constexpr, HIDE: tl.constexpr, DP: tl.constexpr,
+                        BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """The gradients from one query tile and one key tile; logits are keys by queries."""
+    position, cell = query_tile * BM + tl.arange(0, BM), first + tl.arange(0, BN)
+    at = position[:, None] * DP + tl.arange(0, DP)[None, :]
+    q, grad = tl.load(Queries + at), tl.load(Grads + at)
+    offset, delta = tl.load(Offsets + position), tl.load(Deltas + position)
     logits = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * _LOG2_E)
-    if PROFILE == WHOLE:
+    if near:
+        used = position < NQ
+        query = tl.load(Order + position, mask=used, other=0)
         if not HIDE:
+            strength = tl.load(Strength + query * 2, mask=used, other=0.0) * _LOG2_E
+        if PROFILE != WHOLE:
+            row, column = _middles(Cells, batch, query, used, segment, NQ, S)
+            key_row, key_column = _places_of_keys(cell, COLUMNS)
+            inside, gain = _gains(row[None, :], column[None, :], key_row[:, None],
+                                  key_column[:, None], RADIUS, FALLOFF, PROFILE)  # fmt: skip
+            if HIDE:
+                logits = tl.where(inside, logits, -float('inf'))
+            else:
+                logits += tl.where(inside, gain * strength[None, :], 0.0)
+        elif not HIDE:
             logits += strength[None, :]
-    elif near:
-        row, column = _middles(Cells, batch, query, used, segment, NQ, S)
-        inside, gain = _gains(row[None, :], column[None, :], key_row[:, None], key_column[:, None],
-                              RADIUS, FALLOFF, PROFILE)  # fmt: skip
-        if HIDE:
-            logits = tl.where(inside, logits, -float('inf'))
-        else:
-            logits += tl.where(inside, gain * strength[None, :], 0.0)
     if first + BN > SIZE:
         logits = tl.where((cell < SIZE)[:, None], logits, -float('inf'))
-    p = tl.exp2(logits - log_sum_exp[None, :])
+    p = tl.exp2(logits - offset[None, :])
     grad_v += tl.dot(p.to(grad.dtype), grad, input_precision=PRECISION)
     grad_p = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
     grad_logits = p * (grad_p - delta[None, :])
     rounded = grad_logits.to(q.dtype)
     grad_k += tl.dot(rounded, q, input_precision=PRECISION)
-    grad_q = tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
-    tl.store(to, sum_before + grad_q)
+    grad_q = tl.load(GradQuery + at, mask=(position >= unset)[:, None], other=0.0)
+    grad_q += tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
+    tl.store(GradQuery + at, grad_q)
     if not HIDE:
-        at = GradStrength + position
-        if PROFILE == WHOLE:
-            tl.store(at, tl.load(at) + tl.sum(grad_logits, 0))
-        elif near:  # recomputed rather than kept in registers
-            row, column = _middles(Cells, batch, query, used, segment, NQ, S)
-            inside, gain = _gains(row[None, :], column[None, :], key_row[:, None],
-                                  key_column[:, None], RADIUS, FALLOFF, PROFILE)  # fmt: skip
-            along = tl.sum(tl.where(inside, grad_logits * gain, 0.0), 0)
-            tl.store(at, tl.load(at) + along)
+        if near:
+            along = grad_logits
+            if PROFILE != WHOLE:  # found again rather than kept in registers
+                used = position < NQ
+                query = tl.load(Order + position, mask=used, other=0)
+                row, column = _middles(Cells, batch, query, used, segment, NQ, S)
+                key_row, key_column = _places_of_keys(cell, COLUMNS)
+                inside, gain = _gains(row[None, :], column[None, :], key_row[:, None],
+                                      key_column[:, None], RADIUS, FALLOFF, PROFILE)  # fmt: skip
+                along = tl.where(inside, grad_logits * gain, 0.0)
+            sums = GradStrength + position
+            tl.store(sums, tl.load(sums) + tl.sum(along, 0))
     return grad_k, grad_v
 
 
 @triton.jit
-def _differentiate_modality(Q, Key, Value, G, LogSumExp, Deltas, Order, Boxes, Cells, Strength,
-                            GradQuery, GradStrength, GradKey, GradValue, batch, start, stop, step,
-                            first_tile, qn, kn, vn, gn, gkn, gvn, scale, NQ, S, query_tiles,
-                            BEGIN, SIZE, COLUMNS, RADIUS, FALLOFF,
-                            PROFILE: tl.constexpr, HIDE: tl.constexpr, D: tl.constexpr,
-                            DP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+def _differentiate_modality(Key, Value, Queries, Grads, Offsets, Deltas, Order, Boxes, Cells,
+                            Strength, GradQuery, GradStrength, GradKey, GradValue, batch, start,
+                            stop, step, first_tile, kn, vn, gkn, gvn, scale, NQ, S, query_tiles,
+                            BEGIN, SIZE, COLUMNS, RADIUS, FALLOFF, PROFILE: tl.constexpr,
+                            HIDE: tl.constexpr, D: tl.constexpr, DP: tl.constexpr,
+                            BM: tl.constexpr, BN: tl.constexpr,
                             PRECISION: tl.constexpr):  # fmt: skip
     """Key tiles ``start``, ``start + step``, ... of a modality: gradients from all queries."""
     tiles_of_segment = tl.cdiv(SIZE, BN)
@@ -352,16 +363,16 @@ def _differentiate_modality(Q, Key, Value, G, LogSumExp, Deltas, Order, Boxes, C
             if HIDE:
                 if near:
                     grad_k, grad_v = _differentiate_tile(
-                        grad_k, grad_v, k, v, Q, G, LogSumExp, Deltas, Order, Cells, Strength,
-                        GradQuery, GradStrength, batch, query_tile, BEGIN + part, first, near,
-                        unset, qn, gn, scale, NQ, S, SIZE, COLUMNS, RADIUS, FALLOFF, PROFILE,
-                        HIDE, D, DP, BM, BN, PRECISION)  # fmt: skip
+                        grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, Order, Cells,
+                        Strength, GradQuery, GradStrength, batch, query_tile, BEGIN + part, first,
+                        near, unset, scale, NQ, S, SIZE, COLUMNS, RADIUS, FALLOFF, PROFILE, HIDE,
+                        DP, BM, BN, PRECISION)  # fmt: skip
             else:
                 grad_k, grad_v = _differentiate_tile(
-                    grad_k, grad_v, k, v, Q, G, LogSumExp, Deltas, Order, Cells, Strength,
-                    GradQuery, GradStrength, batch, query_tile, BEGIN + part, first, near,
-                    unset, qn, gn, scale, NQ, S, SIZE, COLUMNS, RADIUS, FALLOFF, PROFILE, HIDE,
-                    D, DP, BM, BN, PRECISION)  # fmt: skip
+                    grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, Order, Cells, Strength,
+                    GradQuery, GradStrength, batch, query_tile, BEGIN + part, first, near, unset,
+                    scale, NQ, S, SIZE, COLUMNS, RADIUS, FALLOFF, PROFILE, HIDE, DP, BM, BN,
+                    PRECISION)  # fmt: skip
         to = GradKey + token[:, None] * gkn + d[None, :]
         tl.store(to, (grad_k * scale).to(GradKey.dtype.element_ty), mask=some)
         to = GradValue + token[:, None] * gvn + d[None, :]
@@ -370,9 +381,9 @@ def _differentiate_modality(Q, Key, Value, G, LogSumExp, Deltas, Order, Boxes, C
 
 
 @triton.jit
-def differentiate(Query, Key, Value, GradOut, LogSumExp, Deltas, Order, Boxes, Cells, Strength,
-                  GradQuery, GradStrength, GradKey, GradValue, qb, qh, qn, kb, kh, kn, vb, vh, vn,
-                  gb, gh, gn, gkb, gkh, gkn, gvb, gvh, gvn, scale, H, NQ, S, query_tiles,
+def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Order, Boxes, Cells, Strength,
+                  GradQuery, GradStrength, GradKey, GradValue, kb, kh, kn, vb, vh, vn,
+                  gkb, gkh, gkn, gvb, gvh, gvn, scale, H, NQ, S, query_tiles,
                   SIZE0, COLUMNS0, RADIUS0, FALLOFF0, TILES0,
                   SIZE1, COLUMNS1, RADIUS1, FALLOFF1, TILES1, START1, SEGMENTS0,
                   PROFILE0: tl.constexpr, PROFILE1: tl.constexpr, HIDE: tl.constexpr,
@@ -385,24 +396,25 @@ def differentiate(Query, Key, Value, GradOut, LogSumExp, Deltas, Order, Boxes, C
     """
     group, head, groups = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     batch, h = (head // H).to(tl.int64), (head % H).to(tl.int64)
-    own = (group * tl.num_programs(1) + head).to(tl.int64) * query_tiles * BM
-    Q, G = Query + batch * qb + h * qh, GradOut + batch * gb + h * gh
+    padded = query_tiles * BM
+    queries = head.to(tl.int64) * padded
+    own = (group * tl.num_programs(1) + head).to(tl.int64) * padded
     K, V = Key + batch * kb + h * kh, Value + batch * vb + h * vh
     DK, DV = GradKey + batch * gkb + h * gkh, GradValue + batch * gvb + h * gvh
-    lse, deltas, order = LogSumExp + head * NQ, Deltas + head * NQ, Order + batch * NQ
+    Q, G = Queries + queries * DP, Grads + queries * DP
+    offsets, deltas, order = Offsets + queries, Deltas + queries, Order + batch * NQ
     boxes, strengths = Boxes + batch * query_tiles * S * 4, Strength + batch * NQ * 2
     grad_q, grad_strength = GradQuery + own * DP, GradStrength + own * 2
     _differentiate_modality(
-        Q, K, V, G, lse, deltas, order, boxes, Cells, strengths, grad_q, grad_strength, DK, DV,
-        batch, group, TILES0, groups, group, qn, kn, vn, gn, gkn, gvn, scale, NQ, S, query_tiles,
-        0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, PROFILE0, HIDE, D, DP, BM, BN,
-        PRECISION)  # fmt: skip
+        K, V, Q, G, offsets, deltas, order, boxes, Cells, strengths, grad_q, grad_strength, DK, DV,
+        batch, group, TILES0, groups, group, kn, vn, gkn, gvn, scale, NQ, S, query_tiles, 0, SIZE0,
+        COLUMNS0, RADIUS0, FALLOFF0, PROFILE0, HIDE, D, DP, BM, BN, PRECISION)  # fmt: skip
     _differentiate_modality(
-        Q, K + START1 * kn, V + START1 * vn, G, lse, deltas, order, boxes, Cells, strengths + 1,
-        grad_q, grad_strength + query_tiles * BM, DK + START1 * gkn, DV + START1 * gvn, batch,
-        (group + groups - TILES0 % groups) % groups, TILES1, groups, group - TILES0, qn, kn, vn,
-        gn, gkn, gvn, scale, NQ, S, query_tiles, SEGMENTS0, SIZE1, COLUMNS1, RADIUS1, FALLOFF1,
-        PROFILE1, HIDE, D, DP, BM, BN, PRECISION)  # fmt: skip
+        K + START1 * kn, V + START1 * vn, Q, G, offsets, deltas, order, boxes, Cells,
+        strengths + 1, grad_q, grad_strength + padded, DK + START1 * gkn, DV + START1 * gvn, batch,
+        (group + groups - TILES0 % groups) % groups, TILES1, groups, group - TILES0, kn, vn, gkn,
+        gvn, scale, NQ, S, query_tiles, SEGMENTS0, SIZE1, COLUMNS1, RADIUS1, FALLOFF1, PROFILE1,
+        HIDE, D, DP, BM, BN, PRECISION)  # fmt: skip
 
 
 @triton.jit
