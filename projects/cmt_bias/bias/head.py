@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
-from ..cmt.head import CameraGeometry, CmtHead, DecoderInputs, Memory
+from ..cmt.head import CmtHead, DecoderInputs, Memory
+from ..cmt.position_encoding import CameraGeometry
+from ..ops import QueryWindows
 from .generator import AttentionBiasGenerator
 from .transformer import AttentionBiasCmtTransformer
-from .windows import Windows
 
 
 class TrustedWindows(NamedTuple):
@@ -22,7 +23,7 @@ class TrustedWindows(NamedTuple):
         camera_weights: ``(B, Q)`` trust in the cameras, in [-1, 1].
     """
 
-    windows: Windows
+    windows: QueryWindows
     lidar_weights: Tensor
     camera_weights: Tensor
 
@@ -93,12 +94,7 @@ class AttentionBiasCmtHead(CmtHead):
     ) -> TrustedWindows:
         """Windows and trust of the queries; arguments of :meth:`CmtHead.attention_inputs`."""
         windows = self.attention_bias_generator.find_windows(
-            reference_points,
-            None if cameras is None else cameras.lidar2img,
-            None if cameras is None else cameras.pad_shape,
-            memory.bev_shape,
-            memory.camera_shape,
-            self.pc_range,
+            reference_points, memory.layout, cameras, self.pc_range
         )
         weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows, img_metas)
         return TrustedWindows(windows, *weights)
@@ -110,7 +106,5 @@ class AttentionBiasCmtHead(CmtHead):
             inputs.memory.pos,
             inputs.query_pos,
             self_attn_mask,
-            attention_bias=self.attention_bias_generator.bias_from_windows(
-                *inputs.attention_inputs
-            ),
+            attention_bias=self.attention_bias_generator(*inputs.attention_inputs),
         )

@@ -7,12 +7,28 @@ over the point-cloud range ``(x_min, y_min, z_min, x_max, y_max, z_max)``.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 # Keeps the perspective division finite for points in a camera's own plane (released value).
 DEPTH_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class CameraGeometry:
+    """Calibration of a batch.
+
+    Attributes:
+        lidar2img: ``(B, V, 4, 4)`` LiDAR frame (metres) to pixels of the padded input.
+        img2lidar: ``(B, V, 4, 4)`` its inverse.
+        pad_shape: ``(H, W)`` of the padded input, in pixels.
+    """
+
+    lidar2img: Tensor
+    img2lidar: Tensor
+    pad_shape: tuple[int, int]
 
 
 def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:

@@ -22,12 +22,14 @@ Shape letters: B batch, H heads, Q queries, K keys, D channels of a head, N some
 """
 
 import ctypes
+import logging
 import math
 from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +37,7 @@ from torch import Tensor
 from .dense import dense_bias
 from .geometry import QueryWindows, WindowedBias
 
+_logger = logging.getLogger('cmt_bias')
 _aten = torch.ops.aten
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Below this share of its mass a query attends with a mask. In half precision the kernel's output is
@@ -47,16 +50,21 @@ _MOST_PARTS = 16
 
 @cache
 def load_kernel() -> ctypes.CDLL | str:
-    """The compiled library, or why it cannot be had."""
+    """The compiled library; why it cannot be had, with a warning, if it cannot."""
+    reason = 'its C++ loop was not compiled when the package was installed'
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f'_cpu_kernel{suffix}')
         if path.is_file():
             try:
                 return ctypes.CDLL(str(path))
             except OSError as error:
-                return f'{path} cannot be loaded ({error}); install the package again'
-    return 'its C++ loop was not compiled; install the package again where there is a C++ compiler'
-
+                reason = f'its C++ loop cannot be loaded ({error})'
+    _logger.warning(
+        "Attention with a bias is slower on CPUs: backend 'cpu' cannot run, %s. Install cmt-bias "
+        'again where there is a C++ compiler (Debian, Ubuntu: sudo apt install g++).',
+        reason,
+    )
+    return reason
 
 def why_not(
     query: Tensor, key: Tensor, windows: QueryWindows, strength: Tensor | None
@@ -96,7 +104,7 @@ def attend(
         output, unbiased = _attend_ranges(query, key, value, windows, strength, scale)
     output, logsumexp = _rows(output, dtype), _rows(unbiased, dtype).clone()
     problem = _Problem.of(query, key, value, windows, strength, scale)
-    problem.call('attend', _address(_rows(query, dtype)), _address(output), _address(logsumexp))
+    problem.call('attend', _rows(query, dtype), output, logsumexp)
     output, logsumexp = output.transpose(1, 2), logsumexp.transpose(1, 2)
     if strength is not None:
         for part, queries in _groups(_lost_mass(unbiased, logsumexp, query.dtype), query):
@@ -141,10 +149,9 @@ def gradients(
     strength_parts = query.new_zeros(parts, batch, queries, 2, dtype=dtype)
     problem.call(
         'backward',
-        *(ctypes.c_int64(parts), _address(lost)),
-        *(_address(tensor) for tensor in (*read, query_parts)),
+        *(ctypes.c_int64(parts), lost, *read, query_parts),
         *(ctypes.byref(_Tokens.of(grad)) for grad in grads[1:]),
-        _address(strength_parts),
+        strength_parts,
     )
     grads[0] = grads[0] + query_parts.sum(0).transpose(1, 2)
     grad_strength = None
@@ -179,7 +186,8 @@ class _Problem(ctypes.Structure):
     """Mirror of the struct in ``cpu_kernel.cpp``."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ('batch', 'heads', 'queries', 'channels', 'threads')),
+        *((name, ctypes.c_int64) for name in ('batch', 'heads', 'queries', 'keys', 'channels')),
+        ('threads', ctypes.c_int64),
         *((name, ctypes.c_int64 * 2) for name in ('maps', 'rows', 'columns', 'radius')),
         ('sigma', ctypes.c_double * 2),
         ('scale', ctypes.c_double),
@@ -206,7 +214,7 @@ class _Problem(ctypes.Structure):
         bev, view = layout.bev_shape or (0, 0), layout.view_shape or (0, 0)
         radius = [-1 if window.radius is None else window.radius for window in windows.shapes]
         problem = cls(
-            *(*query.shape[:3], query.shape[3], torch.get_num_threads()),
+            *(*query.shape[:3], *key.shape[2:], torch.get_num_threads()),
             (int(layout.bev_shape is not None), layout.num_views),
             *((bev[axis], view[axis]) for axis in (0, 1)),
             tuple(radius),
@@ -217,14 +225,13 @@ class _Problem(ctypes.Structure):
         problem.kept = cells, strength, key, value
         return problem
 
-    def call(self, name: str, *arguments: object) -> None:
-        """Call the kernel's function for the type of keys and values."""
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call the kernel's function for the type of keys and values; tensors by their address."""
         kernel, dtype = load_kernel(), str(self.kept[-1].dtype).removeprefix('torch.')
-        getattr(kernel, f'{name}_{dtype}')(ctypes.byref(self), *arguments)
-
-
-def _address(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+        getattr(kernel, f'{name}_{dtype}')(
+            ctypes.byref(self),
+            *(ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments),
+        )
 
 
 def _sum_dtype(tensor: Tensor) -> torch.dtype:

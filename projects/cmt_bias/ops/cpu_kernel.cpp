@@ -18,6 +18,12 @@
 #else
 #define FOR_PROCESSORS
 #endif
+// A function that is called keeps its own instructions; one that is inlined has the caller's.
+#if defined(__GNUC__)
+#define INLINED inline __attribute__((always_inline))
+#else
+#define INLINED inline
+#endif
 
 // (B, H, N, D) with neighbouring channels; strides in numbers.
 struct Tokens {
@@ -27,7 +33,7 @@ struct Tokens {
 
 // Mirrored by cpu.py. Maps, radii and sigmas: LiDAR, then cameras.
 struct Problem {
-    int64_t batch, heads, queries, channels, threads;
+    int64_t batch, heads, queries, keys, channels, threads;
     int64_t maps[2], rows[2], columns[2];
     int64_t radius[2];  // -1: no windows in this modality
     double sigma[2];    // 0: gain 1 in the whole window
@@ -44,7 +50,7 @@ constexpr int largest_exponent = 80;
 
 struct BFloat16 {
     uint16_t bits;
-    operator float() const {
+    INLINED operator float() const {
         const uint32_t word = static_cast<uint32_t>(bits) << 16;
         float number;
         std::memcpy(&number, &word, sizeof number);
@@ -56,7 +62,7 @@ struct Half {
     uint16_t bits;
     // Exponent and fraction shifted into their places, the bias of the exponent mended by a product,
     // which is right for subnormal numbers too; the largest exponent means infinity or NaN.
-    operator float() const {
+    INLINED operator float() const {
         const uint32_t word = (bits & 0x8000u) << 16 | (bits & 0x7fffu) << 13;
         const uint32_t special = word | 0x7f800000u;
         float number, not_finite;
@@ -68,7 +74,7 @@ struct Half {
 
 // e^x by the powers of two and a polynomial on [-ln 2 / 2, ln 2 / 2]: without branches, for loops that
 // the compiler turns into vector instructions. Relative error about 1e-7; 0 below -87.
-inline float exponential(float x) {
+INLINED float exponential(float x) {
     const float bounded = std::min(std::max(x, -87.0f), 88.0f);
     const float whole = std::nearbyintf(bounded * 1.44269504f);
     const float rest = (bounded - whole * 0.693359375f) + whole * 2.12194440e-4f;
@@ -87,10 +93,10 @@ inline float exponential(float x) {
     return x <= 88.0f ? result : x * std::numeric_limits<float>::infinity();
 }
 
-inline double exponential(double x) { return std::exp(x); }
+INLINED double exponential(double x) { return std::exp(x); }
 
 template <typename Token, typename Sum>
-inline Sum dot(const Token *left, const Sum *right, int64_t channels) {
+INLINED Sum dot(const Token *left, const Sum *right, int64_t channels) {
     Sum sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t c = 0; c < channels; ++c) sum += static_cast<Sum>(left[c]) * right[c];
@@ -99,7 +105,7 @@ inline Sum dot(const Token *left, const Sum *right, int64_t channels) {
 
 // target += factor * row
 template <typename Row, typename Sum>
-inline void add(Sum *target, Sum factor, const Row *row, int64_t channels) {
+INLINED void add(Sum *target, Sum factor, const Row *row, int64_t channels) {
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c) target[c] += factor * static_cast<Sum>(row[c]);
 }
@@ -138,7 +144,7 @@ void visit_runs(const Problem &problem, int64_t batch, int64_t query, Visit visi
 }
 
 template <typename Sum>
-inline void exponentiate(Sum *values, int64_t size) {
+INLINED void exponentiate(Sum *values, int64_t size) {
 #pragma omp simd
     for (int64_t i = 0; i < size; ++i) values[i] = exponential(values[i]);
 }
@@ -243,14 +249,33 @@ FOR_PROCESSORS void attend_query(const Problem &problem, Scratch<Sum> &scratch, 
     }
 }
 
+// Queries with neighbouring windows one after the other, for the caches.
+std::vector<int64_t> order_by_place(const Problem &problem) {
+    std::vector<std::pair<int64_t, int64_t>> places;
+    std::vector<int64_t> first_keys, order;
+    for (int64_t row = 0; row < problem.batch * problem.queries; ++row) {
+        const int64_t batch = row / problem.queries;
+        first_keys.clear();
+        visit_runs(problem, batch, row % problem.queries,
+                   [&](const Run &run) { first_keys.push_back(run.first_key); });
+        const int64_t middle = first_keys.empty() ? 0 : first_keys[first_keys.size() / 2];
+        places.emplace_back(batch * problem.keys + middle, row);
+    }
+    std::sort(places.begin(), places.end());
+    for (const auto &place : places) order.push_back(place.second);
+    return order;
+}
+
 template <typename Token, typename Sum, int fixed_channels>
 void attend(const Problem &problem, const Sum *query, Sum *output, Sum *logsumexp) {
     const int64_t row_size = problem.heads * problem.channels;
+    const std::vector<int64_t> order = order_by_place(problem);
 #pragma omp parallel num_threads(problem.threads)
     {
         Scratch<Sum> scratch;
 #pragma omp for schedule(dynamic, 8)
-        for (int64_t row = 0; row < problem.batch * problem.queries; ++row) {
+        for (int64_t i = 0; i < problem.batch * problem.queries; ++i) {
+            const int64_t row = order[i];
             scratch.runs.clear();
             visit_runs(problem, row / problem.queries, row % problem.queries,
                        [&](const Run &run) { scratch.runs.push_back(run); });

@@ -154,7 +154,7 @@ class QueryWindows:
 
 def _profile(middle: Tensor, size: int, window: Window, dtype: torch.dtype) -> Tensor:
     """``(B, Q, size)`` a window's profile along one axis; a Gaussian is the product of two."""
-    distance = torch.arange(size, dtype=torch.int32, device=middle.device) - middle.unsqueeze(-1)
+    distance = torch.arange(size, device=middle.device) - middle.unsqueeze(-1)
     if window.radius is None:
         return torch.ones_like(distance, dtype=dtype)
     profile = (distance.abs() <= window.radius).to(dtype)

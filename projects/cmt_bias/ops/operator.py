@@ -144,6 +144,9 @@ def _attend(
     scale: float | None,
     backend: str,
 ) -> Tensor:
+    tensors = [t for t in (query, key, value, windows.cells, strength) if t is not None]
+    if len({tensor.device for tensor in tensors}) > 1:
+        raise ValueError(f'tensors lie on {sorted({str(t.device) for t in tensors})}.')
     query, key, value = _autocast(query, key, value)
     _check(query, key, value, windows, strength)
     if backend not in BACKENDS:
@@ -172,7 +175,7 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 def _check(
     query: Tensor, key: Tensor, value: Tensor, windows: QueryWindows, strength: Tensor | None
 ) -> None:
-    """Raise ValueError if shapes, types or devices do not agree."""
+    """Raise ValueError if shapes or types do not agree."""
     shapes = [tuple(tensor.shape) for tensor in (query, key, value)]
     if any(len(shape) != 4 for shape in shapes) or shapes[1] != shapes[2]:
         raise ValueError(f'query, key and value must be (B, H, N, D), got {shapes}.')
@@ -190,16 +193,13 @@ def _check(
         raise ValueError(
             f'cells must be int32 of shape {expected}, got {cells.dtype}, {tuple(cells.shape)}.'
         )
-    tensors = [query, key, value, cells]
-    if strength is not None:
-        if tuple(strength.shape) != (*batch_queries, 2) or not strength.is_floating_point():
-            raise ValueError(
-                f'strength must be a floating tensor of shape {(*batch_queries, 2)}, got '
-                f'{strength.dtype}, {tuple(strength.shape)}.'
-            )
-        tensors.append(strength)
-    if len({tensor.device for tensor in tensors}) > 1:
-        raise ValueError(f'tensors lie on {sorted({str(t.device) for t in tensors})}.')
+    if strength is not None and not (
+        tuple(strength.shape) == (*batch_queries, 2) and strength.is_floating_point()
+    ):
+        raise ValueError(
+            f'strength must be a floating tensor of shape {(*batch_queries, 2)}, got '
+            f'{strength.dtype}, {tuple(strength.shape)}.'
+        )
 
 
 def _choose(

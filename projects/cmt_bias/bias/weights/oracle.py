@@ -7,8 +7,8 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ...failures.sensor_failure import SPOILED_SENSORS_KEY
-from ..windows import Windows
-from .router import WeightGenerator
+from ...ops import QueryWindows
+from .weight_generator import WeightGenerator
 
 
 @MODELS.register_module()
@@ -33,7 +33,7 @@ class OracleWeightGenerator(WeightGenerator):
         query_pos: Tensor,
         memory: Tensor,
         memory_pos: Tensor,
-        windows: Windows,
+        windows: QueryWindows,
         img_metas: Sequence[dict],
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`WeightGenerator.forward`.
