@@ -1,4 +1,5 @@
-"""Packaging of cmt-bias: the package `cmt_bias` from projects/, with configs/ inside the wheel.
+"""Packaging of cmt-bias: the packages `cmt_bias` and `nuscenes_synth` from projects/, with
+configs/ inside the wheel.
 
 One loop of attention on CPUs is C++ and is compiled here. It needs neither torch nor Python's
 headers, so that one library serves all their versions. Where it cannot be compiled the installation
@@ -102,9 +103,10 @@ setup(
     long_description_content_type='text/markdown',
     python_requires='>=3.10',
     package_dir={'': 'projects'},
-    packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*']),
+    packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*', 'nuscenes_synth']),
     package_data={
-        'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz']
+        'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz'],
+        'nuscenes_synth': ['py.typed'],
     },
     include_package_data=True,
     install_requires=read_requirements('runtime'),

@@ -50,7 +50,9 @@ def test_any_order_of_axes_and_any_gaps(seed, batch, heads, orders, steps, offse
 def assert_same(actual: Case, expected: Case) -> None:
     found, wanted = actual.run('cpu'), expected.run('cpu')
     for name, tensor in wanted.items():
-        torch.testing.assert_close(found[name], tensor, msg=lambda text, name=name: f'{name} {text}')
+        torch.testing.assert_close(
+            found[name], tensor, msg=lambda text, name=name: f'{name} {text}'
+        )
 
 
 @pytest.mark.parametrize('router', [False, True])

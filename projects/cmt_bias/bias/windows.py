@@ -51,9 +51,7 @@ def find_windows(
     return QueryWindows(layout, torch.cat(cells, dim=1).transpose(1, 2).contiguous(), shapes)
 
 
-def _cells(
-    down: Tensor, right: Tensor, size: tuple[int, int], shape: tuple[int, int]
-) -> Tensor:
+def _cells(down: Tensor, right: Tensor, size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
     """``(..., 2)`` int32 row and column of points in a map whose sides have these lengths.
 
     A point on the upper end belongs to the last cell.

@@ -66,6 +66,7 @@ def load_kernel() -> ctypes.CDLL | str:
     )
     return reason
 
+
 def why_not(
     query: Tensor, key: Tensor, windows: QueryWindows, strength: Tensor | None
 ) -> str | None:

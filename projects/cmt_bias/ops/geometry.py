@@ -129,7 +129,9 @@ class QueryWindows:
 
     def has_whole_modality(self) -> bool:
         """Whether a modality that is there has no window but counts as a whole."""
-        return any(self.shapes[segment.modality].radius is None for segment in self.layout.segments)
+        return any(
+            self.shapes[segment.modality].radius is None for segment in self.layout.segments
+        )
 
     def gain(self, dtype: torch.dtype) -> Tensor:
         """``(B, Q, K)`` the windows' profiles; 0 outside."""

@@ -346,9 +346,7 @@ def _register() -> tuple[Any, Any]:
         'Tensor query, Tensor key, Tensor value, Tensor cells, Tensor? strength, int[] sizes, '
         'float[] sigmas, float scale, str backend'
     )
-    torch.library.define(
-        'cmt_bias::windowed_attention', f'({inputs}) -> (Tensor, Tensor, Tensor)'
-    )
+    torch.library.define('cmt_bias::windowed_attention', f'({inputs}) -> (Tensor, Tensor, Tensor)')
     torch.library.define(
         'cmt_bias::windowed_attention_backward',
         f'(Tensor grad_output, {inputs}, Tensor output, Tensor logsumexp, Tensor extra) -> '

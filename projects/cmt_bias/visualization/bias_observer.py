@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..cmt.position_encoding import denormalize_points
+from ..cmt.position_encoding import common_image_shape, denormalize_points
 from ..ops import QueryWindows, TokenLayout, WindowedBias
 from .attention_mass import attention_mass
 
@@ -174,6 +174,6 @@ class BiasObserver:
             reference_points=denormalize_points(points, head.pc_range),
             detection_queries=head.decode_boxes(self._outputs)[0]['queries'],
             layers=tuple(self._layers),
-            pad_shape=tuple(img_metas[0]['pad_shape'][:2]) if has_images else None,
+            pad_shape=common_image_shape(img_metas[0]['pad_shape']) if has_images else None,
             pc_range=head.pc_range,
         )

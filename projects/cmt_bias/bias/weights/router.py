@@ -84,7 +84,7 @@ class AQRWeightGenerator(WeightGenerator):
         return lidar, camera
 
     def _attend_to_windows(
-        self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor, windows: Windows
+        self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor, windows: QueryWindows
     ) -> Tensor:
         """``(B, Q, C)``; the output projection's bias for a query without any token."""
         projected = (
