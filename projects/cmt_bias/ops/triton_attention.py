@@ -73,7 +73,9 @@ def default_tiles(head_dim: int, dtype: torch.dtype, capability: int) -> tuple[T
             from shared memory, which leaves registers for larger tiles.
     """
     if dtype not in _HALF:
-        return Tiles(32, 32, 8, 2), Tiles(32, 32, 8, 1)
+        if head_dim > 32:
+            return Tiles(32, 32, 4, 2), Tiles(16, 16, 4, 1)
+        return Tiles(64, 32, 4, 2), Tiles(16, 32, 4, 1)
     if head_dim > 32:
         return Tiles(128, 64, 8, 2), Tiles(64 if capability >= 90 else 32, 64, 8, 2)
     return Tiles(128, 64, 4, 3), Tiles(64 if capability >= 90 else 32, 128, 8, 2)
@@ -235,7 +237,7 @@ def attend(
         shape = (splits, batch, heads, num_queries)
         part = query.new_empty(*shape, channels, dtype=torch.float32)
         part_logsumexp = query.new_empty(shape, dtype=torch.float32)
-    kernels.attend[*grid, splits](
+    kernels.attend[(*grid, splits)](
         query,
         key,
         value,
