@@ -2,8 +2,8 @@
 
 The keys are cut into tiles of BN that lie in one segment each, the queries, sorted by place, into
 tiles of BM. ``Boxes`` says for each query tile and segment where the middles of its windows lie. A
-key tile out of their reach has no bias: it costs what it costs in plain flash attention, or nothing
-where keys outside the windows do not count (HIDE).
+key tile out of their reach has no bias: it costs what it costs in plain flash attention, or
+nothing where keys outside the windows do not count (HIDE).
 
 ``Cells`` is ``(B, Q, S, 2)`` int32, ``Strength`` ``(B, Q, 2)`` float32, ``Order`` ``(B, Q)`` the
 queries' numbers in the order of their places, ``Boxes`` ``(B, query tiles, S, 4)`` the lowest and
@@ -208,9 +208,9 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Out, LogSumExp,
         tl.minimum(high, TILES0), kn, vn, scale * _LOG2_E, NQ, S, 0, SIZE0, COLUMNS0, RADIUS0,
         FALLOFF0, PROFILE0, HIDE, D, DP, BN, PRECISION)  # fmt: skip
     total, top, mass = _attend_modality(
-        total, top, mass, q, K + START1 * kn, V + START1 * vn, Cells, boxes, strength1, batch, query,
-        used, tl.maximum(low, TILES0) - TILES0, high - TILES0, kn, vn, scale * _LOG2_E, NQ, S,
-        SEGMENTS0, SIZE1, COLUMNS1, RADIUS1, FALLOFF1, PROFILE1, HIDE, D, DP, BN,
+        total, top, mass, q, K + START1 * kn, V + START1 * vn, Cells, boxes, strength1, batch,
+        query, used, tl.maximum(low, TILES0) - TILES0, high - TILES0, kn, vn, scale * _LOG2_E, NQ,
+        S, SEGMENTS0, SIZE1, COLUMNS1, RADIUS1, FALLOFF1, PROFILE1, HIDE, D, DP, BN,
         PRECISION)  # fmt: skip
     out = total / mass[:, None]
     if HIDE:
@@ -314,7 +314,7 @@ def _differentiate_tile(grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, O
     grad_q = tl.load(GradQuery + at, mask=(position >= unset)[:, None], other=0.0)
     grad_q += tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
     tl.store(GradQuery + at, grad_q)
-    if not HIDE:
+    if not HIDE:  # noqa: SIM102 (known when the kernel is compiled, the other is not)
         if near:
             along = grad_logits
             if PROFILE != WHOLE:  # found again rather than kept in registers
