@@ -8,7 +8,7 @@ namespace c10::impl {
 
 struct OneDeviceGuard final : NoOpDeviceGuardImpl<DeviceType::CUDA> {
   static Device only_device() { return {DeviceType::CUDA, 0}; }
-  static Stream only_stream() { return {Stream::DEFAULT, only_device()}; }
+  static Stream only_stream() { return Stream(Stream::DEFAULT, only_device()); }
 
   DeviceIndex deviceCount() const noexcept override { return 1; }
   Device getDevice() const override { return only_device(); }

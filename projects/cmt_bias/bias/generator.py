@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ..cmt.position_encoding import CameraGeometry
@@ -18,7 +17,6 @@ from .windows import find_windows
 WEIGHT_TOLERANCE = 1e-6
 
 
-@MODELS.register_module()
 class AttentionBiasGenerator(BiasScale):
     """Turn trust weights of LiDAR and cameras into a bias on cross-attention.
 

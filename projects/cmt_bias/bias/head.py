@@ -13,6 +13,9 @@ from ..ops import QueryWindows
 from .generator import AttentionBiasGenerator
 from .transformer import AttentionBiasCmtTransformer
 
+# Registered here, so that its own file needs torch alone.
+MODELS.register_module(module=AttentionBiasGenerator)
+
 
 class TrustedWindows(NamedTuple):
     """What the bias is made of, but for its scale.

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -147,7 +146,7 @@ def common_image_shape(shape: Sequence) -> tuple[int, int]:
     Raises:
         ValueError: If it is none of these, or the views differ.
     """
-    views = [tuple(view) for view in (shape if np.ndim(shape[0]) else [shape])]
+    views = [tuple(view) for view in (shape if hasattr(shape[0], '__len__') else [shape])]
     sizes = {view[:2] for view in views}
     if len(sizes) != 1 or {len(view) for view in views} - {2, 3}:
         raise ValueError(
