@@ -1,8 +1,8 @@
 """Tensors that say they lie on ``cuda:0`` and hold their data on the CPU.
 
-All operators run on the CPU, with real numbers, so that code that depends on data takes its course.
-What a GPU would not do, or not without waiting, is recorded with the line of the project that asked
-for it: operators on tensors of two devices, and host syncs.
+All operators run on the CPU, with real numbers, so that code that depends on data takes its
+course. What a GPU would not do, or not without waiting, is recorded with the line of the project
+that asked for it: operators on tensors of two devices, and host syncs.
 
 Needs ``cuda_hooks.cpp``, compiled and loaded by :func:`load_hooks` before the first ``import
 torch``.
@@ -30,10 +30,11 @@ def load_hooks(library: Path) -> None:
 if 'torch' not in sys.modules:
     load_hooks(Path(sys.argv[1]))
 
-import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+# isort: split
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_flatten, tree_map  # noqa: E402
 
 _aten = torch.ops.aten
 _DEVICE = torch.device('cuda:0')
@@ -233,7 +234,8 @@ def _record(
         if target is not None and from_device != target and waits:
             _record_sync('copy to the host' if from_device else 'copy to the device')
     elif pretended:
-        foreign = [t for t in tensors if not isinstance(t, PretendTensor) and t.dim() and t.numel()]
+        plain = [tensor for tensor in tensors if not isinstance(tensor, PretendTensor)]
+        foreign = [tensor for tensor in plain if tensor.dim() and tensor.numel()]
         if foreign:
             shapes = [tuple(tensor.shape) for tensor in foreign]
             RECORD.faults[f'{func} takes CPU tensors {shapes} at {_line()}'] += 1

@@ -1,4 +1,4 @@
-"""A training step and an inference of the tiny model with a bias, on the CPU and on the pretended device.
+"""A training step and an inference of the tiny model with a bias, on CPU and pretended device.
 
 ``python -m tests.pretend_cuda.tiny_model HOOKS_LIBRARY`` prints a report of each way as JSON.
 """
@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import cmt_bias  # noqa: F401  (registers the model)
-from cmt_bias.ops import operator, triton_attention
+from cmt_bias.ops import QueryWindows, operator, triton_attention
 from cmt_bias.ops.triton_attention import Launch, Tiles
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'cmt_bias'
@@ -52,6 +53,8 @@ def build_model() -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     nn.init.normal_(model.pts_bbox_head.weight_generator.weight_logits.weight)
+    # the weights of a run's first batch are checked, which waits for the device once
+    model.pts_bbox_head.attention_bias_generator._has_run = True
     return model
 
 
@@ -120,7 +123,9 @@ class CountsGradients(nn.Module):
         return self.module.loss(*args)
 
 
-def run(move: Callable[[Tensor], Tensor], amp: torch.dtype | None, wrapped: bool) -> dict[str, Any]:
+def run(
+    move: Callable[[Tensor], Tensor], amp: torch.dtype | None, wrapped: bool
+) -> dict[str, Any]:
     """One training step and one inference; numbers on the CPU."""
     model = build_model()
     kind = 'cpu' if move is Tensor.clone else 'cuda'
@@ -188,11 +193,12 @@ def launch_in_interpreter(function: Callable) -> Callable:
     """A function of the Triton backend on the CPU's tensors, which Triton's interpreter takes."""
 
     def launch(*args: Any) -> Any:
-        cpu_args = []
-        for value in args:
-            is_windows = hasattr(value, 'cells')
-            inner = type(value)(value.layout, device.to_cpu(value.cells), value.shapes) if is_windows else device.to_cpu(value)
-            cpu_args.append(inner)
+        cpu_args = [
+            replace(value, cells=device.to_cpu(value.cells))
+            if isinstance(value, QueryWindows)
+            else device.to_cpu(value)
+            for value in args
+        ]
         result = function(*cpu_args, launch=ONE_PROGRAM)
         return tuple(t if t is None else device.PretendTensor(t) for t in result)
 
