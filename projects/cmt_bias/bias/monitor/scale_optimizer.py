@@ -75,21 +75,22 @@ class ScaleOptimizer:
         the learning rate when its gradients agree, and shorter when they do not. (Rare gradients
         after many zeros make longer steps.)
         """
-        schedulers = runner.param_schedulers or []
-        lists = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
+        found = runner.param_schedulers or []
+        lists = found.values() if isinstance(found, dict) else [found]
+        schedulers = [scheduler for several in lists for scheduler in several]
+        if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
+            return None  # it follows a metric
         try:
             begin, end = runner.iter, runner.max_iters
             in_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
             rates = scheduled_learning_rates(
                 self._group_index,
                 self._optimizer,
-                [scheduler for several in lists for scheduler in several],
+                schedulers,
                 end - begin,
                 len(runner.train_dataloader) if in_epochs else end,
             )
         except Exception:  # such as a scheduler of the user's own: what informs must not raise
-            return None
-        if rates is None:
             return None
         # With accumulated gradients the optimizer steps in every n-th iteration, and in the last.
         return sum(
