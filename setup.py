@@ -106,7 +106,7 @@ setup(
     packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*', 'nuscenes_synth']),
     package_data={
         'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz'],
-        'nuscenes_synth': ['py.typed'],
+        'nuscenes_synth': ['py.typed', '*.json'],
     },
     include_package_data=True,
     install_requires=read_requirements('runtime'),
