@@ -101,7 +101,7 @@ setup(
     description='Cross Modal Transformer on MMDetection3D 1.4, with a learnable attention bias',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
-    python_requires='>=3.10',
+    python_requires='>=3.10,<3.13',
     package_dir={'': 'projects'},
     packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*', 'nuscenes_synth']),
     package_data={
