@@ -68,7 +68,7 @@ setup(
     package_dir={'': 'projects'},
     packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*']),
     package_data={
-        'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz']
+        'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz', '**/*.pth']
     },
     include_package_data=True,
     install_requires=read_requirements('runtime'),

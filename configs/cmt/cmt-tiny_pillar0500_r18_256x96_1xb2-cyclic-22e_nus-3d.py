@@ -1,4 +1,7 @@
-# A small fusion recipe that trains on two CPU cores: pillars, a thin ResNet-18, small images.
+# A small fusion recipe that trains on two CPU cores: pillars, a thin ResNet-18, small images. Its
+# branches are pretrained (`make base` does both):
+#
+#   python tools/train.py configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-6e_nus-3d.py
 _base_ = [
     '../_base_/models/cmt_fusion.py',
     '../_base_/datasets/nus-3d-fusion.py',
@@ -17,6 +20,14 @@ attention = dict(embed_dims=embed_dims, num_heads=num_heads, dropout=0.0)
 model = dict(
     use_grid_mask=False,
     init_cfg=dict(type='LocalAttention', spread_reference_points=True),
+    # Two samples, in one of which a sensor may be missing, have not the statistics of the data.
+    frozen_statistics=(
+        'img_backbone',
+        'pts_voxel_encoder',
+        'pts_backbone',
+        'pts_neck',
+        'pts_bbox_head.shared_conv',
+    ),
     data_preprocessor=dict(
         voxel_layer=dict(
             max_num_points=8,
@@ -99,6 +110,8 @@ train_pipeline = [
     *load_points,
     *_base_.load_images,
     *_base_.load_annotations,
+    # less often than in the released recipe: there is less time
+    dict(type='ModalMask3D', mode='train', image_drop_prob=0.1, points_drop_prob=0.15),
     dict(
         type='CustomRandomFlip3D',
         flip_ratio_bev_horizontal=0.5,
@@ -158,3 +171,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 auto_scale_lr = dict(base_batch_size=2)
+custom_hooks = [dict(type='TokenScaleHook')]
+load_from = (
+    'work_dirs/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-6e_nus-3d/epoch_6.pth'
+)

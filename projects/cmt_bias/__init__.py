@@ -4,7 +4,7 @@ Importing the package registers its models, transforms and hooks; in a config:
 ``custom_imports = dict(imports=['cmt_bias'])``.
 """
 
-from . import bias, checkpoints, cmt, datasets, failures, ops, runs, visualization
+from . import bias, checkpoints, cmt, datasets, failures, ops, pretraining, runs, visualization
 from .atomic_file import AtomicLocalBackend, write_atomically
 from .bias import monitor
 from .shipped_configs import config_path
@@ -21,6 +21,7 @@ __all__ = [
     'failures',
     'monitor',
     'ops',
+    'pretraining',
     'runs',
     'visualization',
     'write_atomically',

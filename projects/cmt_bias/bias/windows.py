@@ -46,6 +46,8 @@ class Windows:
             their tokens counts for every query.
         num_tokens: Tokens K of the memory.
         plan: What attention needs to know about ``index``, found out once for all layers.
+        points: ``(B, Q, 3)`` reference points, metres, LiDAR frame.
+        seen_by: ``(B, Q, V)`` bool, the views that see them; None without cameras.
     """
 
     index: Tensor
@@ -54,6 +56,8 @@ class Windows:
     whole: dict[Modality, tuple[int, int]]
     num_tokens: int
     plan: WindowPlan
+    points: Tensor | None = None
+    seen_by: Tensor | None = None
 
     def to_mask(self) -> Tensor:
         """``(B, Q, K)`` bool, True for the tokens of a query's windows and whole modalities."""
@@ -105,6 +109,10 @@ def find_windows(
     whole: dict[Modality, tuple[int, int]] = {}
     no_slots = points.new_zeros(*points.shape[:2], 0)
     lidar = camera = (no_slots.long(), no_slots)
+    metres = denormalize_points(points, pc_range)
+    pixels = visible = None
+    if lidar2img is not None and pad_shape is not None:
+        pixels, visible = project_to_cameras(metres, lidar2img.to(points), pad_shape)
     if bev_shape is not None:
         if lidar_window.size is None:
             whole['lidar'] = (0, num_bev_tokens)
@@ -114,11 +122,8 @@ def find_windows(
         if camera_window.size is None:
             whole['camera'] = (num_bev_tokens, num_bev_tokens + num_camera_tokens)
         else:
-            assert lidar2img is not None and pad_shape is not None
-            metres = denormalize_points(points, pc_range)
-            index, gain = _camera_windows(
-                metres, lidar2img, pad_shape, camera_shape, camera_window
-            )
+            assert pixels is not None and visible is not None and pad_shape is not None
+            index, gain = _camera_windows(pixels, visible, pad_shape, camera_shape, camera_window)
             camera = torch.where(index < 0, index, index + num_bev_tokens), gain
     index = torch.cat((lidar[0], camera[0]), dim=-1)
     num_tokens = num_bev_tokens + num_camera_tokens
@@ -129,6 +134,8 @@ def find_windows(
         whole=whole,
         num_tokens=num_tokens,
         plan=plan_windows(index, num_tokens),
+        points=metres,
+        seen_by=None if visible is None else visible.transpose(1, 2),
     )
 
 
@@ -144,15 +151,14 @@ def _bev_windows(
 
 
 def _camera_windows(
-    points: Tensor,
-    lidar2img: Tensor,
+    pixels: Tensor,
+    visible: Tensor,
     pad_shape: tuple[int, int],
     camera_shape: tuple[int, int, int],
     window: WindowShape,
 ) -> tuple[Tensor, Tensor]:
     """``(B, Q, S * size^2)`` camera cells and gains, S the most views that see one point."""
     _, rows, columns = camera_shape
-    pixels, visible = project_to_cameras(points, lidar2img.to(points), pad_shape)
     num_slots = int(visible.sum(dim=1).amax()) if visible.numel() else 0
     # (B, Q, S): the views that see a point first, in their own order
     view = visible.transpose(1, 2).to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
@@ -163,7 +169,7 @@ def _camera_windows(
     u, v = pixels[..., 0].where(visible, 0), pixels[..., 1].where(visible, 0)
     column = (u * columns / pad_shape[1]).long().clamp(max=columns - 1)
     row = (v * rows / pad_shape[0]).long().clamp(max=rows - 1)
-    index, gain = _cut_windows(row, column, (rows, columns), window, points.dtype)
+    index, gain = _cut_windows(row, column, (rows, columns), window, pixels.dtype)
     index = index + (view * rows * columns)[..., None] * (index >= 0)
     index = index.where(visible[..., None], -1)
     return index.flatten(2), (gain * visible[..., None]).flatten(2)

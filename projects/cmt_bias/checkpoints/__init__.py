@@ -15,6 +15,7 @@ from .safe_loading import (
     UnsafeCheckpointError,
     load_checkpoint_safely,
 )
+from .shipped_weights import weights_record, write_weights
 from .worker_seeding import seed_worker_per_epoch
 
 __all__ = [
@@ -32,4 +33,6 @@ __all__ = [
     'load_checkpoint_safely',
     'restore_random_state',
     'seed_worker_per_epoch',
+    'weights_record',
+    'write_weights',
 ]
