@@ -1,7 +1,7 @@
 # A small fusion recipe that trains on two CPU cores: pillars, a thin ResNet-18, small images. Its
 # branches are pretrained (`make base` does both):
 #
-#   python tools/train.py configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-6e_nus-3d.py
+#   python tools/train.py configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py
 _base_ = [
     '../_base_/models/cmt_fusion.py',
     '../_base_/datasets/nus-3d-fusion.py',
@@ -173,5 +173,5 @@ optim_wrapper = dict(
 auto_scale_lr = dict(base_batch_size=2)
 custom_hooks = [dict(type='TokenScaleHook')]
 load_from = (
-    'work_dirs/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-6e_nus-3d/epoch_6.pth'
+    'work_dirs/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d/epoch_4.pth'
 )

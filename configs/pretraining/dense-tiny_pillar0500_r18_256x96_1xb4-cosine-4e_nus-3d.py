@@ -21,6 +21,8 @@ model = dict(
         tasks=[dict(class_names=_base_.class_names)],
         # a cell's box is linear in its token, its class has one hidden layer
         common_heads=dict(reg=(2, 1), height=(1, 1), dim=(3, 1), rot=(2, 1), vel=(2, 1)),
+        loss_cls=dict(type='mmdet.GaussianFocalLoss', reduction='mean'),
+        loss_bbox=dict(type='mmdet.L1Loss', reduction='mean', loss_weight=0.25),
         separate_head=dict(type='SeparateHead', head_conv=64, init_bias=-2.19, final_kernel=1),
         bbox_coder=dict(
             type='CenterPointBBoxCoder',
@@ -68,7 +70,7 @@ train_dataloader = dict(
 custom_hooks = []
 load_from = None
 
-max_epochs = 6
+max_epochs = 4
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=2.0e-3), clip_grad=dict(max_norm=10))
 param_scheduler = [
