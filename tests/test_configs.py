@@ -1,5 +1,6 @@
 """Every shipped recipe builds: its model, its pipelines, its hooks and its parameter groups."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,50 @@ def test_transforms_and_hooks_are_registered(cfg):
         assert HOOKS.get(hook.type) is not None, hook.type
 
 
+def test_sweeps_are_loaded_in_their_place(cfg):
+    """mmdet3d's own loader misplaces those of a turning vehicle."""
+    loaders = [step.type for steps in pipelines(cfg) for step in steps if 'Sweeps' in step.type]
+    assert loaders == ['LoadAlignedSweeps'] * (2 if cfg.input_modality.use_lidar else 0)
+
+
 def test_evaluation_reads_the_version_that_the_file_name_says(cfg):
     version = cfg.val_dataloader.dataset.metainfo.version
     assert version == ('v1.0-mini' if 'mini' in Path(cfg.filename).stem else 'v1.0-trainval')
 
 
-def test_rates_scale_from_eight_gpus_with_two_samples(cfg):
-    samples = 2 if 'tiny' in Path(cfg.filename).stem else 16
-    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=samples)
+def test_batch_and_rates_are_those_of_the_file_name(cfg):
+    """The released ResNet-50 recipe has 8 x 4 samples, the others 8 x 2."""
+    name = Path(cfg.filename).stem
+    gpus, samples = map(int, re.search(r'_(\d)xb(\d)-', name).groups())
+    assert cfg.train_dataloader.batch_size == samples
+    # nuScenes-mini takes the rate of the whole of nuScenes
+    base = 32 if 'nus-mini' in name else gpus * samples
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=base)
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'samples', 'rate', 'grid_mask'),
+    [
+        ('cmt_voxel0100_r50_800x320_8xb4', 4, 1.4e-4, True),
+        ('cmt_voxel0075_vov99_1600x640', 2, 1.0e-4, True),
+        ('cmt-camera_vov99', 2, 1.0e-4, False),
+        ('cmt-lidar_voxel0075', 2, 1.0e-4, False),
+    ],
+)
+def test_settings_are_those_of_the_released_config(recipe, samples, rate, grid_mask):
+    """Read off junjie18/CMT at d3b1d78: samples_per_gpu, optimizer.lr, model.use_grid_mask."""
+    cfg = Config.fromfile(next(path for path in RECIPES if path.stem.startswith(recipe)))
+    assert cfg.train_dataloader.batch_size == samples
+    assert cfg.optim_wrapper.optimizer.lr == rate
+    assert cfg.model.use_grid_mask is grid_mask
+
+
+@pytest.mark.parametrize('samples', [2, 4])
+def test_the_released_batch_has_the_released_rate(samples):
+    """Old names go on as they were."""
+    folder = RECIPES[0].parents[1]
+    for path in folder.rglob(f'*voxel0100*8xb{samples}*.py'):
+        cfg = Config.fromfile(path)
+        assert cfg.train_dataloader.batch_size == samples
+        assert cfg.auto_scale_lr.base_batch_size == 8 * samples
+        assert cfg.optim_wrapper.optimizer.lr == 1.4e-4

@@ -39,7 +39,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 # recipe: patterns of its baseline's and its biased config's file names
 RECIPES = {
     'tiny': ('cmt/cmt-tiny_*.py', 'cmt_bias/cmt-bias-{preset}-tiny_*.py'),
-    '800x320': ('cmt/cmt_voxel0100_*_8xb2-*.py', 'cmt_bias/cmt-bias-{preset}_*_800x320_*.py'),
+    '800x320': ('cmt/cmt_voxel0100_*_8xb4-*.py', 'cmt_bias/cmt-bias-{preset}_*_800x320_8xb4-*.py'),
     '1600x640': ('cmt/cmt_voxel0075_*_8xb2-*.py', 'cmt_bias/cmt-bias-{preset}_*_1600x640_*.py'),
 }
 TASKS = ('training step', 'inference')

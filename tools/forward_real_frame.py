@@ -25,7 +25,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_FRAME_DIR = REPOSITORY.parent / 'shared' / 'real_frame'
 RELEASED_RECIPES = (
-    'configs/cmt/cmt_voxel0100_r50_800x320_8xb2-cyclic-20e_nus-3d.py',
+    'configs/cmt/cmt_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d.py',
     'configs/cmt/cmt_voxel0075_vov99_1600x640_8xb2-cyclic-20e_nus-3d.py',
 )
 

@@ -1,6 +1,7 @@
 _base_ = './cmt_voxel0075_vov99_1600x640_8xb2-cyclic-20e_nus-3d.py'
 
 model = dict(
+    use_grid_mask=False,
     data_preprocessor=dict(voxel=False, voxel_type=None, voxel_layer=None),
     pts_voxel_encoder=None,
     pts_middle_encoder=None,

@@ -104,7 +104,7 @@ image_augmentation = dict(
 load_points = [
     _base_.load_points[0],
     # not drawn from all sweeps but the latest, so that testing does not depend on chance
-    dict(type='LoadPointsFromMultiSweeps', sweeps_num=2, use_dim=[0, 1, 2, 3, 4], test_mode=True),
+    dict(type='LoadAlignedSweeps', sweeps_num=2, use_dim=[0, 1, 2, 3, 4], test_mode=True),
 ]
 train_pipeline = [
     *load_points,

@@ -1,4 +1,4 @@
-_base_ = './cmt_voxel0100_r50_800x320_8xb2-cyclic-20e_nus-3d.py'
+_base_ = './cmt_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d.py'
 
 voxel_size = [0.075, 0.075, 0.2]
 grid_size = [1440, 1440, 40]
@@ -48,12 +48,13 @@ test_pipeline = [
     dict(type='ResizeCropFlipImage', data_aug_conf=image_augmentation, training=False),
     _base_.test_pipeline[-1],
 ]
-train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
+train_dataloader = dict(batch_size=2, dataset=dict(dataset=dict(pipeline=train_pipeline)))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 lr = 1.0e-4
 optim_wrapper = dict(optimizer=dict(lr=lr))
+auto_scale_lr = dict(base_batch_size=16)
 param_scheduler = [
     dict(_base_.param_scheduler[0], eta_min_ratio=8),
     *_base_.param_scheduler[1:],

@@ -1,12 +1,5 @@
-_base_ = [
-    '../_base_/models/cmt_fusion.py',
-    '../_base_/datasets/nus-3d-fusion.py',
-    '../_base_/schedules/cyclic-20e.py',
-    '../_base_/default_runtime.py',
-]
+# With two samples a GPU, half of the released batch, as this recipe was at first.
+_base_ = './cmt_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d.py'
 
-# Ground-truth pasting for 15 epochs, none for the last 5.
-custom_hooks = [dict(type='PastingSwitchOffHook', epoch=15)]
-
-# ResNet-50 trained on nuImages, as the released recipe starts from.
-load_from = 'ckpts/nuim_r50.pth'
+train_dataloader = dict(batch_size=2)
+auto_scale_lr = dict(base_batch_size=16)

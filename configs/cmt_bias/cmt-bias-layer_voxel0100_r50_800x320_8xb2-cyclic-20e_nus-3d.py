@@ -1,8 +1,5 @@
-_base_ = ['../cmt/cmt_voxel0100_r50_800x320_8xb2-cyclic-20e_nus-3d.py', './presets/layer.py']
+# With two samples a GPU, half of the released batch, as this recipe was at first.
+_base_ = './cmt-bias-layer_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d.py'
 
-attention_bias_config = dict(_base_.attention_bias_config, lidar_window=5, camera_window=7)
-model = dict(
-    pts_bbox_head=dict(_base_.bias_head, attention_bias_config=attention_bias_config),
-)
-optim_wrapper = dict(paramwise_cfg=_base_.bias_paramwise_cfg)
-custom_hooks = [*_base_.custom_hooks, *_base_.bias_hooks]
+train_dataloader = dict(batch_size=2)
+auto_scale_lr = dict(base_batch_size=16)

@@ -18,7 +18,7 @@ PRESETS = ('fixed', 'learnable', 'aggressive', 'modality', 'layer', 'annealed', 
 # recipe: how its files are named, and the windows of LiDAR and cameras
 RECIPES = {
     'tiny': ('-tiny_*', 'cmt-tiny_*', (3, 3)),
-    '800x320': ('_*800x320*', 'cmt_voxel0100_*8xb2*', (5, 7)),
+    '800x320': ('_*800x320_8xb4*', 'cmt_voxel0100_*8xb4*', (5, 7)),
     '1600x640': ('_*1600x640*', 'cmt_voxel0075_*', (5, 15)),
 }
 SCALES = {

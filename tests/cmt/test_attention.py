@@ -125,3 +125,29 @@ def test_dropout_acts_in_training_only(cls, tokens):
 def test_settings_that_cannot_be_are_refused(cls, settings, message):
     with pytest.raises(ValueError, match=message):
         cls(num_heads=4, **settings)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('cls', CLASSES)
+def test_only_the_softmax_of_flash_attention_leaves_float32_under_autocast(cls, dtype, tokens):
+    tokens = {name: values.float() for name, values in tokens.items()}
+    attention = with_random_parameters(cls(16, 4)).float()
+    expected = attention(**tokens)
+
+    class Bias:
+        def attend(self, query, key, value, backend):
+            self.autocast = torch.is_autocast_enabled('cpu')
+            self.types = {query.dtype, key.dtype, value.dtype}
+            return nn.functional.scaled_dot_product_attention(query, key, value)
+
+    bias = Bias()
+    with torch.autocast('cpu', dtype=dtype):
+        plain = attention(**tokens)
+        biased = attention(**tokens, logit_bias=bias)
+    in_half = cls is PETRMultiheadFlashAttention
+    assert bias.types == {torch.float32}
+    assert bias.autocast == in_half
+    for output in (plain, biased):
+        assert output.dtype == torch.float32
+        assert torch.equal(output, expected) != in_half
+        torch.testing.assert_close(output, expected, rtol=0, atol=20 * torch.finfo(dtype).eps)

@@ -1,5 +1,7 @@
 """The detector on the tiny recipe: losses, boxes, missing sensors and mixed precision."""
 
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -199,39 +201,67 @@ def test_missing_modality_runs_through(detector, sensors):
     assert all(len(sample.pred_instances_3d) for sample in results)
 
 
+class AutocastRecorder:
+    """Whether autocast was on in each part that ran, recomputation in the backward included."""
+
+    def __init__(self, detector: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.states: dict[str, list[bool]] = defaultdict(list)
+        self.running: str | None = None
+        for name, module in detector.named_modules():
+            if name and not any(True for _ in module.children()):
+                module.register_forward_pre_hook(partial(self._record, name))
+            if name.endswith(('attentions.0', 'attentions.1')):
+                module.register_forward_pre_hook(partial(self._enter, f'{name}.softmax'))
+        plain = torch.nn.functional.scaled_dot_product_attention
+
+        def recorded(*args, **kwargs):
+            self._record(self.running)
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr('torch.nn.functional.scaled_dot_product_attention', recorded)
+
+    def _record(self, name: str, *_: object) -> None:
+        self.states[name].append(torch.is_autocast_enabled('cpu'))
+
+    def _enter(self, name: str, *_: object) -> None:
+        self.running = name
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast_keeps_the_islands_in_float32_and_attention_in_half(detector, dtype):
+def test_autocast_is_on_in_the_parts_that_the_released_code_runs_in_half(
+    detector, dtype, monkeypatch
+):
+    """Image branch, SECONDFPN, softmax(QK')V of the cross-attention; off in all else."""
     detector.train()
-    dtypes = {}
-
-    def record(name):
-        def hook(_, args, output):
-            dtypes[name] = (args[0].dtype, output.dtype)
-
-        return hook
-
-    head = detector.pts_bbox_head
-    layer = head.transformer.decoder.layers[0]
-    modules = dict(
-        voxel_encoder=detector.pts_voxel_encoder.pfn_layers[0].linear,
-        shared_conv=head.shared_conv.conv,
-        embedding=head.rv_embedding[2],
-        ffn=layer.ffns[0].layers[1],
-        branch=head.task_heads[0].get_submodule('dim')[3],
-        attention=layer.attentions[1].attn.out_proj,
-        image_backbone=detector.img_backbone.conv1,
-    )
-    for name, module in modules.items():
-        module.register_forward_hook(record(name))
+    for layer in detector.pts_bbox_head.transformer.decoder.layers:
+        layer.with_cp = True
+    for stage in ('layer1', 'layer2', 'layer3', 'layer4'):
+        for block in getattr(detector.img_backbone, stage):
+            block.with_cp = True
+    recorder = AutocastRecorder(detector, monkeypatch)
     batch = make_batch(detector)
+    batch['inputs']['imgs'].requires_grad_()  # or the first block is not recomputed
     with torch.autocast('cpu', dtype=dtype):
         losses = detector(**batch, mode='loss')
-    assert all(torch.isfinite(loss) and loss.dtype == torch.float32 for loss in losses.values())
-    for name in ('voxel_encoder', 'shared_conv', 'embedding', 'ffn', 'branch'):
-        assert dtypes[name] == (torch.float32, torch.float32), name
-    for name in ('attention', 'image_backbone'):
-        assert dtypes[name][1] == dtype, name
+    forward = {name: len(states) for name, states in recorder.states.items()}
     total(losses).backward()
+    recomputed = {n for n, states in recorder.states.items() if len(states) > forward[n]}
+
+    in_half = {name for name, states in recorder.states.items() if all(states)}
+    in_float32 = {name for name, states in recorder.states.items() if not any(states)}
+    assert in_half | in_float32 == set(recorder.states), 'one state for each part, both ways'
+    expected = ('img_backbone.', 'img_neck.', 'pts_neck.')
+    assert in_half == {
+        name
+        for name in recorder.states
+        if name.startswith(expected) or name.endswith('attentions.1.softmax')
+    }
+    parts = {name.split('.')[1] for name in in_float32}
+    assert {'pfn_layers', 'blocks', 'shared_conv', 'transformer', 'task_heads'} <= parts
+    assert any(name.endswith('attentions.0.softmax') for name in recomputed & in_float32)
+    assert any(name.endswith('attentions.1.softmax') for name in recomputed & in_half)
+    assert any(name.startswith('img_backbone.layer4') for name in recomputed)
+    assert all(torch.isfinite(loss) and loss.dtype == torch.float32 for loss in losses.values())
     assert all(torch.isfinite(p.grad).all() for p in detector.parameters())
 
 

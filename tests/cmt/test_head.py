@@ -90,6 +90,17 @@ def test_sample_in_a_batch_equals_the_sample_alone(head, arrays):
             )
 
 
+def test_shapes_of_each_view_as_in_old_pipelines_change_nothing(head, arrays):
+    head.eval()
+    expected = outputs(head, *features(arrays), metas(arrays))
+    img_metas = metas(arrays)
+    for meta in img_metas:
+        meta['pad_shape'] = meta['img_shape'] = [(*meta['pad_shape'], 3)] * 5
+    actual = outputs(head, *features(arrays), img_metas)
+    for name, values in expected.items():
+        assert torch.equal(actual[name], values), name
+
+
 def test_order_of_the_cameras_does_not_matter(head, arrays):
     head.eval()
     pts, img = features(arrays)

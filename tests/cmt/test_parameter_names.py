@@ -11,7 +11,7 @@ import cmt_bias.cmt  # noqa: F401  (registers the heads)
 ROOT = Path(__file__).parents[2]
 RELEASED = ROOT / 'tests' / 'data' / 'released_parameter_names'
 RECIPES = {
-    'cmt_head_r50': 'cmt_voxel0100_r50_800x320_8xb2-cyclic-20e_nus-3d',
+    'cmt_head_r50': 'cmt_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d',
     'cmt_head_vov': 'cmt_voxel0075_vov99_1600x640_8xb2-cyclic-20e_nus-3d',
     'cmt_image_head_vov': 'cmt-camera_vov99_1600x640_8xb2-cyclic-20e_nus-3d',
     'cmt_lidar_head_voxel0075': 'cmt-lidar_voxel0075_8xb2-cyclic-20e_nus-3d',

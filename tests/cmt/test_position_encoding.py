@@ -14,6 +14,7 @@ from cmt_bias.cmt.position_encoding import (
     camera_cell_pixels,
     camera_ray_hidden,
     camera_rays,
+    common_image_shape,
     denormalize_points,
     normalize_points,
     pos2embed,
@@ -198,3 +199,27 @@ def test_layer_on_rays_equals_the_layer_on_each_ray(shape, bias):
     expected = linear(camera_rays(pixels, img2lidar, depths, PC_RANGE))
     actual = camera_ray_hidden(pixels, img2lidar, depths, PC_RANGE, linear)
     torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+    'shape',
+    [
+        (96, 256),
+        (96, 256, 3),
+        torch.Size([96, 256]),
+        [(96, 256, 3)] * 6,
+        [(96, 256)] * 2,
+        np.array([[96, 256, 3]] * 6),
+        [np.array([96, 256, 3])] * 6,
+    ],
+)
+def test_the_size_of_the_images_is_understood_in_every_form(shape):
+    size = common_image_shape(shape)
+    assert size == (96, 256)
+    assert camera_cell_pixels((6, 16), size, 'cpu').shape == (6, 16, 2)
+
+
+@pytest.mark.parametrize('shape', [[(96, 256, 3), (48, 128, 3)], [(96,)] * 6, (1, 3, 96, 256)])
+def test_any_other_size_of_the_images_is_refused_with_what_is_expected(shape):
+    with pytest.raises(ValueError, match='all of the same size'):
+        common_image_shape(shape)

@@ -21,7 +21,7 @@ RELEASED = json.loads(
     (ROOT / 'tests' / 'data' / 'goldens' / 'released_cyclic_schedule.json').read_text()
 )
 RECIPES = {
-    'fusion/cmt_voxel0100_r50_800x320_cbgs': 'cmt_voxel0100_r50_800x320_8xb2-cyclic-20e_nus-3d',
+    'fusion/cmt_voxel0100_r50_800x320_cbgs': 'cmt_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d',
     'fusion/cmt_voxel0075_vov_1600x640_cbgs': (
         'cmt_voxel0075_vov99_1600x640_8xb2-cyclic-20e_nus-3d'
     ),

@@ -84,9 +84,7 @@ def make_sample() -> Callable[..., dict]:
 def make_database(tmp_path: Path) -> Callable[..., Path]:
     """Factory of databases for pasting, in ``tmp_path``; returns the path of the pickle."""
 
-    def make(
-        number: int = 20, image_crops: bool = True, num_views: int = 3, radius: float = 28.0
-    ) -> Path:
+    def make(number: int = 20, image_crops: bool = True, radius: float = 28.0) -> Path:
         rng = np.random.default_rng(7)
         (tmp_path / 'db').mkdir()
         infos: dict[str, list[dict]] = {name: [] for name in CLASSES}
@@ -114,14 +112,10 @@ def make_database(tmp_path: Path) -> Callable[..., Path]:
                 group_id=index,
             )
             if image_crops:
-                entry['image_crops'] = []
-                for view in range(num_views):
-                    crop = np.full((12, 20, 3), (200 + index, 90 * view, 250), dtype=np.uint8)
-                    path = f'db/{index}_{view}.png'
-                    mmcv.imwrite(crop, str(tmp_path / path))
-                    entry['image_crops'].append(
-                        dict(camera=f'CAM_{view}', path=path, box=[0, 0, 20, 12], depth=9.0)
-                    )
+                path = f'db/{index}.png'
+                crop = rng.integers(0, 255, (12, 20, 3), dtype=np.uint8)
+                mmcv.imwrite(crop, str(tmp_path / path))
+                entry.update(image_path=path, image_crop_key='CAM_0', image_crop_depth=9.0)
             infos[name].append(entry)
         info_path = tmp_path / 'dbinfos.pkl'
         info_path.write_bytes(pickle.dumps(infos))

@@ -2,7 +2,6 @@ import json
 import pickle
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import mmengine
 import numpy as np
@@ -10,6 +9,8 @@ import pytest
 from mmdet3d.datasets import NuScenesDataset
 from nuscenes import NuScenes
 from nuscenes.eval.detection.utils import category_to_detection_name
+from nuscenes.utils.data_classes import LidarPointCloud
+from scipy.spatial import KDTree
 
 from cmt_bias.datasets.nuscenes_conversion import (
     DatasetLayoutError,
@@ -75,34 +76,55 @@ def test_boxes_in_cameras_stay_inside_the_image(smallest_nuscenes):
     assert found > 30
 
 
-def test_dataset_class_reads_points_sweeps_and_boxes(smallest_nuscenes):
-    dataset = NuScenesDataset(
-        data_root=str(smallest_nuscenes),
+def nuscenes_dataset(root):
+    return NuScenesDataset(
+        data_root=str(root),
         ann_file='nuscenes_infos_train.pkl',
         data_prefix={'pts': 'samples/LIDAR_TOP', 'sweeps': 'sweeps/LIDAR_TOP', 'img': ''},
         pipeline=[
             {'type': 'LoadPointsFromFile', 'coord_type': 'LIDAR', 'load_dim': 5, 'use_dim': 5},
-            {'type': 'LoadPointsFromMultiSweeps', 'sweeps_num': 4, 'test_mode': True},
+            {'type': 'LoadAlignedSweeps', 'sweeps_num': 4, 'test_mode': True},
         ],
     )
+
+
+def test_dataset_class_reads_points_sweeps_and_boxes(smallest_nuscenes):
+    dataset = nuscenes_dataset(smallest_nuscenes)
     assert [len(dataset.get_data_info(i).get('lidar_sweeps', [])) for i in range(3)] == [0, 2, 4]
     results = dataset.pipeline(dataset.get_data_info(2))
     ages = np.round(np.unique(results['points'].numpy()[:, -1]), 2)
     np.testing.assert_allclose(ages, [0, 0.25, 0.5, 0.75, 1.0])
 
 
-def test_static_surfaces_of_all_sweeps_fall_together(smallest_nuscenes):
-    """Ego motion is undone: the ground of older sweeps lies where the new one's does."""
-    sample = mmengine.load(smallest_nuscenes / 'nuscenes_infos_train.pkl')['data_list'][2]
-    for sweep in sample['lidar_sweeps']:
-        path = smallest_nuscenes / 'samples/LIDAR_TOP' / Path(sweep['lidar_points']['lidar_path'])
-        path = next(smallest_nuscenes.rglob(path.name))
-        cloud = np.fromfile(path, dtype=np.float32).reshape(-1, 5)
-        lidar2sensor = np.array(sweep['lidar_points']['lidar2sensor'])
-        points = (cloud[:, :3] - lidar2sensor[:3, 3]) @ lidar2sensor[:3, :3]
-        lidar2ego = np.array(sample['lidar_points']['lidar2ego'])
-        height = (points @ lidar2ego[:3, :3].T + lidar2ego[:3, 3])[:, 2]
-        assert np.percentile(np.abs(height), 30) < 0.05
+def devkit_cloud(nusc, sample_token):
+    """Keyframe and all earlier sweeps (N, 3) in the keyframe's frame, and their ages."""
+    cloud, ages = LidarPointCloud.from_file_multisweep(
+        nusc, nusc.get('sample', sample_token), 'LIDAR_TOP', 'LIDAR_TOP', 10, min_distance=0.0
+    )
+    return cloud.points[:3].T, ages[0]
+
+
+def test_sweeps_of_a_turning_vehicle_lie_where_the_devkit_puts_them(smallest_nuscenes, nusc):
+    dataset = nuscenes_dataset(smallest_nuscenes)
+    info = dataset.get_data_info(2)
+    oldest = np.array(info['lidar_sweeps'][-1]['lidar_points']['lidar2sensor'])
+    turned = np.degrees(np.arctan2(oldest[1, 0], oldest[0, 0]))
+    assert abs(turned) > 2, 'the scene must turn, or it shows nothing'
+    expected, ages = devkit_cloud(nusc, info['token'])
+    loaded = dataset.pipeline(info)['points'].numpy()
+    np.testing.assert_allclose(loaded[:, :3], expected, atol=1e-3)
+    np.testing.assert_allclose(loaded[:, -1], ages, atol=1e-6)
+
+
+def test_objects_of_the_database_have_their_sweeps_in_place(smallest_nuscenes, nusc, database):
+    infos = mmengine.load(smallest_nuscenes / 'nuscenes_infos_train.pkl')['data_list']
+    cloud, _ = devkit_cloud(nusc, infos[2]['token'])
+    entries = [e for entries in database.values() for e in entries if e['image_idx'] == 2]
+    assert entries
+    for entry in entries:
+        points = np.fromfile(smallest_nuscenes / entry['path'], dtype=np.float32).reshape(-1, 5)
+        distance, _ = KDTree(cloud).query(points[:, :3] + entry['box3d_lidar'][:3])
+        assert distance.max() < 1e-3
 
 
 def test_sweep_paths_are_relative_and_exist(smallest_nuscenes):

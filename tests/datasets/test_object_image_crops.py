@@ -1,3 +1,4 @@
+import itertools
 import pickle
 
 import cv2
@@ -7,12 +8,7 @@ import pytest
 from mmdet3d.datasets.transforms import DataBaseSampler
 
 from cmt_bias.datasets.database_check import check_database
-from cmt_bias.datasets.image_pasting import VisibleBoxes
-from cmt_bias.datasets.object_image_crops import (
-    MAX_OCCLUDED_SHARE,
-    lidar_to_image,
-    occluded_shares,
-)
+from cmt_bias.datasets.object_image_crops import lidar_to_image
 
 CLASSES = (
     'car',
@@ -39,60 +35,61 @@ def samples(smallest_nuscenes):
     return mmengine.load(smallest_nuscenes / 'nuscenes_infos_train.pkl')['data_list']
 
 
-def all_crops(database):
-    for entries in database.values():
-        for entry in entries:
-            for crop in entry['image_crops']:
-                yield entry, crop
+def with_crop(database):
+    return [entry for found in database.values() for entry in found if entry['image_path']]
 
 
-def test_crop_is_the_region_of_the_source_image(smallest_nuscenes, database, samples):
-    count = 0
-    for entry, crop in all_crops(database):
-        camera = crop['camera']
-        name = samples[entry['image_idx']]['images'][camera]['img_path']
+def corners_of(entry):
+    """Corners (8, 3) of an entry's box, metres, LiDAR frame."""
+    x, y, bottom, *size, yaw = entry['box3d_lidar'][:7]
+    signs = np.array(list(itertools.product((-0.5, 0.5), (-0.5, 0.5), (0, 1))))
+    turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+    return signs * size @ turn.T + [x, y, bottom]
+
+
+def rectangles_of(entry, sample):
+    """Left, top, right, bottom and depth of an entry's box in the cameras that it is before."""
+    found = {}
+    for camera, info in sample['images'].items():
+        matrix = lidar_to_image(info)
+        u, v, depth = matrix[:3, :3] @ corners_of(entry).T + matrix[:3, 3:]
+        if (depth > 0).all():
+            across, down = (
+                (u / depth).astype(int).clip(0, 159),
+                (v / depth).astype(int).clip(0, 89),
+            )
+            found[camera] = (across.min(), down.min(), across.max(), down.max(), depth.mean())
+    return found
+
+
+def test_the_crop_is_what_the_camera_shows_that_sees_most_of_the_object(
+    smallest_nuscenes, database, samples
+):
+    assert len(with_crop(database)) > 20
+    for entry in with_crop(database):
+        sample, camera = samples[entry['image_idx']], entry['image_crop_key']
+        rectangles = rectangles_of(entry, sample)
+        left, top, right, bottom, depth = rectangles[camera]
+        areas = [(r[2] - r[0]) * (r[3] - r[1]) for r in rectangles.values() if min(sides(r)) > 10]
+        assert (right - left) * (bottom - top) == max(areas)
+        np.testing.assert_allclose(entry['image_crop_depth'], depth, atol=1e-3)
+        name = sample['images'][camera]['img_path']
         image = cv2.imread(str(smallest_nuscenes / 'samples' / camera / name)).astype(int)
-        left, top, right, bottom = crop['box']
-        cut = cv2.imread(str(smallest_nuscenes / crop['path'])).astype(int)
+        cut = cv2.imread(str(smallest_nuscenes / entry['image_path'])).astype(int)
         assert cut.shape == (bottom - top, right - left, 3)
         # JPEG twice: equal but for its artefacts.
         assert np.abs(cut - image[top:bottom, left:right]).mean() < 8
-        count += 1
-    assert count > 50
 
 
-def test_crop_surrounds_the_projected_centre_of_its_box(database, samples):
-    for entry, crop in all_crops(database):
-        matrix = lidar_to_image(samples[entry['image_idx']]['images'][crop['camera']])
-        x, y, bottom, height = entry['box3d_lidar'][[0, 1, 2, 5]]
-        u, v, depth, _ = matrix @ np.array([x, y, bottom + height / 2, 1.0])
-        np.testing.assert_allclose(crop['depth'], depth, atol=1e-3)
-        left, top, right, bottom = crop['box']
-        if 0 < u / depth < 160 and 0 < v / depth < 90:
-            assert left <= u / depth <= right and top <= v / depth <= bottom
+def sides(rectangle):
+    return rectangle[2] - rectangle[0], rectangle[3] - rectangle[1]
 
 
-def test_image_path_is_that_of_the_largest_crop(database):
+def test_every_object_that_a_camera_shows_has_a_crop_hidden_or_not(database, samples):
     for entries in database.values():
         for entry in entries:
-            areas = {}
-            for crop in entry['image_crops']:
-                left, top, right, bottom = crop['box']
-                areas[crop['path']] = (right - left) * (bottom - top)
-            if areas:
-                assert areas[entry['image_path']] == max(areas.values())
-            else:
-                assert entry['image_path'] == ''
-
-
-def test_hidden_objects_have_no_crop(database):
-    assert all(crop['occluded'] <= MAX_OCCLUDED_SHARE for _, crop in all_crops(database))
-
-
-def test_occlusion_counts_the_union_of_nearer_rectangles():
-    rectangles = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [5, 0, 15, 5]])  # farthest first
-    boxes = VisibleBoxes(np.arange(3), rectangles, np.array([30.0, 20.0, 10.0]))
-    np.testing.assert_allclose(occluded_shares(boxes, (20, 20)), [0.5, 0.5, 0.0])
+            rectangles = rectangles_of(entry, samples[entry['image_idx']]).values()
+            assert bool(entry['image_path']) == any(min(sides(r)) > 10 for r in rectangles)
 
 
 def test_preflight_check_finds_nothing_wrong(smallest_nuscenes):

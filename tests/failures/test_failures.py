@@ -68,9 +68,9 @@ def sweep(age: float, degrees: float, shift: tuple[float, float, float]) -> dict
 
 
 def as_loaded(points: np.ndarray, matrix: list) -> np.ndarray:
-    """What mmdet3d's loader does with points (N, 3) of a sweep."""
-    lidar2sensor = np.array(matrix)
-    return points @ lidar2sensor[:3, :3] - lidar2sensor[:3, 3]
+    """Points (N, 3) of a sweep in the frame of the keyframe, as the loader gives them."""
+    homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+    return (homogeneous @ np.linalg.inv(matrix).T)[:, :3]
 
 
 def beams(num_azimuths: int = 90) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import mmcv
 import pytest
 import torch
 
-from cmt_bias.runs.config_check import check_config, check_image_crops
+from cmt_bias.runs.config_check import check_config, check_image_crops, check_sweep_loader
 
 ROOT = Path(__file__).parents[2]
 TINY = next((ROOT / 'configs' / 'cmt').glob('*tiny*.py'))
@@ -115,9 +115,16 @@ def test_a_database_without_image_crops_is_a_warning_with_the_command_that_makes
     assert (row.state, row.subject) == ('warning', 'pasting')
     assert '--image-crops' in row.remedy
 
-    path.write_bytes(pickle.dumps(dict(car=[dict(name='car', image_crops=[dict()])])))
+    path.write_bytes(pickle.dumps(dict(car=[dict(name='car', image_path='car.png')])))
     assert [row.state for row in check_image_crops([step])] == ['ok']
     assert check_image_crops([dict(step, sample_2d=False)]) == []
+
+
+def test_the_stock_loader_of_sweeps_is_a_warning_with_the_one_to_take():
+    stock = [dict(type='LoadPointsFromFile'), dict(type='LoadPointsFromMultiSweeps')]
+    (row,) = check_sweep_loader(stock, 'test data')
+    assert row.state == 'warning' and 'LoadAlignedSweeps' in row.remedy
+    assert check_sweep_loader([dict(type='LoadAlignedSweeps')], 'test data') == []
 
 
 @pytest.mark.parametrize('text', ['raise RuntimeError("broken on purpose")', 'model = dict('])

@@ -10,7 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FRAME_DIR = REPOSITORY.parent / 'shared' / 'real_frame'
-RECIPE = 'configs/cmt/cmt_voxel0100_r50_800x320_8xb2-cyclic-20e_nus-3d.py'
+RECIPE = 'configs/cmt/cmt_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d.py'
 
 
 def run_tool(*arguments: str) -> subprocess.CompletedProcess:

@@ -37,7 +37,7 @@ load_points = [
         backend_args=backend_args,
     ),
     dict(
-        type='LoadPointsFromMultiSweeps',
+        type='LoadAlignedSweeps',
         sweeps_num=10,
         use_dim=[0, 1, 2, 3, 4],
         backend_args=backend_args,
@@ -173,7 +173,7 @@ data_prefix = dict(
 )
 
 train_dataloader = dict(
-    batch_size=2,
+    batch_size=4,
     num_workers=4,
     # Workers live for one epoch and draw new random numbers in each, so that a run can be resumed
     # exactly.
@@ -183,7 +183,7 @@ train_dataloader = dict(
     dataset=dict(
         type='CBGSDataset',
         dataset=dict(
-            type=dataset_type,
+            type='AllBoxesNuScenesDataset',
             data_root=data_root,
             ann_file='nuscenes_infos_train.pkl',
             pipeline=train_pipeline,

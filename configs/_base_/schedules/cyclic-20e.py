@@ -63,5 +63,5 @@ train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict()
 test_cfg = dict()
 
-# 8 GPUs x 2 samples
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+# 8 GPUs x 4 samples
+auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -3,6 +3,7 @@
 Shape letters: B batch, N queries, K keys, C embedding channels, H heads, D channels of a head.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch.nn.functional as F
@@ -10,6 +11,8 @@ from mmcv.cnn.bricks.drop import build_dropout
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+from .precision import float32_island
 
 
 class LogitBias(Protocol):
@@ -25,7 +28,8 @@ class PETRMultiheadAttention(BaseModule):
 
     Parameters and their names are those of ``torch.nn.MultiheadAttention`` under ``attn``, as in
     the released CMT; the computation is ``torch.nn.functional.scaled_dot_product_attention``, so
-    that the attention matrix is never stored where torch has a fused kernel.
+    that the attention matrix is never stored where torch has a fused kernel. It runs in float32
+    under mixed precision too, as the released self-attention does.
 
     Args:
         embed_dims: Channels C of queries, keys and values.
@@ -126,16 +130,23 @@ class PETRMultiheadAttention(BaseModule):
         query = query if query_pos is None else query + query_pos
         key = key if key_pos is None else key + key_pos
 
-        heads = self.project_heads(query, key, value)
-        if logit_bias is None:
-            attended = self.attend(*heads, attn_mask)
-        else:
-            self._check_logit_bias_is_alone(attn_mask)
-            attended = logit_bias.attend(*heads, backend=self.bias_backend)
-        # (B, H, N, D) -> (B, N, C)
-        output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))
-        output = self.dropout_layer(self.proj_drop(output))
-        return identity + output.to(identity.dtype)
+        with float32_island(query):
+            heads = self.project_heads(query, key, value)
+        with self.softmax_precision(query):
+            if logit_bias is None:
+                attended = self.attend(*heads, attn_mask)
+            else:
+                self._check_logit_bias_is_alone(attn_mask)
+                attended = logit_bias.attend(*heads, backend=self.bias_backend)
+        with float32_island(query):
+            # (B, H, N, D) -> (B, N, C)
+            attended = attended.to(self.attn.out_proj.weight.dtype)
+            output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))
+            return identity + self.dropout_layer(self.proj_drop(output))
+
+    def softmax_precision(self, reference: Tensor) -> AbstractContextManager:
+        """Context of softmax(QK')V on the device of ``reference``: float32, as all the rest."""
+        return float32_island(reference)
 
     def _check_logit_bias_is_alone(self, attn_mask: Tensor | None) -> None:
         if attn_mask is not None or self.attn_drop:
@@ -162,7 +173,9 @@ class PETRMultiheadAttention(BaseModule):
         in_proj_bias = self.attn.in_proj_bias
         biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
         query, key, value = (
-            F.linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            F.linear(tokens.to(weight.dtype), weight, bias)
+            .unflatten(-1, (self.num_heads, -1))
+            .transpose(1, 2)
             for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         return query, key, value
@@ -216,3 +229,7 @@ class PETRMultiheadFlashAttention(PETRMultiheadAttention):
     @staticmethod
     def _attention_drop_of_short_form(dropout: float) -> float:
         return 0.0
+
+    def softmax_precision(self, reference: Tensor) -> AbstractContextManager:
+        """The surrounding autocast's precision; the projections before and after have float32."""
+        return nullcontext()

@@ -19,7 +19,8 @@ LAYER_NORM = dict(type='LN')
 class PETRTransformerDecoderLayer(BaseTransformerLayer):
     """Self-attention, cross-attention and FFN, each followed by a normalization.
 
-    Under mixed precision the attention modules run in half precision, the rest in float32.
+    Under mixed precision softmax(QK')V of the cross-attention may run in half precision, as its
+    module says; the rest runs in float32.
 
     Args:
         attn_cfgs: Configs of the attention modules, in the order of ``operation_order``.

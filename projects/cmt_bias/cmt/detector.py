@@ -76,7 +76,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     def extract_pts_feat(
         self, voxel_dict: dict[str, Tensor] | None, batch_size: int
     ) -> list[Tensor] | None:
-        """LiDAR features. The voxel and middle encoder run in float32.
+        """LiDAR features. All but the neck runs in float32.
 
         Args:
             voxel_dict: ``voxels``, ``num_points``, ``coors`` of mmdet3d's voxelization; None
@@ -96,7 +96,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
             bev = self.pts_middle_encoder(
                 voxel_features.float(), voxel_dict['coors'], encoded_samples
             )[:batch_size]
-        features = self.pts_backbone(bev)
+            features = self.pts_backbone(bev)
         return list(self.pts_neck(features) if self.with_pts_neck else features)
 
     def extract_feat(

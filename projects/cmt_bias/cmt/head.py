@@ -26,6 +26,7 @@ from .position_encoding import (
     bev_grid_hidden,
     camera_cell_pixels,
     camera_ray_hidden,
+    common_image_shape,
     denormalize_points,
     pos2embed,
     project_to_cameras,
@@ -405,7 +406,7 @@ class CmtHead(BaseModule):
         return CameraGeometry(
             lidar2img=lidar2img.to(weight),
             img2lidar=torch.linalg.inv(lidar2img).to(weight),
-            pad_shape=tuple(img_metas[0]['pad_shape'][:2]),
+            pad_shape=common_image_shape(img_metas[0]['pad_shape']),
         )
 
     def _memory(

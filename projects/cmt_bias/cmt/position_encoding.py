@@ -8,6 +8,7 @@ over the point-cloud range ``(x_min, y_min, z_min, x_max, y_max, z_max)``.
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -112,6 +113,31 @@ def bev_grid_hidden(bev_shape: tuple[int, int], linear: nn.Linear) -> Tensor:
     if linear.bias is not None:
         of_row = of_row + linear.bias
     return (of_row[:, None] + of_column).flatten(0, 1)
+
+
+def common_image_shape(shape: Sequence) -> tuple[int, int]:
+    """Size of a sample's images from ``pad_shape`` in the form in which a pipeline gives it.
+
+    Args:
+        shape: ``(H, W)`` or ``(H, W, channels)``, or as in pipelines of mmdet3d 1.0 a list with
+            one of these for each view.
+
+    Returns:
+        ``(H, W)`` in pixels.
+
+    Raises:
+        ValueError: If it is none of these, or the views differ.
+    """
+    views = [tuple(view) for view in (shape if np.ndim(shape[0]) else [shape])]
+    sizes = {view[:2] for view in views}
+    if len(sizes) != 1 or {len(view) for view in views} - {2, 3}:
+        raise ValueError(
+            f'pad_shape={shape} in img_metas is not understood: it must be (H, W), (H, W, '
+            'channels) or a list with one of these for each view, all of the same size. Resize '
+            'the images to one size (ResizeCropFlipImage does).'
+        )
+    height, width = sizes.pop()
+    return int(height), int(width)
 
 
 def camera_cell_pixels(

@@ -7,10 +7,11 @@ from torch import Tensor
 def float32_island(reference: Tensor) -> torch.autocast:
     """Context in which autocast is off on the device of ``reference``.
 
-    The released CMT keeps the voxel encoder, the sparse encoder and the head in float32 and runs
-    only the attention in half precision (its ``custom_fp16`` setting). mmengine's
-    ``AmpOptimWrapper`` casts everything instead, which overflows in the voxel features and in the
-    box regression. Code that enters this context casts its inputs with ``.float()`` itself.
+    The released CMT trains in half precision only the image backbone and neck, the LiDAR neck
+    (SECONDFPN) and, of the head, softmax(QK')V of the cross-attention: its decorators and its
+    ``custom_fp16`` setting keep all else in float32. mmengine's ``AmpOptimWrapper`` casts
+    everything instead, which overflows in the voxel features and in the box regression. Code that
+    enters this context casts its inputs with ``.float()`` itself.
 
     Args:
         reference: Any tensor on the device in question.

@@ -1,5 +1,6 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
+from .all_boxes_nuscenes_dataset import AllBoxesNuScenesDataset
 from .database_check import check_database
 from .database_sampler import UnifiedDataBaseSampler
 from .global_rot_scale_trans import GlobalRotScaleTransAll, GlobalRotScaleTransImage
@@ -10,11 +11,14 @@ from .object_sample import UnifiedObjectSample
 from .pasting_switch_off_hook import PastingSwitchOffHook
 from .random_flip_3d import CustomRandomFlip3D
 from .resize_crop_flip_image import ResizeCropFlipImage
+from .sweep_loading import LoadAlignedSweeps
 
 __all__ = [
+    'AllBoxesNuScenesDataset',
     'CustomRandomFlip3D',
     'GlobalRotScaleTransAll',
     'GlobalRotScaleTransImage',
+    'LoadAlignedSweeps',
     'LoadCalibratedMultiViewImages',
     'ModalMask3D',
     'PastingSwitchOffHook',

@@ -5,9 +5,8 @@ writes), each a dict with
 
 - ``name``, ``path`` (points of the object, relative to the data root), ``box3d_lidar`` (7 or 9
   values, z at the bottom), ``num_points_in_gt``, ``difficulty``, and
-- only when made with ``--image-crops``: ``image_crops``, a list with a dict for each camera that
-  sees the object: ``camera`` (name), ``path`` (of the crop, relative to the data root), and to
-  look things up ``box`` (left, top, right, bottom in the source image) and ``depth`` (metres).
+- ``image_path``, only in the databases of this package and of the released CMT: the object cut
+  out of an image, relative to the data root, ``''`` if no camera shows it.
 """
 
 import os.path as osp
@@ -20,7 +19,6 @@ import numpy as np
 from cmt_bias.problem import Problem
 
 ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
-CROP_KEYS = ('camera', 'path')
 _FILES_LOOKED_AT = 8
 _NOT_A_DATABASE = 'it is not a database for pasting (a dict from class name to a list of entries)'
 
@@ -88,7 +86,7 @@ def check_database_entries(
     problems = []
     for name in classes:
         entries = infos.get(name, [])
-        missing_key = _first_missing_key(entries, image_crops)
+        missing_key = _first_missing_key(entries)
         if missing_key is not None:
             problems.append(Problem(f"'{info_path}': {missing_key}", remedy))
             continue
@@ -102,22 +100,18 @@ def check_database_entries(
 
 def has_image_crops(infos: Mapping[str, Sequence[Mapping]]) -> bool:
     """Whether any entry of a database has crops of images."""
-    return any(entry.get('image_crops') for entries in infos.values() for entry in entries)
+    return any(entry.get('image_path') for entries in infos.values() for entry in entries)
 
 
 def _remedy(data_root: str | None) -> str:
     return f'make the database (anew): {command_that_makes_it(data_root)}'
 
 
-def _first_missing_key(entries: Sequence[Mapping], image_crops: bool) -> str | None:
+def _first_missing_key(entries: Sequence[Mapping]) -> str | None:
     for number, entry in enumerate(entries):
         for key in ENTRY_KEYS:
             if key not in entry:
                 return f"entry {number} of class {entry.get('name', '?')} has no '{key}'"
-        for crop in entry.get('image_crops', ()) if image_crops else ():
-            for key in CROP_KEYS:
-                if key not in crop:
-                    return f"a crop of entry {number} of class {entry['name']} has no '{key}'"
     return None
 
 
@@ -133,8 +127,8 @@ def _first_missing_file(
     spread = np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT)).astype(int)
     for number in spread:
         paths = [entries[number]['path']]
-        if image_crops:
-            paths += [crop['path'] for crop in entries[number].get('image_crops', ())]
+        if image_crops and entries[number].get('image_path'):
+            paths.append(entries[number]['image_path'])
         for path in paths:
             full_path = osp.join(data_root, path) if data_root else path
             if not mmengine.fileio.exists(full_path, backend_args=backend_args):

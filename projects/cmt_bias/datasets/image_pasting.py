@@ -1,4 +1,4 @@
-"""Paste cut-out objects into one camera image, the nearer in front of the farther.
+"""Paste cut-out objects into one camera image as the released CMT does, the farther ones first.
 
 Pure functions of arrays. Pixel coordinates as in ``resize_crop_flip_image.py``.
 """
@@ -20,7 +20,8 @@ class VisibleBoxes:
     Attributes:
         index: (K,) which of the boxes, int64.
         rectangle: (K, 4) left, top, right, bottom of the projected corners, clipped to the
-            image, whole pixels, right and bottom exclusive.
+            image, whole pixels, right and bottom exclusive. As in the released code the image's
+            last row and column are never in it.
         depth: (K,) mean depth of the corners, metres.
     """
 
@@ -47,9 +48,9 @@ def visible_boxes(
     index = np.flatnonzero((projected[..., 2] > 0).all(axis=1))
     projected = projected[index]
     pixels = projected[..., :2] / projected[..., 2:]  # (K, 8, 2)
-    limit = (image_shape[1], image_shape[0])
-    low = np.clip(pixels.min(axis=1), 0, limit).astype(np.int64)
-    high = np.clip(np.ceil(pixels.max(axis=1)), 0, limit).astype(np.int64)
+    limit = (image_shape[1] - 1, image_shape[0] - 1)
+    low = np.clip(pixels.min(axis=1).astype(np.int64), 0, limit)
+    high = np.clip(pixels.max(axis=1).astype(np.int64), 0, limit)
     depth = projected[..., 2].mean(axis=1)
 
     kept = np.flatnonzero((high - low >= _MIN_RECTANGLE_SIDE).all(axis=1))
@@ -68,14 +69,11 @@ def paste_crops(
     num_own: int,
     mixup_rate: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paste crops at their boxes, and the image's own objects again where they are nearer.
+    """Paste crops at their boxes, from far to near.
 
-    From far to near, a pasted object's crop is resized to its rectangle and blended in, ``(1 -
-    mixup_rate) * image + mixup_rate * crop``; an own object's rectangle of the original image is
-    blended in the same way, so that an own object in front of a pasted one stays visible.
-
-    NOTE: the released code means to do this too, but its copies of the own objects are views
-    of the image being painted, so there every pasted crop ends up in front.
+    A crop is resized to the rectangle and blended in, ``(1 - mixup_rate) * image + mixup_rate *
+    crop``. A pasted object shows through the image's own objects, nearer ones too: the released
+    code means to draw these again, but its copies of them are views of the painted image.
 
     Args:
         image: (H, W, 3), uint8 or float32; stays as it is.
@@ -86,25 +84,21 @@ def paste_crops(
         mixup_rate: Weight of the crop in [0, 1]; negative: the crop covers the image.
 
     Returns:
-        The painted image, and which box each pixel shows: int32 (H, W), ``NO_OWNER`` where none.
+        The painted image, and the nearest box at each pixel, pasted ones without a crop left out:
+        int32 (H, W), ``NO_OWNER`` where none.
     """
     painted = image.copy()
     owner = np.full(image.shape[:2], NO_OWNER, dtype=np.int32)
     for index, (left, top, right, bottom) in zip(boxes.index, boxes.rectangle, strict=True):
         place = np.s_[top:bottom, left:right]
-        if index < num_own:
-            patch = image[place]
-        elif index in crops:
+        if index >= num_own:
+            if index not in crops:
+                continue
             patch = cv2.resize(crops[index], (int(right - left), int(bottom - top)))
-        else:
-            continue
-        if mixup_rate < 0:
+            if mixup_rate >= 0:
+                # assigned to an image of uint8 it loses its fraction
+                patch = painted[place] * (1 - mixup_rate) + patch * mixup_rate
             painted[place] = patch
-        else:
-            blend = cv2.addWeighted(
-                painted[place], 1 - mixup_rate, patch.astype(image.dtype), mixup_rate, 0
-            )
-            painted[place] = blend
         owner[place] = index
     return painted, owner
 
@@ -116,7 +110,7 @@ def points_shown(
     num_own: int,
     lidar2img: np.ndarray,
 ) -> np.ndarray:
-    """Which points agree with what the painted image shows at their pixel.
+    """Which points agree with the nearest box at their pixel.
 
     A point of the sample itself must not fall on a pasted object; a point of a pasted object must
     fall on that object. Points outside the image always agree.

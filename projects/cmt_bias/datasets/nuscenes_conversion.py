@@ -15,19 +15,21 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import mmdet3d
 import mmengine
 import torch
 from mmdet3d.datasets import convert_utils
+from mmdet3d.registry import DATASETS
 from mmengine.registry import DefaultScope, init_default_scope
 from nuscenes import NuScenes, nuscenes
 from nuscenes.utils import splits
 from tqdm import tqdm
 
 from .object_image_crops import add_image_crops
+from .sweep_loading import LoadAlignedSweeps
 
 VERSIONS = ('v1.0-trainval', 'v1.0-mini')
 MAX_SWEEPS = 10
@@ -219,11 +221,13 @@ def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _prepared_converter(tables: NuScenes) -> Iterator[_Converter]:
-    """Give the converter with three things replaced while it runs.
+    """Give the converter with some things replaced while it runs.
 
     - It loads the tables three times, twice from ``./data/nuscenes`` whatever the root: it gets
       the tables that are loaded already.
     - It clips projected boxes to 1600 x 900 pixels: it gets the images' own size.
+    - It reads the database's points with a loader that misplaces sweeps of a turning vehicle: it
+      gets :class:`LoadAlignedSweeps`.
     - It builds mmdet3d classes by name, which needs mmdet3d as default scope.
     """
 
@@ -235,12 +239,22 @@ def _prepared_converter(tables: NuScenes) -> Iterator[_Converter]:
         convert_utils.post_process_coords, imsize=(camera['width'], camera['height'])
     )
     converter = _Converter()
+
+    def dataset_with_aligned_sweeps(config: dict) -> Any:
+        for step in config['pipeline']:
+            if step['type'] == 'LoadPointsFromMultiSweeps':
+                step['type'] = LoadAlignedSweeps
+        return DATASETS.build(config)
+
     if DefaultScope.get_current_instance() is None:
         init_default_scope('mmdet3d')
     with (
         _replaced(nuscenes, 'NuScenes', loaded_tables),
         _replaced(converter.update, 'NuScenes', loaded_tables),
         _replaced(convert_utils, 'post_process_coords', clip),
+        _replaced(
+            converter.database, 'DATASETS', SimpleNamespace(build=dataset_with_aligned_sweeps)
+        ),
     ):
         yield converter
 

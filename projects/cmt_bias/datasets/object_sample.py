@@ -19,8 +19,8 @@ class UnifiedObjectSample(ObjectSample):
 
     Objects keep the place in the LiDAR frame that they had in their own scene. Points of the scene
     inside a pasted box are removed, the object's own points are added. In every camera that sees
-    a pasted box, the crop which the same camera took of the object is drawn over the rectangle
-    around the projected box, farther objects first; see :func:`paste_crops`.
+    a pasted box, the object's one crop is drawn over the rectangle around the projected box,
+    farther objects first; see :func:`paste_crops`. An object without a crop is pasted as points.
 
     A database without image crops (mmdet3d's own) works: then only points are pasted, and the
     log says so once.
@@ -34,8 +34,8 @@ class UnifiedObjectSample(ObjectSample):
         modify_points: Also remove points that contradict the painted images: own points behind a
             pasted object, and points of a pasted object that something nearer hides.
 
-    Required keys: ``points``, ``gt_bboxes_3d``, ``gt_labels_3d``; with ``sample_2d`` also ``img``,
-    ``images`` (for the cameras' names) and ``lidar2img``. All but the last two are modified.
+    Required keys: ``points``, ``gt_bboxes_3d``, ``gt_labels_3d``; with ``sample_2d`` also ``img``
+    and ``lidar2img``. All but the last are modified.
 
     Raises:
         ValueError: If ``mixup_rate`` is above 1, ``modify_points`` is set without ``sample_2d``,
@@ -102,13 +102,16 @@ class UnifiedObjectSample(ObjectSample):
         """
         corners = results['gt_bboxes_3d'].corners.numpy().astype(np.float64)  # (N + M, 8, 3)
         num_own = len(corners) - len(sampled.entries)
+        crops = {
+            index: self.db_sampler.load_image_crop(entry['image_path'])
+            for index, entry in enumerate(sampled.entries, start=num_own)
+            if entry.get('image_path')
+        }
         keep = np.ones(len(points_object), dtype=bool)
-        for view, camera in enumerate(results['images']):
-            image, lidar2img = results['img'][view], results['lidar2img'][view]
+        for view, (image, lidar2img) in enumerate(
+            zip(results['img'], results['lidar2img'], strict=True)
+        ):
             visible = visible_boxes(corners, lidar2img, image.shape[:2])
-            crops = self._crops_of_camera(camera, sampled, visible.index, num_own)
-            if not crops:
-                continue
             painted, owner = paste_crops(image, visible, crops, num_own, self.mixup_rate)
             results['img'][view] = painted
             if self.modify_points:
@@ -116,17 +119,6 @@ class UnifiedObjectSample(ObjectSample):
                 keep &= points_shown(points, points_object, owner, num_own, lidar2img)
         if self.modify_points:
             results['points'] = results['points'][keep]
-
-    def _crops_of_camera(
-        self, camera: str, sampled: SampledObjects, visible: np.ndarray, num_own: int
-    ) -> dict[int, np.ndarray]:
-        """Crops of the visible sampled boxes, by box index, that this camera took."""
-        crops = {}
-        for index in visible[visible >= num_own].tolist():
-            for crop in sampled.entries[index - num_own].get('image_crops', ()):
-                if crop['camera'] == camera:
-                    crops[index] = self.db_sampler.load_image_crop(crop['path'])
-        return crops
 
     def __repr__(self) -> str:
         return (

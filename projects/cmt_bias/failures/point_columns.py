@@ -1,7 +1,7 @@
 """What the fifth column of a nuScenes cloud means.
 
 A nuScenes file has x, y, z in metres, intensity 0-255 and the ring index 0-31 of the HDL-32E.
-mmdet3d's ``LoadPointsFromMultiSweeps`` overwrites the ring index by the time in seconds for which
+``LoadAlignedSweeps`` overwrites the ring index by the time in seconds for which
 a point is older than the keyframe. Both are told apart by their values: the lags of a cloud are
 below one second, and ring indices are whole numbers up to 31.
 """
@@ -60,10 +60,7 @@ def sweep_lag(results: Mapping, sweep: Mapping) -> float:
 
 
 def into_sweep_frame(positions: Tensor, sweep: Mapping) -> Tensor:
-    """Undo what ``LoadPointsFromMultiSweeps`` did: from the keyframe's LiDAR frame to the sweep's.
-
-    The loader calculates ``key = sweep @ R - t`` (rows) with R and t from the info file's
-    ``lidar2sensor``.
+    """Undo what ``LoadAlignedSweeps`` did: from the keyframe's LiDAR frame to the sweep's.
 
     Args:
         positions: (N, 3) metres, LiDAR frame of the keyframe.
@@ -73,7 +70,7 @@ def into_sweep_frame(positions: Tensor, sweep: Mapping) -> Tensor:
         (N, 3) metres, LiDAR frame at the time of the sweep.
     """
     matrix = torch.from_numpy(np.asarray(sweep['lidar_points']['lidar2sensor'], dtype=np.float64))
-    moved = (positions.double() + matrix[:3, 3]) @ torch.linalg.inv(matrix[:3, :3])
+    moved = positions.double() @ matrix[:3, :3].T + matrix[:3, 3]
     return moved.to(positions.dtype)
 
 

@@ -86,6 +86,7 @@ def check_data(cfg: Config, sampled_frames: int) -> list[CheckResult]:
             problems = check_dataset(dataset, sampled_frames)
             fine = f"'{dataset['ann_file']}' and the files it names in {sampled_frames} frames"
             results += results_of(f'{split} data', problems, fine)
+            results += check_sweep_loader(dataset.get('pipeline', ()), f'{split} data')
             if split == 'train':
                 results += check_image_crops(dataset.get('pipeline', ()))
             elif not problems:
@@ -93,6 +94,14 @@ def check_data(cfg: Config, sampled_frames: int) -> list[CheckResult]:
                 fine = 'official tables and split are there'
                 results += results_of(f'{split} evaluation', found, fine)
     return results
+
+
+def check_sweep_loader(pipeline: Sequence[Mapping], subject: str) -> list[CheckResult]:
+    """A row if sweeps are loaded by mmdet3d's own transform, which misplaces them in turns."""
+    if not any(step['type'] == 'LoadPointsFromMultiSweeps' for step in pipeline):
+        return []
+    finding = 'LoadPointsFromMultiSweeps misplaces the sweeps of a turning vehicle'
+    return [CheckResult(subject, 'warning', finding, "set type='LoadAlignedSweeps' for this step")]
 
 
 def check_image_crops(pipeline: Sequence[Mapping]) -> list[CheckResult]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..bias.attention_bias import AttentionBias
-from ..cmt.position_encoding import denormalize_points
+from ..cmt.position_encoding import common_image_shape, denormalize_points
 from .attention_mass import attention_mass
 
 
@@ -213,5 +213,5 @@ def _map_shapes(
     if camera is None:
         return bev_shape, None, None
     rows, columns = camera.shape[-2:]
-    height, width = img_metas[0]['pad_shape'][:2]
-    return bev_shape, (len(img_metas[0]['lidar2img']), rows, columns), (height, width)
+    camera_shape = (len(img_metas[0]['lidar2img']), rows, columns)
+    return bev_shape, camera_shape, common_image_shape(img_metas[0]['pad_shape'])

@@ -1,5 +1,5 @@
 # As finetune-oracle-tiny, on nuScenes.
-_base_ = '../../cmt_bias/cmt-bias-finetune_voxel0100_r50_800x320_8xb2-cosine-6e_nus-3d.py'
+_base_ = '../../cmt_bias/cmt-bias-finetune_voxel0100_r50_800x320_8xb4-cosine-6e_nus-3d.py'
 
 label = dict(
     type='LabelSpoiledSensors',

@@ -1,0 +1,96 @@
+"""The model of an old config: new names of classes, and only arguments that they take."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmdet3d.registry import MODELS, TASK_UTILS
+
+from .report import ConversionReport
+
+# Settings under these keys belong to mmcv's builders, not to the class that they name.
+_BUILDERS = ('norm_cfg', 'conv_cfg', 'act_cfg', 'upsample_cfg', 'init_cfg', 'dropout_layer', 'dcn')
+_NEW_NAMES = dict(MultiheadAttention='PETRMultiheadAttention')
+_HEAD_SETTINGS = dict(train_cfg=('grid_size', 'code_weights', 'assigner'), test_cfg=('grid_size',))
+
+
+def convert_model(old: Mapping, preprocessor: Mapping, report: ConversionReport) -> dict:
+    """Convert a model.
+
+    Args:
+        old: The model's config.
+        preprocessor: Arguments of the data preprocessor that come from the pipelines.
+        report: Gets what changed.
+    """
+    model = dict(old)
+    new_preprocessor = dict(type='Det3DDataPreprocessor', **preprocessor)
+    voxel_layer = dict(model.pop('pts_voxel_layer', None) or {})
+    if voxel_layer:
+        report.changed['model.pts_voxel_layer'] = 'model.data_preprocessor.voxel_layer'
+        if voxel_layer.pop('num_point_features', None):
+            key = 'model.pts_voxel_layer.num_point_features'
+            report.lost[key] = 'the points say it themselves'
+        new_preprocessor.update(voxel=True, voxel_type='hard', voxel_layer=voxel_layer)
+    for split in ('train_cfg', 'test_cfg'):
+        model[split] = _head_settings(model.get(split) or {}, split, report)
+    model = _convert_part(model, 'model', report)
+    return dict(type=model.pop('type'), data_preprocessor=new_preprocessor, **model)
+
+
+def _head_settings(config: Mapping, split: str, report: ConversionReport) -> dict:
+    settings = dict(config.get('pts') or {})
+    for key in set(settings).difference(_HEAD_SETTINGS[split]):
+        del settings[key]
+        report.lost[f'model.{split}.pts.{key}'] = 'no part of CMT reads it, released or ours'
+    return dict(pts=settings)
+
+
+def _convert_part(value: Any, path: str, report: ConversionReport) -> Any:
+    """Rename the classes in a part of a model, and drop arguments that they do not take."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(
+            _convert_part(item, f'{path}[{index}]', report) for index, item in enumerate(value)
+        )
+    if not isinstance(value, Mapping):
+        return value
+    part = {
+        key: child if key in _BUILDERS else _convert_part(child, f'{path}.{key}', report)
+        for key, child in value.items()
+    }
+    old_name = part.get('type')
+    if old_name is None:
+        return part
+    new_name, cls = _find_class(old_name)
+    if cls is None:
+        report.lost[f'{path}.type'] = f'no class {old_name} here; kept, register one of your own'
+        return part
+    if new_name != old_name:
+        part['type'] = new_name
+        report.changed[f'{path}.type'] = f"'{old_name}' is '{new_name}'"
+    known = accepted_arguments(cls)
+    for key in [key for key in part if key != 'type' and known is not None and key not in known]:
+        if part.pop(key) is not None:
+            report.lost[f'{path}.{key}'] = f'{new_name} has no such argument'
+    return part
+
+
+def _find_class(name: str) -> tuple[str, type | None]:
+    """Today's name of a registered class, and the class; None if there is none."""
+    name = _NEW_NAMES.get(name, name)
+    for candidate in (name, f'mmdet.{name}'):
+        for registry in (MODELS, TASK_UTILS):
+            if registry.get(candidate) is not None:
+                return candidate, registry.get(candidate)
+    return name, None
+
+
+def accepted_arguments(cls: type) -> set[str] | None:
+    """Names of the arguments that a class takes; None if it takes any."""
+    known: set[str] = set()
+    for base in inspect.getmro(cls):
+        if '__init__' in vars(base):
+            parameters = inspect.signature(base.__init__).parameters
+            known.update(parameters)
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+                return known
+    return None
