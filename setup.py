@@ -1,4 +1,5 @@
-"""Packaging of cmt-bias: the package `cmt_bias` from projects/, with configs/ inside the wheel.
+"""Packaging of cmt-bias: the packages `cmt_bias` and `nuscenes_synth` from projects/, with
+configs/ inside the wheel.
 
 `configs/` is shipped as `cmt_bias/.mim/configs`, the place where OpenMMLab packages keep theirs.
 (mmengine's own `package::config` look-up knows a fixed list of packages and this one is not among
@@ -66,9 +67,10 @@ setup(
     long_description_content_type='text/markdown',
     python_requires='>=3.10',
     package_dir={'': 'projects'},
-    packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*']),
+    packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*', 'nuscenes_synth']),
     package_data={
-        'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz', '**/*.pth']
+        'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz', '**/*.pth'],
+        'nuscenes_synth': ['py.typed'],
     },
     include_package_data=True,
     install_requires=read_requirements('runtime'),

@@ -9,7 +9,7 @@ from hypothesis import settings
 from mmengine.registry import init_default_scope
 
 from cmt_bias.datasets.nuscenes_conversion import convert_nuscenes
-from cmt_bias.synthetic import DatasetSettings, generate_dataset
+from nuscenes_synth import DatasetSettings, generate_dataset
 
 # The same examples in every run, and no limit on time: a busy machine is not a failure.
 settings.register_profile('repository', derandomize=True, deadline=None)

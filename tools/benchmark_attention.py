@@ -34,7 +34,7 @@ from torch.profiler import ProfilerActivity, profile
 from cmt_bias.bias import WindowShape, find_windows
 from cmt_bias.ops import plan_windows, windowed_attention, windowed_bias_attention
 from cmt_bias.ops.window_rows import WindowGradients, WindowRows, to_rows
-from cmt_bias.synthetic.rig import CAMERAS, FULL_IMAGE_HEIGHT, FULL_IMAGE_WIDTH, LIDAR
+from nuscenes_synth.rig import CAMERAS, FULL_IMAGE_HEIGHT, FULL_IMAGE_WIDTH, LIDAR
 
 HEADS, CHANNELS = 8, 32
 DECODER_LAYERS = 6

@@ -7,61 +7,46 @@ workers. An interrupted run is continued by the same command; a finished one is 
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
 from pathlib import Path
 
-from cmt_bias.synthetic import DatasetConflictError, DatasetSettings, generate_dataset
+from nuscenes_synth import PRESETS, DatasetConflictError, DatasetSettings, generate_dataset
+
+OPTION_HELP = {
+    'version': 'v1.0-trainval or v1.0-mini',
+    'train_scenes': 'scenes named after the official training split',
+    'val_scenes': 'scenes named after the official validation split',
+    'samples_per_scene': 'keyframes in a scene, two a second',
+    'sweeps': 'LiDAR sweeps between two keyframes',
+    'image_scale': 'image size as a share of 1600 x 900',
+    'lidar_azimuths': 'LiDAR firings per revolution; the real sensor makes about 1084',
+    'camera_harm': 'factor on what night, rain and fog do to the images',
+    'lidar_harm': 'factor on what rain and fog do to the LiDAR',
+    'seed': 'seed of every draw',
+}
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Parse the command line; the defaults are those of :class:`DatasetSettings`."""
-    defaults = DatasetSettings()
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    """Parse the command line; what is not given is as in the preset."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, default=Path('data/synthetic'), help='output folder')
-    parser.add_argument(
-        '--version', default=defaults.version, choices=('v1.0-trainval', 'v1.0-mini')
+    sizes = '; '.join(
+        f'{name}: {preset.train_scenes} training and {preset.val_scenes} validation scenes'
+        for name, preset in PRESETS.items()
     )
-    parser.add_argument(
-        '--train-scenes',
-        type=int,
-        default=defaults.train_scenes,
-        help='scenes named after the official training split',
-    )
-    parser.add_argument(
-        '--val-scenes',
-        type=int,
-        default=defaults.val_scenes,
-        help='scenes named after the official validation split',
-    )
-    parser.add_argument(
-        '--samples-per-scene',
-        type=int,
-        default=defaults.samples_per_scene,
-        help='keyframes in a scene, two a second',
-    )
-    parser.add_argument(
-        '--sweeps', type=int, default=defaults.sweeps, help='LiDAR sweeps between two keyframes'
-    )
-    parser.add_argument(
-        '--image-scale',
-        type=float,
-        default=defaults.image_scale,
-        help='image size as a share of 1600 x 900',
-    )
-    parser.add_argument(
-        '--lidar-azimuths',
-        type=int,
-        default=defaults.lidar_azimuths,
-        help='LiDAR firings per revolution; the real sensor makes about 1084',
-    )
-    parser.add_argument('--seed', type=int, default=defaults.seed, help='seed of every draw')
+    parser.add_argument('--preset', choices=tuple(PRESETS), default='demo', help=sizes)
     parser.add_argument(
         '--workers', type=int, default=os.cpu_count() or 1, help='number of processes'
     )
+    for field in dataclasses.fields(DatasetSettings):
+        parser.add_argument(
+            f'--{field.name.replace("_", "-")}',
+            type=type(field.default),
+            help=OPTION_HELP[field.name],
+        )
     return parser.parse_args()
 
 
@@ -69,9 +54,11 @@ def main() -> int:
     """Write the dataset and say what is there; return the exit status."""
     arguments = vars(parse_arguments())
     out, workers = arguments.pop('out'), arguments.pop('workers')
+    preset = PRESETS[arguments.pop('preset')]
+    given = {name: value for name, value in arguments.items() if value is not None}
     start = time.monotonic()
     try:
-        settings = DatasetSettings(**arguments)
+        settings = dataclasses.replace(preset, **given)
         written = generate_dataset(out, settings, workers)
     except (DatasetConflictError, ValueError) as error:
         sys.stderr.write(f'create_synthetic_nuscenes: {error}\n')

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmt_bias.synthetic.road import Ground, Road
+from nuscenes_synth.road import Ground, Road
 
 
 def make_road(curvature=0.0, heading=0.0, crossing_s=None):

@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .configuration import MAP_CELL_SIZE
 from .road import Ground, Road
+from .settings import MAP_CELL_SIZE
 
 MAP_RESOLUTION = 0.1  # metres per pixel, fixed by the devkit
 _COARSE_STEP = 0.5

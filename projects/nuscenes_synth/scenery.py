@@ -3,9 +3,9 @@
 import numpy as np
 
 from .boxes import SolidBoxes
-from .materials import Material
-from .object_shapes import Color
 from .road import CROSSING_HALF_WIDTH, ROAD_HALF_WIDTH, Road
+from .shapes import Color
+from .textures import Texture
 
 STREET_START = -75.0
 STREET_END = 110.0
@@ -35,7 +35,7 @@ def build_scenery(road: Road, rng: np.random.Generator) -> SolidBoxes:
 
 def street_lamps(scenery: SolidBoxes) -> np.ndarray:
     """Return the (N, 2) world x, y of the street lamps in ``scenery``."""
-    return scenery.centers[scenery.materials == Material.LAMP, :2]
+    return scenery.centers[scenery.textures == Texture.LAMP, :2]
 
 
 def _houses(road: Road, side: int, rng: np.random.Generator) -> list[SolidBoxes]:
@@ -54,7 +54,7 @@ def _houses(road: Road, side: int, rng: np.random.Generator) -> list[SolidBoxes]
             [((0, 0, height / 2), (width, depth, height))],
             _FACADES[rng.integers(len(_FACADES))],
             _WINDOW_DARK,
-            Material.FACADE,
+            Texture.FACADE,
             reflectivity=22.0,
         )
         houses.append(_along_road(house, road, middle, offset))
@@ -77,7 +77,7 @@ def _trees_and_lamps(road: Road, side: int, rng: np.random.Generator) -> list[So
 def _tree(rng: np.random.Generator) -> SolidBoxes:
     width, height = rng.uniform(1.8, 2.8), rng.uniform(4.5, 6.5)
     green: Color = (float(rng.uniform(35, 60)), float(rng.uniform(90, 125)), 55.0)
-    trunk = _boxes([((0, 0, 1.1), (0.3, 0.3, 2.2))], _TRUNK, _TRUNK, Material.PLAIN, 12.0)
+    trunk = _boxes([((0, 0, 1.1), (0.3, 0.3, 2.2))], _TRUNK, _TRUNK, Texture.PLAIN, 12.0)
     crown = _boxes(
         [
             ((0, 0, (2.2 + height) / 2), (width, width, height - 2.2)),
@@ -85,7 +85,7 @@ def _tree(rng: np.random.Generator) -> SolidBoxes:
         ],
         green,
         (green[0] * 0.6, green[1] * 0.65, green[2] * 0.6),
-        Material.FOLIAGE,
+        Texture.FOLIAGE,
         reflectivity=18.0,
     )
     crown.yaws = crown.yaws + rng.uniform(0, np.pi, len(crown))
@@ -97,11 +97,11 @@ def _street_lamp() -> SolidBoxes:
         [((0, 0, _LAMP_HEIGHT / 2), (0.16, 0.16, _LAMP_HEIGHT))],
         _POST,
         _POST,
-        Material.PLAIN,
+        Texture.PLAIN,
         reflectivity=30.0,
     )
     lamp = _boxes(
-        [((0, 0, _LAMP_HEIGHT + 0.1), (0.35, 0.35, 0.2))], _LAMP, _LAMP, Material.LAMP, 20.0
+        [((0, 0, _LAMP_HEIGHT + 0.1), (0.35, 0.35, 0.2))], _LAMP, _LAMP, Texture.LAMP, 20.0
     )
     return SolidBoxes.concatenate([post, lamp])
 
@@ -110,18 +110,17 @@ def _boxes(
     placements: list[tuple[tuple[float, float, float], tuple[float, float, float]]],
     color: Color,
     accent: Color,
-    material: Material,
+    texture: Texture,
     reflectivity: float,
 ) -> SolidBoxes:
-    """Boxes of one material from (centre, size) pairs in metres."""
+    """Boxes of one look from (centre, size) pairs in metres."""
     count = len(placements)
     return SolidBoxes(
         centers=np.array([center for center, _ in placements], dtype=float),
         half_sizes=np.array([size for _, size in placements], dtype=float) / 2,
         yaws=np.zeros(count),
-        colors=np.tile(np.array(color, dtype=float), (count, 1)),
-        accent_colors=np.tile(np.array(accent, dtype=float), (count, 1)),
-        materials=np.full(count, material),
+        textures=np.full(count, texture),
+        colors=np.tile(np.array([color, accent], dtype=float), (count, 1, 1)),
         reflectivity=np.full(count, reflectivity),
         owners=np.full(count, -1),
     )

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from .object_catalog import ATTRIBUTES, CATEGORIES
+from .catalog import ATTRIBUTES, CATEGORIES
 from .rig import CAMERAS, LIDAR
 
 Row = dict[str, Any]

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from nuscenes.utils.data_classes import Box
-from nuscenes.utils.geometry_utils import points_in_box
-from pyquaternion import Quaternion
 
-from .camera import CameraPose, LampLight, render
-from .configuration import KEYFRAME_INTERVAL, MAP_CELL_SIZE, DatasetSettings, ScenePlan
+from .camera import LampLight, Renderer, rig_cameras, visible_shares
 from .lidar import LidarSimulator
-from .rig import CAMERAS, LIDAR
-from .scene import SyntheticScene, build_scene
+from .raycasting import RayCaster
+from .rig import CAMERAS, LIDAR, rigid_transform
+from .road import Road
+from .scene import SyntheticScene, build_scene, draw_street
 from .scenery import street_lamps
+from .settings import KEYFRAME_INTERVAL, DatasetSettings, ScenePlan
 from .tables import (
     Row,
     calibrated_sensor_rows,
@@ -33,9 +32,16 @@ _SENSOR_STREAM = 1
 
 def plan_scene(settings: DatasetSettings, plan: ScenePlan) -> SyntheticScene:
     """Build the scene that ``plan`` names; the same for the same settings."""
-    origin = tuple((cell + 0.5) * MAP_CELL_SIZE for cell in plan.cell)
-    rng = np.random.default_rng([settings.seed, plan.index, _LAYOUT_STREAM])
-    return build_scene(rng, plan.weather, (origin[0], origin[1]), settings.scene_duration)
+    return build_scene(_layout_rng(settings, plan), plan.origin, settings.scene_duration)
+
+
+def plan_road(settings: DatasetSettings, plan: ScenePlan) -> Road:
+    """Return the road of the scene that ``plan`` names, which is quick to build alone."""
+    return draw_street(_layout_rng(settings, plan), plan.origin)[1]
+
+
+def _layout_rng(settings: DatasetSettings, plan: ScenePlan) -> np.random.Generator:
+    return np.random.default_rng([settings.seed, plan.number, _LAYOUT_STREAM])
 
 
 class SceneWriter:
@@ -54,9 +60,9 @@ class SceneWriter:
         self._scene = plan_scene(settings, plan)
         self._lamps = LampLight(street_lamps(self._scene.scenery))
         self._lidar = LidarSimulator(LIDAR, settings.lidar_azimuths)
-        self._start = _FIRST_TIMESTAMP + plan.index * _SCENE_SPACING
+        self._start = _FIRST_TIMESTAMP + plan.number * _SCENE_SPACING
         self._scene_token = make_token(settings.seed, settings.version, plan.name)
-        self._logfile = f's{plan.index:03d}-2018-07-24-11-22-45+0800'
+        self._logfile = f's{plan.number:04d}-2018-07-24-11-22-45+0800'
         self._rows: dict[str, list[Row]] = {
             name: [] for name in ('ego_pose', 'sample_data', 'sample', 'sample_annotation')
         }
@@ -86,75 +92,64 @@ class SceneWriter:
                 'scene_token': self._scene_token,
             }
         )
-        cloud = self._write_scan(time, sample_token, is_key_frame=True)
-        visible_shares = self._write_images(time, sample_token)
-        self._annotate(time, sample_token, cloud, visible_shares)
+        caster = self._ray_caster(time)
+        cloud = self._write_scan(caster, time, sample_token, is_key_frame=True)
+        visibility = self._write_images(caster, time, sample_token)
+        self._annotate(time, sample_token, cloud, visibility)
 
     def _write_sweeps(self, keyframe: int) -> None:
         count = self._settings.sweeps
         for sweep in range(1, count + 1):
             share = sweep / (count + 1)
             nearest = keyframe if share < 0.5 else keyframe + 1
-            self._write_scan(
-                (keyframe + share) * KEYFRAME_INTERVAL,
-                self._sample_token(nearest),
-                is_key_frame=False,
-            )
+            time = (keyframe + share) * KEYFRAME_INTERVAL
+            sample_token = self._sample_token(nearest)
+            self._write_scan(self._ray_caster(time), time, sample_token, is_key_frame=False)
 
-    def _write_scan(self, time: float, sample_token: str, is_key_frame: bool) -> np.ndarray:
+    def _ray_caster(self, time: float) -> RayCaster:
+        return RayCaster(self._scene.solids(time, frame=self._scene.ego_pose(time)))
+
+    def _write_scan(
+        self, caster: RayCaster, time: float, sample_token: str, is_key_frame: bool
+    ) -> np.ndarray:
         """Write one LiDAR revolution; return its (N, 5) points."""
-        world_from_sensor = self._scene.world_from_ego(time) @ LIDAR.ego_from_sensor()
-        points = self._lidar.scan(
-            self._scene.solids(time), world_from_sensor, self._scene.weather, self._rng(time, 0)
-        )
+        points = self._lidar.scan(caster, self._plan.weather, self._rng(time, 0))
         filename = self._add_sensor_data(LIDAR.channel, time, sample_token, is_key_frame)
         self._save(filename, points.tobytes())
         return points
 
-    def _write_images(self, time: float, sample_token: str) -> np.ndarray:
+    def _write_images(self, caster: RayCaster, time: float, sample_token: str) -> np.ndarray:
         """Write the six images; return the (num_actors,) visible share of each actor."""
-        scene, (width, height) = self._scene, self._settings.image_size
-        solids, world_from_ego = scene.solids(time), scene.world_from_ego(time)
-        num_actors = len(scene.actors)
-        covered, seen = np.zeros(num_actors), np.zeros(num_actors)
-        for number, camera in enumerate(CAMERAS, start=1):
-            pose = CameraPose(
-                world_from_ego @ camera.ego_from_sensor(),
-                world_from_ego,
-                camera.intrinsics(width, height),
-                width,
-                height,
-            )
-            view = render(
-                pose,
-                solids,
-                num_actors,
-                scene.road,
-                scene.weather,
-                self._lamps,
-                self._rng(time, number),
-            )
-            covered += view.covered_pixels
-            seen += np.bincount(view.owners[view.owners >= 0], minlength=num_actors)
-            filename = self._add_sensor_data(camera.channel, time, sample_token, True)
-            ok, encoded = cv2.imencode(
-                '.jpg', view.image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-            )
+        renderer = Renderer(
+            caster,
+            self._scene.ego_pose(time),
+            self._scene.road,
+            self._plan.weather,
+            self._lamps,
+        )
+        cameras = rig_cameras(*self._settings.image_size)
+        for number, (calibration, camera) in enumerate(zip(CAMERAS, cameras, strict=True), 1):
+            image = renderer.render(camera, self._rng(time, number)).image
+            filename = self._add_sensor_data(calibration.channel, time, sample_token, True)
+            ok, encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
             if not ok:
                 raise RuntimeError(f'OpenCV could not encode {filename}')
             self._save(filename, encoded.tobytes())
-        return np.divide(seen, covered, out=np.zeros(num_actors), where=covered > 0)
+        return visible_shares(caster, cameras, len(self._scene.actors))
 
     def _annotate(
         self, time: float, sample_token: str, cloud: np.ndarray, visible_shares: np.ndarray
     ) -> None:
         """Append an annotation of every actor; those without a LiDAR point are dropped later."""
         scene = self._scene
+        rows: list[Row] = []
         for index, (actor, pose) in enumerate(
             zip(scene.actors, scene.actor_poses(time), strict=True)
         ):
+            if not actor.category:
+                continue
             length, width, height = actor.size
-            row = {
+            row: Row = {
                 'token': make_token(sample_token, 'annotation', index),
                 'sample_token': sample_token,
                 'instance_token': make_token(self._scene_token, 'instance', index),
@@ -167,10 +162,12 @@ class SceneWriter:
                 'rotation': _yaw_quaternion(pose[2]),
                 'num_radar_pts': 0,
             }
-            row['num_lidar_pts'] = count_points(
-                row, cloud, self._rows['ego_pose'], self._lidar_pose_token(time)
-            )
-            self._rows['sample_annotation'].append(row)
+            rows.append(row)
+        token = self._lidar_pose_token(time)
+        ego_pose = next(row for row in self._rows['ego_pose'] if row['token'] == token)
+        for row, count in zip(rows, count_points(rows, ego_pose, cloud), strict=True):
+            row['num_lidar_pts'] = count
+        self._rows['sample_annotation'].extend(rows)
 
     def _instances(self) -> list[Row]:
         """Keep the annotations that hold a LiDAR point, link them and list the instances."""
@@ -179,7 +176,8 @@ class SceneWriter:
             tracks.setdefault(row['instance_token'], []).append(row)
         instances: list[Row] = []
         annotations: list[Row] = []
-        for actor, (token, track) in zip(self._scene.actors, tracks.items(), strict=True):
+        annotated = [actor for actor in self._scene.actors if actor.category]
+        for actor, (token, track) in zip(annotated, tracks.items(), strict=True):
             kept = [row for row in track if row['num_lidar_pts'] > 0]
             if not kept:
                 continue
@@ -224,7 +222,7 @@ class SceneWriter:
                 'filename': filename,
             }
         )
-        x, y, yaw = self._scene.ego.poses(self._scene.road, np.array([time]))[0]
+        x, y, yaw = self._scene.ego_pose(time)
         self._rows['ego_pose'].append(
             {
                 'token': token,
@@ -267,7 +265,7 @@ class SceneWriter:
             'first_sample_token': samples[0]['token'],
             'last_sample_token': samples[-1]['token'],
             'name': self._plan.name,
-            'description': f'{self._scene.weather.description} (synthetic)',
+            'description': f'{self._plan.weather.description} (synthetic)',
         }
 
     def _save(self, filename: str, content: bytes) -> None:
@@ -285,31 +283,35 @@ class SceneWriter:
 
     def _rng(self, time: float, sensor: int) -> np.random.Generator:
         return np.random.default_rng(
-            [self._settings.seed, self._plan.index, _SENSOR_STREAM, round(time * 1e6), sensor]
+            [self._settings.seed, self._plan.number, _SENSOR_STREAM, round(time * 1e6), sensor]
         )
 
 
-def count_points(
-    annotation: Row, cloud: np.ndarray, ego_poses: list[Row], ego_pose_token: str
-) -> int:
-    """Count the points in an annotated box with the nuScenes devkit's own test.
+def count_points(annotations: list[Row], ego_pose: Row, cloud: np.ndarray) -> list[int]:
+    """Count the points in annotated boxes as the nuScenes devkit does, all boxes at once.
 
     Args:
-        annotation: Row with ``translation``, ``size`` (w, l, h) and ``rotation``.
+        annotations: Rows with ``translation``, ``size`` (w, l, h) and ``rotation`` about z.
+        ego_pose: Row of the vehicle's pose at the time of the cloud.
         cloud: (N, 5) float32 points in the LiDAR frame.
-        ego_poses: Rows, among them the LiDAR's.
-        ego_pose_token: Token of the LiDAR's ego pose.
     """
-    pose = next(row for row in reversed(ego_poses) if row['token'] == ego_pose_token)
-    box = Box(annotation['translation'], annotation['size'], Quaternion(annotation['rotation']))
-    box.translate(-np.array(pose['translation']))
-    box.rotate(Quaternion(pose['rotation']).inverse)
-    box.translate(-np.array(LIDAR.translation))
-    box.rotate(Quaternion(LIDAR.rotation).inverse)
-    # The test costs more than finding the few points that can pass it.
-    reach = np.linalg.norm(box.wlh) / 2 + 0.01
-    near = (np.abs(cloud[:, :3] - box.center) < reach).all(axis=1)
-    return int(np.count_nonzero(points_in_box(box, cloud[near, :3].T)))
+    world_from_lidar = rigid_transform(ego_pose['rotation'], ego_pose['translation'])
+    world_from_lidar = world_from_lidar @ LIDAR.ego_from_sensor()
+    rotation, translation = world_from_lidar[:3, :3], world_from_lidar[:3, 3]
+    level_x, level_y = np.ascontiguousarray(cloud[:, :2].T)
+    counts = []
+    for row in annotations:
+        width, length, height = row['size']
+        center = rotation.T @ (np.array(row['translation']) - translation)
+        reach = 0.5 * float(np.hypot(np.hypot(width, length), height)) + 0.01
+        near = np.flatnonzero(
+            (np.abs(level_x - center[0]) < reach) & (np.abs(level_y - center[1]) < reach)
+        )
+        box_from_lidar = rigid_transform(row['rotation'], (0.0, 0.0, 0.0))[:3, :3].T @ rotation
+        local = np.abs((cloud[near, :3] - center) @ box_from_lidar.T)
+        inside = (local <= np.array([length, width, height]) / 2).all(axis=1)
+        counts.append(int(np.count_nonzero(inside)))
+    return counts
 
 
 def make_sensor_folders(root: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmt_bias.synthetic.rig import CAMERAS, LIDAR
+from nuscenes_synth.rig import CAMERAS, LIDAR
 
 REAL_FRAME = Path(__file__).parents[3] / 'shared' / 'real_frame'
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nuscenes import NuScenes
 
-from cmt_bias.synthetic.boxes import SolidBoxes
+from nuscenes_synth.boxes import SolidBoxes
 
 Triple = tuple[float, float, float]
 Placement = tuple[Triple, Triple]
@@ -20,9 +20,8 @@ def boxes_at(*placements: Placement) -> SolidBoxes:
         centers=np.array([center for center, _ in placements], dtype=float).reshape(-1, 3),
         half_sizes=np.array([size for _, size in placements], dtype=float).reshape(-1, 3) / 2,
         yaws=np.zeros(count),
-        colors=np.zeros((count, 3)),
-        accent_colors=np.zeros((count, 3)),
-        materials=np.zeros(count, dtype=int),
+        textures=np.zeros(count, dtype=int),
+        colors=np.zeros((count, 2, 3)),
         reflectivity=np.full(count, 40.0),
         owners=np.arange(count),
     )

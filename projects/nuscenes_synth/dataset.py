@@ -4,15 +4,17 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
 from tqdm import tqdm
 
-from .configuration import DatasetSettings, ScenePlan
 from .map_mask import write_map_mask
-from .scene_writer import SceneWriter, make_sensor_folders, plan_scene
+from .scene_writer import SceneWriter, make_sensor_folders, plan_road
+from .settings import DatasetSettings, ScenePlan
 from .tables import TABLE_NAMES, Row, make_token, shared_rows
 
 SETTINGS_FILE = 'synthetic_nuscenes.json'
@@ -109,12 +111,26 @@ def _write_scenes(
                 _write_scene(job)
                 progress.update()
             return
-        # Forked workers share the imports; spawned ones would repeat them.
-        method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
-        context = multiprocessing.get_context(method)
-        with context.Pool(min(workers, len(jobs))) as pool:
-            for _ in pool.imap_unordered(_write_scene, jobs):
+        # Spawned, not forked: a fork would inherit the ray caster's threads half-way.
+        with ProcessPoolExecutor(
+            min(workers, len(jobs)),
+            mp_context=multiprocessing.get_context('spawn'),
+            initializer=_end_with_parent,
+        ) as pool:
+            for _ in pool.map(_write_scene, jobs):
                 progress.update()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is gone, however it went; a killed one cannot tell."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_scene(job: tuple[DatasetSettings, ScenePlan, Path]) -> None:
@@ -134,7 +150,7 @@ def _write_maps(root: Path, settings: DatasetSettings, plans: list[ScenePlan]) -
     rows = []
     for location in dict.fromkeys(plan.location for plan in plans):
         token = make_token('map', settings.seed, location)
-        roads = [plan_scene(settings, plan).road for plan in plans if plan.location == location]
+        roads = [plan_road(settings, plan) for plan in plans if plan.location == location]
         write_map_mask(root / 'maps' / f'{token}.png', roads)
         rows.append(
             {
@@ -163,7 +179,7 @@ def _write_tables(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     for name, rows in tables.items():
-        _write_json(staging / f'{name}.json', rows, indent=0)
+        _write_json(staging / f'{name}.json', rows)
     os.replace(staging, root / settings.version)
 
 

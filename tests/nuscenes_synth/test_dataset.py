@@ -1,15 +1,23 @@
 import dataclasses
 import hashlib
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
-from cmt_bias.synthetic import DatasetConflictError, DatasetSettings, generate_dataset, is_complete
-from cmt_bias.synthetic.scene_writer import SceneWriter
+import nuscenes_synth
+from nuscenes_synth import DatasetConflictError, DatasetSettings, generate_dataset, is_complete
+from nuscenes_synth.scene_writer import SceneWriter
 
 SETTINGS = DatasetSettings(
     train_scenes=2, val_scenes=1, samples_per_scene=2, image_scale=0.05, lidar_azimuths=90
 )
+ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(Path(nuscenes_synth.__file__).parents[1])}
 
 
 def digest(root):
@@ -68,6 +76,41 @@ def test_interrupted_run_has_no_tables_and_is_continued(dataset, tmp_path, monke
     assert digest(tmp_path) == digest(dataset)
 
 
+def test_scene_is_the_same_in_a_larger_dataset(dataset, tmp_path):
+    larger = dataclasses.replace(SETTINGS, train_scenes=3, val_scenes=2)
+    generate_dataset(tmp_path, larger, workers=2, show_progress=False)
+    small, large = digest(dataset), digest(tmp_path)
+    recordings = [path for path in small if path.startswith(('samples', 'sweeps'))]
+    assert len(recordings) == 3 * (2 * 7 + 1)
+    assert all(small[path] == large[path] for path in recordings)
+
+
+def test_workers_die_with_a_parent_that_is_killed(tmp_path):
+    """SIGKILL leaves the parent no time to tell them."""
+    settings = dataclasses.replace(SETTINGS, train_scenes=60, samples_per_scene=20)
+    script = (
+        'from pathlib import Path; from nuscenes_synth import *; '
+        f'generate_dataset(Path({str(tmp_path)!r}), {settings!r}, workers=2)'
+    )
+    main = tmp_path.with_suffix('.py')
+    main.write_text(f'if __name__ == "__main__":\n    {script}\n')
+    parent = subprocess.Popen(
+        [sys.executable, str(main)], env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob('samples/LIDAR_TOP/*')) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = psutil.Process(parent.pid).children(recursive=True)
+    assert len(workers) >= 2
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    for process in alive:
+        process.kill()
+    assert not alive
+    assert not (tmp_path / settings.version).exists()
+
+
 def test_finished_dataset_is_left_alone(dataset):
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob('*')}
     assert not generate_dataset(dataset, SETTINGS, show_progress=False)
@@ -103,6 +146,8 @@ def test_settings_are_stored_beside_the_data(dataset):
         ({'val_scenes': 0}, 'val_scenes must be between 1 and 150'),
         ({'samples_per_scene': 1}, 'samples_per_scene must be between 2 and 40'),
         ({'image_scale': 1.5}, 'image_scale must be between 0.05 and 1.0'),
+        ({'camera_harm': -0.1}, 'camera_harm must be between 0.0 and 4.0'),
+        ({'lidar_harm': 9.0}, 'lidar_harm must be between 0.0 and 4.0'),
         ({'seed': -1}, 'seed must not be negative'),
     ],
 )
@@ -126,9 +171,9 @@ def test_mini_version_uses_the_mini_splits():
     ]
 
 
-def test_both_splits_have_day_night_and_rain_by_default():
+def test_both_splits_have_all_weathers_by_default():
     defaults = DatasetSettings()
     plans = defaults.scene_plans()
     assert len(plans) == defaults.train_scenes + defaults.val_scenes
     for split in (plans[: defaults.train_scenes], plans[defaults.train_scenes :]):
-        assert {plan.weather for plan in split} == {'day', 'night', 'rain'}
+        assert {plan.weather.name for plan in split} == {'day', 'night', 'rain', 'fog'}
