@@ -32,11 +32,12 @@ from rich.table import Table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PRETRAINING = 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py'
-BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-22e_nus-3d.py'
+BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-16e_nus-3d.py'
 FINETUNED = (
     'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
 )
 SHIPPED = 'cmt_tiny'
+VAL_INFOS = 'nuscenes_infos_val.pkl'
 SENSORS = {
     'clean': 'both sensors',
     'camera_drop_all': 'without cameras',
@@ -118,7 +119,9 @@ def demo_steps(root: Path) -> list[Step]:
 def base_steps(root: Path) -> list[Step]:
     """The base from nothing: data, pretraining of the branches, training, tests, weights."""
     data = Path('data/synthetic_base')
-    at = [f'{key}={data}/' for key in ('data_root',)]
+    at = [f'{split}_dataloader.dataset.data_root={data}/' for split in ('train', 'val', 'test')]
+    for evaluator in ('val_evaluator', 'test_evaluator'):
+        at += [f'{evaluator}.data_root={data}/', f'{evaluator}.ann_file={data}/{VAL_INFOS}']
     pretraining = train_folder(root, PRETRAINING)
     epochs = {
         config: Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs

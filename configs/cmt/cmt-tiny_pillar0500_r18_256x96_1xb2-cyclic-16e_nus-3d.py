@@ -151,7 +151,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
 test_evaluator = val_evaluator
 
-max_epochs = 22
+max_epochs = 16
 warm_epochs = 1
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
@@ -168,10 +168,15 @@ optim_wrapper = dict(
     type='OptimWrapper',
     constructor='MergedParamGroupsConstructor',
     optimizer=dict(type='AdamW', lr=2.0e-4, weight_decay=0.01, fused=True),
+    # what is pretrained moves at half the rate
+    paramwise_cfg=dict(
+        custom_keys={
+            part: dict(lr_mult=0.5)
+            for part in ('img_', 'pts_voxel_encoder', 'pts_backbone', 'pts_neck', 'shared_conv')
+        }
+    ),
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 auto_scale_lr = dict(base_batch_size=2)
 custom_hooks = [dict(type='TokenScaleHook')]
-load_from = (
-    'work_dirs/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d/epoch_4.pth'
-)
+load_from = 'work_dirs/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d/epoch_4.pth'
