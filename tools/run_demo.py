@@ -128,6 +128,7 @@ def base_steps(root: Path) -> list[Step]:
         for config in (PRETRAINING, BASE)
     }
     start = [f'load_from={pretraining}/epoch_{epochs[PRETRAINING]}.pth', *at]
+    start.append(f'train_cfg.val_begin={epochs[BASE] + 1}')  # it is tested afterwards
     training = train_folder(root, BASE, start)
     checkpoint = str(training / f'epoch_{epochs[BASE]}.pth')
     tests = [

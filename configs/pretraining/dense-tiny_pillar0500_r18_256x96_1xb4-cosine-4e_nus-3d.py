@@ -71,7 +71,8 @@ custom_hooks = []
 load_from = None
 
 max_epochs = 4
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+# not validated: a detector is trained on it
+train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)
 optim_wrapper = dict(
     optimizer=dict(lr=2.0e-3), paramwise_cfg=None, clip_grad=dict(max_norm=10)
 )
