@@ -59,10 +59,12 @@ class Step:
     Attributes:
         name: Of its log file and its row of the closing table.
         command: Tool and options.
+        done: A file that the tool writes last: where it is, the step is not made again.
     """
 
     name: str
     command: tuple[str, ...]
+    done: Path | None = None
 
 
 class StepFailedError(Exception):
@@ -83,7 +85,11 @@ def data_steps(data: Path, preset: str) -> list[Step]:
     create = ('tools/create_synthetic_nuscenes.py', '--preset', preset, '--out', str(data))
     return [
         Step('data', create),
-        Step('conversion', (*convert, str(data), '--extra-tag', 'nuscenes')),
+        Step(
+            'conversion',
+            (*convert, str(data), '--extra-tag', 'nuscenes'),
+            done=data / 'nuscenes_dbinfos_train.pkl',
+        ),
     ]
 
 
@@ -166,6 +172,10 @@ def run_steps(steps: Sequence[Step], log_dir: Path, console: Console) -> list[fl
         log_file = log_dir / f'{step.name.replace(" ", "_")}.log'
         console.rule(f'step {number} of {len(steps)}: {step.name}', align='left')
         console.print(shlex.join(['python', *step.command]), soft_wrap=True)
+        if step.done is not None and step.done.is_file():
+            console.print(f'done before: {step.done}', style='green')
+            seconds.append(0.0)
+            continue
         start = time.monotonic()
         status = run_logged([sys.executable, *step.command], log_file, SHOWN)
         seconds.append(time.monotonic() - start)
