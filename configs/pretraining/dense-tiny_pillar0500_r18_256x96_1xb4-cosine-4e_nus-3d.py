@@ -1,6 +1,6 @@
 # The branches of the tiny recipe learn by themselves first: CenterPoint's head on the BEV map and
 # a head of class, depth and size on the camera cells. The tiny recipe starts from this.
-_base_ = '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-16e_nus-3d.py'
+_base_ = '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-14e_nus-3d.py'
 
 range_and_voxels = dict(
     grid_size=_base_.grid_size,

@@ -7,6 +7,7 @@ import torch
 from mmcv.cnn import ConvModule
 from mmdet3d.models.dense_heads import CenterHead
 from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ PRIOR_LOGIT = -2.19
 
 
 @MODELS.register_module()
-class DensePretrainingHead(CenterHead):
+class DensePretrainingHead(BaseModule):
     """CenterPoint's head on the BEV map, and beside it one on the camera cells.
 
     In the place of CMT's head, so that the checkpoint's parts have the names they have in CMT:
@@ -30,7 +31,7 @@ class DensePretrainingHead(CenterHead):
         camera_channels: Channels of the camera features.
         camera_loss_cls: Config of the cameras' class loss.
         camera_loss_reg: Config of the cameras' loss of depth and size.
-        kwargs: Arguments of mmdet3d's :class:`CenterHead`.
+        kwargs: Arguments of mmdet3d's :class:`CenterHead`, whose shared convolution is CMT's.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class DensePretrainingHead(CenterHead):
         camera_loss_reg: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.camera_num_classes = sum(self.num_classes)
+        super().__init__()
+        self.bev = CenterHead(**kwargs)
+        self.shared_conv = self.bev.shared_conv
+        self.camera_num_classes = sum(self.bev.num_classes)
         self.camera_hidden = ConvModule(camera_channels, camera_channels, 1)
         self.camera_cls = nn.Conv2d(camera_channels, self.camera_num_classes, 1)
         self.camera_reg = nn.Conv2d(camera_channels, 4, 1)
@@ -53,8 +56,9 @@ class DensePretrainingHead(CenterHead):
         )
 
     def init_weights(self) -> None:
-        """Initialize; the class logits start at their prior."""
-        super().init_weights()
+        """Initialize, the shared convolution once; the class logits start at their prior."""
+        self.bev.init_weights()
+        self.camera_hidden.init_weights()
         nn.init.constant_(self.camera_cls.bias, PRIOR_LOGIT)
 
     def loss(
@@ -74,7 +78,7 @@ class DensePretrainingHead(CenterHead):
         Returns:
             CenterPoint's losses, ``camera.loss_cls``, ``camera.loss_depth``, ``camera.loss_size``.
         """
-        losses = super().loss(pts_feats[:1], batch_data_samples)
+        losses = self.bev.loss(pts_feats[:1], batch_data_samples)
         targets = [self._targets_of(sample, img_feats[0]) for sample in batch_data_samples]
         losses.update(self._camera_losses(img_feats[0], targets))
         return losses
@@ -86,7 +90,7 @@ class DensePretrainingHead(CenterHead):
         batch_data_samples: Sequence,
     ) -> list[InstanceData]:
         """Boxes of the BEV map alone: what the LiDAR branch has learned."""
-        return super().predict(pts_feats[:1], batch_data_samples)
+        return self.bev.predict(pts_feats[:1], batch_data_samples)
 
     def _targets_of(self, sample: Any, features: Tensor) -> CameraTargets:
         meta, objects = sample.metainfo, sample.gt_instances_3d

@@ -1,4 +1,7 @@
-_base_ = ['../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-16e_nus-3d.py', './presets/fixed.py']
+_base_ = [
+    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-14e_nus-3d.py',
+    './presets/annealed.py',
+]
 
 attention_bias_config = dict(_base_.attention_bias_config, lidar_window=3, camera_window=3)
 model = dict(
