@@ -1,48 +1,40 @@
 """Train and test every variant of a study with every seed; go on where an earlier call stopped.
 
-A study is a small config: a training config, weights to start from, variants as overrides, seeds;
-see configs/studies/learnable_scale.py. Each run is one of tools/train.py and one of tools/test.py
-in WORK_DIR/<variant>/seed_<n>/. What is finished is not run again, what was cut off resumes, and a
-run whose settings have changed is made anew beside the old one. tools/analyze_study.py reads the
-results, of an unfinished study too.
+A study is a folder of training configs, one for each variant, and a file that names them; see
+configs/studies/learnable_scale/study.py. Each run trains, tests, and tests under sensor failures
+in WORK_DIR/<variant>/seed_<n>/, as a job of submitit: on this machine, or on a Slurm cluster. What
+is finished is not run again, what was cut off resumes, and a run whose settings have changed is
+made anew beside the old one. tools/analyze_study.py reads the results, of an unfinished study too.
 
 Examples:
-    python tools/run_study.py configs/studies/learnable_scale.py --work-dir work_dirs/scale
-    python tools/run_study.py STUDY --work-dir DIR --jobs 4 --gpus 0 1 2 3
-    python tools/run_study.py STUDY --work-dir DIR --launcher pytorch --gpus 0 1 2 3 4 5 6 7
-    python tools/run_study.py STUDY --work-dir DIR --launcher slurm --processes 8 \
-        --srun-args='--gres=gpu:8 --partition=gpu'
-    python tools/run_study.py STUDY --work-dir DIR --cfg-options load_from=ckpts/cmt.pth seeds=0,1
+    python tools/run_study.py configs/studies/learnable_scale/study.py --work-dir work_dirs/scale
+    python tools/run_study.py STUDY --work-dir DIR --jobs 4 --gpus 1
+    python tools/run_study.py STUDY --work-dir DIR --gpus 8 --processes 8
+    python tools/run_study.py STUDY --work-dir DIR --cluster slurm --jobs 16 --gpus 8 \
+        --processes 8 --submitit slurm_partition=gpu timeout_min=1440
+    python tools/run_study.py STUDY --work-dir DIR --seeds 0 1 --variants fixed learned
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from mmengine.config import DictAction
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from cmt_bias.runs.preflight import run_tool
-from cmt_bias.study.launch_command import LAUNCHERS, JobSlot, Launch, plan_launch
-from cmt_bias.study.run_queue import QueueStatus, run_all
-from cmt_bias.study.study_config import Study, read_study
-from cmt_bias.study.study_folder import (
-    check_variants,
-    lock_study,
-    plan_runs,
-    plan_start,
-    starting_checkpoint,
-    write_record,
-)
-from cmt_bias.study.study_run import RunPlan, StudyRun
-from cmt_bias.study.training_progress import duration_text
+from cmt_bias.problem import Problem
+from cmt_bias.runs.preflight import ProblemsFound, run_tool
+from cmt_bias.study.run_lock import FolderLock
+from cmt_bias.study.study_config import Study, read_study, run_config, run_key
+from cmt_bias.study.study_results import run_folder, write_record
+from cmt_bias.study.study_run import StudyRun
+from cmt_bias.study.study_runner import CLUSTERS, carry_out, make_executors
 
 TOOLS = Path(__file__).resolve().parent
-HEARTBEAT_SECONDS = 300.0
 FAILED, INTERRUPTED = 1, 130
 
 
@@ -51,127 +43,69 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('study', help='study file')
+    parser.add_argument('study', type=Path, help='study file')
     parser.add_argument('--work-dir', required=True, type=Path, help='folder of all runs')
+    parser.add_argument('--seeds', type=int, nargs='+', help='in place of those of the study')
+    parser.add_argument('--variants', nargs='+', help='only these, and the reference')
+    parser.add_argument('--cluster', choices=CLUSTERS, default='local', help='default: local')
     parser.add_argument('--jobs', type=int, default=1, help='runs at the same time (default: 1)')
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
     parser.add_argument(
-        '--gpus', nargs='+', default=[], metavar='ID', help='CUDA devices, shared among the jobs'
+        '--gpus',
+        type=int,
+        default=int(torch.cuda.is_available()),
+        help='of each run (default: 1 where there is one)',
+    )
+    parser.add_argument('--processes', type=int, default=1, help='of each run (default: 1)')
+    parser.add_argument(
+        '--submitit', nargs='+', action=DictAction, help='parameters of submitit, key=value'
     )
     parser.add_argument(
-        '--processes', type=int, help='processes of each run (default: one for each of its GPUs)'
-    )
-    parser.add_argument('--srun-args', default='', help='arguments for srun, in one string')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings that override the study: seeds=0,1 load_from=FILE base_config=FILE',
+        '--cfg-options', nargs='+', action=DictAction, help='settings that override all configs'
     )
     return parser.parse_args()
 
 
-class ConsoleObserver:
-    """Shows how the runs go: bars in a terminal, lines otherwise.
+def chosen(study: Study, args: argparse.Namespace) -> Study:
+    """The study with the seeds and variants of the command line."""
+    names = args.variants or list(study.variants)
+    unknown = [name for name in names if name not in study.variants]
+    if unknown:
+        what = f'--variants: the study has no {", ".join(unknown)}'
+        raise ProblemsFound([Problem(what, f'choose of {", ".join(study.variants)}')])
+    variants = {
+        name: title
+        for name, title in study.variants.items()
+        if name in names or name == study.reference
+    }
+    questions = tuple(q for q in study.questions if {q.variant, q.against} <= set(variants))
+    seeds = tuple(args.seeds or study.seeds)
+    return replace(study, variants=variants, questions=questions, seeds=seeds)
 
-    Args:
-        console: Where to.
-        num_runs: Runs in all.
+
+def plan_runs(study: Study, args: argparse.Namespace) -> list[StudyRun]:
+    """All runs, prepared: every variant of a seed before the next seed, so that few seeds compare.
+
+    Raises:
+        ProblemsFound: If a variant cannot be trained.
     """
-
-    def __init__(self, console: Console, num_runs: int) -> None:
-        self._console = console
-        # Drawn by hand: a thread of its own would be in the way of starting processes.
-        self._bars = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            TextColumn('{task.percentage:>3.0f} %  {task.fields[note]}'),
-            console=console,
-            auto_refresh=False,
-            disable=not console.is_terminal,
-        )
-        self._all = self._bars.add_task('all runs', total=num_runs, note='')
-        self._tasks: dict[str, TaskID] = {}
-        self._next_line = time.monotonic() + HEARTBEAT_SECONDS
-
-    def __enter__(self) -> 'ConsoleObserver':
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def started(self, run: StudyRun, status: QueueStatus) -> None:
-        """Say which run begins."""
-        label = run.plan.label
-        self._tasks[label] = self._bars.add_task(label, total=1.0, note='')
-        self._say(f'{label}: started; {run.plan.folder}')
-
-    def ended(self, run: StudyRun, status: QueueStatus) -> None:
-        """Say how it ended."""
-        self._bars.remove_task(self._tasks.pop(run.plan.label))
-        if run.failure:
-            self._say(f'{run.plan.label}: FAILED: {run.failure}', style='red')
-        else:
-            self._say(f'{run.plan.label}: finished in {duration_text(run.seconds)}')
-        self._say(f'  {summary_line(status)}')
-
-    def waiting(self, status: QueueStatus) -> None:
-        """Draw the bars; without a terminal, say now and then how far it is."""
-        active = sum(run.fraction for run in status.active)
-        note = left_text(status)
-        self._bars.update(self._all, completed=status.num_ended + active, note=note)
-        for run in status.active:
-            self._bars.update(self._tasks[run.plan.label], completed=run.fraction)
-        self._bars.refresh()
-        if not self._console.is_terminal and time.monotonic() > self._next_line:
-            self._next_line = time.monotonic() + HEARTBEAT_SECONDS
-            shares = ', '.join(f'{run.plan.label} {run.fraction:.0%}' for run in status.active)
-            self._say(f'  {shares}; {summary_line(status)}')
-
-    def _say(self, text: str, style: str | None = None) -> None:
-        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def summary_line(status: QueueStatus) -> str:
-    """How many runs are done, and the time left."""
-    failed = f', {len(status.failed)} failed' if status.failed else ''
-    done = len(status.kept) + len(status.done)
-    return f'{done} of {status.total} runs done{failed}; {left_text(status)}'
-
-
-def left_text(status: QueueStatus) -> str:
-    """The estimate of the time left, in words."""
-    seconds = status.seconds_left()
-    return 'time left unknown yet' if seconds is None else f'about {duration_text(seconds)} left'
-
-
-def run_plans(plans: list[RunPlan], launch: Launch, console: Console) -> QueueStatus:
-    """Carry out plans and show how it goes."""
-
-    def make_run(plan: RunPlan, slot: JobSlot) -> StudyRun:
-        return StudyRun(plan, launch, slot, TOOLS)
-
-    with ConsoleObserver(console, len(plans)) as observer:
-        return run_all(plans, launch.slots, make_run, observer)
-
-
-def run_study(study: Study, work_dir: Path, launch: Launch, console: Console) -> int:
-    """Make the starting weights if need be, then all runs; returns the exit status."""
-    start = plan_start(study, work_dir, launch.num_processes)
-    if start is not None and run_plans([start], launch, console).failed:
-        console.print('without its starting weights the study cannot go on', style='red')
-        return FAILED
-    checkpoint = starting_checkpoint(study, work_dir)
-    plans = plan_runs(study, work_dir, launch.num_processes, checkpoint)
-    status = run_plans(plans, launch, console)
-    if status.kept:
-        console.print(f'{len(status.kept)} runs were finished before and kept')
-    for label in status.failed:
-        console.print(f'failed: {label}', style='red', markup=False)
-    console.print(summary_line(status).partition(';')[0])
-    console.print(f'next: python tools/analyze_study.py {work_dir}', soft_wrap=True)
-    return FAILED if status.failed else 0
+    planned = []
+    for seed in study.seeds:
+        for variant in study.variants:
+            cfg = run_config(study, variant, seed, args.cfg_options)
+            run = StudyRun(
+                label=f'{variant}, seed {seed}',
+                folder=run_folder(args.work_dir, variant, seed).resolve(),
+                key=run_key(cfg, args.processes),
+                tools=TOOLS,
+                failures=study.failures,
+                is_distributed=args.processes > 1,
+                runner=os.getpid() if args.cluster != 'slurm' else None,
+            )
+            planned.append((run, cfg))
+    for run, cfg in planned:
+        if not run.is_finished():
+            run.prepare(cfg)
+    return [run for run, _ in planned]
 
 
 def main() -> None:
@@ -179,20 +113,30 @@ def main() -> None:
     args = parse_args()
     # Being told to stop ends the runs too, and is said like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    study = read_study(args.study, args.cfg_options)
-    check_variants(study)
-    launch = plan_launch(args.launcher, args.jobs, args.gpus, args.processes, args.srun_args)
-    lock = lock_study(args.work_dir)
-    write_record(args.work_dir, study, shlex.join(['python', *sys.argv]))
+    study = chosen(read_study(args.study), args)
+    lock = FolderLock(args.work_dir / 'study.lock')
+    if not lock.acquire():
+        what = f"another tools/run_study.py works in '{args.work_dir}'"
+        raise ProblemsFound([Problem(what, 'wait for it, end it, or give another --work-dir')])
     try:
-        status = run_study(study, args.work_dir, launch, console)
+        runs = plan_runs(study, args)
+        write_record(args.work_dir, study, shlex.join(['python', *sys.argv]))
+        executors = make_executors(
+            args.work_dir / 'jobs', args.cluster, args.jobs, args.processes, args.gpus,
+            args.submitit,
+        )  # fmt: skip
+        progress = carry_out(runs, executors, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
-        console.print('\ninterrupted; the same command goes on from here')
-        status = INTERRUPTED
+        print('\ninterrupted; the same command goes on from here')
+        sys.exit(INTERRUPTED)
     finally:
         lock.release()
-    sys.exit(status)
+    if progress.kept:
+        print(f'{len(progress.kept)} runs were finished before and kept')
+    for label in progress.failed:
+        print(f'failed: {label}')
+    print(f'{progress}\nnext: python tools/analyze_study.py {args.work_dir}')
+    sys.exit(FAILED if progress.failed else 0)
 
 
 if __name__ == '__main__':

@@ -6,15 +6,20 @@ schedulers themselves are run, on a stand-in for the optimizer that has paramete
 """
 
 import copy
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 from mmengine.optim import OptimWrapper, _ParamScheduler
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
+
+_logger = logging.getLogger(__name__)
+_LONGEST = 2_000_000
+"""Iterations that are played through; about 20 seconds."""
 
 
 @dataclass(frozen=True)
@@ -37,31 +42,35 @@ class LearningRatePeak:
         return self.peak / self.base if self.base else 0.0
 
 
-def build_schedulers(
-    configs: dict | Sequence[dict], optimizer: Optimizer, epoch_length: int, max_epochs: int
-) -> list[_ParamScheduler]:
-    """Build ``param_scheduler`` of a config as mmengine's runner does in epoch-based training.
+def training_length(runner: Runner) -> tuple[int, int] | None:
+    """Iterations of the whole training, and those after which schedules by epoch go on.
 
-    Args:
-        configs: One scheduler's config or several.
-        optimizer: The optimizer whose groups are scheduled.
-        epoch_length: Iterations of an epoch.
-        max_epochs: Epochs of the whole training.
-
-    Returns:
-        The schedulers, bound to ``optimizer``.
+    None where the loop or its data have no length, or one that takes minutes to play through.
     """
-    schedulers = []
-    for config in [configs] if isinstance(configs, dict) else configs:
-        config = copy.deepcopy(dict(config))
-        by_epoch = config.get('by_epoch', True)
-        config.setdefault('end', max_epochs if by_epoch else max_epochs * epoch_length)
-        schedulers.append(
-            PARAM_SCHEDULERS.build(
-                config, default_args=dict(optimizer=optimizer, epoch_length=epoch_length)
-            )
-        )
-    return schedulers
+    loop = runner.train_loop
+    try:
+        epoch_length, max_iters = len(loop.dataloader), int(loop.max_iters)
+    except (TypeError, AttributeError, NotImplementedError, ValueError):
+        return None
+    if isinstance(loop, IterBasedTrainLoop):  # it is one epoch
+        epoch_length = max_iters
+    return (max_iters, epoch_length) if 0 < max_iters <= _LONGEST else None
+
+
+def unforeseeable(schedulers: Iterable[_ParamScheduler]) -> list[str]:
+    """Types of those learning rate schedulers whose steps depend on the training's results.
+
+    All functions of this module leave them out.
+    """
+    return sorted({type(s).__name__ for s in schedulers if _moves_rates(s) and not _is_fixed(s)})
+
+
+def _moves_rates(scheduler: _ParamScheduler) -> bool:
+    return getattr(scheduler, 'param_name', None) == 'lr'
+
+
+def _is_fixed(scheduler: _ParamScheduler) -> bool:
+    return hasattr(scheduler, 'base_values') and not getattr(scheduler, 'need_val_args', False)
 
 
 def peak_learning_rates(
@@ -102,7 +111,7 @@ def peak_learning_rates(
     players = [
         _rebind(scheduler, stand_in, [indices[0] for indices in kinds.values()])
         for scheduler in schedulers
-        if scheduler.param_name == 'lr'
+        if _moves_rates(scheduler) and _is_fixed(scheduler)
     ]
     bases = [group.get('initial_lr', group['lr']) for group in stand_in.param_groups]
     peaks = [0.0] * len(bases)
@@ -148,7 +157,7 @@ def scheduled_learning_rates(
     players = [
         _rebind(scheduler, stand_in, [group_index])
         for scheduler in schedulers
-        if scheduler.param_name == 'lr' and _schedules(scheduler, optimizer)
+        if _moves_rates(scheduler) and _is_fixed(scheduler) and _schedules(scheduler, optimizer)
     ]
     played = _play(players, stand_in.param_groups, max_iters, epoch_length)
     return [rate for (rate,) in played]
@@ -190,8 +199,18 @@ def _play(
     schedulers: Sequence[_ParamScheduler], groups: list[dict], max_iters: int, epoch_length: int
 ) -> Iterator[list[float]]:
     """The learning rates of all groups in each of the training's iterations."""
+    playing = list(schedulers)
     for iteration in range(1, max_iters + 1):
         yield [group['lr'] for group in groups]
-        for scheduler in schedulers:
+        for scheduler in list(playing):
             if not scheduler.by_epoch or iteration % epoch_length == 0:
-                scheduler.step()
+                try:
+                    scheduler.step()
+                except Exception as error:  # this only informs; the training will say so itself
+                    playing.remove(scheduler)
+                    _logger.warning(
+                        'The schedule will end the training in iteration %d: %s: %s',
+                        iteration,
+                        type(scheduler).__name__,
+                        error,
+                    )

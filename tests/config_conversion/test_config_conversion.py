@@ -223,7 +223,6 @@ def test_every_key_that_changed_or_has_no_counterpart_is_named(write_old):
         'model.test_cfg.pts.nms_thr',
         'optimizer_config.custom_fp16',
         f'{train}: UnifiedObjectSample.sample_method',
-        f'{train}: CustomRandomFlip3D.sync_2d',
         *(
             f'data.{split}.modality.{key}'
             for split in ('train.dataset', 'val', 'test')

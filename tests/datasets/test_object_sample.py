@@ -31,9 +31,9 @@ def pasting(info_path: Path, sampler: dict | None = None, **kwargs) -> UnifiedOb
     return UnifiedObjectSample(db_sampler={**db_sampler, **(sampler or {})}, **kwargs)
 
 
-def scene(make_sample, seed: int = 0) -> dict:
+def scene(make_sample, seed: int = 0, num_views: int = 3) -> dict:
     """A scene whose own objects are three cars, so that few pasted ones collide with them."""
-    sample = make_sample(seed=seed, num_boxes=3, num_points=3000)
+    sample = make_sample(seed=seed, num_boxes=3, num_points=3000, num_views=num_views)
     sample['gt_labels_3d'] = np.zeros(3, dtype=np.int64)
     return sample
 
@@ -146,10 +146,9 @@ def test_an_objects_crop_is_painted_in_every_view_that_sees_it(
     make_sample, make_database, mixup_rate
 ):
     info_path = make_database()
-    before = scene(make_sample)
+    before, after = (scene(make_sample, num_views=8) for _ in range(2))
     np.random.seed(1)
-    transform = pasting(info_path, sample_2d=True, mixup_rate=mixup_rate)
-    after = transform(scene(make_sample))
+    after = pasting(info_path, sample_2d=True, mixup_rate=mixup_rate)(after)
     infos = pickle.loads(info_path.read_bytes())
     entries = [entry for found in infos.values() for entry in found]
     pasted = after['gt_bboxes_3d'][3:]

@@ -104,7 +104,7 @@ def test_training_draws_from_all_sweeps_and_testing_takes_the_latest():
         sample, files = drive(5, 5, ages)
         lags = load(AlignedFromMemory(sweeps_num=3, use_dim=5), sample, files)[:, 4].unique()
         assert len(lags) == 4
-        drawn |= set(np.round(lags.numpy(), 2).tolist())
+        drawn |= {round(lag, 2) for lag in lags.tolist()}
     assert drawn == {0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3}
     sample, files = drive(5, 5, ages)
     loader = AlignedFromMemory(sweeps_num=3, use_dim=5, test_mode=True)
@@ -127,4 +127,4 @@ def test_only_the_columns_asked_for_are_left():
     sample, files = drive(5, 5, [0.1])
     points = load(AlignedFromMemory(use_dim=[0, 1, 2, 4]), sample, files)
     assert points.shape == (2 * len(WORLD_POINTS), 4)
-    assert set(np.round(points[:, 3].unique().tolist(), 3)) == {0.0, 0.1}
+    assert {round(lag, 3) for lag in points[:, 3].unique().tolist()} == {0.0, 0.1}

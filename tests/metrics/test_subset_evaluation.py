@@ -15,7 +15,7 @@ from nuscenes.eval.detection.evaluate import DetectionEval
 from cmt_bias.failures.scene_conditions import scene_condition
 from cmt_bias.metrics.conditions import count_scenes, group_by_condition, halves_by_scene
 from cmt_bias.metrics.subset_evaluation import DISTANCE_BANDS, SubsetEvaluation, flat_metrics
-from cmt_bias.study.run_results import differences_to_test
+from cmt_bias.study.study_results import differences_to_test
 
 VERSION, SETTINGS = 'v1.0-trainval', 'detection_cvpr_2019'
 

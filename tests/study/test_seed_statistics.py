@@ -1,16 +1,18 @@
-"""Means, paired differences and intervals against small cases worked out by hand."""
+"""Intervals, comparisons and what a design can see, against small cases worked out by hand."""
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from cmt_bias.study.seed_statistics import (
-    NO_DIFFERENCE,
     RUN_COLUMNS,
-    summarize,
+    compare,
+    holm,
+    smallest_visible_difference,
     t_interval,
-    verdict,
 )
 
 # Quantiles 0.975 of Student's t from a printed table.
@@ -36,21 +38,6 @@ def test_one_value_has_no_interval_and_equal_values_have_one_without_width():
     assert t_interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
 
 
-@pytest.mark.parametrize(
-    ('low', 'high', 'pairs', 'said'),
-    [
-        (0.1, 0.2, 3, 'higher'),
-        (-0.2, -0.1, 3, 'lower'),
-        (-0.1, 0.2, 3, NO_DIFFERENCE),
-        (0.0, 0.0, 3, NO_DIFFERENCE),
-        (math.nan, math.nan, 1, 'one seed: no interval'),
-        (math.nan, math.nan, 0, 'no pairs'),
-    ],
-)
-def test_words_say_only_what_the_interval_allows(low, high, pairs, said):
-    assert verdict(low, high, pairs) == said
-
-
 def runs(values: dict[str, dict[int, float]]) -> pd.DataFrame:
     rows = [
         (variant, seed, 'whole', 'mAP', value)
@@ -62,33 +49,42 @@ def runs(values: dict[str, dict[int, float]]) -> pd.DataFrame:
 
 def test_differences_are_paired_by_seed():
     # Seeds differ by much, the variant is better by 1, 2 and 3 in each of them.
-    summary = summarize(
-        runs({'fixed': {0: 10.0, 1: 20.0, 2: 30.0}, 'learned': {2: 33.0, 0: 11.0, 1: 22.0}}),
-        'fixed',
-    ).set_index('variant')
-    fixed, learned = summary.loc['fixed'], summary.loc['learned']
-    assert (fixed['n'], fixed['mean'], fixed['std']) == (3, 20.0, 10.0)
-    assert (learned['n'], learned['mean'], learned['std']) == (3, 22.0, 11.0)
-    assert (learned['pairs'], learned['difference']) == (3, 2.0)
-    assert learned['low'] == pytest.approx(2 - T_2 / math.sqrt(3), rel=1e-6)
-    assert learned['high'] == pytest.approx(2 + T_2 / math.sqrt(3), rel=1e-6)
-    assert learned['verdict'] == NO_DIFFERENCE
-    assert fixed['verdict'] == 'reference'
+    table = runs({'fixed': {0: 10.0, 1: 20.0, 2: 30.0}, 'learned': {2: 33.0, 0: 11.0, 1: 22.0}})
+    found = compare(table, 'learned', 'fixed', 'whole', 'mAP')
+    assert (found.count, found.difference) == (3, 2.0)
+    assert found.low == pytest.approx(2 - T_2 / math.sqrt(3), rel=1e-6)
+    assert found.high == pytest.approx(2 + T_2 / math.sqrt(3), rel=1e-6)
+    assert found.p_value == pytest.approx(stats.ttest_rel([11, 22, 33], [10, 20, 30]).pvalue)
 
 
 def test_only_seeds_that_both_have_are_compared():
-    values = {'fixed': {0: 1.0, 1: 2.0}, 'learned': {1: 2.5, 2: 9.0}, 'other': {5: 1.0}}
-    summary = summarize(runs(values), 'fixed').set_index('variant')
-    assert (summary.loc['learned', 'n'], summary.loc['learned', 'pairs']) == (2, 1)
-    assert summary.loc['learned', 'difference'] == 0.5
-    assert summary.loc['learned', 'verdict'] == 'one seed: no interval'
-    assert summary.loc['other', 'verdict'] == 'no pairs'
-    assert math.isnan(summary.loc['other', 'std'])
+    table = runs({'fixed': {0: 1.0, 1: 2.0}, 'learned': {1: 2.5, 2: 9.0}, 'other': {5: 1.0}})
+    found = compare(table, 'learned', 'fixed', 'whole', 'mAP')
+    assert (found.count, found.difference) == (1, 0.5)
+    assert math.isnan(found.low) and math.isnan(found.p_value)
+    assert compare(table, 'other', 'fixed', 'whole', 'mAP').count == 0
+    assert compare(table, 'nobody', 'fixed', 'whole', 'mAP').count == 0
+    assert compare(table, 'learned', 'fixed', 'night', 'mAP').count == 0
 
 
-def test_missing_values_and_a_missing_reference_are_left_out():
-    values = {'fixed': {0: math.nan}, 'learned': {0: 1.0}}
-    summary = summarize(runs(values), 'fixed')
-    assert summary['variant'].tolist() == ['learned']
-    assert summary['verdict'].tolist() == ['no pairs']
-    assert summarize(runs({}), 'fixed').empty
+def test_equal_differences_are_certain():
+    table = runs({'fixed': {0: 1.0, 1: 2.0}, 'learned': {0: 1.5, 1: 2.5}, 'same': {0: 1, 1: 2}})
+    assert compare(table, 'learned', 'fixed', 'whole', 'mAP').p_value == 0.0
+    assert compare(table, 'same', 'fixed', 'whole', 'mAP').p_value == 1.0
+
+
+def test_adjusted_p_values_of_a_worked_example():
+    # 0.01 x 4, 0.02 x 3, then max(0.06, 0.03 x 2), and 0.5 x 1
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    known, unknown = holm([0.04, math.nan])
+    assert known == 0.04 and math.isnan(unknown)
+
+
+def test_a_difference_that_the_design_can_see_is_found_as_often_as_it_says():
+    count, deviation = 5, 0.002
+    difference = smallest_visible_difference(deviation, count)
+    samples = np.random.default_rng(0).normal(difference, deviation, (4000, count))
+    found = (stats.ttest_1samp(samples, 0.0, axis=1).pvalue < 0.05).mean()
+    assert 0.75 < found < 0.87  # 0.8 to first order
+    assert math.isnan(smallest_visible_difference(deviation, 1))

@@ -15,26 +15,31 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from cmt_bias.study.run_lock import FolderLock
-from cmt_bias.study.run_results import RunReader
-from cmt_bias.study.run_state import DETECTIONS, read_state
+from cmt_bias.study.study_results import collect_results
+from cmt_bias.study.study_run import DETECTIONS, read_state
 from cmt_bias.study.training_curves import read_losses, read_scales
 
 ROOT = Path(__file__).parents[2]
-FINETUNE = next((ROOT / 'configs' / 'cmt_bias').glob('cmt-bias-finetune-tiny*.py'))
+SHIPPED = ROOT / 'configs' / 'studies' / 'learnable_scale'
 CMT = next((ROOT / 'configs' / 'cmt').glob('cmt-tiny*.py'))
-STUDY = ROOT / 'configs' / 'studies' / 'learnable_scale.py'
 MAX_EPOCHS = 6  # of one iteration each
-VARIANT = 'learned_1.5'
+VARIANT = 'learned_from_low'
+STUDY = f"""
+title = 'A small study'
+variants = dict({VARIANT}='one variant of the shipped study')
+seeds = [3]
+failures = ['camera_drop_1']
+"""
 
 # In one process of pytest-xdist, so that the runs of the fixtures are made once.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('end_to_end')]
 
 
-def base_config(data_root: Path) -> str:
-    """The fine-tuning preset on other data, with fewer queries."""
+def variant_text(data_root: Path, checkpoint: Path) -> str:
+    """The shipped variant on other data, with fewer queries, every iteration logged."""
     loading = 'num_workers=0, persistent_workers=False'
     return f"""
-_base_ = '{FINETUNE}'
+_base_ = '{SHIPPED / VARIANT}.py'
 data_root = '{data_root}/'
 train_dataloader = dict(batch_size=3, {loading}, dataset=dict(data_root=data_root))
 val_dataloader = dict({loading}, dataset=dict(data_root=data_root))
@@ -43,23 +48,10 @@ val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_v
 test_evaluator = val_evaluator
 model = dict(pts_bbox_head=dict(num_query=40))
 train_cfg = dict(max_epochs={MAX_EPOCHS}, val_interval=100)
-"""
-
-
-def small_study(config: Path, checkpoint: Path) -> str:
-    """One variant of the shipped study, every iteration logged."""
-    return f"""
-_base_ = '{STUDY}'
-base_config = '{config}'
+custom_hooks = [*_base_.custom_hooks[:-1], dict(type='BiasScaleHook', interval=1)]
+default_hooks = dict(logger=dict(interval=1))
+log_processor = dict(window_size=1)
 load_from = '{checkpoint}'
-overrides = {{
-    'custom_hooks.BiasScaleHook.interval': 1,
-    'default_hooks.logger.interval': 1,
-    'log_processor.window_size': 1,
-}}
-seeds = [3]
-variants = [variant for variant in _base_.variants if variant['name'] == '{VARIANT}']
-reference = '{VARIANT}'
 """
 
 
@@ -79,15 +71,15 @@ def run(study: Path, work_dir: Path) -> str:
 @pytest.fixture(scope='module')
 def study(tmp_path_factory: pytest.TempPathFactory, smallest_nuscenes: Path) -> Path:
     folder = tmp_path_factory.mktemp('study')
-    config, checkpoint = folder / 'tiny.py', folder / 'start.pth'
-    config.write_text(base_config(smallest_nuscenes))
+    checkpoint = folder / 'start.pth'
+    (folder / f'{VARIANT}.py').write_text(variant_text(smallest_nuscenes, checkpoint))
     init_default_scope('mmdet3d')
     settings = Config.fromfile(CMT).model
     settings.pts_bbox_head.num_query = 40
     torch.manual_seed(0)
     torch.save(dict(state_dict=MODELS.build(settings).state_dict()), checkpoint)
-    path = folder / 'small_study.py'
-    path.write_text(small_study(config, checkpoint))
+    path = folder / 'study.py'
+    path.write_text(STUDY)
     return path
 
 
@@ -133,7 +125,7 @@ def test_killed_study_started_again_ends_as_the_uninterrupted_one(study, uninter
 
     output = run(study, tmp_path)
     assert '1 of 1 runs done' in output
-    assert 'resumed epoch' in (folder / 'training.log').read_text()
+    assert 'resumed epoch' in (folder / 'train.log').read_text()
     assert len(read_losses(folder / 'train')) == MAX_EPOCHS
     assert read_losses(folder / 'train').equals(read_losses(uninterrupted / 'train'))
     assert read_scales(folder / 'train').equals(read_scales(uninterrupted / 'train'))
@@ -145,13 +137,15 @@ def test_killed_study_started_again_ends_as_the_uninterrupted_one(study, uninter
     assert (folder / DETECTIONS).stat().st_mtime_ns == made
 
 
-def test_whole_has_exactly_the_metrics_of_the_test_tool(uninterrupted):
-    results = RunReader(use_cache=False).read(uninterrupted, VARIANT, 3)
-    assert results.problems == []
-    whole, tested = results.subsets[0], results.state.metrics
+def test_results_have_exactly_the_metrics_of_the_test_tool(uninterrupted):
+    results = collect_results(uninterrupted.parents[1])
+    assert results.missing == []
+    values = results.values.set_index(['subset', 'metric'])['value']
+    tested = read_state(uninterrupted).metrics
     prefix = 'NuScenes metric/pred_instances_3d_NuScenes/'
     for name in ('mAP', 'NDS'):
-        assert whole.metrics[name] == tested[prefix + name]
+        assert values['whole', name] == tested[prefix + name]
     for name in ('mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE'):
-        assert float(f'{whole.metrics[name]:.4f}') == tested[prefix + name]
-    assert RunReader().read(uninterrupted, VARIANT, 3).subsets == results.subsets  # now kept
+        assert float(f'{values["whole", name]:.4f}') == tested[prefix + name]
+    assert ('failures', 'mAP') in values.index
+    assert any(subset.startswith('failure: camera_drop_1') for subset, _ in values.index)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmt_bias.study.test_metrics import read_test_metrics
+from cmt_bias.study.study_run import read_test_metrics
 
 from .tiny_models import BASE, biased_config, make_model, run_tool
 

@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
-from ..cmt.head import CameraGeometry, CmtHead, DecoderInputs, Memory
+from ..cmt.head import CmtHead, DecoderInputs, Memory
+from ..cmt.position_encoding import CameraGeometry
+from ..ops import QueryWindows
 from .generator import AttentionBiasGenerator
 from .transformer import AttentionBiasCmtTransformer
-from .windows import Windows
+
+# Registered here, so that its own file needs torch alone.
+MODELS.register_module(module=AttentionBiasGenerator)
 
 
 class TrustedWindows(NamedTuple):
@@ -22,7 +26,7 @@ class TrustedWindows(NamedTuple):
         camera_weights: ``(B, Q)`` trust in the cameras, in [-1, 1].
     """
 
-    windows: Windows
+    windows: QueryWindows
     lidar_weights: Tensor
     camera_weights: Tensor
 
@@ -36,7 +40,8 @@ class AttentionBiasCmtHead(CmtHead):
     into a bias on the cross-attention of each decoder layer.
 
     Args:
-        weight_generator: Config of the weight generator; its ``embed_dims`` is filled in.
+        weight_generator: Config of the weight generator; its ``embed_dims`` and
+            ``pc_range`` are filled in.
         attention_bias_config: Config of the :class:`AttentionBiasGenerator`; its ``num_layers`` is
             filled in.
         kwargs: Arguments of :class:`CmtHead`; ``transformer`` must be an
@@ -61,16 +66,16 @@ class AttentionBiasCmtHead(CmtHead):
                 "transformer=dict(type='AttentionBiasCmtTransformer', ...)."
             )
         self.weight_generator = MODELS.build(
-            self._with_embed_dims(weight_generator or dict(type='AQRWeightGenerator'))
+            self._with_settings(weight_generator or dict(type='AQRWeightGenerator'))
         )
         self.attention_bias_generator = self._build_bias_generator(attention_bias_config or {})
 
-    def _with_embed_dims(self, config: dict) -> dict:
-        """The config of the weight generator with ``embed_dims``, if it takes that."""
+    def _with_settings(self, config: dict) -> dict:
+        """The config of the weight generator with ``embed_dims``, ``pc_range``, if it takes them."""
         cls = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
-        if cls is None or 'embed_dims' not in inspect.signature(cls).parameters:
-            return config
-        return dict(dict(embed_dims=self.hidden_dim), **config)
+        taken = () if cls is None else inspect.signature(cls).parameters
+        known = dict(embed_dims=self.hidden_dim, pc_range=self.pc_range)
+        return dict({key: value for key, value in known.items() if key in taken}, **config)
 
     def _build_bias_generator(self, config: dict) -> AttentionBiasGenerator:
         config = dict(config)
@@ -93,12 +98,7 @@ class AttentionBiasCmtHead(CmtHead):
     ) -> TrustedWindows:
         """Windows and trust of the queries; arguments of :meth:`CmtHead.attention_inputs`."""
         windows = self.attention_bias_generator.find_windows(
-            reference_points,
-            None if cameras is None else cameras.lidar2img,
-            None if cameras is None else cameras.pad_shape,
-            memory.bev_shape,
-            memory.camera_shape,
-            self.pc_range,
+            reference_points, memory.layout, cameras, self.pc_range
         )
         weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows, img_metas)
         return TrustedWindows(windows, *weights)
@@ -110,7 +110,5 @@ class AttentionBiasCmtHead(CmtHead):
             inputs.memory.pos,
             inputs.query_pos,
             self_attn_mask,
-            attention_bias=self.attention_bias_generator.bias_from_windows(
-                *inputs.attention_inputs
-            ),
+            attention_bias=self.attention_bias_generator(*inputs.attention_inputs),
         )

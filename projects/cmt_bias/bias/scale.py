@@ -1,9 +1,207 @@
-"""A range for a learned number that it can leave again."""
+"""The bias scale: how strongly trust moves attention, in logits; fixed or learned."""
 
-from typing import Any
+import math
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..ops import MODALITIES
+
+ScaleGranularity = Literal['shared', 'modality', 'layer', 'layer_modality']
+SCALE_GRANULARITIES: tuple[str, ...] = get_args(ScaleGranularity)
+
+CONFIG_KEY = 'attention_bias_config'
+
+# A bound of the range that is at least as large is none. It is finite, so that the range remains
+# what it was when buffers are averaged; earlier versions have written infinities.
+_NO_BOUND = 1e30
+
+
+class BiasScale(nn.Module):
+    """A scale for all logits, or for each modality, decoder layer, or both.
+
+    It is the parameter (or, not learned, the buffer) ``bias_scale``; the range in which it takes
+    effect is the buffer ``scale_range``.
+
+    Args:
+        bias_scale: Start value.
+        learnable_scale: Learn the scale with the detector.
+        scale_granularity: 'shared' (one scale, shape ``()``), 'modality' (``(2,)``, LiDAR and
+            camera), 'layer' (``(L,)``) or 'layer_modality' (``(L, 2)``).
+        num_layers: Decoder layers L; needed where layers differ.
+        min_scale: Lower bound of the scale in effect; None for none.
+        max_scale: Upper bound of the scale in effect; None for none.
+
+    Raises:
+        ValueError: If a value is not possible; names the key and the remedy.
+    """
+
+    bias_scale: Tensor
+    scale_range: Tensor
+    scale_axes: Tensor
+
+    def __init__(
+        self,
+        bias_scale: float = 2.5,
+        learnable_scale: bool = False,
+        scale_granularity: ScaleGranularity = 'shared',
+        num_layers: int | None = None,
+        min_scale: float | None = None,
+        max_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.learnable_scale = learnable_scale
+        self.scale_granularity = scale_granularity
+        self.range_is_configured = min_scale is not None or max_scale is not None
+        for key, value in dict(
+            bias_scale=bias_scale, min_scale=min_scale, max_scale=max_scale
+        ).items():
+            if value is not None and not abs(value) < _NO_BOUND:
+                raise ValueError(
+                    f'{CONFIG_KEY}: {key}={value} must be a finite number'
+                    + ('.' if key == 'bias_scale' else '; leave it out for an open range.')
+                )
+        scale = torch.full(_scale_shape(scale_granularity, num_layers), float(bias_scale))
+        if learnable_scale:
+            self.bias_scale = nn.Parameter(scale)
+        else:
+            self.register_buffer('bias_scale', scale)
+        self.register_buffer('scale_range', torch.tensor((-_NO_BOUND, _NO_BOUND)))
+        # Tells (L,) from (2,) in a checkpoint where a decoder has two layers.
+        axes = ('layer' in scale_granularity, 'modality' in scale_granularity)
+        self.register_buffer('scale_axes', torch.tensor(axes, dtype=torch.int64))
+        self.set_scale_range(min_scale, max_scale)
+        low, high = self.bounds()
+        if not low <= bias_scale <= high:
+            raise ValueError(
+                f'{CONFIG_KEY}: bias_scale={bias_scale} is outside [min_scale={min_scale}, '
+                f'max_scale={max_scale}]; start inside the range or widen it.'
+            )
+
+    def set_scale_range(self, low: float | None, high: float | None) -> None:
+        """Change the range that holds for the scale in effect; None for no bound.
+
+        Raises:
+            ValueError: If ``low`` is not less than ``high``.
+        """
+        if low is not None and high is not None and not low < high:
+            raise ValueError(
+                f'{CONFIG_KEY}: min_scale={low} must be less than max_scale={high}; swap them, or '
+                'set learnable_scale=False to hold the scale fixed.'
+            )
+        self.scale_range[0] = -_NO_BOUND if low is None else low
+        self.scale_range[1] = _NO_BOUND if high is None else high
+
+    def bounds(self) -> tuple[float, float]:
+        """The range, -inf or inf where it is open."""
+        low, high = self.scale_range.tolist()
+        return (
+            -math.inf if low <= -_NO_BOUND / 2 else low,
+            math.inf if high >= _NO_BOUND / 2 else high,
+        )
+
+    def scale_names(self) -> list[str]:
+        """A name for each entry of the flattened scale, such as 'layer0_camera'."""
+        if self.scale_granularity == 'shared':
+            return ['shared']
+        if self.scale_granularity == 'modality':
+            return list(MODALITIES)
+        layers = [f'layer{layer}' for layer in range(len(self.bias_scale))]
+        if self.scale_granularity == 'layer':
+            return layers
+        return [f'{layer}_{modality}' for layer in layers for modality in MODALITIES]
+
+    def scale_in_effect(self) -> Tensor:
+        """The scale after its range is applied, in the shape of ``bias_scale``."""
+        low, high = self.scale_range
+        return clamp_with_inward_gradient(self.bias_scale, low, high)
+
+    def scale_of_modalities(self) -> Tensor:
+        """The scale in effect on LiDAR and cameras, ``(2,)``; ``(L, 2)`` where layers differ."""
+        scale = self.scale_in_effect()
+        if 'modality' not in self.scale_granularity:
+            scale = scale.unsqueeze(-1).expand(*scale.shape, len(MODALITIES))
+        return scale
+
+    @torch.no_grad()
+    def project_into_range(self) -> None:
+        """Take back what an optimizer's momentum has carried past a bound; in training."""
+        if self.training and self.learnable_scale:
+            self.bias_scale.clamp_(*self.scale_range)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take a scale of this or of a coarser granularity; see :meth:`_refined`."""
+        scale = state_dict.get(prefix + 'bias_scale')
+        if scale is not None:
+            # A bare scale, with neither range nor axes, is enough; a configured range holds.
+            found = state_dict.get(prefix + 'scale_range')
+            if self.range_is_configured or found is None:
+                found = self.scale_range
+            state_dict[prefix + 'scale_range'] = found.clamp(-_NO_BOUND, _NO_BOUND)
+            axes = state_dict.get(prefix + 'scale_axes')
+            state_dict[prefix + 'bias_scale'] = self._refined(scale, axes, prefix)
+            state_dict[prefix + 'scale_axes'] = self.scale_axes
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _refined(self, scale: Tensor, axes: Tensor | None, prefix: str) -> Tensor:
+        """A loaded scale in this module's shape: each entry starts from its coarser one.
+
+        Raises:
+            ValueError: If the loaded scale is finer, or of another decoder depth.
+        """
+        own_layer, own_modality = map(bool, self.scale_axes.tolist())
+        if axes is None:
+            layer, modality = (False, False) if scale.dim() == 0 else (own_layer, own_modality)
+        else:
+            layer, modality = map(bool, axes.tolist())
+        if (layer and not own_layer) or (modality and not own_modality):
+            loaded = SCALE_GRANULARITIES[2 * layer + modality]
+            needed = SCALE_GRANULARITIES[2 * (layer or own_layer) + (modality or own_modality)]
+            raise ValueError(
+                f"{prefix}bias_scale: the checkpoint's scale_granularity '{loaded}' cannot be "
+                f"loaded into '{self.scale_granularity}', which has fewer scales. Set "
+                f"{CONFIG_KEY}.scale_granularity='{needed}' in the config."
+            )
+        if own_layer and not layer:
+            scale = scale.unsqueeze(0)
+        if own_modality and not modality:
+            scale = scale.unsqueeze(-1)
+        try:
+            return scale.expand(self.bias_scale.shape).clone()
+        except RuntimeError:
+            raise ValueError(
+                f'{prefix}bias_scale: the checkpoint has a scale of shape {tuple(scale.shape)}, '
+                f'this model needs {tuple(self.bias_scale.shape)}; make num_layers that of the '
+                "checkpoint's decoder."
+            ) from None
+
+    def extra_repr(self) -> str:
+        """Settings, for ``print(model)``."""
+        low, high = self.bounds()
+        return (
+            f'scale_granularity={self.scale_granularity!r}, learnable_scale='
+            f'{self.learnable_scale}, range=[{low:g}, {high:g}]'
+        )
+
+
+def _scale_shape(granularity: str, num_layers: int | None) -> tuple[int, ...]:
+    if granularity not in SCALE_GRANULARITIES:
+        raise ValueError(
+            f'{CONFIG_KEY}: scale_granularity={granularity!r} is unknown; choose one of '
+            f'{", ".join(SCALE_GRANULARITIES)}.'
+        )
+    shape: tuple[int, ...] = ()
+    if 'layer' in granularity:
+        if num_layers is None or num_layers < 1:
+            raise ValueError(
+                f'{CONFIG_KEY}: scale_granularity={granularity!r} needs num_layers, the number of '
+                f'decoder layers; got num_layers={num_layers}.'
+            )
+        shape = (num_layers,)
+    return (*shape, len(MODALITIES)) if 'modality' in granularity else shape
 
 
 class _ClampWithInwardGradient(torch.autograd.Function):
@@ -31,8 +229,8 @@ def clamp_with_inward_gradient(value: Tensor, low: Tensor, high: Tensor) -> Tens
 
     Args:
         value: Any shape.
-        low: Lower bound, broadcast; ``-inf`` for none.
-        high: Upper bound, broadcast; ``inf`` for none.
+        low: Lower bound, broadcast.
+        high: Upper bound, broadcast.
 
     Returns:
         The clamped value, in ``value``'s shape.

@@ -4,7 +4,7 @@ Shape letters: B batch, N queries, K keys, C embedding channels, H heads, D chan
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch.nn.functional as F
 from mmcv.cnn.bricks.drop import build_dropout
@@ -12,14 +12,8 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..ops import WindowedBias, biased_attention
 from .precision import float32_island
-
-
-class LogitBias(Protocol):
-    """A bias on attention logits that knows how to attend with itself."""
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, backend: str) -> Tensor:
-        """Attention of ``(B, H, N, D)``, ``(B, H, K, D)``, ``(B, H, K, D)`` with the bias."""
 
 
 @MODELS.register_module()
@@ -41,7 +35,7 @@ class PETRMultiheadAttention(BaseModule):
             ``dropout_layer`` both.
         bias: Whether the projections have a bias.
         bias_backend: How attention with a ``logit_bias`` is computed, see
-            :func:`cmt_bias.ops.windowed_bias_attention`.
+            :func:`cmt_bias.ops.biased_attention`.
         batch_first: Must be true: tensors are ``(B, N, C)``.
         init_cfg: mmengine initialization config.
 
@@ -102,7 +96,7 @@ class PETRMultiheadAttention(BaseModule):
         query_pos: Tensor | None = None,
         key_pos: Tensor | None = None,
         attn_mask: Tensor | None = None,
-        logit_bias: LogitBias | None = None,
+        logit_bias: WindowedBias | None = None,
     ) -> Tensor:
         """Attend and add the residual.
 
@@ -137,7 +131,7 @@ class PETRMultiheadAttention(BaseModule):
                 attended = self.attend(*heads, attn_mask)
             else:
                 self._check_logit_bias_is_alone(attn_mask)
-                attended = logit_bias.attend(*heads, backend=self.bias_backend)
+                attended = biased_attention(*heads, logit_bias, backend=self.bias_backend)
         with float32_island(query):
             # (B, H, N, D) -> (B, N, C)
             attended = attended.to(self.attn.out_proj.weight.dtype)

@@ -1,6 +1,6 @@
 """CMT's transformer decoder: post-norm layers that share one final normalization."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from mmcv.cnn.bricks.transformer import BaseTransformerLayer, TransformerLayerSe
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
+from ..ops import WindowedBias
 from .precision import float32_island
 
 LAYER_NORM = dict(type='LN')
@@ -69,7 +70,7 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         query_pos: Tensor,
         memory_pos: Tensor,
         self_attn_mask: Tensor | None = None,
-        cross_attn_inputs: Mapping[str, Any] | None = None,
+        logit_bias: WindowedBias | None = None,
     ) -> Tensor:
         """Update the queries.
 
@@ -80,12 +81,12 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
             memory_pos: ``(B, K, C)``.
             self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another. It concerns
                 self-attention alone.
-            cross_attn_inputs: Further keyword arguments of the cross-attention's forward.
+            logit_bias: Added to the logits of the cross-attention, which must take it then.
 
         Returns:
             ``(B, Q, C)``.
         """
-        inputs = (query, memory, query_pos, memory_pos, self_attn_mask, cross_attn_inputs)
+        inputs = (query, memory, query_pos, memory_pos, self_attn_mask, logit_bias)
         if self.with_cp and self.training:
             return torch.utils.checkpoint.checkpoint(self._update, *inputs, use_reentrant=False)
         return self._update(*inputs)
@@ -97,7 +98,7 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         query_pos: Tensor,
         memory_pos: Tensor,
         self_attn_mask: Tensor | None,
-        cross_attn_inputs: Mapping[str, Any] | None,
+        logit_bias: WindowedBias | None,
     ) -> Tensor:
         attentions, norms = iter(self.attentions), iter(self.norms)
         for operation in self.operation_order:
@@ -107,13 +108,14 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
                 )
             elif operation == 'cross_attn':
                 # the position goes to query and key, not to the value
+                bias = {} if logit_bias is None else dict(logit_bias=logit_bias)
                 query = next(attentions)(
                     query,
                     memory,
                     memory,
                     query_pos=query_pos,
                     key_pos=memory_pos,
-                    **(cross_attn_inputs or {}),
+                    **bias,
                 )
             else:
                 with float32_island(query):
@@ -163,19 +165,20 @@ class PETRTransformerDecoder(TransformerLayerSequence):
         query_pos: Tensor,
         memory_pos: Tensor,
         self_attn_mask: Tensor | None = None,
-        cross_attn_inputs: Sequence[Mapping[str, Any]] | None = None,
+        logit_biases: Sequence[WindowedBias] | None = None,
     ) -> Tensor:
         """Run the layers; arguments as for :meth:`PETRTransformerDecoderLayer.forward`.
 
-        ``cross_attn_inputs`` has one entry for each layer.
+        ``logit_biases`` has one entry for each layer, or one for all.
 
         Returns:
             ``(L, B, Q, C)``, or ``(1, B, Q, C)`` without ``return_intermediate``.
         """
         outputs = []
-        inputs = cross_attn_inputs or [{}] * len(self.layers)
-        for layer, own_inputs in zip(self.layers, inputs, strict=True):
-            query = layer(query, memory, query_pos, memory_pos, self_attn_mask, own_inputs)
+        biases = logit_biases or [None]
+        biases = [*biases] * len(self.layers) if len(biases) == 1 else biases
+        for layer, bias in zip(self.layers, biases, strict=True):
+            query = layer(query, memory, query_pos, memory_pos, self_attn_mask, bias)
             outputs.append(query)
         kept = outputs if self.return_intermediate else outputs[-1:]
         with float32_island(query):

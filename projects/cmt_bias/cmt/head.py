@@ -20,9 +20,11 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ..ops import TokenLayout
 from .criterion import CmtCriterion, TaskPrediction, gravity_center_boxes
 from .denoising import DenoisingConfig, DenoisingQueries, make_denoising_queries
 from .position_encoding import (
+    CameraGeometry,
     bev_grid_hidden,
     camera_cell_pixels,
     camera_ray_hidden,
@@ -41,35 +43,18 @@ TaskOutputs = tuple[list[dict], ...]
 
 
 @dataclass(frozen=True)
-class CameraGeometry:
-    """Calibration of a batch.
-
-    Attributes:
-        lidar2img: ``(B, V, 4, 4)`` LiDAR frame (metres) to pixels of the padded input.
-        img2lidar: ``(B, V, 4, 4)`` its inverse.
-        pad_shape: ``(H, W)`` of the padded input, in pixels.
-    """
-
-    lidar2img: Tensor
-    img2lidar: Tensor
-    pad_shape: tuple[int, int]
-
-
-@dataclass(frozen=True)
 class Memory:
     """The tokens that queries attend to: BEV cells, then camera cells, each row-major.
 
     Attributes:
         tokens: ``(B, K, C)`` with ``K = H * W + V * h * w``, less a sensor that is missing.
         pos: ``(B, K, C)`` position encodings.
-        bev_shape: ``(H, W)`` of the BEV map; None without LiDAR.
-        camera_shape: ``(V, h, w)``; None without cameras.
+        layout: Which token is which.
     """
 
     tokens: Tensor
     pos: Tensor
-    bev_shape: tuple[int, int] | None
-    camera_shape: tuple[int, int, int] | None
+    layout: TokenLayout
 
 
 @dataclass(frozen=True)
@@ -421,21 +406,23 @@ class CmtHead(BaseModule):
             ValueError: If there are none.
         """
         parts = []
-        bev_shape = camera_shape = None
+        bev_shape = view_shape = None
+        num_views = 0
         if bev_features is not None:
             bev_shape = (bev_features.shape[-2], bev_features.shape[-1])
             parts.append(self._bev_tokens(bev_features))
         if camera_features is not None:
             parts.append(self._camera_tokens(camera_features, cameras))
             assert cameras is not None  # _camera_tokens has checked it
-            rows, columns = camera_features.shape[-2:]
-            camera_shape = (cameras.lidar2img.shape[1], rows, columns)
+            view_shape = (camera_features.shape[-2], camera_features.shape[-1])
+            num_views = cameras.lidar2img.shape[1]
         if not parts:
             raise ValueError(
                 f'{type(self).__name__}: neither LiDAR nor camera features were given.'
             )
         tokens, positions = zip(*parts, strict=True)
-        return Memory(torch.cat(tokens, 1), torch.cat(positions, 1), bev_shape, camera_shape)
+        layout = TokenLayout(bev_shape, num_views, view_shape)
+        return Memory(torch.cat(tokens, 1), torch.cat(positions, 1), layout)
 
     def _bev_tokens(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and positions of the BEV map, ``(B, H * W, C)`` each."""

@@ -7,13 +7,28 @@ over the point-cloud range ``(x_min, y_min, z_min, x_max, y_max, z_max)``.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 # Keeps the perspective division finite for points in a camera's own plane (released value).
 DEPTH_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class CameraGeometry:
+    """Calibration of a batch.
+
+    Attributes:
+        lidar2img: ``(B, V, 4, 4)`` LiDAR frame (metres) to pixels of the padded input.
+        img2lidar: ``(B, V, 4, 4)`` its inverse.
+        pad_shape: ``(H, W)`` of the padded input, in pixels.
+    """
+
+    lidar2img: Tensor
+    img2lidar: Tensor
+    pad_shape: tuple[int, int]
 
 
 def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
@@ -128,7 +143,7 @@ def common_image_shape(shape: Sequence) -> tuple[int, int]:
     Raises:
         ValueError: If it is none of these, or the views differ.
     """
-    views = [tuple(view) for view in (shape if np.ndim(shape[0]) else [shape])]
+    views = [tuple(view) for view in (shape if hasattr(shape[0], '__len__') else [shape])]
     sizes = {view[:2] for view in views}
     if len(sizes) != 1 or {len(view) for view in views} - {2, 3}:
         raise ValueError(

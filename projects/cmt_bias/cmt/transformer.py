@@ -1,7 +1,6 @@
 """CMT's transformer: object queries decoded from the tokens of the sensors."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from mmcv.cnn.bricks.transformer import build_transformer_layer_sequence
@@ -9,6 +8,8 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, xavier_init
 from mmengine.registry import DefaultScope
 from torch import Tensor
+
+from ..ops import WindowedBias
 
 
 @MODELS.register_module(name=['CmtTransformer', 'CmtLidarTransformer', 'CmtImageTransformer'])
@@ -44,7 +45,7 @@ class CmtTransformer(BaseModule):
         memory_pos: Tensor,
         query_pos: Tensor,
         self_attn_mask: Tensor | None = None,
-        cross_attn_inputs: Sequence[Mapping[str, Any]] | None = None,
+        attention_bias: Sequence[WindowedBias] | None = None,
     ) -> Tensor:
         """Decode the queries, whose content starts at zero.
 
@@ -53,7 +54,7 @@ class CmtTransformer(BaseModule):
             memory_pos: ``(B, K, C)`` their position encodings.
             query_pos: ``(B, Q, C)``.
             self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another.
-            cross_attn_inputs: For each layer further keyword arguments of its cross-attention.
+            attention_bias: On the logits of each layer's cross-attention, or one for all layers.
 
         Returns:
             ``(L, B, Q, C)`` outputs of the decoder layers.
@@ -64,5 +65,5 @@ class CmtTransformer(BaseModule):
             query_pos,
             memory_pos,
             self_attn_mask,
-            cross_attn_inputs,
+            attention_bias,
         )

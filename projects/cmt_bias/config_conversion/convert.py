@@ -48,9 +48,20 @@ def convert_config(old: Config) -> tuple[str, ConversionReport]:
 
 
 def _occurs(value: Any, tree: Any) -> bool:
-    """Whether a config holds a value anywhere: then it is a variable of the config file."""
+    """Whether a config holds a value anywhere: then it is a variable of the config file.
+
+    A dict is held by one with more keys too, and a list by a longer one (``*variable``).
+    """
     if isinstance(tree, Mapping):
-        tree = tree.values()
-    elif not isinstance(tree, (list, tuple)):
+        if isinstance(value, Mapping) and all(
+            key in tree and tree[key] == child for key, child in value.items()
+        ):
+            return True
+        children = list(tree.values())
+    elif isinstance(tree, (list, tuple)):
+        if isinstance(value, (list, tuple)) and all(child in tree for child in value):
+            return True
+        children = list(tree)
+    else:
         return False
-    return any(child == value or _occurs(value, child) for child in tree)
+    return any(child == value or _occurs(value, child) for child in children)

@@ -24,6 +24,7 @@ from mmdet3d.registry import TRANSFORMS
 MASKED_MODALITY = {'LC': None, 'L': 'image', 'C': 'points'}
 """What is masked for each set of sensors (value of ``--modality``) that shall see anything."""
 
+_PACKING = ('Pack3DDetInputs', 'TestTimeAug')
 _INPUT_KEY = {'image': 'img', 'points': 'points'}
 
 
@@ -110,7 +111,8 @@ def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
         modality: 'LC' both sensors, 'L' LiDAR alone, 'C' cameras alone.
 
     Returns:
-        Copy of the pipeline, with a :class:`ModalMask3D` in front of the packing unless 'LC'.
+        Copy of the pipeline, with a :class:`ModalMask3D` in front of the packing unless 'LC', or
+        of the test time augmentation that packs.
 
     Raises:
         ValueError: If ``modality`` is unknown or no transform of the pipeline packs the inputs.
@@ -121,7 +123,7 @@ def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
     mask_modal = MASKED_MODALITY[modality]
     if mask_modal is None:
         return steps
-    packing = [i for i, step in enumerate(steps) if step['type'] == 'Pack3DDetInputs']
+    packing = [i for i, step in enumerate(steps) if step['type'] in _PACKING]
     if not packing:
         raise ValueError(
             'the test pipeline has no Pack3DDetInputs at its top level, in front of which a '

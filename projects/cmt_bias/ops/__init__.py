@@ -1,16 +1,30 @@
-"""Attention to windows of keys at the speed of plain flash attention; depends on torch alone."""
+"""Attention with a bias on windows of keys at the speed of plain flash attention.
+
+Depends on torch alone.
+"""
 
 from .dense import dense_bias
-from .operator import BACKENDS, windowed_bias_attention
-from .planning import plan_windows
-from .window_plan import WindowPlan
-from .windowed_attention import windowed_attention
+from .geometry import (
+    MODALITIES,
+    NOT_SEEN,
+    Modality,
+    QueryWindows,
+    TokenLayout,
+    Window,
+    WindowedBias,
+)
+from .operator import BACKENDS, biased_attention, window_attention
 
 __all__ = [
     'BACKENDS',
-    'WindowPlan',
+    'MODALITIES',
+    'NOT_SEEN',
+    'Modality',
+    'QueryWindows',
+    'TokenLayout',
+    'Window',
+    'WindowedBias',
+    'biased_attention',
     'dense_bias',
-    'plan_windows',
-    'windowed_attention',
-    'windowed_bias_attention',
+    'window_attention',
 ]

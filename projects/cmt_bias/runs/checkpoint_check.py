@@ -1,14 +1,18 @@
 """Does a checkpoint fit the model it is to be loaded into? Asked before training or testing."""
 
 from pathlib import Path
+from typing import Any
 
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 from ..checkpoints.checkpoint_report import CheckpointReport, compare_state_dict
 from ..problem import Problem
 from ..unwrapping import unwrapped
+from .preflight import stop_on
 
 
 def check_checkpoint_file(path: str | None) -> list[Problem]:
@@ -23,14 +27,7 @@ def check_checkpoint_file(path: str | None) -> list[Problem]:
 
 
 def report_checkpoint(model: nn.Module, path: str) -> CheckpointReport:
-    """Compare a checkpoint's keys with a model's.
-
-    Args:
-        model: The built model, maybe wrapped for distributed training.
-        path: The checkpoint.
-
-    Returns:
-        Which keys match, are missing, unexpected, or of another shape, for each submodule.
+    """Compare a checkpoint's keys with those of a model, maybe a wrapped one.
 
     Raises:
         CheckpointError: If the file is damaged or unsafe to read.
@@ -99,6 +96,19 @@ def check_tested_weights(
             f"Tested with parts that are not in '{path}':\n{report.describe_differences()}"
         )
     return []
+
+
+def build_tested_model(config: Config, checkpoint: str, device: str) -> Any:
+    """Build a config's model in evaluation mode on a device, with a checkpoint's weights.
+
+    Raises:
+        ProblemsFound: If the checkpoint lacks parts of the model.
+        CheckpointError: If the file is damaged, unsafe to read or of another model.
+    """
+    model = MODELS.build(config.model)
+    stop_on(check_tested_weights(model, checkpoint))
+    load_checkpoint(model, checkpoint, map_location='cpu')
+    return model.to(device).eval()
 
 
 def _incomplete(report: CheckpointReport, path: str, remedy: str) -> list[Problem]:

@@ -1,19 +1,42 @@
 """What the options of ``tools/train.py`` and ``tools/test.py`` do to a config."""
 
+import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import torch
 from mmengine.config import Config, ConfigDict
 
-from cmt_bias.datasets.modal_mask import with_modality
-
 from ..checkpoints.latest_checkpoint import find_latest_intact_checkpoint
+from ..datasets.modal_mask import with_modality
 from ..problem import Problem
 from .preflight import ProblemsFound
 
 SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
 AMP_ONLY_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
+WORKER_ONLY_KEYS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
+"""Settings of a dataloader that torch refuses where the main process loads."""
+
+SHOWN_SENSORS = {
+    'mono_det': 'C',
+    'multi-view_det': 'C',
+    'lidar_det': 'L',
+    'multi-modality_det': 'LC',
+}
+"""mmdet3d's name of a kind of picture -> the sensors in it."""
+
+WINDOWLESS_BACKENDS = ('agg', 'cairo', 'pdf', 'pgf', 'ps', 'svg', 'template')
+CEPH = dict(
+    backend='petrel',
+    path_mapping={
+        f'{start}data/nuscenes/': 's3://openmmlab/datasets/detection3d/nuscenes/'
+        for start in ('./', '')
+    },
+)
+"""Where mmdet3d's ``--ceph`` reads nuScenes from."""
 
 
 def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') -> Config:
@@ -41,7 +64,49 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
     cfg.launcher = launcher
     if overrides is not None:
         cfg.merge_from_dict(overrides)
+    for split in ('train', 'val', 'test'):
+        dataloader = cfg.get(f'{split}_dataloader') or {}
+        if not dataloader.get('num_workers'):
+            for key in WORKER_ONLY_KEYS:
+                dataloader.pop(key, None)
     return cfg
+
+
+def use_ceph(cfg: Config) -> None:
+    """Read sensor data and metrics' files from the Ceph store, as mmdet3d's ``--ceph`` does.
+
+    (mmdet3d replaces text in the config, which leaves one that names ``backend_args`` unreadable.)
+
+    Raises:
+        ProblemsFound: If the client of the store is not installed.
+    """
+    if importlib.util.find_spec('petrel_client') is None:
+        remedy = "install OpenMMLab's petrel_client, or leave --ceph out to read local files"
+        raise ProblemsFound([Problem('--ceph: petrel_client is not installed', remedy)])
+    for split in ('train', 'val', 'test'):
+        dataloader = cfg.get(f'{split}_dataloader') or {}
+        for part in (_pipelines(dataloader.get('dataset')), cfg.get(f'{split}_evaluator')):
+            _set_backend(part, CEPH)
+
+
+def _pipelines(dataset: Any) -> list:
+    """The pipelines of a dataset's config, or of those inside it."""
+    if not isinstance(dataset, Mapping):
+        return []
+    inner = [*(dataset.get('datasets') or ()), dataset.get('dataset')]
+    return [dataset.get('pipeline', []), *(_pipelines(part) for part in inner)]
+
+
+def _set_backend(part: Any, backend: Mapping) -> None:
+    if isinstance(part, Mapping):
+        for value in part.values():
+            _set_backend(value, backend)
+        loads = re.match(r'Load\w*(Point|Sweep|Image|Annotations)', str(part.get('type')))
+        if loads or 'backend_args' in part:
+            part['backend_args'] = ConfigDict(backend)  # type: ignore[index]
+    elif isinstance(part, list | tuple):
+        for value in part:
+            _set_backend(value, backend)
 
 
 def use_cpu_processes(cfg: Config) -> None:
@@ -143,37 +208,51 @@ def ensure_hook(cfg: Config, hook_type: str) -> None:
         cfg.custom_hooks = [*hooks, dict(type=hook_type)]
 
 
-def add_picture_hook(cfg: Config, out_dir: str, score_thr: float) -> None:
-    """Write pictures of the detections to exactly ``out_dir``.
+def add_picture_hook(cfg: Config, **settings: Any) -> None:
+    """Let a ``DetectionPictureHook`` draw the detections; one that the config has is changed.
 
-    A ``DetectionPictureHook`` that the config has keeps its other settings.
+    Args:
+        cfg: The config.
+        **settings: Arguments of the hook; without ``out_dir`` a new one writes no files.
     """
-    settings = dict(out_dir=str(Path(out_dir).absolute()), score_thr=score_thr)
     hooks = list(cfg.get('custom_hooks') or [])
     for hook in hooks:
         if hook['type'] == 'DetectionPictureHook':
             hook.update(settings)
             return
-    cfg.custom_hooks = [*hooks, dict(type='DetectionPictureHook', **settings)]
+    new = dict(type='DetectionPictureHook', save='out_dir' in settings, **settings)
+    cfg.custom_hooks = [*hooks, new]
 
 
-def show_in_window(cfg: Config, task: str, score_thr: float, wait_time: float) -> None:
-    """Let mmdet3d's own visualizer show each result in a window.
+def show_in_window(cfg: Config, task: str, wait_time: float) -> None:
+    """Show the picture of each sample in a window.
 
     Args:
         cfg: The config.
-        task: mmdet3d's name of the kind of picture, such as 'multi-modality_det'.
-        score_thr: Detections below this score are not drawn.
+        task: mmdet3d's name of the kind of picture: a key of :data:`SHOWN_SENSORS`.
         wait_time: Seconds for which a picture stays.
+
+    Raises:
+        ProblemsFound: If there is no such picture of detections, or no window can be opened.
     """
-    settings = dict(type='Det3DVisualizationHook', draw=True, show=True, vis_task=task)
-    settings.update(score_thr=score_thr, wait_time=wait_time)
-    cfg.default_hooks.visualization = settings
-    cfg.visualizer = cfg.get('visualizer') or dict(type='Det3DLocalVisualizer')
+    instead = 'write the pictures to files instead, with --show-dir'
+    if task not in SHOWN_SENSORS:
+        remedy = f'choose one of {", ".join(SHOWN_SENSORS)}'
+        raise ProblemsFound([Problem(f'--task {task}: the model detects boxes', remedy)])
+    backend = str(matplotlib.get_backend())
+    if backend.lower() in WINDOWLESS_BACKENDS:
+        what = f"--show: no window can be opened here (matplotlib's backend is {backend})"
+        raise ProblemsFound([Problem(what, instead)])
+    add_picture_hook(cfg, show=True, wait_time=wait_time, sensors=SHOWN_SENSORS[task])
 
 
 def model_modality(model: Mapping) -> str:
-    """The sensors that a detector reads: 'LC', 'L' or 'C', by the backbones that it has."""
+    """The sensors that a detector reads: 'LC', 'L' or 'C', by the backbones that it has.
+
+    One that is wrapped (as the ``module`` of a test time augmentation) is seen through.
+    """
+    while 'module' in model:
+        model = model['module']
     sensors = 'L' if model.get('pts_voxel_encoder') or model.get('pts_backbone') else ''
     return sensors + ('C' if model.get('img_backbone') else '')
 

@@ -49,16 +49,3 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def processes_with_open_file(path: Path) -> list[int]:
-    """Processes of this user that have a file open, on Linux; elsewhere an empty list."""
-    target = path.resolve()
-    found = []
-    for process in Path('/proc').glob('[0-9]*'):
-        try:
-            if any(entry.resolve() == target for entry in (process / 'fd').iterdir()):
-                found.append(int(process.name))
-        except OSError:  # it has ended, or is another user's
-            continue
-    return sorted(found)

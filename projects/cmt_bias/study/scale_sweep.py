@@ -4,6 +4,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,8 @@ from mmengine.runner.amp import autocast
 from nuscenes import NuScenes
 from torch import nn
 
-from ..bias.biased_heads import BiasedHead, biased_heads
+from ..bias import AttentionBiasGenerator
+from ..bias.head_lookup import BiasedHead, biased_heads
 from ..cmt.detector import CmtDetector
 from ..metrics.conditions import count_scenes
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
@@ -27,10 +29,8 @@ from ..metrics.subset_evaluation import EVALUATED_SPLITS, Subset, SubsetEvaluati
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound
 from ..unwrapping import unwrapped
-from .effective_config import keep_detections
-from .run_state import DETECTIONS
-from .scale_override import scale_override
-from .training_progress import duration_text
+from .study_config import keep_detections
+from .study_run import DETECTIONS
 
 LEARNED = None
 """Stands for the scale of the checkpoint among the scales of a sweep."""
@@ -71,6 +71,35 @@ def find_swept_head(model: nn.Module) -> BiasedHead:
         "pts_bbox_head=dict(type='AttentionBiasCmtHead', attention_bias_config=dict(...), ...)"
     )
     raise ProblemsFound([Problem(what, remedy)])
+
+
+@contextmanager
+def scale_override(generator: AttentionBiasGenerator, scale: float | None) -> Iterator[None]:
+    """Within the context every entry of the scale in effect is this value.
+
+    The range of the scale (``min_scale``, ``max_scale``, or where an annealing has left it) does
+    not hold within, so values beyond it are in effect as they are. Afterwards scale and range are
+    what they were, bit for bit, also after an error. For evaluation: an optimizer's step within
+    the context would be lost.
+
+    Args:
+        generator: Of the bias.
+        scale: In logits, for all layers and modalities; None changes nothing.
+    """
+    if scale is None:
+        yield
+        return
+    tensors = (generator.bias_scale, generator.scale_range)
+    kept = [tensor.detach().clone() for tensor in tensors]
+    with torch.no_grad():
+        generator.bias_scale.fill_(scale)
+    generator.set_scale_range(None, None)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, before in zip(tensors, kept, strict=True):
+                tensor.copy_(before)
 
 
 def predictions_by_scale(
@@ -196,7 +225,7 @@ class ScaleSweepLoop(TestLoop):
         scores = next(iter(parse_nuscenes_metrics(metrics).values()))
         self.runner.logger.info(
             f'scale {_label(scale)}: NDS {scores.nds:.4f} '
-            f'mAP {scores.mean_ap:.4f}, about {duration_text(left)} of evaluation left'
+            f'mAP {scores.mean_ap:.4f}, about {left / 60:.0f} min of evaluation left'
         )
 
 

@@ -14,23 +14,15 @@ TABLE, PLOT, REPORT = 'sweep_scale.csv', 'sweep_scale.png', 'sweep_scale.md'
 NONE_BEST = 'none: all equal'
 
 READING = f"""
-- The override sets every entry of the scale, of all layers and modalities, to the same value. It
-  is applied after the model's own range (min_scale, max_scale, also an annealed one), so values
-  outside that range are in effect as they are. The row 'learned' is the model as it is; its scores
-  of all frames are those of tools/test.py.
-- The best value of a condition is the highest of several noisy scores. It is at least as good as
-  the learned scale by construction, also where the scale makes no true difference, so its gain is
-  too high an estimate. '(edge)' marks the lowest or highest value tested: the true best may lie
-  beyond.
-- 'Best in halves' splits the scenes of a condition in two, in turn by name. Where the halves
-  differ about the best scale, these frames do not settle it.
-- Frames of one scene are much alike: a condition's curve tells about its few scenes, and how far
-  that carries to others cannot be seen here.
-- This is one training. How much the curves and their best values change from seed to seed cannot
-  be seen here either; before believing an order of conditions, sweep several seeds. The rest of
-  the model has been trained with its own scale, which favours values near it.
-- A class without objects in a condition counts there with AP 0 and errors of 1, as the official
-  code has it. Compare scales within a condition, not conditions with each other.
+- The override sets every entry of the scale to the same value, beyond the model's own range too.
+  The row 'learned' is the model as it is, and its scores are those of tools/test.py.
+- The best of several noisy scores is at least as good as the learned scale by construction, so its
+  gain is too high an estimate. '(edge)' marks the lowest or highest value tested.
+- 'Best in halves' splits the scenes of a condition in two: where the halves differ, these frames
+  do not settle it. Frames of one scene are much alike.
+- This is one training, made with its own scale, which favours values near it. Before believing an
+  order of conditions, sweep several seeds.
+- A class without objects in a condition counts there with AP 0: compare scales within a condition.
 - {TABLE} holds all scores, errors and APs of the classes by scale and condition.
 """
 

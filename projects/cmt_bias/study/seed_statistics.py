@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 LEVEL = 0.95
-NO_DIFFERENCE = 'no difference seen'
+POWER = 0.8
 RUN_COLUMNS = ['variant', 'seed', 'subset', 'metric', 'value']
 
 
@@ -30,54 +31,83 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     return float(interval.low), float(interval.high)
 
 
-def verdict(low: float, high: float, num_pairs: int) -> str:
-    """What an interval of a difference allows to say."""
-    if num_pairs == 0:
-        return 'no pairs'
-    if num_pairs == 1:
-        return 'one seed: no interval'
-    if low > 0:
-        return 'higher'
-    if high < 0:
-        return 'lower'
-    return NO_DIFFERENCE
-
-
-def summarize(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """One row for each variant, subset and metric.
+def smallest_visible_difference(
+    deviation: float, count: int, power: float = POWER, level: float = LEVEL
+) -> float:
+    """The true difference that a paired comparison of seeds would find with a given power.
 
     Args:
-        runs: Columns of :data:`RUN_COLUMNS`, one row for each run, subset and metric; rows without
-            a value count as missing.
-        reference: Variant that the others are compared with, seed by seed.
+        deviation: Standard deviation over seeds of the differences of pairs; for runs that are
+            independent of each other the square root of two times that of one variant.
+        count: Number of pairs.
+        power: Probability to find it.
+        level: Of the interval that has to leave out 0.
 
     Returns:
-        variant, subset, metric, n (seeds), mean, std (of a sample, n - 1), pairs (seeds that both
-        have), difference (mean of variant minus reference), low, high (95 %) and verdict, in the
-        order in which they came.
+        By Student's t, to first order; NaN for fewer than two pairs.
     """
-    known = runs.dropna(subset=['value'])
-    names = ['variant', 'subset', 'metric']
-    groups = known.groupby(names, sort=False)['value']
-    summary = groups.agg(n='count', mean='mean', std='std').reset_index()
-    of_reference = known[known['variant'] == reference].drop(columns='variant')
-    pairs = known.merge(of_reference, on=['seed', 'subset', 'metric'], suffixes=('', '_reference'))
-    pairs['difference'] = pairs['value'] - pairs['value_reference']
-    differences = {
-        key: group.to_numpy() for key, group in pairs.groupby(names, sort=False)['difference']
-    }
-    rows = [
-        _difference_row(differences.get(tuple(key), np.empty(0)), key[0] == reference)
-        for key in summary[names].itertuples(index=False)
-    ]
-    columns = ['pairs', 'difference', 'low', 'high', 'verdict']
-    return summary.join(pd.DataFrame(rows, columns=columns, index=summary.index))
+    if count < 2:
+        return math.nan
+    quantiles = stats.t.ppf((1 + level) / 2, count - 1) + stats.t.ppf(power, count - 1)
+    return float(deviation * quantiles / math.sqrt(count))
 
 
-def _difference_row(differences: np.ndarray, is_reference: bool) -> tuple:
-    if is_reference:
-        return 0, math.nan, math.nan, math.nan, 'reference'
+@dataclass(frozen=True)
+class Comparison:
+    """A paired comparison of two variants.
+
+    Attributes:
+        count: Seeds that both have.
+        difference: Mean difference; NaN without pairs.
+        low: Lower end of its 95 % interval; NaN for fewer than two pairs.
+        high: Upper end.
+        p_value: Of Student's t test that there is no difference.
+    """
+
+    count: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def compare(
+    values: pd.DataFrame, variant: str, against: str, subset: str, metric: str
+) -> Comparison:
+    """Compare two variants seed by seed.
+
+    Args:
+        values: Columns of :data:`RUN_COLUMNS`.
+        variant: The one.
+        against: The other.
+        subset: Part of the measures.
+        metric: The measure.
+    """
+    chosen = values[(values['subset'] == subset) & (values['metric'] == metric)]
+    by_seed = chosen.pivot_table(index='seed', columns='variant', values='value')
+    by_seed = by_seed.reindex(columns=[variant, against])
+    differences = (by_seed[variant] - by_seed[against]).dropna().to_numpy()
     count = len(differences)
     mean = float(differences.mean()) if count else math.nan
     low, high = t_interval(differences.tolist())
-    return count, mean, low, high, verdict(low, high, count)
+    if count < 2:
+        p_value = math.nan
+    elif np.ptp(differences) == 0:
+        p_value = float(mean == 0)
+    else:
+        p_value = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    return Comparison(count, mean, low, high, p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjustment of p-values that are looked at together; NaN stays NaN.
+
+    The smallest is multiplied by their number, the next by one less, and so on; none gets smaller
+    than one before it (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, highest = [math.nan] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        adjusted[place] = highest
+    return adjusted

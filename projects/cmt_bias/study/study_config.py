@@ -1,55 +1,41 @@
-"""What a study is: a base config, weights to start from, variants as overrides, and seeds."""
+"""What a study is: training configs to compare, seeds, and the questions it is to answer."""
 
+import hashlib
+import json
 import re
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from ..metrics.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound, stop_on
 
-STUDY_KEYS = {
-    'name': 'names the study in its report; by default the name of its file',
-    'title': 'heading of the report',
-    'base_config': 'the training config that all variants change',
-    'load_from': 'the checkpoint that every run starts from',
-    'start_config': 'instead of load_from: the config that such a checkpoint is trained with',
-    'overrides': 'dotted paths and values that hold for all variants',
-    'variants': 'list of dicts with the keys of a variant',
-    'reference': 'name of the variant that the others are compared with',
-    'seeds': 'list of integers',
-}
-VARIANT_KEYS = {
-    'name': 'names its folder and its rows: letters, digits, _, - and .',
-    'title': 'what it is, for the reader',
-    'config': 'a training config of its own in place of base_config',
-    'overrides': 'dotted paths and values',
-    'remove': 'dotted paths of entries to take out',
-}
-START_FOLDER = 'start'
+STUDY_KEYS = ('title', 'variants', 'reference', 'seeds', 'failures', 'questions', 'claims')
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One way to train, the same for all seeds.
+class Question:
+    """One comparison that the report answers.
 
     Attributes:
-        name: Names its folder.
-        title: What it is, for the reader.
-        config: Path of its training config.
-        overrides: Dotted paths and values.
-        remove: Dotted paths of entries that are taken out after the overrides.
+        text: The question, for the reader.
+        variant: The variant that it is about.
+        against: The variant that it is compared with, seed by seed.
+        subset: Part of the measures, such as 'whole', 'night', or 'failures', their mean.
+        metric: Such as 'mAP'.
+        claimed: A difference that somebody has claimed; None for none.
     """
 
-    name: str
-    title: str
-    config: str
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    remove: tuple[str, ...] = ()
+    text: str
+    variant: str
+    against: str
+    subset: str = 'whole'
+    metric: str = 'mAP'
+    claimed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,33 +43,36 @@ class Study:
     """A study as its file describes it.
 
     Attributes:
-        name: Short name.
+        path: The file.
         title: Heading of the report.
-        variants: In the order of the report.
+        variants: Title of each variant by its name, in the report's order. Its training config is
+            ``<name>.py`` beside the file.
         reference: Name of the variant that the others are compared with.
         seeds: Of each variant.
-        overrides: Dotted paths and values that hold for all variants.
-        load_from: Checkpoint that every run starts from; None where it is trained first.
-        start_config: Config to train it with; None where there is a checkpoint.
+        failures: Names of sensor failures that each run is tested under, wildcards allowed.
+        questions: What the report answers.
     """
 
-    name: str
+    path: Path
     title: str
-    variants: tuple[Variant, ...]
+    variants: Mapping[str, str]
     reference: str
     seeds: tuple[int, ...]
-    overrides: Mapping[str, Any]
-    load_from: str | None = None
-    start_config: str | None = None
+    failures: tuple[str, ...] = ()
+    questions: tuple[Question, ...] = ()
+
+    def config_path(self, variant: str) -> Path:
+        """The training config of a variant."""
+        return self.path.with_name(f'{variant}.py')
 
 
-def read_study(path: str, options: Mapping[str, Any] | None = None) -> Study:
+def read_study(path: Path) -> Study:
     """Read and check a study's file.
 
     Args:
-        path: The file, an mmengine config with the keys of :data:`STUDY_KEYS`. Files that it names
-            are looked for from the current folder, then from the file's own.
-        options: Dotted keys and values that override it, such as ``{'seeds': [0]}``.
+        path: An mmengine config with the keys title, variants (a dict from name to title),
+            reference, seeds, and, if wanted, failures and questions (a list of dicts with the
+            attributes of :class:`Question`).
 
     Returns:
         The study.
@@ -91,138 +80,124 @@ def read_study(path: str, options: Mapping[str, Any] | None = None) -> Study:
     Raises:
         ProblemsFound: If something is wrong with it: all that is, each with its remedy.
     """
-    if not Path(path).is_file():
-        remedy = 'name a study, such as configs/studies/learnable_scale.py'
+    if not path.is_file():
+        remedy = 'name a study, such as configs/studies/learnable_scale/study.py'
         raise ProblemsFound([Problem(f"the study '{path}' does not exist", remedy)])
+    content: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
+    stop_on(_content_problems(content, path))
+    variants = content['variants']
+    study = Study(
+        path=path,
+        title=content.get('title', path.resolve().parent.name),
+        variants=variants,
+        reference=content.get('reference', next(iter(variants))),
+        seeds=tuple(content['seeds']),
+        failures=tuple(content.get('failures', ())),
+        questions=tuple(Question(**question) for question in content.get('questions', ())),
+    )
+    stop_on(_name_problems(study))
+    return study
+
+
+def _content_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
+    """Keys that are unknown, missing or of another kind."""
+    known = ', '.join(STUDY_KEYS)
+    problems = [
+        Problem(f"'{path}' has the unknown key '{key}'", f'known keys: {known}')
+        for key in content.keys() - set(STUDY_KEYS)
+    ]
+    variants, seeds = content.get('variants'), content.get('seeds')
+    if not isinstance(variants, Mapping) or not variants:
+        remedy = "variants = dict(fixed='scale fixed at 2.5', ...), each with a config fixed.py"
+        problems.append(Problem(f"'{path}': variants must name the variants", remedy))
+    is_list = isinstance(seeds, list | tuple) and all(isinstance(seed, int) for seed in seeds)
+    if not is_list or not seeds or len(set(seeds)) < len(seeds):
+        what = f"'{path}': seeds must be a list of different integers"
+        problems.append(Problem(what, 'seeds = [0, 1, 2, 3, 4]'))
+    for question in content.get('questions', ()):
+        if (
+            not {'text', 'variant', 'against'}
+            <= set(question)
+            <= set(Question.__dataclass_fields__)
+        ):
+            what = f"'{path}': the question {dict(question)} cannot be understood"
+            keys = ', '.join(Question.__dataclass_fields__)
+            problems.append(Problem(what, f'give text, variant, against; possible keys: {keys}'))
+    return problems
+
+
+def _name_problems(study: Study) -> list[Problem]:
+    """Variants without a config, and names of variants that are not there."""
+    problems = []
+    for name in study.variants:
+        if not re.fullmatch(r'\w[\w-]*', name):
+            what = f"'{study.path}': the variant's name '{name}' cannot name its folder"
+            problems.append(Problem(what, 'use letters, digits, _ and -'))
+        elif not study.config_path(name).is_file():
+            what = f"'{study.path}': the variant '{name}' has no config"
+            problems.append(Problem(what, f"write '{study.config_path(name)}'"))
+    asked = [name for question in study.questions for name in (question.variant, question.against)]
+    for name in {study.reference, *asked} - set(study.variants):
+        what = f"'{study.path}': '{name}' is none of the variants"
+        problems.append(Problem(what, f'choose one of {", ".join(study.variants)}'))
+    return problems
+
+
+def run_config(
+    study: Study, variant: str, seed: int, options: Mapping[str, Any] | None = None
+) -> Config:
+    """The config that one run is trained and tested with.
+
+    Args:
+        study: The study.
+        variant: One of its variants.
+        seed: Of the run.
+        options: Settings for all runs, as ``--cfg-options`` of mmengine's tools.
+
+    Returns:
+        The config, without a work directory.
+
+    Raises:
+        ProblemsFound: If the config starts from weights that are not there, or has no nuScenes
+            metric.
+    """
+    path = study.config_path(variant)
     cfg = Config.fromfile(path, import_custom_modules=False)
     cfg.merge_from_dict(dict(options or {}))
-    content: dict[str, Any] = cfg.to_dict()
-    stop_on(_unknown_keys(content, STUDY_KEYS, f"the study '{path}'"))
-    stop_on(_shape_problems(content, path))
-    folder = Path(path).parent
-    stop_on(_problems(content, path, folder))
-    return _study(content, Path(path).stem, folder)
-
-
-def _study(content: Mapping[str, Any], stem: str, folder: Path) -> Study:
-    variants = tuple(
-        Variant(
-            name=variant['name'],
-            title=variant.get('title', variant['name']),
-            config=_find(variant.get('config', content.get('base_config', '')), folder),
-            overrides=variant.get('overrides', {}),
-            remove=tuple(variant.get('remove', ())),
-        )
-        for variant in content['variants']
-    )
-    name = content.get('name', stem)
-    load_from, start = content.get('load_from'), content.get('start_config')
-    return Study(
-        name=name,
-        title=content.get('title', name),
-        variants=variants,
-        reference=content.get('reference', variants[0].name),
-        seeds=tuple(content['seeds']),
-        overrides=content.get('overrides', {}),
-        load_from=None if load_from is None else _find(load_from, folder),
-        start_config=None if start is None else _find(start, folder),
-    )
-
-
-def _find(path: str, folder: Path) -> str:
-    """A file as it is named, or as it is named from the study's folder."""
-    beside = folder / path
-    return str(beside) if not Path(path).is_file() and beside.is_file() else path
-
-
-def _unknown_keys(given: Mapping[str, Any], known: Mapping[str, str], where: str) -> list[Problem]:
-    remedy = 'known keys: ' + '; '.join(f'{key} ({what})' for key, what in known.items())
-    return [
-        Problem(f"{where} has the unknown key '{key}'", remedy) for key in given.keys() - known
-    ]
-
-
-def _shape_problems(content: Mapping[str, Any], path: str) -> list[Problem]:
-    """Wrong or missing lists, without which nothing else can be looked at."""
     problems = []
-    variants: Any = content.get('variants')
-    seeds: Any = content.get('seeds')
-    if not _is_list(variants) or not all(
-        isinstance(item, Mapping) and 'name' in item for item in variants
-    ):
-        remedy = "variants = [dict(name='fixed', overrides={...}), ...]"
-        problems.append(Problem(f"'{path}': variants must be a list of dicts with a name", remedy))
-    if not _is_list(seeds) or not all(isinstance(seed, int) for seed in seeds):
-        problems.append(
-            Problem(f"'{path}': seeds must be a list of integers", 'seeds = [0, 1, 2]')
-        )
-    return problems
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) > 0
-
-
-def _problems(content: Mapping[str, Any], path: str, folder: Path) -> list[Problem]:
-    """Everything else that can be wrong."""
-    variants = content['variants']
-    names = [variant['name'] for variant in variants]
-    problems = [
-        problem
-        for variant in variants
-        for problem in _variant_problems(variant, content, path, folder)
-    ]
-    for name, count in Counter(names).items():
-        if count > 1:
-            what = f"'{path}': {count} variants have the name '{name}'"
-            problems.append(Problem(what, 'give each variant a name of its own'))
-    for seed, count in Counter(content['seeds']).items():
-        if count > 1:
-            problems.append(Problem(f"'{path}': seed {seed} is given {count} times", 'once each'))
-    reference = content.get('reference', names[0])
-    if reference not in names:
-        what = f"'{path}': reference='{reference}' is none of the variants"
-        problems.append(Problem(what, f'choose one of {", ".join(names)}'))
-    return problems + _start_problems(content, path, folder)
-
-
-def _variant_problems(
-    variant: Mapping[str, Any], content: Mapping[str, Any], path: str, folder: Path
-) -> list[Problem]:
-    name = variant['name']
-    problems = _unknown_keys(variant, VARIANT_KEYS, f"'{path}': the variant '{name}'")
-    if not re.fullmatch(r'\w[\w.-]*', str(name)) or name == START_FOLDER:
-        what = f"'{path}': the variant's name '{name}' cannot name its folder"
-        remedy = f"use letters, digits, _, - and ., and not '{START_FOLDER}'"
-        problems.append(Problem(what, remedy))
-    config = variant.get('config', content.get('base_config'))
-    if config is None:
-        what = f"'{path}': the variant '{name}' has no config"
-        problems.append(Problem(what, 'set base_config, or config in the variant'))
-    elif not Path(_find(config, folder)).is_file():
-        what = f"'{path}': the config '{config}' of the variant '{name}' does not exist"
-        problems.append(Problem(what, "correct base_config or the variant's config"))
-    return problems
-
-
-def _start_problems(content: Mapping[str, Any], path: str, folder: Path) -> list[Problem]:
-    """What is wrong with the weights that the runs start from."""
-    load_from, start = content.get('load_from'), content.get('start_config')
-    if (load_from is None) == (start is None):
-        remedy = (
-            'load_from = CHECKPOINT, or load_from = None with start_config = the config that the '
-            'checkpoint is to be trained with'
-        )
-        both = 'both load_from and start_config' if start else 'neither load_from nor start_config'
-        return [Problem(f"'{path}' gives {both}", remedy)]
-    if start is not None and not Path(_find(start, folder)).is_file():
-        what = f"'{path}': start_config='{start}' does not exist"
-        return [Problem(what, 'correct the path')]
-    if load_from is not None and not Path(_find(load_from, folder)).is_file():
+    load_from = cfg.get('load_from')
+    if load_from is not None and not Path(load_from).is_file():
         what = f"'{path}': the checkpoint load_from='{load_from}' does not exist"
-        remedy = (
-            'train it with tools/train.py, name another with --cfg-options load_from=FILE, or let '
-            'this tool train it: --cfg-options load_from=None start_config=CONFIG'
-        )
-        return [Problem(what, remedy)]
-    return []
+        problems.append(Problem(what, 'name another with --cfg-options load_from=FILE'))
+    if not nuscenes_metric_configs(cfg.get('test_evaluator')):
+        what = f"'{path}' has no {NUSCENES_METRIC} in test_evaluator"
+        problems.append(Problem(what, 'a study compares nuScenes metrics: add it'))
+    stop_on(problems)
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+    cfg.resume = False
+    cfg.pop('work_dir', None)
+    return cfg
+
+
+def run_key(cfg: Config, num_processes: int) -> str:
+    """A digest of all settings that decide what a run gives, its starting weights included.
+
+    Args:
+        cfg: Of :func:`run_config`.
+        num_processes: Processes of the training; with them changes the effective batch.
+    """
+    digest = hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode())
+    digest.update(str(num_processes).encode())
+    if cfg.get('load_from') is not None:
+        digest.update(Path(cfg.load_from).read_bytes())
+    return digest.hexdigest()
+
+
+def keep_detections(cfg: Config, folder: Path) -> None:
+    """Let the nuScenes metric of the test leave its detections in a folder, in place.
+
+    Args:
+        cfg: With a nuScenes metric in ``test_evaluator``.
+        folder: ``<folder>/pred_instances_3d/results_nusc.json`` will be the file.
+    """
+    nuscenes_metric_configs(cfg.test_evaluator)[0]['jsonfile_prefix'] = str(folder)

@@ -1,229 +1,274 @@
-"""One run of a study: its training and its test, one process after the other."""
+"""One run of a study, as a job: its training, its test, and its test under sensor failures."""
 
+import json
 import os
 import platform
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
+from submitit.helpers import TorchDistributedEnvironment
 
+from ..atomic_file import write_atomically
 from ..checkpoints.latest_checkpoint import find_latest_intact_checkpoint, is_intact_checkpoint
-from .child_process import ChildProcess, last_lines, log_tail
-from .effective_config import keep_detections
-from .launch_command import JobSlot, Launch
-from .run_lock import FolderLock, processes_with_open_file
-from .run_state import DETECTIONS, RunState, put_aside, read_state, write_state
-from .test_metrics import read_test_metrics
-from .training_progress import fraction_trained
+from .run_lock import FolderLock
+from .study_config import keep_detections
 
-TRAIN_SHARE = 0.9  # of a run's time, for the estimate of what is left
+STATE_FILE, CONFIG_FILE, LOCK_FILE = 'state.json', 'config.py', 'run.lock'
+TRAIN_FOLDER, TEST_FOLDER, FAILURES_FOLDER = 'train', 'test', 'failures'
+DETECTIONS = Path('detections') / 'pred_instances_3d' / 'results_nusc.json'
 LINES_OF_A_FAILURE = 15
-LOCK_FILE = 'run.lock'
-TRAIN_FOLDER, TEST_FOLDER = 'train', 'test'
+SECONDS_TO_END = 20.0
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class RunPlan:
-    """What one run is to do.
+class RunState:
+    """How far a run is.
 
     Attributes:
-        label: Names it to the reader, such as 'fixed_2.5, seed 0'.
+        key: Of the settings it was made with, see :func:`.study_config.run_key`.
+        checkpoint: Weights after training; empty while it is not done.
+        metrics: The metric dict of tools/test.py; empty while it is not done.
+        failures_tested: Names (wildcards) of the sensor failures that were tested.
+        seconds: Wall-clock time of each stage that ended.
+        device: Where it ran.
+        failure: Why it ended early; empty otherwise.
+    """
+
+    key: str
+    checkpoint: str = ''
+    metrics: dict[str, float] = field(default_factory=dict)
+    failures_tested: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    device: str = ''
+    failure: str = ''
+
+
+def read_state(folder: Path) -> RunState | None:
+    """The state in a run's folder; None where there is none, or a damaged one."""
+    try:
+        content: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
+        tested = tuple(content.pop('failures_tested', ()))
+        return RunState(**content, failures_tested=tested)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A run, which is called in the process of its job; what was done before is not done again.
+
+    Each stage is a tool in a process of its own. A training that was cut off resumes.
+
+    Attributes:
+        label: Names it to the reader, such as 'fixed, seed 0'.
         folder: Where everything it makes goes.
-        config: The effective config.
         key: Digest of all that decides what it gives.
-        is_tested: Whether a test follows the training.
+        tools: Folder of train.py, test.py and test_robustness.py.
+        failures: Names of the sensor failures to test under.
+        is_distributed: Whether the job has several processes, each of which is one of the tool's.
+        runner: Process that must not end before the job does; None for a job of a cluster.
     """
 
     label: str
     folder: Path
-    config: Config
     key: str
-    is_tested: bool = True
+    tools: Path
+    failures: tuple[str, ...] = ()
+    is_distributed: bool = False
+    runner: int | None = None
+
+    def is_finished(self) -> bool:
+        """Whether it has been made to its end with these settings, and its results are there."""
+        state = read_state(self.folder)
+        return (
+            state is not None
+            and state.key == self.key
+            and bool(state.metrics)
+            and state.failures_tested == self.failures
+            and (self.folder / DETECTIONS).is_file()
+        )
+
+    def prepare(self, cfg: Config) -> None:
+        """Write the config; what other settings gave is kept under another name."""
+        state = read_state(self.folder)
+        has_results = self.folder.is_dir() and any(self.folder.iterdir())
+        if has_results and (state is None or state.key != self.key):
+            put_aside(self.folder)
+        keep_detections(cfg, self.folder / DETECTIONS.parts[0])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / CONFIG_FILE, cfg.pretty_text.encode())
+
+    def __call__(self) -> str:
+        """Do what is missing; returns why it failed, empty if it did not."""
+        is_first = True
+        if self.is_distributed:
+            environment = TorchDistributedEnvironment()
+            environment.export(set_cuda_visible_devices=False, overwrite=True)
+            is_first = environment.rank == 0
+        lock = FolderLock(self.folder / LOCK_FILE)
+        if is_first and not lock.acquire(wait_seconds=5.0):
+            return f"another process works in '{self.folder}'; wait for it or end it"
+        state = read_state(self.folder)
+        if state is None or state.key != self.key:
+            state = RunState(self.key)
+        state = replace(state, failure='', device=describe_device())
+        stages = _Stages(self, state, lock if is_first else None)
+        try:
+            stages.carry_out()
+        except _StageError as error:
+            stages.keep(failure=str(error).splitlines()[0])
+            return str(error)
+        finally:
+            lock.release()
+        return ''
 
 
-def is_finished(plan: RunPlan) -> bool:
-    """Whether a run with this key has been made to its end, and its results are there."""
-    state = read_state(plan.folder)
-    if state is None or state.key != plan.key:
+class _StageError(Exception):
+    """A stage of a run has ended with an error; the first line says which."""
+
+
+class _Stages:
+    """Carries out the stages of a run and keeps its state, the latter in the first process."""
+
+    def __init__(self, run: StudyRun, state: RunState, lock: FolderLock | None) -> None:
+        self.run, self.state, self.lock = run, state, lock
+
+    def keep(self, **changes: Any) -> None:
+        """Change the state, on the disk too."""
+        self.state = replace(self.state, **changes)
+        if self.lock is not None:
+            text = json.dumps(asdict(self.state), indent=2)
+            write_atomically(self.run.folder / STATE_FILE, text.encode())
+
+    def carry_out(self) -> None:
+        """Everything that is missing."""
+        folder, state = self.run.folder, self.state
+        config = str(folder / CONFIG_FILE)
+        self.keep()
+        if not (state.checkpoint and is_intact_checkpoint(Path(state.checkpoint))):
+            # --resume starts from load_from where there is no checkpoint yet.
+            self._call('train', [config, '--work-dir', str(folder / TRAIN_FOLDER), '--resume'])
+            checkpoint = find_latest_intact_checkpoint(folder / TRAIN_FOLDER)
+            if checkpoint is None:
+                raise _StageError('the training left no checkpoint')
+            self.keep(checkpoint=str(checkpoint), metrics={})
+        weights = self.state.checkpoint
+        if not (self.state.metrics and (folder / DETECTIONS).is_file()):
+            if self.lock is not None:  # what a killed test has left
+                shutil.rmtree(folder / TEST_FOLDER, ignore_errors=True)
+            self._call('test', [config, weights, '--work-dir', str(folder / TEST_FOLDER)])
+            metrics = read_test_metrics(folder / TEST_FOLDER)
+            if not metrics and self.lock is not None:
+                raise _StageError('the test left no metrics')
+            self.keep(metrics=metrics)
+        if self.state.failures_tested != self.run.failures:
+            arguments = ['--failures', *self.run.failures]
+            self._call(
+                'test_robustness',
+                [config, weights, '--work-dir', str(folder / FAILURES_FOLDER), *arguments],
+            )
+            self.keep(failures_tested=self.run.failures)
+
+    def _call(self, tool: str, arguments: Sequence[str]) -> None:
+        """Run a tool; its output is added to ``<tool>.log``."""
+        log_file = self.run.folder / f'{tool}.log'
+        launcher = ['--launcher', 'pytorch'] if self.run.is_distributed else []
+        command = [sys.executable, str(self.run.tools / f'{tool}.py'), *arguments, *launcher]
+        inherited = () if self.lock is None else (self.lock.descriptor,)
+        start = time.monotonic()
+        with log_file.open('ab') as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=inherited,
+                start_new_session=True,  # a group of its own, to be ended as a whole
+            )
+        try:
+            status = self._wait(process)
+        finally:
+            end_process_group(process)
+        seconds = self.state.seconds.get(tool, 0.0) + time.monotonic() - start
+        self.keep(seconds={**self.state.seconds, tool: seconds})
+        if status != 0:
+            lines = log_file.read_text(errors='replace').splitlines()[-LINES_OF_A_FAILURE:]
+            end = '\n'.join(lines)
+            raise _StageError(f'{tool}.py ended with status {status}; log: {log_file}\n{end}')
+
+    def _wait(self, process: subprocess.Popen) -> int:
+        """The exit status; ends the process if the runner is gone, even by SIGKILL."""
+        while True:
+            try:
+                return process.wait(POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                if self.run.runner is not None and not is_alive(self.run.runner):
+                    raise SystemExit('the runner of the study is gone') from None
+
+
+def end_process_group(process: subprocess.Popen) -> None:
+    """End a process and all that it started, first kindly; nothing if it has ended."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        os.killpg(process.pid, number)
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine goes on."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
         return False
-    if not plan.is_tested:
-        return is_intact_checkpoint(Path(state.checkpoint))
-    return bool(state.metrics) and (plan.folder / DETECTIONS).is_file()
+    except PermissionError:
+        return True
+    return True
 
 
-class StudyRun:
-    """Carries out a plan, a step each time it is asked; what was done before is not done again.
+def put_aside(folder: Path) -> Path:
+    """Rename a folder so that its name is free; nothing of a user's results is removed."""
+    number = 1
+    while (kept := folder.with_name(f'{folder.name}.outdated_{number}')).exists():
+        number += 1
+    return folder.rename(kept)
+
+
+def read_test_metrics(test_dir: Path) -> dict[str, float]:
+    """The metric dict of the newest test in a work directory of tools/test.py.
 
     Args:
-        plan: The plan.
-        launch: How processes are started.
-        slot: Where.
-        tools: Folder of train.py and test.py.
-        lock_wait: Seconds to wait for processes of an earlier runner to end.
+        test_dir: Its ``--work-dir``; mmengine writes ``<time>/<time>.json`` there.
+
+    Returns:
+        The metrics; empty if there are none.
     """
-
-    def __init__(
-        self, plan: RunPlan, launch: Launch, slot: JobSlot, tools: Path, lock_wait: float = 60.0
-    ) -> None:
-        self.plan = plan
-        self.slot = slot
-        self.failure = ''
-        self._launch = launch
-        self._tools = tools
-        self._lock = FolderLock(plan.folder / LOCK_FILE)
-        self._lock_wait = lock_wait
-        self._stage = ''
-        self._process: ChildProcess | None = None
-        self._state = RunState(plan.key)
-
-    def start(self) -> None:
-        """Begin with what is missing; on failure :attr:`failure` says why."""
-        if not self._take_lock():
-            return
-        former = read_state(self.plan.folder)
-        if former is None or former.key != self.plan.key:
-            self._make_room()
-            former = RunState(self.plan.key)
-        self._state = replace(former, failure='', device=describe_device(self.slot.devices))
-        write_state(self.plan.folder, self._state)
-        self._write_config()
-        if self._state.checkpoint and is_intact_checkpoint(Path(self._state.checkpoint)):
-            self._start_test()
-        else:
-            self._start_training()
-
-    def step(self) -> bool:
-        """Look after the process; tells whether the run has ended, well or not."""
-        if self.failure or self._process is None:
-            self._lock.release()
-            return True
-        status = self._process.poll()
-        if status is None:
-            return False
-        self._state = self._state.with_time(self._stage, self._process.seconds)
-        if status != 0:
-            self._fail(f'{self._stage} ended with status {status}')
-        elif self._stage == 'training':
-            self._end_training()
-        else:
-            self._end_test()
-        return self.step() if self.failure or self._process is None else False
-
-    def stop(self) -> None:
-        """End the process; the next start goes on from the last checkpoint."""
-        if self._process is not None:
-            self._process.stop()
-        self._lock.release()
-
-    @property
-    def fraction(self) -> float:
-        """The share of the run that is done, 0-1, as well as it can be told."""
-        if self._stage != 'training':
-            return TRAIN_SHARE if self._stage else 0.0
-        train_cfg = self.plan.config.get('train_cfg') or {}
-        trained = fraction_trained(log_tail(self._log('training')), train_cfg.get('max_epochs'))
-        return TRAIN_SHARE * trained
-
-    @property
-    def seconds(self) -> float:
-        """Time spent on the run, by earlier runners too."""
-        running = self._process.seconds if self._process is not None else 0.0
-        return sum(self._state.seconds.values()) + running
-
-    def _take_lock(self) -> bool:
-        """Take the run's lock, or fail: processes of an earlier runner may still be at work."""
-        if self._lock.acquire(self._lock_wait):
-            return True
-        holders = ', '.join(map(str, processes_with_open_file(self._lock.path))) or 'unknown'
-        self.failure = (
-            f"processes of an earlier runner still work in '{self.plan.folder}' (process ids: "
-            f'{holders}); wait for them or end them, then start the study again'
-        )
-        return False
-
-    def _make_room(self) -> None:
-        """Keep what other settings gave, under another name, and take the lock of a new folder."""
-        if any(path.name != LOCK_FILE for path in self.plan.folder.iterdir()):
-            self._lock.release()
-            put_aside(self.plan.folder)
-            self._lock.acquire()
-
-    def _write_config(self) -> None:
-        if self.plan.is_tested:
-            keep_detections(self.plan.config, self.plan.folder / DETECTIONS.parts[0])
-        partial = self.plan.folder / f'.config.{os.getpid()}.py'
-        self.plan.config.dump(partial)
-        os.replace(partial, self._config_file)
-
-    @property
-    def _config_file(self) -> Path:
-        return self.plan.folder / 'config.py'
-
-    def _log(self, stage: str) -> Path:
-        return self.plan.folder / f'{stage}.log'
-
-    def _start_training(self) -> None:
-        # --resume starts from load_from where there is no checkpoint yet.
-        folder = str(self.plan.folder / TRAIN_FOLDER)
-        self._start('training', 'train.py', [str(self._config_file), '--work-dir', folder])
-
-    def _start_test(self) -> None:
-        if not self.plan.is_tested:
-            self._process = None
-            return
-        folder = self.plan.folder / TEST_FOLDER
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed test has left
-        arguments = [str(self._config_file), self._state.checkpoint, '--work-dir', str(folder)]
-        self._start('test', 'test.py', arguments)
-
-    def _start(self, stage: str, tool: str, arguments: Sequence[str]) -> None:
-        resume = ['--resume'] if stage == 'training' else []
-        command = self._launch.command(self.slot, str(self._tools / tool), [*arguments, *resume])
-        self._stage = stage
-        environment = self._launch.environment(self.slot)
-        self._process = ChildProcess(
-            command, self._log(stage), environment, inherited=(self._lock.descriptor,)
-        )
-
-    def _end_training(self) -> None:
-        checkpoint = find_latest_intact_checkpoint(self.plan.folder / TRAIN_FOLDER)
-        if checkpoint is None:
-            self._fail('training left no checkpoint')
-            return
-        self._state = replace(self._state, checkpoint=checkpoint)
-        write_state(self.plan.folder, self._state)
-        self._start_test()
-
-    def _end_test(self) -> None:
-        metrics = read_test_metrics(self.plan.folder / TEST_FOLDER)
-        if not metrics or not (self.plan.folder / DETECTIONS).is_file():
-            self._fail('the test left no metrics or no detections')
-            return
-        self._state = replace(self._state, metrics=metrics)
-        write_state(self.plan.folder, self._state)
-        self._process = None
-
-    def _fail(self, reason: str) -> None:
-        log = self._log(self._stage)
-        self.failure = f'{reason}; end of {log}:\n{last_lines(log, LINES_OF_A_FAILURE)}'
-        self._state = replace(self._state, failure=f'{reason}; log: {log}')
-        write_state(self.plan.folder, self._state)
+    files = [path for path in test_dir.glob('*/*.json') if path.stem == path.parent.name]
+    for path in sorted(files, reverse=True):  # their names are times
+        try:
+            metrics = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(metrics, dict) and any(key.endswith('/NDS') for key in metrics):
+            return metrics
+    return {}
 
 
-def describe_device(devices: Sequence[str] = ()) -> str:
-    """The hardware that a run gets, in words."""
+def describe_device() -> str:
+    """The hardware of this process, in words."""
     if torch.cuda.is_available():
-        count = len(devices) or torch.cuda.device_count()
-        return f'{count} x {torch.cuda.get_device_name(0)}'
-    return f'CPU {_processor_name()}, {os.cpu_count()} cores'
-
-
-def _processor_name() -> str:
-    cpuinfo = Path('/proc/cpuinfo')
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else ():
-        if line.startswith('model name'):
-            return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
+        return f'{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}'
+    return f'CPU {platform.processor() or platform.machine()}, {os.cpu_count()} cores'

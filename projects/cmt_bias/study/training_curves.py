@@ -1,14 +1,12 @@
 """Loss and bias scale of a training, and what is read off their curves."""
 
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..bias.monitor import history as bias_scale_history
-from ..bias.monitor.history import BiasScaleHistory
+from ..bias.monitor.history import FILE_NAME, read_history
 
 IMPROVEMENT_REACHED = 0.95
 LAST_FIFTH = 0.8
@@ -76,28 +74,17 @@ def read_scales(train_dir: Path) -> pd.DataFrame:
     """The bias scale over iterations.
 
     Args:
-        train_dir: Work directory of the training.
+        train_dir: Work directory of the training, with the csv file of ``BiasScaleHook``.
 
     Returns:
-        A column for each entry of the scale, by iteration.
-
-    Raises:
-        FileNotFoundError: If there is no history.
-        ValueError: If the file is not one.
+        A column for each entry of the scale, by iteration; empty without a readable file.
     """
-    path = train_dir / bias_scale_history.FILE_NAME
-    with path.open(newline='') as file:
-        header = next(csv.reader(file), [])
+    try:
+        history = read_history(train_dir / FILE_NAME).set_index('iteration')
+    except (OSError, ValueError):
+        return pd.DataFrame()
     prefix = 'bias_scale/'
-    names = [column.removeprefix(prefix) for column in header if column.startswith(prefix)]
-    history = BiasScaleHistory(path, names)
-    if not names or history.columns != header:
-        raise ValueError(f"'{path}' does not have the columns of BiasScaleHook")
-    records = history.read()
-    if not records:
-        raise ValueError(f"'{path}' has no rows")
-    index = pd.Index([record.iteration for record in records], name='iteration')
-    return pd.DataFrame([record.scales for record in records], columns=names, index=index)
+    return history.filter(like=prefix).rename(columns=lambda name: name.removeprefix(prefix))
 
 
 def drift(curve: pd.Series) -> float:

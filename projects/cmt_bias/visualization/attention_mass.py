@@ -7,8 +7,7 @@ channels of a head.
 import torch
 from torch import Tensor
 
-from ..bias.attention_bias import AttentionBias
-from ..ops.window_rows import compute_dtype
+from ..ops import WindowedBias, dense_bias
 
 PARTS = ('lidar_windows', 'lidar_elsewhere', 'camera_elsewhere', 'camera_windows')
 """The last axis of :func:`attention_mass`."""
@@ -21,8 +20,7 @@ MAX_LOGITS = 2**24
 def attention_mass(
     query: Tensor,
     key: Tensor,
-    bias: AttentionBias,
-    num_lidar_tokens: int,
+    bias: WindowedBias,
     max_logits: int = MAX_LOGITS,
 ) -> Tensor:
     """Sum attention probabilities over the tokens of each sensor, in and outside the windows.
@@ -36,7 +34,6 @@ def attention_mass(
         query: ``(B, H, Q, D)`` projected queries.
         key: ``(B, H, K, D)`` projected keys.
         bias: The bias of this layer.
-        num_lidar_tokens: The first so many keys are the LiDAR's.
         max_logits: Limit of the memory that is needed; one query at least is worked on.
 
     Returns:
@@ -44,31 +41,29 @@ def attention_mass(
         In the query's type, float32 for half precision.
     """
     batch_size, num_heads, num_queries, _ = query.shape
-    key = key.to(compute_dtype(key.dtype))
+    key = key.to(torch.promote_types(key.dtype, torch.float32))
     size = max(1, max_logits // (batch_size * num_heads * key.shape[2]))
     numbers = torch.arange(num_queries, device=query.device)
     return torch.cat(
         [
-            _mass_of_queries(query[:, :, some], key, bias.for_queries(some), num_lidar_tokens)
+            _mass_of_queries(query[:, :, some], key, bias.of_queries(some))
             for some in numbers.split(size)
         ],
         dim=2,
     )
 
 
-def _mass_of_queries(
-    query: Tensor, key: Tensor, bias: AttentionBias, num_lidar_tokens: int
-) -> Tensor:
+def _mass_of_queries(query: Tensor, key: Tensor, bias: WindowedBias) -> Tensor:
     """``(2, B, Q, 4)`` with all logits at once."""
-    num_keys = key.shape[2]
+    split = [bias.windows.layout.num_lidar_tokens]
     logits = (query.to(key.dtype) * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    added = bias.to_dense(num_keys).to(logits).unsqueeze(1)  # (B, 1, Q, K)
-    in_windows = bias.to_mask(num_keys)
+    added = dense_bias(bias).to(logits).unsqueeze(1)  # (B, 1, Q, K)
+    in_windows = bias.windows.to_mask()
     masses = []
     for biased in (logits, logits + added):
         share = biased.softmax(dim=-1).mean(dim=1)  # (B, Q, K)
-        lidar, camera = share.tensor_split([num_lidar_tokens], dim=-1)
-        lidar_window, camera_window = in_windows.tensor_split([num_lidar_tokens], dim=-1)
+        lidar, camera = share.tensor_split(split, dim=-1)
+        lidar_window, camera_window = in_windows.tensor_split(split, dim=-1)
         parts = [
             (lidar * lidar_window).sum(-1),
             (lidar * ~lidar_window).sum(-1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..bias.attention_bias import AttentionBias
 from ..cmt.position_encoding import common_image_shape, denormalize_points
+from ..ops import QueryWindows, TokenLayout, WindowedBias
 from .attention_mass import attention_mass
 
 
@@ -29,7 +28,7 @@ class ObservedLayer:
 
     query: Tensor
     key: Tensor
-    bias: AttentionBias
+    bias: WindowedBias
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,8 @@ class BiasObservation:
         reference_points: ``(Q, 3)`` metres, LiDAR frame.
         detection_queries: ``(n,)`` the query that each detection comes from.
         layers: The L decoder layers.
-        bev_shape: ``(Hb, Wb)`` rows (along y) and columns (along x); None without LiDAR.
-        camera_shape: ``(V, h, w)``; None without cameras.
         pad_shape: ``(H, W)`` of the padded images in pixels; None without cameras.
         pc_range: ``(x_min, y_min, z_min, x_max, y_max, z_max)`` of the BEV map, metres.
-        window_sizes: Cells along the side of a LiDAR and of a camera window; None where the whole
-            modality is the window.
     """
 
     weights: Tensor
@@ -55,21 +50,18 @@ class BiasObservation:
     reference_points: Tensor
     detection_queries: Tensor
     layers: Sequence[ObservedLayer]
-    bev_shape: tuple[int, int] | None
-    camera_shape: tuple[int, int, int] | None
     pad_shape: tuple[int, int] | None
     pc_range: Sequence[float]
-    window_sizes: tuple[int | None, int | None]
 
     @property
-    def num_lidar_tokens(self) -> int:
-        """Tokens of the LiDAR, the first of the memory."""
-        return 0 if self.bev_shape is None else math.prod(self.bev_shape)
+    def windows(self) -> QueryWindows:
+        """The windows of the queries, the same in all layers."""
+        return self.layers[0].bias.windows
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens K of the memory."""
-        return self.layers[0].key.shape[2]
+    def layout(self) -> TokenLayout:
+        """The tokens of the memory."""
+        return self.windows.layout
 
     def attention_mass(self, queries: Tensor) -> Tensor:
         """Where the attention of some queries goes; see :func:`attention_mass`.
@@ -89,24 +81,11 @@ class BiasObservation:
                 attention_mass(
                     layer.query[:, :, queries],
                     layer.key,
-                    layer.bias.for_queries(queries),
-                    self.num_lidar_tokens,
+                    layer.bias.of_queries(queries),
                 )[:, 0]
                 for layer in self.layers
             ]
         )
-
-
-class _RecordingBias:
-    """Stands in for a bias: attends as it does, and keeps what it is given."""
-
-    def __init__(self, bias: AttentionBias, layers: list[ObservedLayer]) -> None:
-        self.bias = bias
-        self.layers = layers
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, backend: str = 'auto') -> Tensor:
-        self.layers.append(ObservedLayer(query, key, self.bias))
-        return self.bias.attend(query, key, value, backend=backend)
 
 
 class BiasObserver:
@@ -141,7 +120,7 @@ class BiasObserver:
         ]
         for layer in head.transformer.decoder.layers:
             hook = layer.cross_attention.register_forward_pre_hook
-            self._handles.append(hook(self._replace_bias, with_kwargs=True))
+            self._handles.append(hook(self._keep_layer, with_kwargs=True))
         return self
 
     def __exit__(
@@ -162,11 +141,12 @@ class BiasObserver:
     ) -> None:
         self._weights = outputs
 
-    def _replace_bias(
-        self, attention: nn.Module, args: tuple, kwargs: dict[str, Any]
-    ) -> tuple[tuple, dict[str, Any]]:
-        bias = _RecordingBias(kwargs['logit_bias'], self._layers)
-        return args, dict(kwargs, logit_bias=bias)
+    def _keep_layer(self, attention: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        query, key, value = args
+        projected = attention.project_heads(
+            query + kwargs['query_pos'], key + kwargs['key_pos'], value
+        )
+        self._layers.append(ObservedLayer(*projected[:2], kwargs['logit_bias']))
 
     @torch.no_grad()
     def observation(self) -> BiasObservation:
@@ -186,32 +166,14 @@ class BiasObserver:
             )
         generator = head.attention_bias_generator
         points = head.reference_points.weight.clamp(0, 1)
-        bev_shape, camera_shape, pad_shape = _map_shapes(*self._inputs)
+        _, img_feats, img_metas = self._inputs
+        has_images = bool(img_feats) and img_feats[0] is not None
         return BiasObservation(
             weights=torch.stack([weights[0] for weights in self._weights], dim=-1).float(),
             scales=generator.scale_of_modalities().expand(num_layers, 2),
             reference_points=denormalize_points(points, head.pc_range),
             detection_queries=head.decode_boxes(self._outputs)[0]['queries'],
             layers=tuple(self._layers),
-            bev_shape=bev_shape,
-            camera_shape=camera_shape,
-            pad_shape=pad_shape,
+            pad_shape=common_image_shape(img_metas[0]['pad_shape']) if has_images else None,
             pc_range=head.pc_range,
-            window_sizes=(generator.lidar_window.size, generator.camera_window.size),
         )
-
-
-def _map_shapes(
-    pts_feats: Sequence[Tensor | None] | None,
-    img_feats: Sequence[Tensor | None] | None,
-    img_metas: Sequence[dict],
-) -> tuple[tuple[int, int] | None, tuple[int, int, int] | None, tuple[int, int] | None]:
-    """Shapes of the BEV map, of the camera maps and of the padded images, from a head's inputs."""
-    bev = pts_feats[0] if pts_feats else None
-    camera = img_feats[0] if img_feats else None
-    bev_shape = None if bev is None else (bev.shape[-2], bev.shape[-1])
-    if camera is None:
-        return bev_shape, None, None
-    rows, columns = camera.shape[-2:]
-    camera_shape = (len(img_metas[0]['lidar2img']), rows, columns)
-    return bev_shape, camera_shape, common_image_shape(img_metas[0]['pad_shape'])

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..ops import dense_bias
 from .attention_mass import PARTS
 from .bias_observer import BiasObservation
 from .detection_scene import DetectionScene, LabelledBoxes
@@ -120,7 +121,7 @@ def make_bias_scene(
         cameras=cameras,
         pad_shape=observation.pad_shape,
         pc_range=observation.pc_range,
-        window_sizes=observation.window_sizes,
+        window_sizes=tuple(window.size for window in observation.windows.shapes),
     )
 
 
@@ -138,24 +139,17 @@ def _bias_maps(
     observation: BiasObservation, layer: int, shown: Tensor
 ) -> tuple[BiasMap | None, list[BiasMap]]:
     """The maps of the LiDAR and of all cameras."""
-    bias = observation.layers[layer].bias.for_queries(shown)
-    dense = _array(bias.to_dense(observation.num_tokens)[0])  # (n, K)
-    mask = bias.to_mask(observation.num_tokens)[0].cpu().numpy()
-    split = observation.num_lidar_tokens
-    whole = {segment.start for segment in bias.segments}
-    lidar = None
-    if observation.bev_shape is not None:
-        bev = (len(shown), *observation.bev_shape)
-        lidar = _bias_map(
-            dense[:, :split].reshape(bev), mask[:, :split].reshape(bev), whole=0 in whole
+    bias = observation.layers[layer].bias.of_queries(shown)
+    values = _array(dense_bias(bias)[0])  # (n, K)
+    inside = bias.windows.to_mask()[0].cpu().numpy()
+    maps: tuple[list[BiasMap], list[BiasMap]] = ([], [])
+    for start, rows, columns, modality in observation.layout.segments:
+        of_map = slice(start, start + rows * columns), (len(shown), rows, columns)
+        whole = bias.windows.shapes[modality].radius is None
+        maps[modality].append(
+            _bias_map(*(a[:, of_map[0]].reshape(of_map[1]) for a in (values, inside)), whole)
         )
-    cameras = []
-    if observation.camera_shape is not None:
-        views = (len(shown), *observation.camera_shape)
-        values, inside = dense[:, split:].reshape(views), mask[:, split:].reshape(views)
-        for view in range(observation.camera_shape[0]):
-            cameras.append(_bias_map(values[:, view], inside[:, view], whole=split in whole))
-    return lidar, cameras
+    return (maps[0][0] if maps[0] else None), maps[1]
 
 
 def _bias_map(dense: FloatArray, mask: NDArray[np.bool_], whole: bool) -> BiasMap:

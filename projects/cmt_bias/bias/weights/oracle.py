@@ -7,13 +7,14 @@ import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
+from ...cmt.position_encoding import denormalize_points
 from ...failures.spoiled_parts import (
     SPOILED_REGIONS_KEY,
     SPOILED_SENSORS_KEY,
     SPOILED_VIEWS_KEY,
 )
-from ..windows import Windows
-from .router import WeightGenerator
+from ...ops import NOT_SEEN, QueryWindows
+from .weight_generator import WeightGenerator
 
 
 @MODELS.register_module()
@@ -25,15 +26,18 @@ class OracleWeightGenerator(WeightGenerator):
     ``cmt_bias.failures`` and :class:`LabelSpoiledSensors` write, and for failures of a part
     ``spoiled_views`` and ``spoiled_regions`` (see ``cmt_bias/failures/spoiled_parts.py``): the
     cameras are spoiled for a query if one of the views that see its reference point is, the LiDAR
-    if the point lies in a spoiled region. A label without parts holds for all queries. There are
-    no parameters.
+    if the BEV cell of that point has its centre in a spoiled region. A label without parts holds
+    for all queries. There are no parameters.
 
     Args:
+        pc_range: ``(x_min, y_min, z_min, x_max, y_max, z_max)`` of the BEV map, metres; the head
+            fills it in.
         wrong_sign: Distrust healthy sensors and trust spoiled ones instead.
     """
 
-    def __init__(self, wrong_sign: bool = False) -> None:
+    def __init__(self, pc_range: Sequence[float], wrong_sign: bool = False) -> None:
         super().__init__()
+        self.pc_range = tuple(pc_range)
         self.trust = -1.0 if wrong_sign else 1.0
 
     def forward(
@@ -41,7 +45,7 @@ class OracleWeightGenerator(WeightGenerator):
         query_pos: Tensor,
         memory: Tensor,
         memory_pos: Tensor,
-        windows: Windows,
+        windows: QueryWindows,
         img_metas: Sequence[dict],
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`WeightGenerator.forward`.
@@ -49,46 +53,50 @@ class OracleWeightGenerator(WeightGenerator):
         Raises:
             KeyError: If a sample has no label.
         """
-        lidar, cameras = [], []
-        num_queries = query_pos.shape[1]
-        for sample, meta in enumerate(img_metas):
+        spoiled = []
+        for cells, meta in zip(windows.cells, img_metas, strict=True):
             if SPOILED_SENSORS_KEY not in meta:
                 raise KeyError(
                     f"OracleWeightGenerator: a sample has no '{SPOILED_SENSORS_KEY}'; put the "
                     'transform LabelSpoiledSensors into the pipeline and the key into the '
                     'meta_keys of its Pack3DDetInputs'
                 )
-            points = None if windows.points is None else windows.points[sample]
-            seen_by = None if windows.seen_by is None else windows.seen_by[sample]
-            lidar.append(_lidar_spoiled(meta, points, num_queries))
-            cameras.append(_cameras_spoiled(meta, seen_by, num_queries))
+            bev_shape = windows.layout.bev_shape
+            first_view = 0 if bev_shape is None else 1
+            seen_by = cells[:, first_view:, 0] != NOT_SEEN  # (Q, V)
+            lidar = self._lidar_spoiled(meta, cells[:, 0], bev_shape)
+            spoiled.append((lidar, self._cameras_spoiled(meta, seen_by)))
         lidar_weights, camera_weights = (
-            self.trust - 2 * self.trust * torch.stack(spoiled).to(query_pos.device).float()
-            for spoiled in (lidar, cameras)
+            torch.stack([self.trust - 2 * self.trust * part.float() for part in parts])
+            for parts in zip(*spoiled, strict=True)
         )
         return lidar_weights, camera_weights
 
+    @staticmethod
+    def _cameras_spoiled(meta: Mapping, seen_by: Tensor) -> Tensor:
+        """``(Q,)`` bool, of queries that views see as in ``(Q, V)``."""
+        spoiled = 'C' in meta[SPOILED_SENSORS_KEY]
+        views = meta.get(SPOILED_VIEWS_KEY)
+        if not spoiled or views is None or np.all(views):
+            return seen_by.new_full(seen_by.shape[:1], spoiled)
+        return (seen_by & torch.as_tensor(views, device=seen_by.device)).any(dim=-1)
 
-def _cameras_spoiled(meta: Mapping, seen_by: Tensor | None, num_queries: int) -> Tensor:
-    """``(Q,)`` bool; ``seen_by`` is ``(Q, V)``."""
-    spoiled = 'C' in meta[SPOILED_SENSORS_KEY]
-    views = meta.get(SPOILED_VIEWS_KEY)
-    if not spoiled or views is None or seen_by is None or np.all(views):
-        return torch.full((num_queries,), spoiled)
-    return (seen_by & torch.as_tensor(views, device=seen_by.device)).any(dim=-1)
-
-
-def _lidar_spoiled(meta: Mapping, points: Tensor | None, num_queries: int) -> Tensor:
-    """``(Q,)`` bool; ``points`` are ``(Q, 3)`` metres in the augmented LiDAR frame."""
-    spoiled = 'L' in meta[SPOILED_SENSORS_KEY]
-    regions = meta.get(SPOILED_REGIONS_KEY)
-    if not spoiled or regions is None or points is None:
-        return torch.full((num_queries,), spoiled)
-    # back into the frame of the regions
-    motion = torch.as_tensor(np.linalg.inv(meta.get('lidar_aug_matrix', np.eye(4)))).to(points)
-    loaded = (points @ motion[:3, :3].T + motion[:3, 3])[:, :2]
-    corners = torch.as_tensor(regions).to(points)  # (R, 4, 2)
-    edges = corners.roll(-1, dims=1) - corners
-    to_point = loaded[:, None, None] - corners  # (Q, R, 4, 2)
-    left = edges[..., 0] * to_point[..., 1] - edges[..., 1] * to_point[..., 0]
-    return (left >= 0).all(dim=-1).any(dim=-1)
+    def _lidar_spoiled(
+        self, meta: Mapping, cells: Tensor, bev_shape: tuple[int, int] | None
+    ) -> Tensor:
+        """``(Q,)`` bool, of queries with these ``(Q, 2)`` cells ``(row, column)``."""
+        spoiled = 'L' in meta[SPOILED_SENSORS_KEY]
+        regions = meta.get(SPOILED_REGIONS_KEY)
+        if not spoiled or regions is None or bev_shape is None:
+            return torch.full(cells.shape[:1], spoiled, device=cells.device)
+        share = (cells.float() + 0.5) / cells.new_tensor(bev_shape)
+        normalized = torch.stack((share[:, 1], share[:, 0], torch.full_like(share[:, 0], 0.5)), 1)
+        points = denormalize_points(normalized, self.pc_range)
+        # back into the frame of the regions
+        motion = torch.as_tensor(np.linalg.inv(meta.get('lidar_aug_matrix', np.eye(4)))).to(points)
+        loaded = (points @ motion[:3, :3].T + motion[:3, 3])[:, :2]
+        corners = torch.as_tensor(regions).to(points)  # (R, 4, 2)
+        edges = corners.roll(-1, dims=1) - corners
+        to_point = loaded[:, None, None] - corners  # (Q, R, 4, 2)
+        left = edges[..., 0] * to_point[..., 1] - edges[..., 1] * to_point[..., 0]
+        return (left >= 0).all(dim=-1).any(dim=-1)

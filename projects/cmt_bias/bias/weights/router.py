@@ -1,87 +1,14 @@
-"""Where a query's trust in each sensor comes from."""
+"""Trust by a query's own look at the sensors' tokens."""
 
-from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 
-import torch
 from mmcv.cnn.bricks.transformer import FFN
 from mmdet3d.registry import MODELS
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...cmt.precision import float32_island
-from ...ops import windowed_attention
-from ..windows import MODALITIES, Windows
-
-
-class WeightGenerator(BaseModule, metaclass=ABCMeta):
-    """Base of the modules that give each query a trust weight for each sensor.
-
-    Derive from it and register the class in ``mmdet3d.registry.MODELS`` to use it as
-    ``weight_generator=dict(type=...)`` of an :class:`AttentionBiasCmtHead`, which hands it
-    ``embed_dims`` if its constructor has that argument and the config does not set it.
-    """
-
-    @abstractmethod
-    def forward(
-        self,
-        query_pos: Tensor,
-        memory: Tensor,
-        memory_pos: Tensor,
-        windows: Windows,
-        img_metas: Sequence[dict],
-    ) -> tuple[Tensor, Tensor]:
-        """Weigh the sensors.
-
-        Args:
-            query_pos: ``(B, Q, C)`` position encodings of the queries, whose content starts at 0.
-            memory: ``(B, K, C)`` tokens of the sensors, LiDAR first.
-            memory_pos: ``(B, K, C)`` their position encodings.
-            windows: Tokens in each query's windows.
-            img_metas: Meta information of each of the B samples.
-
-        Returns:
-            Trust in the LiDAR and in the cameras, ``(B, Q)`` each, in [-1, 1]: above 0 the tokens
-            in the query's windows gain attention, below 0 they lose it.
-        """
-
-
-@MODELS.register_module()
-class ConstantWeightGenerator(WeightGenerator):
-    """The same weights for all queries: the simplest weight generator, without parameters.
-
-    Args:
-        lidar_weight: Trust in the LiDAR, in [-1, 1].
-        camera_weight: Trust in the cameras, in [-1, 1].
-
-    Raises:
-        ValueError: If a weight lies outside [-1, 1].
-    """
-
-    def __init__(self, lidar_weight: float = 1.0, camera_weight: float = 1.0) -> None:
-        super().__init__()
-        self.weights = (lidar_weight, camera_weight)
-        for modality, weight in zip(MODALITIES, self.weights, strict=True):
-            if not -1 <= weight <= 1:
-                raise ValueError(
-                    f'weight_generator: {modality}_weight={weight} must lie in [-1, 1]; how '
-                    'strong the bias is belongs into attention_bias_config.bias_scale.'
-                )
-
-    def forward(
-        self,
-        query_pos: Tensor,
-        memory: Tensor,
-        memory_pos: Tensor,
-        windows: Windows,
-        img_metas: Sequence[dict],
-    ) -> tuple[Tensor, Tensor]:
-        """See :meth:`WeightGenerator.forward`."""
-        lidar, camera = (
-            query_pos.new_full(query_pos.shape[:2], weight, dtype=torch.float32)
-            for weight in self.weights
-        )
-        return lidar, camera
+from ...ops import MODALITIES, QueryWindows, window_attention
+from .weight_generator import WeightGenerator
 
 
 @MODELS.register_module()
@@ -145,7 +72,7 @@ class AQRWeightGenerator(WeightGenerator):
         query_pos: Tensor,
         memory: Tensor,
         memory_pos: Tensor,
-        windows: Windows,
+        windows: QueryWindows,
         img_metas: Sequence[dict],
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`WeightGenerator.forward`."""
@@ -157,7 +84,7 @@ class AQRWeightGenerator(WeightGenerator):
         return lidar, camera
 
     def _attend_to_windows(
-        self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor, windows: Windows
+        self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor, windows: QueryWindows
     ) -> Tensor:
         """``(B, Q, C)``; the output projection's bias for a query without any token."""
         projected = (
@@ -169,19 +96,5 @@ class AQRWeightGenerator(WeightGenerator):
         query, key, value = (
             tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for tokens in projected
         )
-        if windows.whole:
-            attended = _attend_to_whole_modalities(query, key, value, windows)
-        else:
-            attended = windowed_attention(query, key, value, windows.index, plan=windows.plan)
+        attended = window_attention(query, key, value, windows)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
-
-
-def _attend_to_whole_modalities(
-    query: Tensor, key: Tensor, value: Tensor, windows: Windows
-) -> Tensor:
-    """Attention where a modality has no window, masked: slower than windows, and rarely wanted."""
-    visible = windows.to_mask()  # (B, Q, K)
-    attended = nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=visible.unsqueeze(1)
-    )
-    return attended.masked_fill(~visible.any(dim=-1)[:, None, :, None], 0)

@@ -1,0 +1,86 @@
+"""Look a model's heads with an attention bias up, and what they are called for users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from torch import Tensor, nn
+
+from ..unwrapping import unwrapped
+
+if TYPE_CHECKING:
+    from .generator import AttentionBiasGenerator
+
+
+@dataclass(frozen=True)
+class BiasedHead:
+    """A head with an attention bias, and what its parts are called.
+
+    Attributes:
+        name: Dotted name of the head in the model, such as ``pts_bbox_head``.
+        head: The head, which has ``attention_bias_generator`` and ``weight_generator``.
+    """
+
+    name: str
+    head: nn.Module
+
+    @property
+    def generator(self) -> AttentionBiasGenerator:
+        """The head's ``AttentionBiasGenerator``."""
+        return cast('AttentionBiasGenerator', self.head.attention_bias_generator)
+
+    @property
+    def weight_generator(self) -> nn.Module:
+        """The module that returns the weights, two tensors ``(B, Q)``: LiDAR, camera."""
+        return self.head.get_submodule('weight_generator')
+
+    @property
+    def scale(self) -> Tensor:
+        """The bias scale: a parameter where it is learnable, else a buffer."""
+        return self.generator.bias_scale
+
+    @property
+    def scale_name(self) -> str:
+        """Name of the bias scale in the model's state dict."""
+        return '.'.join(filter(None, (self.name, 'attention_bias_generator.bias_scale')))
+
+    def config_key(self, key: str) -> str:
+        """An entry of ``attention_bias_config``, as ``--cfg-options`` takes it."""
+        return '.'.join(filter(None, ('model', self.name, 'attention_bias_config', key)))
+
+    def scales_in_effect(self) -> list[float]:
+        """Every entry of the scale, after the range is applied, in the order of its names."""
+        return self.generator.scale_in_effect().detach().flatten().tolist()
+
+    def scale_range(self) -> tuple[float, float]:
+        """The lowest and the highest value the scale may take, -inf or inf where it is open."""
+        return self.generator.bounds()
+
+
+def biased_heads(model: nn.Module) -> list[BiasedHead]:
+    """All heads with an ``attention_bias_generator``, named as in the unwrapped model."""
+    return [
+        BiasedHead(name, module)
+        for name, module in unwrapped(model).named_modules()
+        if isinstance(getattr(module, 'attention_bias_generator', None), nn.Module)
+    ]
+
+
+def find_biased_head(model: nn.Module, wanted_by: str) -> BiasedHead:
+    """Find the one head with an ``attention_bias_generator``, for a hook named ``wanted_by``.
+
+    Raises:
+        ValueError: If there is no such head, or more than one.
+    """
+    found = biased_heads(model)
+    if not found:
+        raise ValueError(
+            f'{wanted_by}: no part of the model has an attention_bias_generator. Use a head with '
+            "an attention bias, pts_bbox_head=dict(type='AttentionBiasCmtHead', "
+            f'attention_bias_config=dict(...), ...), or take {wanted_by} out of custom_hooks.'
+        )
+    if len(found) > 1:
+        names = ', '.join(head.name for head in found)
+        raise ValueError(f'{wanted_by} follows one bias scale, but the model has several: {names}')
+    return found[0]

@@ -1,0 +1,127 @@
+"""Runs of a study as jobs of submitit: on this machine, or on a Slurm cluster."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from .study_run import StudyRun
+
+CLUSTERS = ('local', 'slurm', 'debug')
+POLL_SECONDS = 0.5
+MINUTES_WITHOUT_LIMIT = 60 * 24 * 365
+
+
+@dataclass
+class Progress:
+    """Where the runs of a study stand.
+
+    Attributes:
+        total: Number of runs.
+        kept: Labels of runs that were finished before.
+        done: Labels of runs that were finished now.
+        failed: Why, by label.
+    """
+
+    total: int
+    kept: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        failed = f', {len(self.failed)} failed' if self.failed else ''
+        return f'{len(self.kept) + len(self.done)} of {self.total} runs done{failed}'
+
+
+def make_executors(
+    folder: Path,
+    cluster: str,
+    jobs: int = 1,
+    processes: int = 1,
+    gpus: int = 0,
+    options: dict[str, Any] | None = None,
+) -> list[submitit.Executor]:
+    """An executor for each run that goes on at the same time.
+
+    Args:
+        folder: Where submitit keeps its files.
+        cluster: One of :data:`CLUSTERS`.
+        jobs: Runs at the same time.
+        processes: Of each run, on one machine.
+        gpus: Of each run. On this machine the first run gets devices 0 to ``gpus - 1``, the next
+            those behind them.
+        options: Parameters of submitit, such as ``dict(slurm_partition='gpu')``.
+    """
+    executors = []
+    for job in range(jobs):
+        parameters: dict[str, Any] = dict(tasks_per_node=processes, gpus_per_node=gpus)
+        if cluster == 'local':
+            executor = submitit.LocalExecutor(folder)
+            parameters['timeout_min'] = MINUTES_WITHOUT_LIMIT
+            parameters['visible_gpus'] = list(range(job * gpus, (job + 1) * gpus))
+        else:
+            executor = submitit.AutoExecutor(folder, cluster=cluster)
+        executor.update_parameters(**parameters, **(options or {}))
+        executors.append(executor)
+    return executors
+
+
+def carry_out(
+    runs: Sequence[StudyRun],
+    executors: Sequence[submitit.Executor],
+    say: Callable[[str], None],
+    poll_seconds: float = POLL_SECONDS,
+) -> Progress:
+    """Carry out all runs that are not finished; a failing one does not stop the others.
+
+    Args:
+        runs: In their order, prepared.
+        executors: One for each run that goes on at the same time.
+        say: Is given a line where something happens.
+        poll_seconds: Time between looks at the jobs.
+
+    Returns:
+        How it ended. On an exception, KeyboardInterrupt too, the jobs are cancelled first.
+    """
+    progress = Progress(len(runs), kept=[run.label for run in runs if run.is_finished()])
+    waiting = [run for run in runs if run.label not in progress.kept]
+    free, active = list(executors), list[tuple[StudyRun, submitit.Executor, submitit.Job]]()
+    start = time.monotonic()
+    try:
+        while waiting or active:
+            while waiting and free:
+                run, executor = waiting.pop(0), free.pop(0)
+                say(f'{run.label}: started; {run.folder}')
+                active.append((run, executor, executor.submit(run)))
+            for entry in [entry for entry in active if entry[2].done()]:
+                active.remove(entry)
+                run, executor, job = entry
+                free.append(executor)
+                failure = _failure_of(job)
+                if failure:
+                    progress.failed[run.label] = failure
+                    say(f'{run.label}: FAILED: {failure}')
+                else:
+                    progress.done.append(run.label)
+                ended = len(progress.done) + len(progress.failed)
+                minutes = (time.monotonic() - start) / 60 / ended * (len(waiting) + len(active))
+                say(f'{progress}; about {minutes:.0f} min left')
+            if active:
+                time.sleep(poll_seconds)
+    except BaseException:
+        for _, _, job in active:
+            job.cancel()
+        raise
+    return progress
+
+
+def _failure_of(job: submitit.Job) -> str:
+    """Why a job failed; empty if it did not."""
+    try:
+        failures = job.results()  # of each of its processes
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+    return next(filter(None, failures), '')

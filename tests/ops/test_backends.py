@@ -1,0 +1,82 @@
+"""Which backend runs, and what is said about it."""
+
+import logging
+
+import pytest
+import torch
+
+from cmt_bias.ops import WindowedBias, biased_attention, cpu, operator, window_attention
+
+from .cases import random_case
+
+
+def attend(case, backend='auto'):
+    bias = WindowedBias(case.windows, case.strength)
+    return biased_attention(case.query, case.key, case.value, bias, backend=backend)
+
+
+def test_unknown_backend_names_those_that_there_are():
+    with pytest.raises(ValueError, match=r"unknown backend 'fast'; there are auto, "):
+        attend(random_case(), 'fast')
+
+
+def test_backend_that_cannot_run_says_why():
+    with pytest.raises(RuntimeError, match=r"'cpu' cannot run: .* empty tensors"):
+        attend(random_case(queries=0), 'cpu')
+    with pytest.raises(RuntimeError, match=r"'triton' cannot run: "):
+        attend(random_case(), 'triton')
+
+
+def test_without_the_compiled_loop_the_dense_backend_runs(monkeypatch):
+    expected = attend(random_case(), 'dense')
+    monkeypatch.setattr(cpu, 'load_kernel', lambda: 'it was not compiled')
+    assert torch.equal(attend(random_case()), expected)
+    with pytest.raises(RuntimeError, match="'cpu' cannot run: it was not compiled"):
+        attend(random_case(), 'cpu')
+
+
+def test_missing_library_is_a_warning_that_names_the_remedy(monkeypatch, caplog):
+    monkeypatch.setattr(cpu, 'EXTENSION_SUFFIXES', ['.nothing'])
+    with caplog.at_level(logging.WARNING, logger='cmt_bias'):
+        assert 'was not compiled' in cpu.load_kernel.__wrapped__()
+    assert 'Install cmt-bias again where there is a C++ compiler' in caplog.text
+
+
+def test_automatic_choice_is_logged_once(caplog, monkeypatch):
+    monkeypatch.setattr(operator, '_logged_choices', set())
+    case = random_case()
+    with caplog.at_level(logging.INFO, logger='cmt_bias'):
+        for _ in range(2):
+            attend(case)
+            window_attention(case.query, case.key, case.value, case.windows)
+    assert [record.getMessage().partition(' (')[0] for record in caplog.records] == [
+        "attention with a bias runs on backend 'cpu' on cpu in torch.float32",
+        "attention to windows runs on backend 'cpu' on cpu in torch.float32",
+    ]
+
+
+def test_second_derivatives_are_refused():
+    case = random_case()
+    case.query.requires_grad_()
+    with pytest.raises(RuntimeError, match='differentiated once only'):
+        torch.autograd.grad(attend(case).sum(), case.query, create_graph=True)
+
+
+@pytest.mark.parametrize('backend', ['cpu', 'dense'])
+def test_autocast_casts_as_for_attention_without_a_bias(backend):
+    case = random_case()
+    strength = case.strength.requires_grad_()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        output = attend(case, backend)
+        (grad,) = torch.autograd.grad(output.float().sum(), strength)
+        to_windows = window_attention(case.query, case.key, case.value, case.windows)
+    assert output.dtype == to_windows.dtype == torch.bfloat16
+    assert grad.dtype == torch.float32
+    torch.testing.assert_close(output.float(), attend(case, 'dense'), rtol=0, atol=0.05)
+
+
+def test_queries_that_lose_their_mass_are_found_and_few():
+    """Only those that lose most of their mass take the slow way."""
+    left = torch.tensor([[[0.9], [0.2]], [[0.8], [float('nan')]], [[1e13], [0.6]]])
+    lost = cpu._lost_mass(torch.zeros_like(left), left.log(), torch.float32)
+    assert lost.tolist() == [[True], [True], [False]]

@@ -1,0 +1,248 @@
+"""Runs of a study with stand-ins for the tools that take no time: what is done when."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from cmt_bias.study.run_lock import FolderLock
+from cmt_bias.study.study_run import DETECTIONS, StudyRun, is_alive, read_state
+from cmt_bias.study.study_runner import Progress, carry_out, make_executors
+
+TRAIN = """
+import os, sys, zipfile
+from pathlib import Path
+config = {}
+exec(Path(sys.argv[1]).read_text(), config)
+work_dir = Path(sys.argv[sys.argv.index('--work-dir') + 1])
+work_dir.mkdir(parents=True, exist_ok=True)
+with open(work_dir / 'calls', 'a') as calls:
+    calls.write(' '.join(sys.argv[3:]) + chr(10))
+(work_dir / f'rank_{os.environ.get("RANK", "none")}').touch()
+if config.get('fails'):
+    print('the cause')
+    raise SystemExit(3)
+with zipfile.ZipFile(work_dir / 'epoch_1.pth', 'w') as archive:
+    archive.writestr('archive/data.pkl', 'weights')
+(work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
+"""
+TEST = """
+import json, sys
+from pathlib import Path
+config = {}
+exec(Path(sys.argv[1]).read_text(), config)
+work_dir = Path(sys.argv[sys.argv.index('--work-dir') + 1])
+if config.get('test_fails'):
+    raise SystemExit(4)
+results = Path(config['test_evaluator']['jsonfile_prefix']) / 'pred_instances_3d'
+results.mkdir(parents=True, exist_ok=True)
+(results / 'results_nusc.json').write_text('{}')
+folder = work_dir / '20260101_000000'
+folder.mkdir(parents=True, exist_ok=True)
+(folder / '20260101_000000.json').write_text(json.dumps({'x_NuScenes/NDS': config['score']}))
+"""
+ROBUSTNESS = """
+import sys
+from pathlib import Path
+folder = Path(sys.argv[sys.argv.index('--work-dir') + 1])
+folder.mkdir(parents=True, exist_ok=True)
+(folder / 'robustness.csv').write_text(' '.join(sys.argv[sys.argv.index('--failures') + 1:]))
+"""
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    folder = tmp_path / 'tools'
+    folder.mkdir()
+    for name, text in (('train', TRAIN), ('test', TEST), ('test_robustness', ROBUSTNESS)):
+        (folder / f'{name}.py').write_text(text)
+    return folder
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, tools: Path) -> Callable[..., StudyRun]:
+    """A run, prepared."""
+
+    def make(name: str, key: str = 'key', failures: tuple[str, ...] = (), **settings: object):
+        run = StudyRun(name, tmp_path / name, key, tools, failures, runner=os.getpid())
+        content = dict(score=0.5, test_evaluator=dict(type='NuScenesMetric'), **settings)
+        run.prepare(Config(content))
+        return run
+
+    return make
+
+
+def debug(tmp_path: Path, runs: list[StudyRun]) -> Progress:
+    """Carry out runs in this process."""
+    executors = make_executors(tmp_path / 'jobs', 'debug')
+    return carry_out(runs, executors, lambda line: None, poll_seconds=0.0)
+
+
+def calls(run: StudyRun) -> list[str]:
+    return (run.folder / 'train' / 'calls').read_text().splitlines()
+
+
+def test_finished_runs_are_kept(make_run, tmp_path):
+    progress = debug(tmp_path, [make_run('a'), make_run('b')])
+    assert (progress.done, progress.kept, progress.failed) == (['a', 'b'], [], {})
+    run = make_run('a')
+    state = read_state(run.folder)
+    assert state.metrics == {'x_NuScenes/NDS': 0.5}
+    assert set(state.seconds) == {'train', 'test'}
+    assert zipfile.is_zipfile(state.checkpoint)  # or the stand-in would prove nothing
+    progress = debug(tmp_path, [run, make_run('b')])
+    assert (progress.done, progress.kept) == ([], ['a', 'b'])
+    assert str(progress) == '2 of 2 runs done'
+    assert calls(run) == [f'{run.folder / "train"} --resume']
+
+
+def test_failing_run_is_reported_with_its_log_and_the_rest_go_on(make_run, tmp_path):
+    runs = [make_run('a', fails=True), make_run('b'), make_run('c', test_fails=True)]
+    progress = debug(tmp_path, runs)
+    assert progress.done == ['b']
+    assert 'train.py ended with status 3' in progress.failed['a']
+    assert progress.failed['a'].endswith('the cause')
+    assert 'test.py ended with status 4' in progress.failed['c']
+    assert read_state(runs[0].folder).failure.startswith('train.py ended')
+    # Mended, it is tried again, and a test that failed does not train anew.
+    progress = debug(tmp_path, [make_run('a'), make_run('b'), make_run('c')])
+    assert (progress.done, progress.kept, progress.failed) == (['a', 'c'], ['b'], {})
+    assert len(calls(runs[0])) == 2
+    assert len(calls(runs[2])) == 1
+    assert read_state(runs[0].folder).failure == ''
+
+
+def test_failures_are_tested_after_the_rest_and_only_once(make_run, tmp_path):
+    debug(tmp_path, [make_run('a')])
+    more = make_run('a', failures=('lidar_*', 'night_3'))
+    assert debug(tmp_path, [more]).done == ['a']
+    assert (more.folder / 'failures' / 'robustness.csv').read_text() == 'lidar_* night_3'
+    assert len(calls(more)) == 1
+    assert debug(tmp_path, [more]).kept == ['a']
+
+
+def test_run_with_other_settings_is_made_anew_beside_the_old_one(make_run, tmp_path):
+    debug(tmp_path, [make_run('a')])
+    changed = make_run('a', key='other')
+    assert debug(tmp_path, [changed]).done == ['a']
+    assert len(calls(changed)) == 1
+    assert read_state(changed.folder).key == 'other'
+    assert read_state(tmp_path / 'a.outdated_1').key == 'key'
+
+
+def test_missing_detections_are_made_again_without_training(make_run, tmp_path):
+    run = make_run('a')
+    debug(tmp_path, [run])
+    (run.folder / DETECTIONS).unlink()
+    assert debug(tmp_path, [run]).done == ['a']
+    assert len(calls(run)) == 1
+
+
+@pytest.mark.parametrize('content', ['{"key": ', '[]', '{"unknown": 1}', '\x00'])
+def test_damaged_state_counts_as_none(make_run, tmp_path, content):
+    run = make_run('a')
+    debug(tmp_path, [run])
+    (run.folder / 'state.json').write_text(content)
+    assert read_state(run.folder) is None
+    assert debug(tmp_path, [make_run('a')]).done == ['a']
+
+
+def test_run_that_another_process_works_on_is_left_to_it(make_run, tmp_path):
+    run = make_run('a')
+    lock = FolderLock(run.folder / 'run.lock')
+    assert lock.acquire()
+    orphan = subprocess.Popen(['sleep', '60'], pass_fds=[lock.descriptor])
+    lock.release()
+    try:
+        progress = debug(tmp_path, [run, make_run('b')])
+        assert progress.done == ['b']
+        assert 'another process works in' in progress.failed['a']
+    finally:
+        orphan.kill()
+        orphan.wait()
+    assert debug(tmp_path, [run]).done == ['a']
+
+
+@pytest.mark.xdist_group('end_to_end')
+def test_jobs_run_side_by_side_in_processes_of_their_own(make_run, tmp_path):
+    runs = [make_run('a'), make_run('b', fails=True), make_run('c')]
+    executors = make_executors(tmp_path / 'jobs', 'local', jobs=2)
+    lines: list[str] = []
+    progress = carry_out(runs, executors, lines.append, poll_seconds=0.05)
+    assert sorted(progress.done) == ['a', 'c']
+    assert 'the cause' in progress.failed['b']
+    assert [line.partition(':')[0] for line in lines[:2]] == ['a', 'b']  # before either ended
+    assert lines[-1].startswith('2 of 3 runs done, 1 failed')
+
+
+@pytest.mark.xdist_group('end_to_end')
+def test_processes_of_a_run_are_ranks_of_one_training(make_run, tmp_path):
+    run = make_run('a')
+    distributed = StudyRun(**{**run.__dict__, 'is_distributed': True})
+    executors = make_executors(tmp_path / 'jobs', 'local', processes=2)
+    progress = carry_out([distributed], executors, lambda line: None, poll_seconds=0.05)
+    assert progress.failed == {}
+    assert sorted(path.name for path in (run.folder / 'train').glob('rank_*')) == [
+        'rank_0',
+        'rank_1',
+    ]
+    assert calls(run)[0].endswith('--resume --launcher pytorch')
+
+
+@pytest.mark.xdist_group('end_to_end')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+def test_tools_of_a_killed_runner_end(tools, make_run, tmp_path, number):
+    """SIGKILL cannot be caught: the job itself has to notice."""
+    (tools / 'train.py').write_text(
+        'import os, sys, time\n'
+        'open(os.path.dirname(sys.argv[1]) + "/pid", "w").write(str(os.getpid()))\n'
+        'time.sleep(600)\n'
+    )
+    run = make_run('a')
+    program = (
+        'import os, sys; from pathlib import Path\n'
+        'from cmt_bias.study.study_run import StudyRun\n'
+        'from cmt_bias.study.study_runner import carry_out, make_executors\n'
+        f'run = StudyRun("a", Path({str(run.folder)!r}), "key", Path({str(tools)!r}), '
+        'runner=os.getpid())\n'
+        f'carry_out([run], make_executors(Path({str(tmp_path / "jobs")!r}), "local"), print)\n'
+    )
+    runner = subprocess.Popen([sys.executable, '-c', program], start_new_session=True)
+    pid = run.folder / 'pid'
+    wait_until(lambda: pid.is_file() and pid.read_text() != '')
+    runner.send_signal(number)
+    runner.wait(timeout=60)
+    wait_until(lambda: not is_alive(int(pid.read_text())))
+    lock = FolderLock(run.folder / 'run.lock')
+    assert lock.acquire(wait_seconds=60)
+    lock.release()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_each_run_has_gpus_of_its_own(tmp_path):
+    executors = make_executors(tmp_path, 'local', jobs=2, processes=2, gpus=2)
+    shared = [executor.parameters for executor in executors]
+    assert [parameters['visible_gpus'] for parameters in shared] == [[0, 1], [2, 3]]
+    assert {parameters['tasks_per_node'] for parameters in shared} == {2}
+
+
+def test_state_survives_a_round_trip(make_run, tmp_path):
+    run = make_run('a', failures=('x',))
+    debug(tmp_path, [run])
+    state = read_state(run.folder)
+    assert state == read_state(run.folder)
+    assert json.loads((run.folder / 'state.json').read_text())['failures_tested'] == ['x']
