@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from ..unwrapping import unwrapped
-
-if TYPE_CHECKING:
-    from .generator import AttentionBiasGenerator
+from .scale import BiasScale
 
 
 @dataclass(frozen=True)
@@ -26,9 +24,9 @@ class BiasedHead:
     head: nn.Module
 
     @property
-    def generator(self) -> AttentionBiasGenerator:
+    def generator(self) -> BiasScale:
         """The head's ``AttentionBiasGenerator``."""
-        return cast('AttentionBiasGenerator', self.head.attention_bias_generator)
+        return cast(BiasScale, self.head.attention_bias_generator)
 
     @property
     def weight_generator(self) -> nn.Module:

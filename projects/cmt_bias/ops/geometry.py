@@ -144,7 +144,7 @@ class QueryWindows:
         return replace(self, shapes=tuple(shapes)).gain(torch.uint8).bool()
 
     def _profiles(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each segment the profile along rows ``(B, Q, rows, 1)``, columns ``(B, Q, 1, w)``."""
+        """For each segment the profiles along its axes, ``(B, Q, h, 1)`` and ``(B, Q, 1, w)``."""
         for cell, segment in zip(self.cells.unbind(2), self.layout.segments, strict=True):
             window = self.shapes[segment.modality]
             row, column = cell.unbind(-1)

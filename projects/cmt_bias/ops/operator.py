@@ -1,9 +1,9 @@
 """Attention with a bias on the keys in each query's windows, and attention to windows alone.
 
-Both are one operator, ``cmt_bias::windowed_attention``, with a strength of the bias or without one.
-Where torch has ``torch.library.custom_op`` (2.4) it is registered there, so that ``torch.compile``
-and ``torch.export`` trace through it; older versions call the same functions from an
-``autograd.Function``.
+Both are one operator, ``cmt_bias::windowed_attention``, with a strength of the bias or without.
+Where torch takes operators made in Python (2.4) it is registered in ``torch.library``, so that
+``torch.compile`` and ``torch.export`` trace through it; older versions call the same functions in
+an ``autograd.Function``.
 """
 
 import logging
@@ -92,8 +92,8 @@ def biased_attention(
         bias: On the keys; its strength up to about 80 in absolute value.
         scale: Factor on the products of queries and keys; ``D ** -0.5`` if None.
         backend: ``'dense'``: a mask for some queries at a time, anywhere. ``'cpu'``: torch's flash
-            kernel, and a compiled loop over the keys in windows. ``'triton'``: one fused kernel, on
-            CUDA. ``'auto'``: the fastest that can.
+            kernel, and a compiled loop over the keys in windows. ``'triton'``: one fused kernel,
+            on CUDA. ``'auto'``: the fastest that can.
 
     Returns:
         ``(B, H, Q, D)`` in the query's type; under autocast in autocast's.
