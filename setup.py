@@ -105,7 +105,15 @@ setup(
     package_dir={'': 'projects'},
     packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*', 'nuscenes_synth']),
     package_data={
-        'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz', '**/*.pth'],
+        'cmt_bias': [
+            'py.typed',
+            '**/*.cpp',
+            '**/*.json',
+            '**/*.yaml',
+            '**/*.csv',
+            '**/*.npz',
+            '**/*.pth',
+        ],
         'nuscenes_synth': ['py.typed'],
     },
     include_package_data=True,

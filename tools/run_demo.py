@@ -32,7 +32,7 @@ from rich.table import Table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PRETRAINING = 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py'
-BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-14e_nus-3d.py'
+BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py'
 FINETUNED = (
     'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
 )

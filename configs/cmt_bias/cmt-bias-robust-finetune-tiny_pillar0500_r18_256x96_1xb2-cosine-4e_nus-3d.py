@@ -1,4 +1,7 @@
-_base_ = ['./cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py', './presets/robust.py']
+_base_ = [
+    './cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py',
+    './presets/robust.py',
+]
 
 train_pipeline = [
     _base_.random_failure if step['type'] == 'ModalMask3D' else step

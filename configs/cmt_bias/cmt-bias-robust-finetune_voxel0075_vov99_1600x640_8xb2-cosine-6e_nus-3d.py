@@ -1,4 +1,7 @@
-_base_ = ['./cmt-bias-finetune_voxel0075_vov99_1600x640_8xb2-cosine-6e_nus-3d.py', './presets/robust.py']
+_base_ = [
+    './cmt-bias-finetune_voxel0075_vov99_1600x640_8xb2-cosine-6e_nus-3d.py',
+    './presets/robust.py',
+]
 
 train_pipeline = [
     _base_.random_failure if step['type'] == 'ModalMask3D' else step

@@ -1,4 +1,7 @@
-_base_ = ['./cmt-bias-learnable_voxel0075_vov99_1600x640_8xb2-cyclic-20e_nus-3d.py', './presets/robust.py']
+_base_ = [
+    './cmt-bias-learnable_voxel0075_vov99_1600x640_8xb2-cyclic-20e_nus-3d.py',
+    './presets/robust.py',
+]
 
 train_pipeline = [
     _base_.random_failure if step['type'] == 'ModalMask3D' else step

@@ -1,6 +1,6 @@
 # The branches of the tiny recipe learn by themselves first: CenterPoint's head on the BEV map and
 # a head of class, depth and size on the camera cells. The tiny recipe starts from this.
-_base_ = '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-14e_nus-3d.py'
+_base_ = '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py'
 
 range_and_voxels = dict(
     grid_size=_base_.grid_size,
@@ -73,9 +73,7 @@ load_from = None
 max_epochs = 4
 # not validated: a detector is trained on it
 train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)
-optim_wrapper = dict(
-    optimizer=dict(lr=2.0e-3), paramwise_cfg=None, clip_grad=dict(max_norm=10)
-)
+optim_wrapper = dict(optimizer=dict(lr=2.0e-3), paramwise_cfg=None, clip_grad=dict(max_norm=10))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, begin=0, end=200, by_epoch=False),
     dict(

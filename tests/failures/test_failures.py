@@ -120,9 +120,7 @@ def sample(make_sample, recordings) -> dict:
     """A sample as it is after the loading in a test, with a sweep and annotations."""
     made = make_sample(num_points=4000, num_views=6)
     now = 'log-a__{}__100000000'
-    made['filename'] = [
-        str(recordings / name / f'{now.format(name)}.png') for name in CHANNELS
-    ]
+    made['filename'] = [str(recordings / name / f'{now.format(name)}.png') for name in CHANNELS]
     cloud_name = f'{now.format("LIDAR_TOP")}.pcd.bin'
     made['lidar_points'] = dict(lidar_path=str(recordings / 'LIDAR_TOP' / cloud_name))
     made['token'] = 'a_token'

@@ -36,6 +36,7 @@ from .wrong_frames import CameraForeignScene, CameraFrozen, LiDARFrozen
 __all__ = [
     'CHANGED_KEY',
     'CLEAN',
+    'SEVERITIES',
     'CalibrationError',
     'CameraDrop',
     'CameraForeignScene',
@@ -57,7 +58,6 @@ __all__ = [
     'LiDARTimeOffset',
     'Rain',
     'RandomFailure',
-    'SEVERITIES',
     'SensorFailure',
     'SpoiledPart',
     'UnchangedInputError',

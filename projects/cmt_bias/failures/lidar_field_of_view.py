@@ -46,7 +46,9 @@ class LiDARFieldOfView(SensorFailure):
         results['points'] = points[angle.abs() <= self.half_angle]
         ahead_azimuth = np.arctan2(forward[1], forward[0])
         blind = np.deg2rad(self.half_angle), np.deg2rad(360 - self.half_angle)
-        return SpoiledPart(regions=sector_regions(ahead_azimuth + blind[0], ahead_azimuth + blind[1]))
+        return SpoiledPart(
+            regions=sector_regions(ahead_azimuth + blind[0], ahead_azimuth + blind[1])
+        )
 
 
 def forward_axis(results: Mapping) -> tuple[float, float]:

@@ -14,7 +14,6 @@ CHANGED_KEY = 'changed_by_failure'
 """Key of a sample that tells whether a failure has changed its input."""
 
 
-
 class UnchangedInputError(RuntimeError):
     """A failure that must change its input has left it as it was."""
 

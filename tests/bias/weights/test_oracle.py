@@ -12,7 +12,6 @@ from cmt_bias.ops import TokenLayout, Window
 
 from .test_router import some_windows
 
-
 RANGE = [-10, -10, -10, 10, 10, 10]
 
 
@@ -103,9 +102,7 @@ def test_a_blind_sector_is_spoiled_for_the_queries_in_it_wherever_augmentation_h
     motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     motion[:3, :3] *= 1.1
     motion[:3, 3] = (0.2, -0.1, 0.0)
-    meta = dict(
-        spoiled_sensors='L', spoiled_regions=part.regions, lidar_aug_matrix=motion
-    )
+    meta = dict(spoiled_sensors='L', spoiled_regions=part.regions, lidar_aug_matrix=motion)
     moved = POINTS @ torch.from_numpy(motion[:3, :3].T).float() + torch.tensor(motion[:3, 3])
     lidar, camera = weights_at(moved.float(), meta)
     assert lidar == [-1, -1, 1, -1]

@@ -1,4 +1,7 @@
-_base_ = ['./cmt-bias-learnable-tiny_pillar0500_r18_256x96_1xb2-cyclic-14e_nus-3d.py', './presets/robust.py']
+_base_ = [
+    './cmt-bias-learnable-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py',
+    './presets/robust.py',
+]
 
 train_pipeline = [
     _base_.random_failure if step['type'] == 'ModalMask3D' else step
