@@ -1,7 +1,5 @@
 # A small fusion recipe that trains on two CPU cores: pillars, a thin ResNet-18, small images. Its
-# branches are pretrained (`make base` does both):
-#
-#   python tools/train.py configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py
+# branches are pretrained by configs/pretraining/dense-tiny_*; `make base` does both.
 _base_ = [
     '../_base_/models/cmt_fusion.py',
     '../_base_/datasets/nus-3d-fusion.py',

@@ -2,9 +2,9 @@
 # training from scratch (robust) and with one from a CMT checkpoint, backbones frozen
 # (robust-finetune), as MoME trains its router with sensor drops (Park et al., CVPR 2025).
 #
-# The names are those of `tools/test_robustness.py --help`, each with how often it is drawn relative
-# to the others; the strength of a degradation is in its name. The failure takes the place of the
-# recipe's ModalMask3D: missing sensors are among them.
+# The names are those of `tools/test_robustness.py --help`, each with how often it is drawn
+# relative to the others; the strength of a degradation is in its name. The failure takes the place
+# of the recipe's ModalMask3D: missing sensors are among them.
 random_failure = dict(
     type='RandomFailure',
     probability=0.5,

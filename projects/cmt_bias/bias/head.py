@@ -71,7 +71,7 @@ class AttentionBiasCmtHead(CmtHead):
         self.attention_bias_generator = self._build_bias_generator(attention_bias_config or {})
 
     def _with_settings(self, config: dict) -> dict:
-        """The config of the weight generator with ``embed_dims``, ``pc_range``, if it takes them."""
+        """The weight generator's config with ``embed_dims`` and ``pc_range``, if it takes them."""
         cls = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
         taken = () if cls is None else inspect.signature(cls).parameters
         known = dict(embed_dims=self.hidden_dim, pc_range=self.pc_range)
