@@ -3,8 +3,8 @@
     python tools/ship_weights.py cmt_tiny CONFIG CHECKPOINT --scores both=DIR without_cameras=DIR
 
 Writes the state dict in half precision, without the optimizer's state, to
-`projects/cmt_bias/weights/NAME.pth`; beside it `NAME.json` with sha256, size, config and the scores
-of the tests in the given work folders, and `NAME.csv` with the course of the training.
+`projects/cmt_bias/weights/NAME.pth`; beside it `NAME.json` with sha256, size, config and the
+scores of the tests in the given work folders, and `NAME.csv` with the course of the training.
 """
 
 import argparse

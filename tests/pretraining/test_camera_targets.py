@@ -8,7 +8,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 
 from cmt_bias.pretraining import camera_targets
 
-# One camera at the origin looks along x, 100 x 200 pixels, cells of 10 x 10 pixels, focal length 100.
+# One camera at the origin looks along x: 100 x 200 pixels, cells of 10 x 10, focal length 100.
 LOOKING_ALONG_X = torch.tensor(
     [[[100.0, -100, 0, 0], [50, 0, -100, 0], [1, 0, 0, 0], [0, 0, 0, 1]]]
 )

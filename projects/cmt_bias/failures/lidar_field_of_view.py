@@ -44,11 +44,9 @@ class LiDARFieldOfView(SensorFailure):
         left = y * forward[0] - x * forward[1]
         angle = torch.rad2deg(torch.atan2(left, ahead))
         results['points'] = points[angle.abs() <= self.half_angle]
-        ahead_azimuth = np.arctan2(forward[1], forward[0])
-        blind = np.deg2rad(self.half_angle), np.deg2rad(360 - self.half_angle)
-        return SpoiledPart(
-            regions=sector_regions(ahead_azimuth + blind[0], ahead_azimuth + blind[1])
-        )
+        azimuth = np.arctan2(forward[1], forward[0])
+        start, stop = azimuth + np.deg2rad((self.half_angle, 360 - self.half_angle))
+        return SpoiledPart(regions=sector_regions(start, stop))
 
 
 def forward_axis(results: Mapping) -> tuple[float, float]:

@@ -53,8 +53,8 @@ def _log_and_time(path: str) -> tuple[str, int]:
     match = _NAME.fullmatch(Path(path).name)
     if match is None:
         raise ValueError(
-            f"'{path}' is not named as nuScenes names its files (LOG__CHANNEL__TIME.jpg), by which "
-            'other files of its sensor are found'
+            f"'{path}' is not named as nuScenes names its files (LOG__CHANNEL__TIME.jpg), by "
+            'which other files of its sensor are found'
         )
     return match['log'], int(match['time'])
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..cmt.position_encoding import project_to_cameras
 
 NEAREST = 0.5
-"""Metres: a corner of a box that is nearer to the image plane, or behind it, counts as this far."""
+"""Metres: a corner that is nearer to the image plane, or behind it, counts as this far."""
 
 CORE = 0.25
 """Cells within this share of an object's extent on both sides of its centre show it."""
