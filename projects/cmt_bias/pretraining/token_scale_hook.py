@@ -18,11 +18,11 @@ class TokenScaleHook(Hook):
 
     The larger a sensor's tokens, the more of the decoder's output and gradient is theirs: after a
     pretraining the cameras' had a standard deviation of 1.8 beside 0.5 of the LiDAR's, most of it
-    a constant of each channel, which tells nothing. Channels are centred (the cameras'; a rectified
-    channel cannot be) and all multiplied by one factor. Both go into the last layer that makes the
-    tokens, the neck's output convolution or the batch normalization of ``shared_conv``, so that the
-    model stays the one of the config and its checkpoints hold them. A resumed training is left as
-    it is.
+    a constant of each channel, which tells nothing. The cameras' channels are centred (rectified
+    ones, as the LiDAR's, cannot be), and all multiplied by one factor. Both go into the layer that
+    makes the tokens, the neck's output convolution or the batch normalization of
+    ``shared_conv``, so that the model stays the one of the config and its checkpoints hold them. A
+    resumed training is left as it is.
 
     Args:
         std: Standard deviation within channels; 0.58 is that of a normalized and rectified
