@@ -6,14 +6,14 @@ Importing the package registers its models, transforms and hooks; in a config:
 """
 
 from . import bias, ops
-from .framework import HAS_MMDET3D
+from .framework import HAS_MMDET3D, explain_missing_framework
 from .shipped_configs import config_path
 from .version import __version__
 
 __all__ = ['__version__', 'bias', 'config_path', 'ops']
 
 if HAS_MMDET3D:
-    from . import checkpoints, cmt, datasets, failures, runs, visualization
+    from . import checkpoints, cmt, datasets, failures, pretraining, runs, visualization
     from .atomic_file import AtomicLocalBackend, write_atomically
     from .bias import monitor
 
@@ -24,7 +24,10 @@ if HAS_MMDET3D:
         'datasets',
         'failures',
         'monitor',
+        'pretraining',
         'runs',
         'visualization',
         'write_atomically',
     ]
+else:
+    explain_missing_framework()

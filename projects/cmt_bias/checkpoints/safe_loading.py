@@ -26,7 +26,8 @@ from ..unwrapping import unwrapped_weights
 MapLocation = str | torch.device | dict[str, str] | Callable | None
 
 _ZIP_MAGIC = b'PK\x03\x04'
-_OLDEST_TORCH = (2, 6)  # the first whose allow-list takes an object under another's name
+# the first whose allow-list takes an object under another's name
+_HAS_STAND_INS = tuple(int(n) for n in torch.__version__.split('.')[:2]) >= (2, 6)
 _WITHOUT_WEIGHTS = ('meta', 'message_hub')  # where NaN may be: a metric of nothing is one
 _NUM_KEYS_SHOWN = 5
 
@@ -50,9 +51,10 @@ def load_checkpoint_safely(
 ) -> dict:
     """Load a checkpoint that torch.save wrote, refusing any that would run code.
 
-    Beside what torch's `weights_only=True` reads, numpy arrays and scalars and mmengine's
-    `ConfigDict` (as a dict) are understood, and classes that the program itself has allowed with
-    `torch.serialization.add_safe_globals`. mmengine's logs of scalars are passed over.
+    Beside what torch's `weights_only=True` reads, torch >= 2.6 understands numpy arrays and
+    scalars and mmengine's `ConfigDict` (as a dict) here, and classes that the program itself has
+    allowed with `torch.serialization.add_safe_globals`; mmengine's logs of scalars are passed
+    over. An older torch refuses files with any of these.
 
     Args:
         file: Path, or an open binary file.
@@ -156,10 +158,9 @@ def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) ->
 @contextmanager
 def _stand_ins_allowed() -> Iterator[None]:
     """Put the stand-ins on torch's allow-list, in front of anything allowed under their names."""
-    if tuple(int(n) for n in torch.__version__.split('.')[:2]) < _OLDEST_TORCH:
-        raise CheckpointError(
-            f'torch {torch.__version__} cannot load checkpoints safely; install torch >= 2.6'
-        )
+    if not _HAS_STAND_INS:  # what is plain data for torch itself can be read all the same
+        yield
+        return
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([g for g in before if _full_name(g) not in _STAND_INS])
@@ -291,6 +292,12 @@ def shorten(names: Iterable[str]) -> str:
 def _explain_failure(file: IO[bytes], source: str, error: Exception) -> CheckpointError:
     """The error to raise instead of one of torch.load's."""
     refused = _refused_globals(file, error)
+    if refused and not _HAS_STAND_INS:
+        return UnsafeCheckpointError(
+            f"checkpoint '{source}' was refused: reading it would call {', '.join(refused)}, and "
+            f'torch {torch.__version__} knows no harmless stand-ins for that. Remedy: read it '
+            'with torch >= 2.6'
+        )
     if refused:
         path = source.partition(' (from ')[0]
         return UnsafeCheckpointError(
