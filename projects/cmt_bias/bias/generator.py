@@ -55,7 +55,7 @@ class AttentionBiasGenerator(BiasScale):
         reference_points: Tensor,
         layout: TokenLayout,
         cameras: CameraGeometry | None,
-        pc_range: Sequence[float],
+        pc_range: Sequence[float] | Tensor,
     ) -> QueryWindows:
         """The windows of a batch's queries; arguments as for :func:`find_windows`."""
         with float32_island(reference_points):

@@ -175,7 +175,7 @@ class PETRTransformerDecoder(TransformerLayerSequence):
             ``(L, B, Q, C)``, or ``(1, B, Q, C)`` without ``return_intermediate``.
         """
         outputs = []
-        biases = logit_biases or [None]
+        biases: Sequence[WindowedBias | None] = logit_biases or [None]
         biases = [*biases] * len(self.layers) if len(biases) == 1 else biases
         for layer, bias in zip(self.layers, biases, strict=True):
             query = layer(query, memory, query_pos, memory_pos, self_attn_mask, bias)

@@ -190,8 +190,11 @@ class _Problem:
             lidar, camera = (Window(-1) if w.radius is None else w for w in windows.shapes)
             windows = replace(windows, shapes=(lidar, camera))
         # the kernels read the channels of a head as neighbours
-        tensors = (t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value))
-        return cls(*tensors, windows, strength, scale)
+        query, key, value = (
+            tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+            for tensor in (query, key, value)
+        )
+        return cls(query, key, value, windows, strength, scale)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -291,22 +294,28 @@ def _groups(chosen: Tensor, most: int) -> Iterator[tuple[slice, Tensor]]:
                     yield slice(element, element + 1), queries
 
 
-def _flash_gradients(problem: _Problem, lost: Tensor, *given: Tensor) -> list[Tensor]:
+def _flash_gradients(
+    problem: _Problem, lost: Tensor, grad_output: Tensor, output: Tensor, logsumexp: Tensor
+) -> list[Tensor]:
     """Gradients ``(B, N, H, D)`` without the windows' bias, but those of lost queries with it.
 
     Args:
         problem: The problem.
         lost: ``(B, Q)``.
-        given: Gradient of the output, output and log-sum-exp.
+        grad_output: ``(B, H, Q, D)``.
+        output: ``(B, H, Q, D)``.
+        logsumexp: ``(B, H, Q)``.
     """
     if not lost.any():
-        return [_rows(grad) for grad in problem.flash_backward(*given)]
+        return [_rows(grad) for grad in problem.flash_backward(grad_output, output, logsumexp)]
     grads = [_rows(torch.zeros_like(tensor)) for tensor in problem.tensors]
     for chosen, with_mask in ((~lost, False), (lost, True)):
         most = problem.most_masked if with_mask else lost.shape[1]
         for part, queries in _groups(chosen, most):
-            some = (tensor[part][:, :, queries] for tensor in given)
-            found = problem.part(part, queries).flash_backward(*some, with_mask=with_mask)
+            given = grad_output, output, logsumexp
+            grad, its_output, its_sum = (tensor[part][:, :, queries] for tensor in given)
+            some = problem.part(part, queries)
+            found = some.flash_backward(grad, its_output, its_sum, with_mask)
             grads[0][part, queries] = _rows(found[0])
             grads[1][part] += _rows(found[1])
             grads[2][part] += _rows(found[2])

@@ -139,8 +139,8 @@ class QueryWindows:
 
     def to_mask(self) -> Tensor:
         """``(B, Q, K)`` True for the keys in a query's windows and in whole modalities."""
-        shapes = [replace(window, sigma=None) for window in self.shapes]
-        return replace(self, shapes=tuple(shapes)).gain(torch.uint8).bool()
+        lidar, camera = (replace(window, sigma=None) for window in self.shapes)
+        return replace(self, shapes=(lidar, camera)).gain(torch.uint8).bool()
 
     def _profiles(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
         """For each segment the profiles along its axes, ``(B, Q, h, 1)`` and ``(B, Q, 1, w)``."""

@@ -143,10 +143,10 @@ class BiasObserver:
 
     def _keep_layer(self, attention: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         query, key, value = args
-        projected = attention.project_heads(
+        heads, keys, _ = attention.project_heads(
             query + kwargs['query_pos'], key + kwargs['key_pos'], value
         )
-        self._layers.append(ObservedLayer(*projected[:2], kwargs['logit_bias']))
+        self._layers.append(ObservedLayer(heads, keys, kwargs['logit_bias']))
 
     @torch.no_grad()
     def observation(self) -> BiasObservation:

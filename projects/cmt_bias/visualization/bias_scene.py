@@ -121,7 +121,7 @@ def make_bias_scene(
         cameras=cameras,
         pad_shape=observation.pad_shape,
         pc_range=observation.pc_range,
-        window_sizes=tuple(window.size for window in observation.windows.shapes),
+        window_sizes=(observation.windows.shapes[0].size, observation.windows.shapes[1].size),
     )
 
 
@@ -144,11 +144,10 @@ def _bias_maps(
     inside = bias.windows.to_mask()[0].cpu().numpy()
     maps: tuple[list[BiasMap], list[BiasMap]] = ([], [])
     for start, rows, columns, modality in observation.layout.segments:
-        of_map = slice(start, start + rows * columns), (len(shown), rows, columns)
+        keys, shape = slice(start, start + rows * columns), (len(shown), rows, columns)
         whole = bias.windows.shapes[modality].radius is None
-        maps[modality].append(
-            _bias_map(*(a[:, of_map[0]].reshape(of_map[1]) for a in (values, inside)), whole)
-        )
+        of_map = values[:, keys].reshape(shape), inside[:, keys].reshape(shape)
+        maps[modality].append(_bias_map(of_map[0], of_map[1], whole))
     return (maps[0][0] if maps[0] else None), maps[1]
 
 
