@@ -219,7 +219,7 @@ def test_dataset_without_validation_scene_is_refused(copied_tables):
     scenes = json.loads(path.read_text())
     scenes[1]['name'] = 'scene-9999'
     path.write_text(json.dumps(scenes))
-    with pytest.raises(DatasetLayoutError, match='no scene of the official validation split'):
+    with pytest.raises(DatasetLayoutError, match='no scene of the official split val'):
         convert_nuscenes(copied_tables, copied_tables)
 
 

@@ -121,7 +121,7 @@ def _convert_dataset(
         )
     new = dict(old)
     if old['type'] in _NUSCENES:
-        new['type'] = 'AllBoxesNuScenesDataset' if training else 'NuScenesDataset'
+        new['type'] = 'AllBoxesNuScenesDataset' if training else 'CheckedNuScenesDataset'
         report.changed[f'{path}.type'] = f"'{old['type']}' is '{new['type']}'"
     else:
         report.lost[f'{path}.type'] = f'no dataset {old["type"]} here; kept'
