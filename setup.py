@@ -112,7 +112,15 @@ setup(
     package_dir={'': 'projects'},
     packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*', 'nuscenes_synth']),
     package_data={
-        'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz'],
+        'cmt_bias': [
+            'py.typed',
+            '**/*.cpp',
+            '**/*.json',
+            '**/*.yaml',
+            '**/*.csv',
+            '**/*.npz',
+            '**/*.pth',
+        ],
         'nuscenes_synth': ['py.typed', '*.json'],
     },
     include_package_data=True,
