@@ -39,7 +39,7 @@ def convert_model(old: Mapping, preprocessor: Mapping, report: ConversionReport)
 
 def _head_settings(config: Mapping, split: str, report: ConversionReport) -> dict:
     settings = dict(config.get('pts') or {})
-    for key in set(settings).difference(_HEAD_SETTINGS[split]):
+    for key in [key for key in settings if key not in _HEAD_SETTINGS[split]]:
         del settings[key]
         report.lost[f'model.{split}.pts.{key}'] = 'no part of CMT reads it, released or ours'
     return dict(pts=settings)
