@@ -22,7 +22,7 @@ def test_sparse_convolutions_give_the_same_with_any_number_of_threads(four_threa
             in_channels=5,
             sparse_shape=[41, 128, 128],
             output_channels=16,
-            encoder_channels=((8, 8, 16), (16, 16, 16), (16, 16, 16), (16, 16)),
+            encoder_channels=((16, 16, 32), (32, 32, 32), (32, 32, 32), (32, 32)),
             encoder_paddings=((0, 0, 1), (0, 0, 1), (0, 0, [0, 1, 1]), (0, 0)),
             block_type='basicblock',
         )
