@@ -2,8 +2,8 @@
 configs/ inside the wheel.
 
 One loop of attention on CPUs is C++ and is compiled here. It needs neither torch nor Python's
-headers, so that one library serves all their versions. Where it cannot be compiled the installation
-goes on without it, and says so.
+headers, so that one library serves all their versions. Where it cannot be compiled the
+installation goes on without it, and says so.
 
 `configs/` is shipped as `cmt_bias/.mim/configs`, the place where OpenMMLab packages keep theirs.
 (mmengine's own `package::config` look-up knows a fixed list of packages and this one is not among
@@ -106,7 +106,7 @@ setup(
     packages=find_packages('projects', include=['cmt_bias', 'cmt_bias.*', 'nuscenes_synth']),
     package_data={
         'cmt_bias': ['py.typed', '**/*.cpp', '**/*.json', '**/*.yaml', '**/*.csv', '**/*.npz'],
-        'nuscenes_synth': ['py.typed'],
+        'nuscenes_synth': ['py.typed', '*.json'],
     },
     include_package_data=True,
     install_requires=read_requirements('runtime'),

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before anything imports triton: its kernels run on the CPU in the tests.
+os.environ.setdefault('TRITON_INTERPRET', '1')
+
 import pytest
 from filelock import FileLock
 from hypothesis import settings

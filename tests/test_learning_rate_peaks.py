@@ -1,18 +1,24 @@
 """Peak learning rates against closed forms and against a schedule that is stepped through."""
 
+import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
+from torch.optim import Optimizer
 
 from cmt_bias.learning_rate_peaks import (
-    build_schedulers,
     peak_learning_rates,
     scheduled_learning_rates,
+    training_length,
+    unforeseeable,
 )
 
 BASE = 1e-4
@@ -26,6 +32,19 @@ def model_and_optimizer(multipliers: list[float]) -> tuple[nn.Module, torch.opti
         for layer, multiplier in zip(model, multipliers, strict=True)
     ]
     return model, torch.optim.AdamW(groups, lr=BASE)
+
+
+def build_schedulers(
+    configs: list[dict], optimizer: Optimizer | OptimWrapper, epoch_length: int, max_epochs: int
+) -> list[_ParamScheduler]:
+    """Build ``param_scheduler`` of a config as mmengine's runner does in epoch-based training."""
+    schedulers = []
+    for config in copy.deepcopy(configs):
+        by_epoch = config.get('by_epoch', True)
+        config.setdefault('end', max_epochs if by_epoch else max_epochs * epoch_length)
+        defaults = dict(optimizer=optimizer, epoch_length=epoch_length)
+        schedulers.append(PARAM_SCHEDULERS.build(config, default_args=defaults))
+    return schedulers
 
 
 def cyclic(end: int, turn: int, **minima) -> list[dict]:
@@ -175,3 +194,67 @@ def test_schedules_of_another_optimizer_are_left_out():
     _, other = model_and_optimizer([1.0])
     schedulers = build_schedulers(cyclic(2, 1, eta_min_ratio=(6, 1)), other, 3, 2)
     assert scheduled_learning_rates(0, optimizer, schedulers, 6, 3) == [BASE] * 6
+
+
+@pytest.mark.parametrize('of_wrapper', [False, True])
+def test_a_schedule_that_the_results_decide_is_named_and_left_out(of_wrapper):
+    model, optimizer = model_and_optimizer([1.0])
+    scheduled = OptimWrapper(optimizer) if of_wrapper else optimizer
+    configs = [
+        dict(type='ReduceOnPlateauLR', monitor='loss'),
+        dict(type='ReduceOnPlateauMomentum', monitor='loss'),
+        dict(type='LinearLR', start_factor=0.5, begin=0, end=3, by_epoch=False),
+    ]
+    schedulers = build_schedulers(configs, scheduled, 3, 2)
+    assert unforeseeable(schedulers) == ['ReduceOnPlateauLR']
+    (peak,) = peak_learning_rates(model, scheduled, schedulers, 6, 3)
+    assert peak.peak == pytest.approx(BASE)
+    assert scheduled_learning_rates(0, optimizer, schedulers, 6, 3) is None
+    assert scheduled_learning_rates(0, optimizer, schedulers[1:], 6, 3) == pytest.approx(
+        [BASE * factor for factor in (0.5, 0.75, 1, 1, 1, 1)]
+    )
+
+
+def test_a_schedule_that_ends_before_the_training_is_warned_about(caplog):
+    """mmengine's OneCycleLR raises in the step after its last one."""
+    model, optimizer = model_and_optimizer([1.0])
+    one_cycle = dict(type='OneCycleLR', eta_max=1e-2, total_steps=4, by_epoch=False)
+    schedulers = build_schedulers([one_cycle], optimizer, 10, 1)
+    (peak,) = peak_learning_rates(model, optimizer, schedulers, 10, 10)
+    assert 0.5e-2 < peak.peak <= 1e-2
+    assert 'OneCycleLR' in caplog.text
+    assert 'The schedule will end the training in iteration' in caplog.text
+
+
+def loop_over(kind: type, dataloader: object, **lengths: int) -> SimpleNamespace:
+    """A runner with a training loop of some kind, not started."""
+    loop = kind.__new__(kind)
+    loop.dataloader = dataloader
+    loop._max_iters = lengths.get('max_iters', 0)
+    return SimpleNamespace(train_loop=loop)
+
+
+def test_length_of_a_training():
+    epochs = loop_over(EpochBasedTrainLoop, range(5), max_iters=20)
+    assert training_length(epochs) == (20, 5)
+    # It is one epoch to mmengine, whose schedules by epoch step at its end.
+    iterations = loop_over(IterBasedTrainLoop, range(5), max_iters=7)
+    assert training_length(iterations) == (7, 7)
+    endless = loop_over(EpochBasedTrainLoop, iter([]), max_iters=20)
+    assert training_length(endless) is None
+    assert training_length(SimpleNamespace(train_loop=None)) is None
+
+
+def test_schedule_that_is_under_way_has_its_peak_from_its_start_and_its_rates_from_there_on():
+    model, optimizer = model_and_optimizer([1.0, 0.1])
+    configs = cyclic(5, 2, eta_min_ratio=(8, 1e-4))
+    configs.insert(0, dict(type='LinearLR', start_factor=0.1, end=7, by_epoch=False))
+    schedulers = build_schedulers(configs, optimizer, 10, 5)
+    peaks = peak_learning_rates(model, optimizer, schedulers, 50, 10)
+    at_start = scheduled_learning_rates(1, optimizer, schedulers, 50, 10)
+    for _ in range(13):
+        for scheduler in schedulers:
+            scheduler.step()
+    rest = scheduled_learning_rates(1, optimizer, schedulers, 50 - 13, 10)
+    assert rest == pytest.approx(at_start[13:], rel=1e-9)
+    assert peak_learning_rates(model, optimizer, schedulers, 50, 10) == peaks

@@ -7,6 +7,7 @@ Runs mmdet3d's own converter, which its wheel carries. Real and synthetic datase
 """
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -72,10 +73,18 @@ def main() -> int:
     except DatasetLayoutError as error:
         sys.stderr.write(f'create_data: {error}\n')
         return 2
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.ENOSPC):
+            raise
+        what = f"'{error.filename or out_dir}' cannot be written to ({error.strerror})"
+        sys.stderr.write(f'create_data: {what}: name another folder with --out-dir\n')
+        return 2
+    samples = ', '.join(
+        f'{counts[name]} {name}' for name in ('train', 'val', 'test') if name in counts
+    )
     sys.stdout.write(
-        f'\n{out_dir}: {counts["train"]} training and {counts["val"]} validation samples, '
-        f'{counts["objects"]} objects for pasting with {counts["crops"]} image crops, '
-        f'{time.monotonic() - start:.0f} s\n'
+        f'\n{out_dir}: {samples} samples, {counts["objects"]} objects for pasting with '
+        f'{counts["crops"]} image crops, {time.monotonic() - start:.0f} s\n'
     )
     return 0
 

@@ -4,6 +4,7 @@ Examples:
     python tools/doctor.py
     python tools/doctor.py CONFIG
     python tools/doctor.py CONFIG CHECKPOINT
+    python tools/doctor.py CONFIG --depth all      # reads every file of every frame
 
 Ends with status 1 if something must be mended. Runs where mmcv, mmdet3d or torch are missing too.
 """
@@ -11,23 +12,24 @@ Ends with status 1 if something must be mended. Runs where mmcv, mmdet3d or torc
 import argparse
 import importlib.util
 import sys
+import textwrap
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-ENVIRONMENT_CHECK = (
-    Path(__file__).parents[1] / 'projects' / 'cmt_bias' / 'runs' / 'environment_check.py'
-)
-MARKS = {'ok': 'ok', 'note': 'note', 'warning': 'WARNING', 'error': 'ERROR'}
+PACKAGE = Path(__file__).parents[1] / 'projects' / 'cmt_bias'
+MARKS = {'note': 'note', 'warning': 'WARNING', 'error': 'ERROR'}
 
 
-def load_by_path(path: Path) -> ModuleType:
-    """Import a file without the package around it, whose ``__init__`` needs mmdet3d."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def load_alone(name: str) -> ModuleType:
+    """Import a module of the package without the package's ``__init__``, which needs mmdet3d."""
+    path = PACKAGE / f'{name.replace(".", "/")}.py'
+    spec = importlib.util.spec_from_file_location(f'cmt_bias.{name}', path)
     if spec is None or spec.loader is None:
         raise ImportError(f"'{path}' cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -45,51 +47,49 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--files', type=int, default=20, help='frames of each info file whose files are looked for'
     )
+    parser.add_argument(
+        '--depth',
+        choices=('sampled', 'all'),
+        default='sampled',
+        help='all: read every file of every frame and list those that are bad',
+    )
     return parser.parse_args()
 
 
-def show(title: str, results: list) -> None:
-    """Print check results as a table, or as plain lines where rich is missing."""
-    try:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        print(f'\n{title}')
-        for result in results:
-            remedy = f'\n    remedy: {result.remedy}' if result.remedy else ''
-            print(f'  {MARKS[result.state]:8}{result.subject}: {result.finding}{remedy}')
-        return
-    table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD)
-    for column in ('', 'what', 'found', 'remedy'):
-        table.add_column(column, overflow='fold')
-    style = {'warning': 'yellow', 'error': 'bold red'}
-    for result in results:
-        row = (MARKS[result.state], result.subject, result.finding, result.remedy)
-        table.add_row(*row, style=style.get(result.state))
-    # Without markup: messages with [brackets] are to be shown as they are.
-    width = None if sys.stdout.isatty() else 140
-    Console(markup=False, highlight=False, width=width).print(table)
+def show(title: str, answers: Sequence[tuple]) -> None:
+    """Print the answers of checks: a line each, and below it what is to be done."""
+    print(f'\n{title}')
+    width = max(len(subject) for subject, _ in answers)
+    for subject, answer in answers:
+        mark = 'ok' if isinstance(answer, str) else MARKS[answer.severity]
+        text = textwrap.indent(str(answer), '    ').strip()
+        print(f'  {mark:8}{subject:{width}}  {text}')
 
 
 def main() -> int:
     """Run the checks; the exit status."""
     args = parse_args()
     warnings.simplefilter('ignore')
-    environment = load_by_path(ENVIRONMENT_CHECK)
-    results = environment.check_environment()
-    show('Environment', results)
-    if args.config and any(result.state == 'error' for result in results):
+    load_alone('problem')
+    answers = load_alone('runs.environment_check').check_environment()
+    show('Environment', answers)
+    if args.config and _count_errors(answers):
         print('The config is looked at when the environment is mended.')
     elif args.config:
         from cmt_bias.runs.config_check import check_config
 
-        found = check_config(args.config, args.checkpoint, args.cfg_options, args.files)
+        found = check_config(
+            args.config, args.checkpoint, args.cfg_options, args.files, args.depth
+        )
         show('Config', found)
-        results += found
-    errors = sum(result.state == 'error' for result in results)
+        answers += found
+    errors = _count_errors(answers)
     print(f'{errors} to be mended.' if errors else 'Nothing to be mended.')
     return 1 if errors else 0
+
+
+def _count_errors(answers: Sequence[tuple]) -> int:
+    return sum(getattr(answer, 'severity', '') == 'error' for _, answer in answers)
 
 
 if __name__ == '__main__':

@@ -7,17 +7,21 @@
 #   VENV            where the environment is made (default: .venv beside this checkout's Makefile)
 #   CMT_BIAS_CACHE  where the compiled mmcv wheel is kept (default: ~/.cache/cmt-bias)
 #   FORCE_CUDA      1: compile mmcv's CUDA operators, 0: leave them out (default: 1 if torch sees a GPU and nvcc is there)
+#   TORCH           the torch to install, such as torch==2.1.2 (default: the one in requirements/build.txt)
 #   SPCONV          the spconv to install (default: spconv-cu126==2.3.8 on a GPU that can be used, else the CPU build)
+#   REQUIRE_HASHES  0: take what the package index gives, without comparing it with the hashes of the tested files
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ROOT=$PWD
 VENV=${VENV:-$ROOT/.venv}
 STATE=$VENV/.setup
-CACHE=${CMT_BIAS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cmt-bias}
+# Without a home (a container with an unknown user), or with one that cannot be written to, all stays in the .venv.
+CACHE=${CMT_BIAS_CACHE:-${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}/cmt-bias}
+if [ "$CACHE" = /cmt-bias ] || ! mkdir -p "$CACHE" 2>/dev/null || [ ! -w "$CACHE" ]; then CACHE=$STATE/cache; fi
 PY=$VENV/bin/python
 MMCV_VERSION=2.1.0
-TOTAL_STEPS=8
+TOTAL_STEPS=9
 HEARTBEAT_SECONDS=30
 STEP=0
 CHILD=
@@ -98,7 +102,7 @@ step() {
     local name=$1 title=$2 inputs=$3 function=$4 digest log=$STATE/$1.log started=$SECONDS
     STEP=$((STEP + 1))
     # shellcheck disable=SC2086
-    digest=$({ echo "$name $ROOT ${FORCE_CUDA:-} ${SPCONV:-}"; cat $inputs /dev/null; } | cksum)
+    digest=$({ echo "$name $ROOT ${FORCE_CUDA:-} ${SPCONV:-} ${TORCH:-}"; cat $inputs /dev/null; } | cksum)
     if [ -f "$STATE/$name.done" ] && [ "$(cat "$STATE/$name.done")" = "$digest" ]; then
         return 0
     fi
@@ -160,9 +164,22 @@ pip_install() {
 
 install_pip() { pip_install "$1" -U 'pip>=24,<26'; }
 
-install_torch() { pip_install "$1" "$(grep '^torch==' requirements/build.txt)"; }
+install_torch() { pip_install "$1" "${TORCH:-$(grep '^torch==' requirements/build.txt)}"; }
 
-install_build_tools() { pip_install "$1" -r requirements/build.txt; }
+# The tested files, each compared with its hash; what follows then finds them installed.
+install_locked() {
+    local left_out='^$'
+    # On a GPU spconv is another build, with its own cumm, and torch has brought its triton.
+    if [ -n "${SPCONV:-}" ] || gpu_is_there; then left_out='^(spconv|cumm|triton)=='; fi
+    awk -v left_out="$left_out" '/^[A-Za-z0-9]/ { keep = $0 !~ left_out } /^#/ { keep = 0 } keep' \
+        requirements/hashes-python311.txt >"$STATE/hashes.txt"
+    run_logged "$1" "$PY" -m pip install --require-hashes --no-deps -r "$STATE/hashes.txt"
+}
+
+install_build_tools() {
+    grep -v '^torch==' requirements/build.txt >"$STATE/build.txt"
+    pip_install "$1" -r "$STATE/build.txt"
+}
 
 # operators_work CUDA: mmcv installs without complaint when nothing was compiled, so only a call of an operator tells.
 operators_work() {
@@ -297,12 +314,26 @@ choice() {
     fi
 }
 
+# The first line: what is to come. Nothing where nothing is left to do.
+announce() {
+    [ ! -f "$STATE/check.done" ] || return 0
+    local cores minutes
+    cores=$(nproc 2>/dev/null || echo 2)
+    minutes=$((4 + 22 / cores))
+    if ls "$CACHE"/wheels/*/mmcv-"$MMCV_VERSION"-*.whl >/dev/null 2>&1; then minutes=5; fi
+    printf 'Set-up: about %d minutes; all %d cores while mmcv is compiled, 1 GB of downloads, 4 GB in %s, a wheel in %s.\n' \
+        "$minutes" "$cores" "$VENV" "$CACHE"
+}
+
 main() {
     local stack
+    announce
     make_venv
     CONSTRAINTS=requirements/constraints.txt
-    if "$PY" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+    LOCKED=
+    if "$PY" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' && [ -z "${TORCH:-}" ]; then
         CONSTRAINTS="$CONSTRAINTS requirements/lock-python311.txt"
+        [ "${REQUIRE_HASHES:-1}" = 0 ] || LOCKED=1
     fi
     stack="$CONSTRAINTS requirements/build.txt requirements/mminstall.txt"
     mkdir -p "$STATE"
@@ -312,15 +343,23 @@ main() {
     fi
     choice FORCE_CUDA
     choice SPCONV
+    choice TORCH
     step pip 'pip (seconds)' '' install_pip
     step torch 'torch (200 MB without CUDA: about a minute)' requirements/build.txt install_torch
+    if [ -n "$LOCKED" ]; then
+        step locked 'the tested packages, compared with their hashes (about 2 minutes)' \
+            requirements/hashes-python311.txt install_locked
+    else
+        STEP=$((STEP + 1))
+    fi
     step build 'what mmcv is built with (seconds)' requirements/build.txt install_build_tools
     step mmcv "mmcv $MMCV_VERSION with compiled operators (11 minutes on 2 cores; seconds if its wheel is kept)" \
         "$stack" install_mmcv
     step stack 'mmengine, mmdet, mmdet3d, spconv (about 3 minutes)' "$stack" install_stack
     step requirements 'further requirements, test and lint tools (about a minute)' \
         "$stack requirements/runtime.txt requirements/tests.txt" install_requirements
-    step project 'cmt-bias itself, editable (seconds)' 'setup.py' install_project
+    step project 'cmt-bias itself, editable (seconds)' 'setup.py projects/cmt_bias/ops/cpu_kernel.cpp' \
+        install_project
     step check 'check of the environment (seconds)' "$stack requirements/runtime.txt requirements/tests.txt" \
         check_environment
 }

@@ -9,8 +9,8 @@ Examples:
 
 import argparse
 import os
+from pathlib import Path
 
-from mmdet3d.utils import replace_ceph_backend
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -46,7 +46,9 @@ def parse_args() -> argparse.Namespace:
         help='test although parts of the model are not in the checkpoint',
     )
     parser.add_argument('--ceph', action='store_true', help='read data from a Ceph store')
-    parser.add_argument('--show', action='store_true', help="show results in mmdet3d's window")
+    parser.add_argument(
+        '--show', action='store_true', help='show the picture of each sample in a window'
+    )
     parser.add_argument('--show-dir', help='write a picture of each sample to this folder')
     parser.add_argument(
         '--score-thr', type=float, default=0.1, help='least score of a detection in a picture'
@@ -79,17 +81,18 @@ def configure(args: argparse.Namespace) -> Config:
     """The config with all options of the command line in it."""
     cfg = run_options.load_config(args.config, args.cfg_options, args.launcher)
     if args.ceph:
-        cfg = replace_ceph_backend(cfg)
+        run_options.use_ceph(cfg)
     run_options.set_work_dir(cfg, args.work_dir)
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.tta:
         use_test_time_augmentation(cfg)
     run_options.set_modality(cfg, args.modality)
-    if args.show_dir:
-        run_options.add_picture_hook(cfg, args.show_dir, args.score_thr)
+    folder = dict(out_dir=str(Path(args.show_dir).absolute())) if args.show_dir else {}
+    if args.show or args.show_dir:
+        run_options.add_picture_hook(cfg, score_thr=args.score_thr, **folder)
     if args.show:
-        run_options.show_in_window(cfg, args.task, args.score_thr, args.wait_time)
+        run_options.show_in_window(cfg, args.task, args.wait_time)
     return cfg
 
 

@@ -10,14 +10,13 @@ import argparse
 import os
 
 import torch
-from mmdet3d.utils import replace_ceph_backend
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cmt_bias.runs import run_options
 from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_starting_weights
-from cmt_bias.runs.data_check import check_config_data
+from cmt_bias.runs.data_check import check_config_data, check_iterations
 from cmt_bias.runs.preflight import is_main_process, run_tool, stop_on
 
 
@@ -70,7 +69,7 @@ def configure(args: argparse.Namespace) -> Config:
     """The config with all options of the command line in it."""
     cfg = run_options.load_config(args.config, args.cfg_options, args.launcher)
     if args.ceph:
-        cfg = replace_ceph_backend(cfg)
+        run_options.use_ceph(cfg)
     run_options.set_work_dir(cfg, args.work_dir)
     if args.amp:
         run_options.enable_amp(cfg)
@@ -97,7 +96,9 @@ def main() -> None:
         runner.logger.warning('No GPU: AmpOptimWrapper is replaced, training in float32.')
     if is_main_process():
         load_from, resume = cfg.get('load_from'), bool(cfg.get('resume'))
-        stop_on(check_starting_weights(runner.model, load_from, resume))
+        skipped = cfg.get('load_from_skip') or ()
+        stop_on(check_starting_weights(runner.model, load_from, resume, skipped))
+    stop_on(check_iterations(runner))
     runner.train()
 
 

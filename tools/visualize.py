@@ -22,11 +22,10 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from cmt_bias.problem import Problem
-from cmt_bias.runs.checkpoint_check import check_checkpoint_file
+from cmt_bias.runs.checkpoint_check import build_tested_model, check_checkpoint_file
 from cmt_bias.runs.data_check import check_config_data
 from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
 from cmt_bias.runs.run_options import load_config
-from cmt_bias.runs.tested_model import build_tested_model
 from cmt_bias.visualization import (
     SampleCaptions,
     draw_scene,
@@ -111,7 +110,7 @@ def main() -> None:
     args = parse_args()
     config = load_config(args.config, args.cfg_options)
     stop_on(check_checkpoint_file(args.checkpoint))
-    stop_on(check_config_data(config, splits=(args.split,)))
+    stop_on(check_config_data(config, splits=(args.split,), evaluates=False))
     init_default_scope(config.get('default_scope', 'mmdet3d'))
     dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
     indices = chosen_samples(len(dataset), args.indices, args.max_samples)

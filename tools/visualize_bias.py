@@ -30,13 +30,12 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from cmt_bias.atomic_file import write_atomically
-from cmt_bias.bias.biased_heads import BiasedHead, biased_heads
+from cmt_bias.bias.head_lookup import BiasedHead, biased_heads
 from cmt_bias.problem import Problem
-from cmt_bias.runs.checkpoint_check import check_checkpoint_file
+from cmt_bias.runs.checkpoint_check import build_tested_model, check_checkpoint_file
 from cmt_bias.runs.data_check import check_config_data
 from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
 from cmt_bias.runs.run_options import load_config, set_modality
-from cmt_bias.runs.tested_model import build_tested_model
 from cmt_bias.visualization import (
     BiasObserver,
     BiasScene,
@@ -203,7 +202,7 @@ def main() -> None:
     set_modality(config, args.modality)
     stop_on(check_numbers(args))
     stop_on(check_checkpoint_file(args.checkpoint))
-    stop_on(check_config_data(config, splits=(args.split,)))
+    stop_on(check_config_data(config, splits=(args.split,), evaluates=False))
     init_default_scope(config.get('default_scope', 'mmdet3d'))
     dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
     indices = chosen_samples(dataset, args.samples, args.count)

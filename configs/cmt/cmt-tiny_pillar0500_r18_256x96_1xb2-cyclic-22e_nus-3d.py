@@ -12,6 +12,7 @@ voxel_size = [0.5, 0.5, 8.0]
 grid_size = [160, 160, 1]
 embed_dims = 64
 num_heads = 2
+bias_windows = dict(lidar_window=3, camera_window=3)
 
 attention = dict(embed_dims=embed_dims, num_heads=num_heads, dropout=0.0)
 model = dict(

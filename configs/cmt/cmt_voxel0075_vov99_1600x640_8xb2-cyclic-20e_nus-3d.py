@@ -2,6 +2,7 @@ _base_ = './cmt_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d.py'
 
 voxel_size = [0.075, 0.075, 0.2]
 grid_size = [1440, 1440, 40]
+bias_windows = dict(camera_window=15)  # the images have twice the cells
 model = dict(
     data_preprocessor=dict(voxel_layer=dict(voxel_size=voxel_size)),
     img_backbone=dict(

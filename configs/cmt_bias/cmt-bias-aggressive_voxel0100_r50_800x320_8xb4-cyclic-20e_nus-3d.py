@@ -1,6 +1,6 @@
 _base_ = ['../cmt/cmt_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d.py', './presets/aggressive.py']
 
-attention_bias_config = dict(_base_.attention_bias_config, lidar_window=5, camera_window=7)
+attention_bias_config = dict(_base_.attention_bias_config, **_base_.bias_windows)
 model = dict(
     pts_bbox_head=dict(_base_.bias_head, attention_bias_config=attention_bias_config),
 )

@@ -1,6 +1,6 @@
 _base_ = ['../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-22e_nus-3d.py', './presets/fixed.py']
 
-attention_bias_config = dict(_base_.attention_bias_config, lidar_window=3, camera_window=3)
+attention_bias_config = dict(_base_.attention_bias_config, **_base_.bias_windows)
 model = dict(
     pts_bbox_head=dict(_base_.bias_head, attention_bias_config=attention_bias_config),
 )

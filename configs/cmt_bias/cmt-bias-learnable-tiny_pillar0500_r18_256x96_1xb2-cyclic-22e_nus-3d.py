@@ -3,7 +3,7 @@ _base_ = [
     './presets/learnable.py',
 ]
 
-attention_bias_config = dict(_base_.attention_bias_config, lidar_window=3, camera_window=3)
+attention_bias_config = dict(_base_.attention_bias_config, **_base_.bias_windows)
 model = dict(
     pts_bbox_head=dict(_base_.bias_head, attention_bias_config=attention_bias_config),
 )

@@ -1,4 +1,4 @@
-# The study on nuScenes, from a converted checkpoint of the released CMT (800 x 320).
+# The study on nuScenes, from a checkpoint of the released CMT as it was downloaded (800 x 320).
 _base_ = './learnable_scale.py'
 
 name = 'learnable_scale_nus'

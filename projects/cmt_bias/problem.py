@@ -1,6 +1,12 @@
-"""A problem found before it does harm, with what mends it."""
+"""A problem found before it does harm, with what mends it: what every check answers with.
+
+Needs the standard library alone, so that ``tools/doctor.py`` can load it where nothing else works.
+"""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal['error', 'warning', 'note']
 
 
 @dataclass(frozen=True)
@@ -10,10 +16,13 @@ class Problem:
     Attributes:
         what: What is wrong, naming the file, key or version.
         remedy: What to do about it: a command to run or a setting to change.
+        severity: 'error' where a run cannot work; 'warning' where some uses of it fail; 'note'
+            where it is worth knowing.
     """
 
     what: str
-    remedy: str
+    remedy: str = ''
+    severity: Severity = 'error'
 
     def __str__(self) -> str:
-        return f'{self.what}\n  remedy: {self.remedy}'
+        return f'{self.what}\n  remedy: {self.remedy}' if self.remedy else self.what

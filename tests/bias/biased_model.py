@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import cmt_bias.checkpoints.safe_loading  # noqa: F401  # lets runners resume
+from cmt_bias.bias import BiasScale
 
-SHAPES = {'shared': (), 'modality': (2,), 'layer': (2,), 'layer_modality': (2, 2)}
 NAMES = {
     'shared': ['shared'],
     'modality': ['lidar', 'camera'],
@@ -20,31 +20,6 @@ NAMES = {
     'layer_modality': ['layer0_lidar', 'layer0_camera', 'layer1_lidar', 'layer1_camera'],
 }
 NUM_SAMPLES = 20
-
-
-class ScaleOnly(nn.Module):
-    """The scale of an attention bias generator, with its range, and no attention."""
-
-    def __init__(self, bias_scale: float, learnable_scale: bool, scale_granularity: str) -> None:
-        super().__init__()
-        scale = torch.full(SHAPES[scale_granularity], bias_scale)
-        self.learnable_scale = learnable_scale
-        self.scale_granularity = scale_granularity
-        if learnable_scale:
-            self.bias_scale = nn.Parameter(scale)
-        else:
-            self.register_buffer('bias_scale', scale)
-        self.register_buffer('scale_range', torch.tensor([-torch.inf, torch.inf]))
-
-    def scale_names(self) -> list[str]:
-        return NAMES[self.scale_granularity]
-
-    def scale_in_effect(self) -> Tensor:
-        return self.bias_scale.clamp(*self.scale_range)
-
-    def set_scale_range(self, low: float | None, high: float | None) -> None:
-        self.scale_range[0] = -torch.inf if low is None else low
-        self.scale_range[1] = torch.inf if high is None else high
 
 
 class TanhWeights(nn.Module):
@@ -67,7 +42,7 @@ class BiasedHead(nn.Module):
     def __init__(self, **generator) -> None:
         super().__init__()
         self.weight_generator = TanhWeights()
-        self.attention_bias_generator = ScaleOnly(**generator)
+        self.attention_bias_generator = BiasScale(num_layers=2, **generator)
 
 
 @MODELS.register_module()

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmt_bias.bias import AttentionBiasGenerator
-from cmt_bias.bias.generator import SCALE_GRANULARITIES
+from cmt_bias.bias.scale import SCALE_GRANULARITIES
+from cmt_bias.cmt.position_encoding import CameraGeometry
+from cmt_bias.ops import TokenLayout, dense_bias
 
 PC_RANGE = [-8.0, -8.0, -2.0, 8.0, 8.0, 2.0]
 LAYERS = 2  # as many as modalities: shapes alone do not tell the two apart
-BEV_SHAPE = (5, 5)
-CAMERA_SHAPE = (1, 3, 4)
-NUM_KEYS = 25 + 12
+LAYOUT = TokenLayout((5, 5), 1, (3, 4))
 
 
 def make(granularity: str = 'shared', **config) -> AttentionBiasGenerator:
@@ -25,12 +25,16 @@ def geometry() -> dict:
     lidar2img = torch.tensor([[[8.0, 8, 0, 0], [0, 6, -12, 0], [0, 1, 0, 0], [0, 0, 0, 1]]])
     return dict(
         reference_points=torch.tensor([[[0.3, 0.1, 0.5], [0.5, 0.9, 0.5], [0.55, 0.8, 0.5]]]),
-        lidar2img=lidar2img[None],
-        pad_shape=(12, 16),
-        bev_shape=BEV_SHAPE,
-        camera_shape=CAMERA_SHAPE,
+        layout=LAYOUT,
+        cameras=CameraGeometry(lidar2img[None], lidar2img[None].inverse(), (12, 16)),
         pc_range=PC_RANGE,
     )
+
+
+def dense(generator: AttentionBiasGenerator, *weights: torch.Tensor) -> torch.Tensor:
+    """``(L, B, Q, K)``; ``(1, B, Q, K)`` where layers do not differ."""
+    windows = generator.find_windows(**geometry())
+    return torch.stack([dense_bias(bias) for bias in generator(windows, *weights or WEIGHTS)])
 
 
 WEIGHTS = torch.tensor([[0.5, -1.0, 0.25]]), torch.tensor([[1.0, 0.75, -0.5]])
@@ -42,19 +46,16 @@ def test_bias_is_scale_times_weight_times_gain(granularity, learnable):
     generator = make(granularity, learnable_scale=learnable)
     with torch.no_grad():
         generator.bias_scale.copy_(torch.rand(generator.bias_scale.shape) + 1)
-    dense = generator(*WEIGHTS, **geometry()).to_dense(NUM_KEYS)
-    windows = generator.find_windows(**geometry())
-    in_window = windows.to_mask().float()
+    in_window = generator.find_windows(**geometry()).to_mask().float()
     scale = generator.bias_scale.detach()
     if 'modality' not in granularity:
         scale = scale[..., None].expand(*scale.shape, 2)
-    lidar = scale[..., :1, None, None].squeeze(-3) * WEIGHTS[0][..., None]
-    camera = scale[..., 1:, None, None].squeeze(-3) * WEIGHTS[1][..., None]
-    if 'layer' in granularity:
-        lidar = scale[:, 0, None, None, None] * WEIGHTS[0][..., None]
-        camera = scale[:, 1, None, None, None] * WEIGHTS[1][..., None]
+    if 'layer' not in granularity:
+        scale = scale[None]
+    lidar = scale[:, 0, None, None, None] * WEIGHTS[0][..., None]
+    camera = scale[:, 1, None, None, None] * WEIGHTS[1][..., None]
     expected = torch.cat((lidar * in_window[..., :25], camera * in_window[..., 25:]), dim=-1)
-    torch.testing.assert_close(dense, expected)
+    torch.testing.assert_close(dense(generator), expected)
     assert in_window[..., 25:].any() and in_window[..., :25].any()
 
 
@@ -90,9 +91,7 @@ def test_coarser_scales_load_into_finer_ones_and_finer_ones_are_refused(
             target.load_state_dict(source.state_dict())
         return
     target.load_state_dict(source.state_dict())
-    before, after = (
-        generator(*WEIGHTS, **geometry()).to_dense(NUM_KEYS) for generator in (source, target)
-    )
+    before, after = dense(source), dense(target)
     torch.testing.assert_close(after, before.expand_as(after), rtol=0, atol=0)
 
 
@@ -113,8 +112,8 @@ def test_range_travels_with_the_checkpoint_unless_the_config_has_one():
     free, bounded = make(), make(max_scale=3.0)
     for generator in (free, bounded):
         generator.load_state_dict(annealed.state_dict())
-    assert free.scale_range.tolist() == [0.5, 4.0]
-    assert bounded.scale_range.tolist() == [-torch.inf, 3.0]
+    assert free.bounds() == (0.5, 4.0)
+    assert bounded.bounds() == (-torch.inf, 3.0)
 
 
 def test_range_holds_for_the_scale_in_effect():
@@ -137,40 +136,37 @@ def test_gradients_agree_with_finite_differences(seed, granularity, window_shape
         window_shape=window_shape,
         lidar_window=None if whole_lidar else 3,
     ).double()
-    arguments = {
-        name: value.double() if isinstance(value, torch.Tensor) else value
-        for name, value in geometry().items()
-    }
+    windows = generator.find_windows(**geometry())
 
-    def dense(scale, lidar, camera):
+    def bias(scale, lidar, camera):
         names = dict(bias_scale=scale)
-        return torch.func.functional_call(generator, names, (lidar, camera), arguments).to_dense(
-            NUM_KEYS
-        )
+        arguments = windows, lidar, camera
+        found = torch.func.functional_call(generator, names, arguments)
+        return torch.stack([dense_bias(of_layer) for of_layer in found])
 
     generator.eval()  # in training the parameter is projected in place
     inputs = (
         torch.rand(generator.bias_scale.shape, dtype=torch.float64, requires_grad=True),
         *(torch.rand(1, 3, dtype=torch.float64).requires_grad_() for _ in range(2)),
     )
-    assert torch.autograd.gradcheck(dense, inputs)
+    assert torch.autograd.gradcheck(bias, inputs)
 
 
 def test_gaussian_window_falls_off_with_the_distance():
     generator = make(window_shape='gaussian', sigma=(1.0, 2.0), bias_scale=2.0)
-    values = generator(torch.ones(1, 3), *WEIGHTS[1:], **geometry()).values[0, 1, :9].view(3, 3)
-    assert values[1, 1] == 2.0
-    torch.testing.assert_close(values[1, 0], 2 * torch.tensor(-0.5).exp())
-    torch.testing.assert_close(values[0, 0], 2 * torch.tensor(-1.0).exp())
+    values = dense(generator, torch.ones(1, 3), WEIGHTS[1])[0, 0, 1, :25].view(5, 5)
+    assert values[4, 2] == 2.0
+    torch.testing.assert_close(values[4, 1], 2 * torch.tensor(-0.5).exp())
+    torch.testing.assert_close(values[3, 1], 2 * torch.tensor(-1.0).exp())
 
 
 def test_bias_stays_float32_under_autocast():
     generator = make(learnable_scale=True)
-    expected = generator(*WEIGHTS, **geometry())
+    expected = dense(generator)
     with torch.autocast('cpu', torch.bfloat16):
-        bias = generator(*WEIGHTS, **geometry())
-    assert bias.values.dtype == torch.float32
-    assert torch.equal(bias.values, expected.values) and torch.equal(bias.index, expected.index)
+        actual = dense(generator)
+    assert actual.dtype == torch.float32
+    assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +184,11 @@ def test_bias_stays_float32_under_autocast():
         (dict(window_shape='round'), r"window_shape='round' is unknown"),
         (dict(sigma=2.0), r'sigma=2.0 has no effect'),
         (dict(sigma=-1.0, window_shape='gaussian'), r'sigma=-1.0 must be positive'),
+        (dict(sigma=float('nan'), window_shape='gaussian'), r'sigma=nan must be positive'),
+        (dict(sigma=(1.0, float('inf')), window_shape='gaussian'), r'sigma=.*must be positive'),
+        (dict(bias_scale=float('inf')), r'bias_scale=inf must be a finite number'),
+        (dict(bias_scale=float('nan')), r'bias_scale=nan must be a finite number'),
+        (dict(max_scale=float('nan')), r'max_scale=nan must be a finite number; leave it out'),
     ],
 )
 def test_impossible_config_names_the_key_and_the_remedy(config, message):
@@ -200,9 +201,9 @@ def test_impossible_config_names_the_key_and_the_remedy(config, message):
     [
         (torch.ones(1, 2), WEIGHTS[1], r'lidar_weights have the shape \(1, 2\).*\(1, 3\)'),
         (WEIGHTS[0], torch.full((1, 3), 1.5), r'camera_weights reach 1.5.*tanh'),
-        (WEIGHTS[0], torch.full((1, 3), torch.nan), r'camera_weights reach nan'),
     ],
 )
 def test_weights_of_the_wrong_shape_or_size_are_refused(lidar, camera, message):
     with pytest.raises(ValueError, match='weight_generator: ' + message):
-        make()(lidar, camera, **geometry())
+        generator = make()
+        generator(generator.find_windows(**geometry()), lidar, camera)

@@ -5,7 +5,8 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import ConfigDict
 
-from cmt_bias.bias.generator import SCALE_GRANULARITIES
+from cmt_bias.bias.scale import SCALE_GRANULARITIES
+from cmt_bias.ops import biased_attention, dense_bias
 
 from .golden_head import (
     ARRAYS,
@@ -65,23 +66,15 @@ def attention_mass(head: torch.nn.Module, training: bool) -> tuple[torch.Tensor,
         query, key, _ = args
         bias = kwargs['logit_bias']
         q, k, _ = module.project_heads(query + kwargs['query_pos'], key + kwargs['key_pos'], key)
-        dense = bias.to_dense(key.shape[1])
-        in_window = windows[0].to_mask()
+        dense = dense_bias(bias)
+        in_window = bias.windows.to_mask()
         for one_query in (0, 5, dense.shape[1] - 1):
             value = in_window[:, None, one_query, :, None].expand_as(k).to(k)
-            mass = bias.attend(q, k, value.contiguous(), module.bias_backend)
+            mass = biased_attention(q, k, value, bias, backend=module.bias_backend)
             logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + dense[:, None]
             actual.append(mass[:, :, one_query, 0])
             expected.append((logits.softmax(-1) @ value)[:, :, one_query, 0])
 
-    windows = []
-    original = head.attention_bias_generator.bias_from_windows
-
-    def remember(found, *weights):
-        windows[:] = [found]
-        return original(found, *weights)
-
-    head.attention_bias_generator.bias_from_windows = remember
     hooks = [
         layer.cross_attention.register_forward_pre_hook(measure, with_kwargs=True)
         for layer in layers
@@ -137,7 +130,7 @@ def test_trust_in_one_sensor_moves_attention_to_its_tokens():
             )
             value = torch.zeros_like(k)
             value[:, :, :num_bev] = 1
-            taken.append(kwargs['logit_bias'].attend(q, k, value, 'auto')[..., 0].mean())
+            taken.append(biased_attention(q, k, value, kwargs['logit_bias'])[..., 0].mean())
 
         head.transformer.decoder.layers[0].cross_attention.register_forward_pre_hook(
             measure, with_kwargs=True

@@ -1,5 +1,6 @@
 """What the configs in configs/cmt_bias build, and that they change nothing else of CMT."""
 
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from torch import nn
 
 from cmt_bias.bias import AttentionBiasCmtHead
@@ -68,7 +70,7 @@ def test_head_has_the_scale_and_the_windows_of_preset_and_recipe(preset, recipe)
     assert torch.all(generator.bias_scale == scale)
     assert isinstance(generator.bias_scale, nn.Parameter) == learnable
     assert generator.scale_granularity == granularity
-    windows = (generator.lidar_window.size, generator.camera_window.size)
+    windows = (generator.window_shapes[0].size, generator.window_shapes[1].size)
     assert windows == RECIPES[recipe][2]
 
 
@@ -91,6 +93,32 @@ def test_nothing_but_the_bias_differs_from_the_baseline(preset, recipe):
     for config in (cfg, baseline):
         config['optim_wrapper'].pop('paramwise_cfg', None)
     assert cfg['optim_wrapper'] == baseline['optim_wrapper']
+
+
+def difference(before: object, after: object, key: str = '') -> list[str]:
+    """What a run with another config does differently: an entry, a list or a new part a line."""
+    is_part = isinstance(before, dict) and isinstance(after, dict)
+    if not is_part or key.endswith(
+        'custom_keys'
+    ):  # these are rates, by the parameters they are of
+        return [] if before == after else [f'{key}: {before!r} -> {after!r}']
+    lines = []
+    for name in {**before, **after}:
+        parts = (settings.get(name) for settings in (before, after))
+        lines += difference(*parts, f'{key}.{name}'.lstrip('.'))
+    return lines
+
+
+def test_the_difference_to_the_baseline_fits_on_a_few_lines(preset, recipe):
+    # The other names of a config hold parts of what the runner is given.
+    arguments = [name for name in signature(Runner).parameters if name != 'cfg']
+    baseline, cfg = (
+        {name: value for name, value in config.to_dict().items() if name in arguments}
+        for config in (load_baseline(recipe), load(preset, recipe))
+    )
+    lines = difference(baseline, cfg)
+    print('\n'.join(lines))  # noqa: T201
+    assert 5 < len(lines) < 12
 
 
 def test_hooks_of_the_baseline_stay_and_are_joined_by_those_of_the_bias(preset, recipe):

@@ -22,7 +22,7 @@ class RangeRecorder(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         if batch_idx == 0:
             generator = runner.model.pts_bbox_head.attention_bias_generator
-            self.ranges.append(generator.scale_range.tolist())
+            self.ranges.append(list(generator.bounds()))
 
 
 def train(work_dir, **settings) -> tuple[list[list[float]], BiasedModel]:
@@ -54,7 +54,7 @@ def test_the_checkpoint_keeps_the_range_for_testing(tmp_path):
     checkpoint = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)
     model = BiasedModel()
     model.load_state_dict(checkpoint['state_dict'])
-    assert model.pts_bbox_head.attention_bias_generator.scale_range.tolist() == RANGES[2]
+    assert model.pts_bbox_head.attention_bias_generator.bounds() == tuple(RANGES[2])
 
 
 def test_ranges_after_the_last_epoch_are_warned_of(tmp_path):

@@ -2,8 +2,14 @@
 
 import pytest
 import torch
+from mmengine.model import (
+    ExponentialMovingAverage,
+    MomentumAnnealingEMA,
+    StochasticWeightAverage,
+)
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
-from cmt_bias.bias import AttentionBiasGenerator, clamp_with_inward_gradient
+from cmt_bias.bias import BiasScale, clamp_with_inward_gradient
 
 
 @pytest.mark.parametrize(
@@ -39,21 +45,70 @@ def test_gradient_passes_unless_descent_would_leave_the_range(value, gradient, e
     ids=['AdamW', 'SGD with momentum'],
 )
 def test_scale_returns_from_a_bound_within_two_steps(optimizer, outwards):
-    generator = AttentionBiasGenerator(2.0, learnable_scale=True, min_scale=1.0, max_scale=3.0)
-    generator.train()
-    optimizer = optimizer(generator.parameters())
-    points = torch.full((1, 1, 3), 0.5)
-    weight = torch.ones(1, 1)
+    scale = BiasScale(2.0, learnable_scale=True, min_scale=1.0, max_scale=3.0).train()
+    optimizer = optimizer(scale.parameters())
 
     def step(direction: float) -> float:
-        bias = generator(weight, weight, points, None, None, (5, 5), None, [0, 0, 0, 1, 1, 1])
+        scale.project_into_range()
         optimizer.zero_grad()
-        (-direction * bias.values.sum()).backward()
+        (-direction * scale.scale_of_modalities().sum()).backward()
         optimizer.step()
-        return float(generator.scale_in_effect().detach())
+        return float(scale.scale_in_effect().detach())
 
     for _ in range(50):
         at_bound = step(outwards)
     assert at_bound == (3.0 if outwards > 0 else 1.0)
     inwards = [step(-outwards) for _ in range(2)][-1]
     assert (at_bound - inwards) * outwards > 1e-3
+
+
+def averages(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Averages of any kind, of buffers as well."""
+    settings = dict(interval=1, update_buffers=True)
+    return {
+        'EMA': ExponentialMovingAverage(model, momentum=0.1, **settings),
+        'annealed EMA': MomentumAnnealingEMA(model, momentum=0.1, **settings),
+        'SWA': StochasticWeightAverage(model, **settings),
+        'EMA of torch': AveragedModel(model, avg_fn=get_ema_avg_fn(0.9), use_buffers=True),
+        'SWA of torch': AveragedModel(model, use_buffers=True),
+    }
+
+
+@pytest.mark.parametrize('bounds', [(None, None), (None, 4.0), (0.5, 4.0)], ids=str)
+@pytest.mark.parametrize('learnable', [True, False])
+def test_scale_and_range_survive_averaging_of_any_kind(bounds, learnable):
+    scale = BiasScale(2.5, learnable, 'modality', min_scale=bounds[0], max_scale=bounds[1])
+    expected = scale.bounds()
+    for name, average in averages(scale).items():
+        for _ in range(50):
+            average.update_parameters(scale)
+        assert average.module.bounds() == pytest.approx(expected), name
+        assert average.module.scale_in_effect().tolist() == pytest.approx([2.5, 2.5]), name
+        assert all(tensor.isfinite().all() for tensor in average.state_dict().values()), name
+        fresh = BiasScale(2.5, learnable, 'modality')
+        fresh.load_state_dict(average.module.state_dict())
+        assert fresh.bounds() == pytest.approx(expected), name
+
+
+def test_averages_of_different_ranges_are_a_range_between():
+    scale = BiasScale(2.5, min_scale=1.0, max_scale=3.0)
+    average = ExponentialMovingAverage(scale, momentum=0.1, interval=1, update_buffers=True)
+    average.update_parameters(scale)
+    scale.set_scale_range(0.5, None)
+    average.update_parameters(scale)
+    low, high = average.module.bounds()
+    assert 0.5 < low < 1.0 and high == torch.inf
+
+
+def test_files_of_earlier_versions_load():
+    """They have infinite bounds and axes of another type."""
+    state = dict(
+        bias_scale=torch.tensor((1.5, 2.0)),
+        scale_range=torch.tensor((-torch.inf, 3.0)),
+        scale_axes=torch.tensor((False, True)),
+    )
+    scale = BiasScale(scale_granularity='modality', learnable_scale=True)
+    scale.load_state_dict(state)
+    assert scale.bounds() == (-torch.inf, 3.0)
+    assert scale.scale_in_effect().tolist() == [1.5, 2.0]
+    assert scale.scale_range.isfinite().all()

@@ -6,7 +6,7 @@ from mmdet3d.registry import MODELS
 from mmengine.config import ConfigDict
 from torch import nn
 
-from cmt_bias.bias import AttentionBias
+from cmt_bias.ops import NOT_SEEN, QueryWindows, TokenLayout, Window, WindowedBias
 
 from .golden_head import NUM_LAYERS, SPEC
 
@@ -51,12 +51,19 @@ def test_bias_is_for_the_cross_attention_even_with_as_many_keys_as_queries(cls):
                 lambda _, args, kwargs, key=(number, role): given.update({key: kwargs}),
                 with_kwargs=True,
             )
-    values = torch.arange(1.0, NUM_LAYERS + 1)[:, None, None, None].expand(-1, 2, length, 1)
-    bias = AttentionBias(torch.zeros(2, length, 1, dtype=torch.long), values)
-    transformer(memory, memory_pos, query_pos, attention_bias=bias)
+    cells = torch.full((2, length, 1, 2), NOT_SEEN, dtype=torch.int32)
+    windows = QueryWindows(TokenLayout((3, 4)), cells, (Window(1), Window(1)))
+    biases = [
+        WindowedBias(windows, torch.full((2, length, 2), float(number)))
+        for number in range(NUM_LAYERS)
+    ]
+    transformer(memory, memory_pos, query_pos, attention_bias=biases)
     for number in range(NUM_LAYERS):
         assert 'logit_bias' not in given[number, 'self']
-        assert torch.all(given[number, 'cross']['logit_bias'].values == number + 1)
+        assert given[number, 'cross']['logit_bias'] is biases[number]
+    transformer(memory, memory_pos, query_pos, attention_bias=biases[:1])
+    for number in range(NUM_LAYERS):
+        assert given[number, 'cross']['logit_bias'] is biases[0]
 
 
 def test_without_a_bias_it_is_the_plain_transformer():

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cmt_bias.bias import Windows, WindowShape, find_windows
+from cmt_bias.bias import find_windows
+from cmt_bias.cmt.position_encoding import CameraGeometry
+from cmt_bias.ops import NOT_SEEN, QueryWindows, TokenLayout, Window
 
 PC_RANGE = [-20.0, -10.0, -3.0, 20.0, 14.0, 3.0]
 
@@ -75,17 +77,27 @@ def slow_windows(points, lidar2img, pad_shape, bev_shape, camera_shape, sizes, s
     return lidar, cameras, margin
 
 
-def found(windows: Windows, sample: int, query: int) -> tuple[dict, dict]:
-    result = []
-    slots = windows.num_lidar_slots
-    for part in (slice(None, slots), slice(slots, None)):
-        index = windows.index[sample, query, part]
-        gain = windows.gain[sample, query, part]
-        assert torch.all(gain[index < 0] == 0)
-        tokens = index[index >= 0].tolist()
-        assert len(set(tokens)) == len(tokens)
-        result.append(dict(zip(tokens, gain[index >= 0].tolist(), strict=True)))
-    return result[0], result[1]
+def found(windows: QueryWindows, sample: int, query: int) -> tuple[dict, dict]:
+    """``{token: gain}`` of LiDAR and cameras."""
+    mask = windows.to_mask()[sample, query]
+    inside = mask.nonzero().squeeze(1)
+    gain = windows.gain(torch.float64)[sample, query]
+    assert not gain[~mask].any()
+    split = windows.layout.num_lidar_tokens
+    lidar, cameras = (
+        {token: gain[token].item() for token in part.tolist()}
+        for part in (inside[inside < split], inside[inside >= split])
+    )
+    return lidar, cameras
+
+
+def calibration(lidar2img: np.ndarray, pad_shape: tuple[int, int]) -> CameraGeometry:
+    matrices = torch.from_numpy(lidar2img)
+    return CameraGeometry(matrices, matrices.inverse(), pad_shape)
+
+
+def layout_of(bev_shape, camera_shape) -> TokenLayout:
+    return TokenLayout(bev_shape, *(camera_shape[0], camera_shape[1:]) if camera_shape else ())
 
 
 map_sides = st.integers(1, 9)
@@ -103,6 +115,7 @@ window_sizes = st.sampled_from([1, 3, 5, 7])
 def test_windows_equal_those_found_by_loops(
     seed, bev_shape, camera_shape, pad_shape, sizes, gaussian
 ):
+    assume(bev_shape or camera_shape)
     rng = np.random.default_rng(seed)
     points = rng.uniform(size=(2, 6, 3))
     points[0, 0], points[0, 1] = 0.0, 1.0  # the corners of the range
@@ -118,15 +131,15 @@ def test_windows_equal_those_found_by_loops(
         ]
     )
     sigmas = (1.5, 0.8) if gaussian else (None, None)
+    lidar, cameras = (Window(size // 2, s) for size, s in zip(sizes, sigmas, strict=True))
     windows = find_windows(
         torch.from_numpy(points),
-        torch.from_numpy(lidar2img),
-        pad_shape,
-        bev_shape,
-        camera_shape,
+        layout_of(bev_shape, camera_shape),
+        calibration(lidar2img, pad_shape) if camera_shape else None,
         PC_RANGE,
-        *(WindowShape(size, sigma) for size, sigma in zip(sizes, sigmas, strict=True)),
+        (lidar, cameras),
     )
+    assert windows.cells.dtype == torch.int32
     for sample in range(2):
         for query in range(points.shape[1]):
             *expected, margin = slow_windows(
@@ -145,18 +158,14 @@ def test_windows_equal_those_found_by_loops(
                 assert actual_gains == pytest.approx(expected_gains, abs=1e-12)
 
 
-def windows_of_one_point(point, **changes) -> Windows:
+def windows_of_one_point(point, **changes) -> QueryWindows:
+    lidar2img = np.stack([camera(0.0, 10.0, (20, 40)), camera(0.6, 10.0, (20, 40))])
     arguments = dict(
         reference_points=torch.tensor([[point]], dtype=torch.float64),
-        lidar2img=torch.from_numpy(
-            np.stack([camera(0.0, 10.0, (20, 40)), camera(0.6, 10.0, (20, 40))])[None]
-        ),
-        pad_shape=(20, 40),
-        bev_shape=(6, 8),
-        camera_shape=(2, 5, 10),
+        layout=TokenLayout((6, 8), 2, (5, 10)),
+        cameras=calibration(lidar2img[None], (20, 40)),
         pc_range=PC_RANGE,
-        lidar_window=WindowShape(3),
-        camera_window=WindowShape(3),
+        shapes=(Window(1), Window(1)),
     )
     return find_windows(**dict(arguments, **changes))
 
@@ -169,13 +178,14 @@ def test_point_in_two_views_has_a_window_in_both():
     windows = windows_of_one_point(normalized(10, 3, 0))
     _, cameras = found(windows, 0, 0)
     assert {(token - 48) // 50 for token in cameras} == {0, 1}
-    assert windows.index.shape[-1] == 9 + 2 * 9
+    assert len(cameras) == 2 * 9
 
 
 def test_point_behind_all_cameras_has_no_camera_window():
     windows = windows_of_one_point(normalized(-10, -3, 0))
     lidar, cameras = found(windows, 0, 0)
     assert len(lidar) == 9 and not cameras
+    assert torch.all(windows.cells[0, 0, 1:, 0] == NOT_SEEN)
 
 
 def test_window_at_the_edge_does_not_run_into_the_next_row():
@@ -184,32 +194,25 @@ def test_window_at_the_edge_does_not_run_into_the_next_row():
 
 
 def test_window_at_the_edge_of_a_view_does_not_run_into_the_next_view():
-    right_edge = windows_of_one_point(
-        normalized(10, -19, 0), camera_shape=(2, 5, 10), pc_range=[-20, -40, -3, 20, 40, 3]
-    )
+    right_edge = windows_of_one_point(normalized(10, -19, 0), pc_range=[-20, -40, -3, 20, 40, 3])
     _, cameras = found(right_edge, 0, 0)
     views = {(token - 48) // 50 for token in cameras}
     assert len(views) <= 1
 
 
-def test_whole_modality_is_a_range_of_tokens_instead_of_slots():
-    windows = windows_of_one_point(
-        normalized(10, 0, 0), lidar_window=WindowShape(None), camera_window=WindowShape(None)
-    )
-    assert windows.whole == {'lidar': (0, 48), 'camera': (48, 148)}
-    assert windows.index.shape == (1, 1, 0)
-    assert windows.to_mask().all()
+def test_whole_modality_counts_for_a_query_that_no_camera_sees():
+    windows = windows_of_one_point(normalized(-10, -3, 0), shapes=(Window(1), Window(None)))
+    lidar, cameras = found(windows, 0, 0)
+    assert len(lidar) == 9 and set(cameras) == set(range(48, 148))
 
 
-def test_mask_marks_the_tokens_of_the_windows():
-    windows = windows_of_one_point(normalized(10, 3, 0))
-    mask = windows.to_mask()[0, 0]
-    assert sorted(mask.nonzero().flatten().tolist()) == sorted(
-        windows.index[windows.index >= 0].tolist()
-    )
+def test_point_in_a_cameras_own_plane_has_cells():
+    """Its pixels are beyond any integer."""
+    windows = windows_of_one_point(normalized(0, 0.1, 0.3))
+    assert torch.all(windows.cells[0, 0, 1:, 0] == NOT_SEEN)
 
 
 def test_no_gradient_flows_to_the_reference_points():
     points = torch.rand(1, 4, 3, requires_grad=True)
     windows = windows_of_one_point([0.5, 0.5, 0.5], reference_points=points)
-    assert not windows.gain.requires_grad
+    assert not windows.cells.requires_grad

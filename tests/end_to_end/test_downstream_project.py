@@ -79,7 +79,7 @@ generator = runner.model.pts_bbox_head.attention_bias_generator
 ranges = []
 for epoch in (1, 2):
     runner.load_checkpoint(f'{work_dir}/epoch_{epoch}.pth')
-    ranges.append(generator.scale_range.tolist())
+    ranges.append(list(generator.bounds()))
 print('RESULT', json.dumps(dict(
     package=cmt_bias.__file__,
     metrics=metrics,

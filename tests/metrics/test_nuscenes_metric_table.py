@@ -3,6 +3,11 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nuscenes.eval.detection.config import config_factory
+from nuscenes.eval.detection.constants import DETECTION_NAMES, TP_METRICS
+from nuscenes.eval.detection.data_classes import DetectionMetrics
 
 from cmt_bias.metrics.nuscenes_metric_table import nuscenes_metric_table, parse_nuscenes_metrics
 
@@ -48,10 +53,77 @@ def test_table_has_a_row_for_each_class_the_means_and_nds():
     assert rows['class'] == ['AP', 'ATE', 'ASE', 'AOE', 'AVE', 'AAE']
     assert rows['construction_vehicle'] == ['0.300', '0.910', '0.920', '0.930', '0.940', '0.950']
     assert rows['traffic_cone'] == ['0.200', '0.310', '0.320', '-', '-', '-']
-    assert rows['mean'] == ['0.250', '0.500', '0.400', '0.300', '0.200', '0.100']
-    assert text.splitlines()[-1] == 'mAP 0.2500   NDS 0.4321'
+    means = [line.split() for line in text.splitlines() if line.split()[:1] == ['mean']]
+    assert means == [
+        ['mean', 'of', 'all', '10', '0.250', '0.500', '0.400', '0.300', '0.200', '0.100'],
+        ['mean', 'of', '2', '0.250', '0.610', '0.620', '0.930', '0.940', '0.950'],
+    ]
     assert max(map(len, text.splitlines())) <= 99
 
 
 def test_other_metrics_give_no_table():
     assert parse_nuscenes_metrics({'coco/bbox_mAP': 0.3}) == {}
+
+
+def official(values: dict[str, list[float]], undefined: set[tuple[str, str]]) -> DetectionMetrics:
+    """The devkit's own means; classes that are not among ``values`` were never found."""
+    metrics = DetectionMetrics(config_factory('detection_cvpr_2019'))
+    for name in DETECTION_NAMES:
+        precision, *errors = values.get(name, [0.0] + [1.0] * 5)
+        for distance in metrics.cfg.dist_ths:
+            metrics.add_label_ap(name, distance, precision)
+        for metric, error in zip(TP_METRICS, errors, strict=True):
+            metrics.add_label_tp(name, metric, math.nan if (name, metric) in undefined else error)
+    return metrics
+
+
+UNDEFINED = {
+    ('traffic_cone', 'orient_err'),
+    ('traffic_cone', 'vel_err'),
+    ('traffic_cone', 'attr_err'),
+    ('barrier', 'vel_err'),
+    ('barrier', 'attr_err'),
+}
+numbers = st.lists(st.floats(0, 1), min_size=6, max_size=6)
+
+
+@given(values=st.fixed_dictionaries(dict.fromkeys(DETECTION_NAMES, numbers)))
+def test_means_over_own_classes_are_the_official_ones_of_a_model_that_has_all(values):
+    reference = official(values, UNDEFINED)
+    classes = {
+        name: (
+            [precision] * 4,
+            [
+                math.nan if (name, metric) in UNDEFINED else error
+                for metric, error in zip(TP_METRICS, errors, strict=True)
+            ],
+        )
+        for name, (precision, *errors) in values.items()
+    }
+    scores = parse_nuscenes_metrics(metrics_of(**classes))['pred_instances_3d']
+    assert scores.absent_classes == ()
+    own = scores.of_own_classes()
+    assert own.mean_ap == pytest.approx(reference.mean_ap)
+    assert own.nds == pytest.approx(reference.nd_score)
+    for (_, name), metric in zip(
+        (('ATE', 'mATE'), ('ASE', 'mASE'), ('AOE', 'mAOE'), ('AVE', 'mAVE'), ('AAE', 'mAAE')),
+        TP_METRICS,
+        strict=True,
+    ):
+        assert own.mean_errors[name] == pytest.approx(reference.tp_errors[metric])
+
+
+def test_a_perfect_model_of_three_classes_is_told_beside_the_mean_over_ten():
+    """Its official mAP is 0.3: the other seven count as never found."""
+    perfect = dict.fromkeys(('car', 'bus', 'truck'), [1.0] + [0.0] * 5)
+    reference = official(perfect, UNDEFINED)
+    metrics = metrics_of(**{name: ([1.0] * 4, [0.0] * 5) for name in perfect})
+    metrics[f'{PREFIX}mAP'], metrics[f'{PREFIX}NDS'] = reference.mean_ap, reference.nd_score
+    text = ' '.join(
+        nuscenes_metric_table(parse_nuscenes_metrics(metrics)['pred_instances_3d']).split()
+    )
+    assert reference.mean_ap == pytest.approx(0.3)
+    assert 'mAP 0.3000 and NDS' in text
+    assert 'means over all 10 classes of nuScenes' in text
+    assert 'Over its own 3 classes: mAP 1.0000 NDS 1.0000' in text
+    assert 'pedestrian' in text

@@ -1,11 +1,15 @@
 """What the command line options of train.py and test.py do to a config."""
 
+import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from torch.utils import data
 
+from cmt_bias.checkpoints import CheckpointError
 from cmt_bias.runs import run_options
 from cmt_bias.runs.preflight import ProblemsFound
 
@@ -121,13 +125,17 @@ def test_auto_scale_lr_needs_the_batch_size_that_the_rate_is_meant_for():
 
 @pytest.mark.parametrize(
     ('option', 'resume', 'load_from'),
-    [(None, False, 'weights.pth'), ('auto', True, None), ('epoch_3.pth', True, 'epoch_3.pth')],
+    [
+        (None, False, 'weights.pth'),
+        ('auto', True, 'RUN/epoch_1.pth'),
+        ('epoch_3.pth', True, 'epoch_3.pth'),
+    ],
 )
 def test_resume(option, resume, load_from, tmp_path):
     torch.save(dict(state_dict={}), tmp_path / 'epoch_1.pth')
     cfg = config(resume=False, load_from='weights.pth', work_dir=str(tmp_path))
     run_options.set_resume(cfg, option)
-    assert (cfg.resume, cfg.load_from) == (resume, load_from)
+    assert (cfg.resume, cfg.load_from) == (resume, load_from.replace('RUN', str(tmp_path)))
 
 
 def test_first_start_with_resume_keeps_the_starting_weights(tmp_path):
@@ -146,9 +154,101 @@ def test_a_hook_is_added_once():
 def test_picture_hook_writes_to_the_folder_of_the_option_and_keeps_its_settings(tmp_path):
     hook = dict(type='DetectionPictureHook', out_dir='pictures', max_samples=3)
     cfg = config(custom_hooks=[hook])
-    run_options.add_picture_hook(cfg, str(tmp_path), 0.2)
-    assert cfg.custom_hooks == [dict(hook, out_dir=str(tmp_path), score_thr=0.2)]
+    settings = dict(out_dir=str(tmp_path), score_thr=0.2)
+    run_options.add_picture_hook(cfg, **settings)
+    assert cfg.custom_hooks == [dict(hook, **settings)]
     cfg = config()
-    run_options.add_picture_hook(cfg, 'here', 0.2)
-    expected = dict(type='DetectionPictureHook', out_dir=str(Path.cwd() / 'here'), score_thr=0.2)
-    assert cfg.custom_hooks == [expected]
+    run_options.add_picture_hook(cfg, **settings)
+    assert cfg.custom_hooks == [dict(type='DetectionPictureHook', save=True, **settings)]
+
+
+@pytest.mark.parametrize('workers', [0, None, 2])
+def test_settings_of_workers_are_dropped_where_there_are_none(tmp_path, workers):
+    """torch refuses a dataloader that has them, and loads in the main process."""
+    number = '' if workers is None else f'num_workers={workers}, '
+    loader = f'dict({number}persistent_workers=True, prefetch_factor=2)'
+    (tmp_path / 'recipe.py').write_text(f'train_dataloader = {loader}\nval_dataloader = None\n')
+    cfg = run_options.load_config(str(tmp_path / 'recipe.py'), None)
+    settings = {} if workers is None else dict(num_workers=workers)
+    if workers:
+        settings.update(persistent_workers=True, prefetch_factor=2)
+    assert cfg.train_dataloader == settings
+    data.DataLoader([1], **cfg.train_dataloader)
+
+
+def test_the_store_is_read_by_everything_that_loads_sensor_data(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
+    sampler = dict(type='UnifiedDataBaseSampler', backend_args=None, points_loader=PIPELINE[0])
+    pipeline = [*PIPELINE, dict(type='UnifiedObjectSample', db_sampler=sampler)]
+    inner = dict(pipeline=pipeline, backend_args=None)
+    cfg = config(
+        train_dataloader=dict(dataset=dict(type='CBGSDataset', dataset=inner)),
+        test_evaluator=[dict(type='NuScenesMetric', backend_args=None)],
+    )
+    run_options.use_ceph(cfg)
+    dataset = cfg.train_dataloader.dataset.dataset
+    load, resize, _, paste = dataset.pipeline
+    for part in (load, paste.db_sampler, paste.db_sampler.points_loader, *cfg.test_evaluator):
+        assert part.backend_args.backend == 'petrel'
+    assert 'backend_args' not in resize
+    assert dataset.backend_args is None  # info files are local, as mmdet3d has it
+
+
+def test_a_store_without_its_client_is_refused():
+    with pytest.raises(ProblemsFound, match='petrel_client is not installed'):
+        run_options.use_ceph(config())
+
+
+def test_a_window_that_cannot_be_opened_is_refused_with_the_way_to_do_without():
+    with pytest.raises(ProblemsFound, match='no window can be opened here') as stop:
+        run_options.show_in_window(config(), 'lidar_det', 1.0)
+    assert '--show-dir' in str(stop.value)
+    with pytest.raises(ProblemsFound, match='the model detects boxes'):
+        run_options.show_in_window(config(), 'lidar_seg', 1.0)
+
+
+def test_a_picture_hook_of_the_config_goes_on_writing_while_pictures_are_shown(monkeypatch):
+    monkeypatch.setattr(run_options.matplotlib, 'get_backend', lambda: 'qtagg')
+    cfg = config(custom_hooks=[dict(type='DetectionPictureHook', interval=5)])
+    run_options.show_in_window(cfg, 'lidar_det', 1.0)
+    assert cfg.custom_hooks == [
+        dict(type='DetectionPictureHook', interval=5, show=True, wait_time=1.0, sensors='L')
+    ]
+    cfg = config()
+    run_options.show_in_window(cfg, 'mono_det', 1.0)
+    assert cfg.custom_hooks[0].save is False
+
+
+@pytest.mark.parametrize('settings', [{}, {'by_epoch': False}, {'filename_tmpl': 'step{}.pth'}])
+def test_resume_looks_for_checkpoints_as_the_hook_names_them(settings, tmp_path):
+    name = {'by_epoch': 'iter_{}.pth', 'filename_tmpl': 'step{}.pth'}
+    template = name[next(iter(settings))] if settings else 'epoch_{}.pth'
+    for step in (6, 9):
+        torch.save({'state_dict': {'a': torch.ones(9)}}, tmp_path / template.format(step))
+    os.truncate(tmp_path / template.format(9), 100)
+    cfg = config(resume=False, load_from=None, work_dir=str(tmp_path))
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', **settings))
+    run_options.set_resume(cfg, 'auto')
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / template.format(6)))
+
+
+def test_resume_stops_where_no_checkpoint_can_be_used(tmp_path):
+    (tmp_path / 'epoch_1.pth').write_bytes(b'PK\x03\x04')
+    cfg = config(resume=False, load_from='weights.pth', work_dir=str(tmp_path))
+    with pytest.raises(CheckpointError, match='none to resume from'):
+        run_options.set_resume(cfg, 'auto')
+
+
+@pytest.mark.parametrize(('modality', 'masked'), [('L', 'image'), ('C', 'points')])
+def test_sensor_is_masked_in_each_view_of_test_time_augmentation(modality, masked):
+    cfg = with_test_data(dict(type='TwoViews', module=FUSION))
+    flips = [dict(type='GlobalRotScaleTransAll'), dict(type='CustomRandomFlip3D')]
+    packing = [dict(type='Pack3DDetInputs', keys=['points', 'img'])]
+    cfg.test_dataloader.dataset.pipeline = [
+        dict(type='LoadPointsFromFile'),
+        dict(type='TestTimeAug', transforms=[flips, packing]),
+    ]
+    run_options.set_modality(cfg, modality)
+    stages = cfg.test_dataloader.dataset.pipeline[1]['transforms']
+    assert stages[1] == [dict(type='ModalMask3D', mode='test', mask_modal=masked)]
+    assert [stages[0], stages[2]] == [flips, packing]

@@ -1,18 +1,31 @@
 """The start-of-training summary, in real runs of mmengine's Runner with a small model."""
 
+import io
+import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
-from mmengine.optim import CosineAnnealingLR
-from mmengine.runner import Runner
+from mmengine.optim import (
+    CosineAnnealingLR,
+    CosineAnnealingMomentum,
+    OptimWrapper,
+    OptimWrapperDict,
+)
+from mmengine.registry import LOOPS, PARAM_SCHEDULERS
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset, IterableDataset, SequentialSampler
 
+from cmt_bias.checkpoints import CheckpointError
 from cmt_bias.learning_rate_peaks import LearningRatePeak
+from cmt_bias.runs.resumed_schedule import resume_warnings, schedule_settings
 from cmt_bias.runs.run_summary_hook import (
     RunSummaryHook,
     describe_parameters,
@@ -47,28 +60,95 @@ class FreezeBackbone(Hook):
         runner.model.backbone.requires_grad_(False)
 
 
-def log_of_a_run(work_dir: Path, accumulative_counts: int = 1, **settings) -> str:
-    """What one epoch of six iterations writes to its log file."""
-    cosine = dict(type='CosineAnnealingLR', eta_min_ratio=4, T_max=6, end=6, by_epoch=False)
-    Runner(
+def log_of_a_run(
+    work_dir: Path,
+    accumulative_counts: int = 1,
+    lr: float = 1e-3,
+    epochs: int = 1,
+    eta_min_ratio: float = 4,
+    more_schedulers: tuple | list = (),
+    **settings,
+) -> str:
+    """What epochs of six iterations write to the log file."""
+    cosine = dict(type='CosineAnnealingLR', eta_min_ratio=eta_min_ratio, T_max=6, end=6)
+    cosine['by_epoch'] = False
+    name = f'{work_dir.name}_{epochs}'
+    defaults = dict(
         model=TwoPartModel(),
-        work_dir=str(work_dir),
-        experiment_name=work_dir.name,
         train_dataloader=dict(
             batch_size=2, num_workers=0, dataset=Pairs(), sampler=dict(type='DefaultSampler')
         ),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(
-            optimizer=dict(type='AdamW', lr=1e-3),
+            optimizer=dict(type='AdamW', lr=lr),
             paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
             accumulative_counts=accumulative_counts,
         ),
-        param_scheduler=[cosine],
+        param_scheduler=[cosine, *more_schedulers],
         custom_hooks=[RunSummaryHook()],
-        **settings,
-    ).train()
-    (log,) = work_dir.rglob('*.log')
-    return log.read_text()
+    )
+    Runner(work_dir=str(work_dir), experiment_name=name, **{**defaults, **settings}).train()
+    return max(work_dir.rglob('*.log'), key=lambda log: log.stat().st_mtime_ns).read_text()
+
+
+def rates(log: str) -> list[tuple[float, float]]:
+    """Base and peak rate of the head and the backbone, read from the summary."""
+    found = re.findall(r'(\S+) -> (\S+) \(x \S+\): \w+ \(', log)
+    return [(float(base), float(peak)) for base, peak in found]
+
+
+RESUMABLE = dict(default_hooks=dict(checkpoint=dict(type='ResumableCheckpointHook', interval=1)))
+
+
+def test_resumed_run_shows_the_schedule_that_it_trains_with_and_warns_of_another(tmp_path):
+    first = log_of_a_run(tmp_path, **RESUMABLE)
+    settings = dict(lr=5e-3, eta_min_ratio=2, epochs=2, resume=True, **RESUMABLE)
+    resumed = log_of_a_run(tmp_path, **settings)
+    assert 'resumed epoch: 1' in resumed
+    assert rates(resumed) == rates(first) == [(1e-3, 3.79904e-3), (1e-4, 3.79904e-4)]
+    assert 'goes on with the schedule of its checkpoint, not with that of the config' in resumed
+    assert 'what the checkpoint says holds' in resumed
+    names = 'param_scheduler\\[0\\].eta_min_ratio: 2 in the config, 4 in the checkpoint'
+    assert re.search(names, resumed)
+    assert '.initial_lr: 0.005 in the config, 0.001 in the checkpoint' in resumed
+    assert '12 in all' in resumed
+
+
+def test_resume_with_the_same_schedule_has_nothing_to_warn_of(tmp_path):
+    log_of_a_run(tmp_path, **RESUMABLE)
+    resumed = log_of_a_run(tmp_path, epochs=2, resume=True, **RESUMABLE)
+    assert 'resumed epoch: 1' in resumed
+    assert 'schedule of its checkpoint' not in resumed
+
+
+def test_settings_of_momentum_that_a_schedule_moves_are_no_difference(tmp_path):
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    momentum = CosineAnnealingMomentum(optimizer, T_max=4, eta_min=0.5)
+    wrapper = OptimWrapper(optimizer)
+    before = schedule_settings(wrapper, [momentum])
+    optimizer.step()
+    momentum.step()
+    assert resume_warnings(before, schedule_settings(wrapper, [momentum])) == []
+
+
+def test_run_with_fewer_schedulers_is_not_resumed(tmp_path):
+    log_of_a_run(tmp_path, **RESUMABLE)
+    constant = dict(type='ConstantLR', factor=1.0)
+    with pytest.raises(CheckpointError, match=r'has 2 schedulers, the checkpoint\'s had 1'):
+        log_of_a_run(tmp_path, epochs=2, resume=True, more_schedulers=[constant], **RESUMABLE)
+
+
+def warnings_of(action: Callable[[], None]) -> str:
+    """What an action writes to mmengine's log."""
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        action()
+    finally:
+        logger.removeHandler(handler)
+    return lines.getvalue()
 
 
 def parameter_table(log: str) -> dict[str, tuple[int, int]]:
@@ -163,3 +243,199 @@ def test_lost_lr_mult_is_warned_about_with_the_remedy():
 def test_groups_that_rise_by_the_same_factor_raise_no_warning():
     peaks = [LearningRatePeak(1e-3, 8e-3, ('a',)), LearningRatePeak(1e-4, 8e-4, ('b',))]
     assert schedule_warnings(peaks, [], scaled=True) == []
+
+
+class MeanLoss(BaseMetric):
+    """Something that a schedule can wait for."""
+
+    default_prefix = ''
+
+    def process(self, data_batch, data_samples):
+        self.results.append(1.0)
+
+    def compute_metrics(self, results):
+        return dict(loss=sum(results))
+
+
+SCHEDULES = [
+    dict(type='ConstantLR'),
+    dict(type='CosineAnnealingLR', T_max=6),
+    dict(
+        type='CosineRestartLR', periods=[3, 3], restart_weights=[1, 1], eta_min=0, by_epoch=False
+    ),
+    dict(type='ExponentialLR', gamma=0.9),
+    dict(type='LinearLR', by_epoch=False),
+    dict(type='MultiStepLR', milestones=[1]),
+    dict(type='OneCycleLR', eta_max=1e-2, total_steps=6, by_epoch=False),
+    dict(type='PolyLR', power=2),
+    dict(type='ReduceOnPlateauLR', monitor='loss'),
+    dict(type='StepLR', step_size=1),
+]
+
+
+def test_all_schedulers_of_mmengine_are_among_these():
+    lr_schedulers = {name for name in PARAM_SCHEDULERS.module_dict if name.endswith('LR')}
+    ours = {schedule['type'] for schedule in SCHEDULES}
+    assert lr_schedulers - ours <= {'DefaultLR', 'ParamSchedulerWithoutBases'}
+
+
+VALIDATION = dict(
+    val_dataloader=dict(
+        batch_size=2, dataset=Pairs(), sampler=dict(type='DefaultSampler', shuffle=False)
+    ),
+    val_cfg=dict(),
+    val_evaluator=[MeanLoss()],
+)
+
+
+class ValidatedModel(TwoPartModel):
+    def forward(self, inputs: list[torch.Tensor], mode: str) -> object:
+        return super().forward(inputs, mode) if mode == 'loss' else inputs
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES, ids=lambda schedule: schedule['type'])
+def test_no_schedule_of_mmengine_ends_the_run(tmp_path, schedule):
+    log = log_of_a_run(tmp_path, model=ValidatedModel(), param_scheduler=[schedule], **VALIDATION)
+    assert re.search(r'\S+ -> \S+ \(x \S+\): .*head', log)
+    assert ': unknown' not in log
+    waits = 'learning rate: ReduceOnPlateauLR depends on what the training gives' in log
+    assert waits == (schedule['type'] == 'ReduceOnPlateauLR')
+
+
+@PARAM_SCHEDULERS.register_module()
+class ParamSchedulerWithoutBases:
+    """A scheduler that shares nothing with mmengine's but what the runner calls."""
+
+    def __init__(self, optimizer, **settings) -> None:
+        self.by_epoch = True
+
+    def step(self) -> None:
+        pass
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+def test_a_run_by_iterations_counts_as_one_epoch(tmp_path):
+    """mmengine steps a schedule by epoch at its end alone, not after each pass of the data."""
+    log = log_of_a_run(
+        tmp_path,
+        train_cfg=dict(by_epoch=False, max_iters=9),
+        train_dataloader=dict(
+            batch_size=2, num_workers=0, dataset=Pairs(), sampler=dict(type='InfiniteSampler')
+        ),
+        param_scheduler=[dict(type='StepLR', step_size=1, gamma=10, by_epoch=True)],
+    )
+    assert re.search(r'0\.001 -> 0\.001 \(x 1\): head', log)
+    assert '9 in all' in log
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return (dict(inputs=torch.full((3,), float(number))) for number in range(100))
+
+
+class Batches(BatchSampler):
+    def __init__(self, sampler, batch_size: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.size = self.__dict__.pop('batch_size')
+
+    def __iter__(self):
+        return iter([[0, 1], [2, 3]])
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def two_optimizers(model: nn.Module) -> OptimWrapperDict:
+    return OptimWrapperDict(
+        **{
+            name: OptimWrapper(torch.optim.SGD(getattr(model, name).parameters(), lr=rate))
+            for name, rate in (('backbone', 1e-3), ('head', 1e-2))
+        }
+    )
+
+
+class TwoOptimizerModel(TwoPartModel):
+    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict:
+        losses = self(**self.data_preprocessor(data, True), mode='loss')
+        losses['loss'].backward()
+        for wrapper in optim_wrapper.values():
+            wrapper.step()
+            wrapper.zero_grad()
+        return losses
+
+
+def test_each_of_several_optimizers_has_its_own_rates(tmp_path):
+    model = TwoOptimizerModel()
+    wait = dict(type='ReduceOnPlateauLR', monitor='loss')
+    log = log_of_a_run(
+        tmp_path,
+        model=model,
+        optim_wrapper=two_optimizers(model),
+        param_scheduler=dict(
+            backbone=[wait], head=[dict(type='LinearLR', start_factor=0.5, end=3, by_epoch=False)]
+        ),
+    )
+    backbone, head = log.split('optimizer backbone:')[1].split('optimizer head:')
+    assert 'ReduceOnPlateauLR depends' in backbone
+    assert '0.001 -> 0.001 (x 1): backbone' in backbone
+    assert '0.01 -> 0.01 (x 1): head' in head
+    assert ': unknown' not in log
+
+
+@LOOPS.register_module()
+class LoopOfItsOwn(BaseLoop):
+    """A training loop that has nothing but what mmengine requires of one."""
+
+    def __init__(self, runner, dataloader, **settings) -> None:
+        super().__init__(runner, dataloader)
+        self.iter = self.epoch = 0
+        self.max_epochs = self.max_iters = 1
+
+    def run(self) -> None:
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('after_train')
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(train_cfg=dict(type='LoopOfItsOwn')),
+        dict(
+            train_cfg=dict(by_epoch=False, max_iters=3),
+            train_dataloader=dict(batch_size=2, num_workers=0, dataset=Stream(), sampler=None),
+            param_scheduler=None,
+            default_hooks=dict(logger=None),  # mmengine's own asks for the length
+        ),
+        dict(
+            train_dataloader=dict(
+                num_workers=0,
+                batch_size=2,
+                dataset=Pairs(),
+                sampler=SequentialSampler(Pairs()),
+                batch_sampler=dict(type=Batches),
+            )
+        ),
+        dict(param_scheduler=[dict(type='ParamSchedulerWithoutBases')]),
+        dict(
+            optim_wrapper=dict(optimizer=dict(type='LBFGS', lr=1.0, max_iter=1)),
+            model=TwoOptimizerModel(),
+            train_cfg=dict(type='LoopOfItsOwn'),
+        ),
+    ],
+    ids=['loop', 'stream', 'batch sampler', 'scheduler', 'optimizer'],
+)
+def test_what_cannot_be_found_out_is_said_to_be_unknown_and_the_run_goes_on(tmp_path, settings):
+    log = log_of_a_run(tmp_path, **settings)
+    assert 'This run:' in log
+    assert 'parameters of' in log
+
+
+def test_a_mean_over_classes_that_the_model_lacks_is_told_after_each_validation():
+    prefix = 'NuScenes metric/pred_instances_3d_NuScenes'
+    metrics = {f'{prefix}/car_AP_dist_{d}': 1.0 for d in (0.5, 1.0, 2.0, 4.0)}
+    metrics |= {f'{prefix}/mAP': 0.1, f'{prefix}/NDS': 0.2}
+    told = warnings_of(lambda: RunSummaryHook().after_val_epoch(None, metrics))
+    assert 'Over its own 1 classes: mAP 1.0000' in told
+    assert warnings_of(lambda: RunSummaryHook().after_val_epoch(None, dict(loss=1.0))) == ''

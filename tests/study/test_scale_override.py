@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cmt_bias.bias import AttentionBiasGenerator
-from cmt_bias.bias.generator import SCALE_GRANULARITIES
+from cmt_bias.bias.scale import SCALE_GRANULARITIES
 from cmt_bias.study.scale_sweep import scale_override
 
 LOW, HIGH = 1.0, 3.0

@@ -73,7 +73,7 @@ def test_of_an_iteration_done_twice_the_later_loss_counts(tmp_path):
 def test_scales_come_from_the_history_of_the_hook(tmp_path):
     rows = ['iteration,epoch,bias_scale/lidar,bias_scale/camera,lidar_mean']
     rows += ['0,1,2.5,2.5,', '80,1,2.0,3.0,0.1', '100,2,1.5,3.25,0.2']
-    (tmp_path / 'bias_scale.csv').write_text('\n'.join(rows))
+    (tmp_path / 'bias_scale.csv').write_text('\n'.join(rows) + '\n')
     measures = scale_measures(read_scales(tmp_path))
     assert measures['final scale (lidar)'] == 1.5
     assert measures['final scale (camera)'] == 3.25

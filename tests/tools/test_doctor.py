@@ -46,7 +46,7 @@ def test_runs_with_no_package_installed_at_all():
     status, output = doctor(python_options=('-S',))  # without site-packages
     assert status == 1
     for name in ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d'):
-        assert re.search(rf'ERROR +{name}: not installed\n +remedy: ', output), output
+        assert re.search(rf'ERROR +{name} +not installed\n +remedy: ', output), output
     assert 'make setup' in output
 
 
@@ -67,9 +67,13 @@ def test_mmcv_without_compiled_operators_is_told_from_a_whole_one(tmp_path):
 
 
 def errors_of(*arguments, **settings) -> dict[str, tuple[str, str]]:
-    """Findings and remedies of the error rows, by subject."""
-    results = check_config(*arguments, **settings)
-    return {row.subject: (row.finding, row.remedy) for row in results if row.state == 'error'}
+    """Errors and their remedies, by subject."""
+    answers = check_config(*arguments, **settings)
+    return {
+        subject: (answer.what, answer.remedy)
+        for subject, answer in answers
+        if not isinstance(answer, str) and answer.severity == 'error'
+    }
 
 
 def test_missing_data_are_named_for_each_split(tmp_path):
@@ -82,6 +86,25 @@ def test_missing_data_are_named_for_each_split(tmp_path):
     for finding, remedy in errors.values():
         assert f"'{tmp_path}/none' does not exist" in finding
         assert 'create_synthetic_nuscenes.py' in remedy
+
+
+def test_every_bad_file_is_listed_when_all_are_read(tmp_path, smallest_nuscenes):
+    shutil.copytree(smallest_nuscenes, tmp_path / 'nuscenes')
+    cloud = min((tmp_path / 'nuscenes/samples/LIDAR_TOP').iterdir())
+    cloud.write_bytes(cloud.read_bytes()[:-7])
+    image = max((tmp_path / 'nuscenes/samples/CAM_BACK').iterdir())
+    image.write_bytes(b'')
+    root = f'{tmp_path}/nuscenes/'
+    overrides = [
+        f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')
+    ]
+    for split in ('val', 'test'):
+        overrides.append(f'{split}_evaluator.data_root={root}')
+        overrides.append(f'{split}_evaluator.ann_file={root}nuscenes_infos_val.pkl')
+    assert errors_of(str(TINY), overrides=overrides) == {}
+    answers = check_config(str(TINY), overrides=overrides, depth='all')
+    found = {answer.what.split("'")[1] for _, answer in answers if not isinstance(answer, str)}
+    assert found == {str(cloud), str(image)}
 
 
 def test_checkpoint_of_another_model_is_told_by_submodule(tmp_path):
@@ -111,24 +134,24 @@ def test_a_database_without_image_crops_is_a_warning_with_the_command_that_makes
     step = dict(sample_2d=True, db_sampler=dict(info_path=str(path), data_root=str(tmp_path)))
 
     path.write_bytes(pickle.dumps(dict(car=[dict(name='car')])))
-    (row,) = check_image_crops([step])
-    assert (row.state, row.subject) == ('warning', 'pasting')
-    assert '--image-crops' in row.remedy
+    ((subject, problem),) = check_image_crops([step])
+    assert (subject, problem.severity) == ('pasting', 'warning')
+    assert '--image-crops' in problem.remedy
 
     path.write_bytes(pickle.dumps(dict(car=[dict(name='car', image_path='car.png')])))
-    assert [row.state for row in check_image_crops([step])] == ['ok']
+    assert check_image_crops([step]) == [('pasting', f"'{path}', with image crops")]
     assert check_image_crops([dict(step, sample_2d=False)]) == []
 
 
 def test_the_stock_loader_of_sweeps_is_a_warning_with_the_one_to_take():
     stock = [dict(type='LoadPointsFromFile'), dict(type='LoadPointsFromMultiSweeps')]
-    (row,) = check_sweep_loader(stock, 'test data')
-    assert row.state == 'warning' and 'LoadAlignedSweeps' in row.remedy
-    assert check_sweep_loader([dict(type='LoadAlignedSweeps')], 'test data') == []
+    (problem,) = check_sweep_loader(stock)
+    assert problem.severity == 'warning' and 'LoadAlignedSweeps' in problem.remedy
+    assert check_sweep_loader([dict(type='LoadAlignedSweeps')]) == []
 
 
 @pytest.mark.parametrize('text', ['raise RuntimeError("broken on purpose")', 'model = dict('])
-def test_a_config_that_does_not_load_is_an_error_row(tmp_path, text):
+def test_a_config_that_does_not_load_is_an_error(tmp_path, text):
     path = tmp_path / 'broken.py'
     path.write_text(text)
     assert set(errors_of(str(path))) == {'config'}

@@ -13,10 +13,10 @@ from cmt_bias.visualization import (
     draw_scene,
     save_figure,
 )
-from cmt_bias.visualization.detection_picture import (
+from cmt_bias.visualization.detection_picture import camera_rows
+from cmt_bias.visualization.scene_panels import (
     CLASS_COLOURS,
     GROUND_TRUTH_COLOUR,
-    camera_rows,
     class_colour,
     draw_birds_eye_view,
     draw_camera,

@@ -1,5 +1,6 @@
 """The picture hook in a real test run of mmengine."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from cmt_bias.visualization import DetectionPictureHook
-from cmt_bias.visualization.detection_picture import CLASS_COLOURS
+from cmt_bias.visualization.scene_panels import CLASS_COLOURS
 
 from .tiny_dataset import NUM_SAMPLES, dataset_config
 
@@ -94,6 +95,33 @@ def test_absolute_folder_interval_threshold_and_camera_files_are_obeyed(tiny_fol
     legend_only = num_car_pixels(written[0])
     run_test(tiny_folder, out_dir=str(tmp_path / 'drawn'), max_samples=1, score_thr=0.3)
     assert num_car_pixels(tmp_path / 'drawn' / 'sample_00000.png') > legend_only + 100
+
+
+def test_pictures_of_one_sensor_are_shown_in_a_window_one_after_the_other(
+    tiny_folder, monkeypatch
+):
+    seen = []
+
+    def pause(seconds: float) -> None:
+        plt.gcf().canvas.draw()
+        seen.append((seconds, np.asarray(plt.gcf().canvas.buffer_rgba()).copy()))
+
+    monkeypatch.setattr(plt, 'pause', pause)
+    shown = {}
+    for sensors in ('LC', 'L', 'C'):
+        run_test(tiny_folder, save=False, show=True, wait_time=0.25, sensors=sensors)
+        assert [seconds for seconds, _ in seen] == [0.25] * NUM_SAMPLES
+        assert len(plt.get_fignums()) == 1
+        shown[sensors] = seen[0][1]
+        seen.clear()
+    plt.close('all')
+    assert not (tiny_folder / 'work' / 'pictures').exists()
+    # The blue image of the camera in front is in the picture unless only the LiDAR is.
+    blue = {
+        sensors: int(((pixels[..., 2] > 200) & (pixels[..., :2] < 60).all(-1)).sum())
+        for sensors, pixels in shown.items()
+    }
+    assert blue['L'] == 0 < min(blue['LC'], blue['C'])
 
 
 def test_bad_settings_are_refused_before_the_run_starts():

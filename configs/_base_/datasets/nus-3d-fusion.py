@@ -1,5 +1,5 @@
 # nuScenes for LiDAR-camera fusion at 800 x 320. Other recipes put the parts below together anew.
-dataset_type = 'NuScenesDataset'
+dataset_type = 'CheckedNuScenesDataset'
 data_root = 'data/nuscenes/'
 version = 'v1.0-trainval'
 class_names = [

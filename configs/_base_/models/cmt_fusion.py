@@ -5,6 +5,9 @@ voxel_size = [0.1, 0.1, 0.2]
 # the map ends at 48.4 m; its weights belong to this grid.
 grid_size = [1024, 1024, 40]
 out_size_factor = 8
+# Windows of an attention bias on this model, in cells of its maps: 4 m of the bird's eye view and,
+# of an image 50 cells wide, a seventh.
+bias_windows = dict(lidar_window=5, camera_window=7)
 code_weights = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]
 
 model = dict(

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ..cmt.position_encoding import CameraGeometry
 from ..cmt.precision import float32_island
 from ..ops import MODALITIES, QueryWindows, TokenLayout, Window, WindowedBias
+from ..ops.operator import is_compiling
 from .scale import CONFIG_KEY, BiasScale
 from .windows import find_windows
 
@@ -18,7 +18,6 @@ from .windows import find_windows
 WEIGHT_TOLERANCE = 1e-6
 
 
-@MODELS.register_module()
 class AttentionBiasGenerator(BiasScale):
     """Turn trust weights of LiDAR and cameras into a bias on cross-attention.
 
@@ -95,7 +94,7 @@ class AttentionBiasGenerator(BiasScale):
                     f'weight_generator: {modality}_weights have the shape {tuple(weights.shape)}, '
                     f'(batch, queries) = {tuple(shape)} is needed.'
                 )
-            if torch.compiler.is_compiling() or (self._has_run and weights.device.type != 'cpu'):
+            if is_compiling() or (self._has_run and weights.device.type != 'cpu'):
                 continue
             largest = float(weights.detach().abs().max()) if weights.numel() else 0.0
             if largest > 1 + WEIGHT_TOLERANCE:  # NaN is not: it comes from elsewhere

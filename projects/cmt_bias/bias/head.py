@@ -13,6 +13,9 @@ from ..ops import QueryWindows
 from .generator import AttentionBiasGenerator
 from .transformer import AttentionBiasCmtTransformer
 
+# Registered here, so that its own file needs torch alone.
+MODELS.register_module(module=AttentionBiasGenerator)
+
 
 class TrustedWindows(NamedTuple):
     """What the bias is made of, but for its scale.
@@ -94,7 +97,7 @@ class AttentionBiasCmtHead(CmtHead):
     ) -> TrustedWindows:
         """Windows and trust of the queries; arguments of :meth:`CmtHead.attention_inputs`."""
         windows = self.attention_bias_generator.find_windows(
-            reference_points, memory.layout, cameras, self.pc_range
+            reference_points, memory.layout, cameras, self.range_limits
         )
         weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows, img_metas)
         return TrustedWindows(windows, *weights)

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from .biased_heads import BiasedHead, find_biased_head
+from .head_lookup import BiasedHead, find_biased_head
 
 ScaleRange = tuple[float | None, float | None]
 
@@ -46,41 +46,17 @@ class BiasScaleRangeHook(Hook):
                 'BiasScaleRangeHook counts epochs, but the training loop is a '
                 f'{type(runner.train_loop).__name__}; use train_cfg=dict(by_epoch=True, ...)'
             )
-        self._head = find_biased_head(runner.model, type(self).__name__)
+        self._head = head = find_biased_head(runner.model, type(self).__name__)
         late = [epoch for epoch, _ in self.schedule if epoch >= runner.max_epochs]
         if late:
             MMLogger.get_current_instance().warning(
                 f'BiasScaleRangeHook: the ranges from epoch {late[0]} on never apply, since '
                 f'training has {runner.max_epochs} epochs (counted from 0).'
             )
-        self._apply(runner.epoch)
-        if runner.iter == 0:
-            self._check_start_values(self._head)
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Set the range of the epoch, if another one began."""
-        self._apply(runner.epoch)
-
-    def range_of(self, epoch: int) -> ScaleRange:
-        """The range of an epoch, counted from 0."""
-        return [bounds for start, bounds in self.schedule if start <= epoch][-1]
-
-    def _apply(self, epoch: int) -> None:
-        assert self._head is not None
-        before = self._head.scale_range()
-        self._head.generator.set_scale_range(*self.range_of(epoch))
-        now = self._head.scale_range()
-        if now != before:
-            MMLogger.get_current_instance().info(
-                f'Epoch {epoch + 1}: the bias scale may now take values in '
-                f'[{now[0]:g}, {now[1]:g}], before [{before[0]:g}, {before[1]:g}].'
-            )
-
-    def _check_start_values(self, head: BiasedHead) -> None:
+        self.before_train_epoch(runner)
         low, high = head.scale_range()  # rounded as the scale is, unlike the schedule
-        for name, value in zip(
-            head.generator.scale_names(), head.scale.detach().flatten().tolist(), strict=True
-        ):
+        starts = head.scale.detach().flatten().tolist() if runner.iter == 0 else []
+        for name, value in zip(head.generator.scale_names(), starts, strict=False):
             if not low <= value <= high:
                 raise ValueError(
                     f'BiasScaleRangeHook: bias scale {name} starts at {value:g}, outside the '
@@ -88,20 +64,27 @@ class BiasScaleRangeHook(Hook):
                     f'{head.config_key("bias_scale")} or the range.'
                 )
 
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Set the range of the epoch, if another one began."""
+        assert self._head is not None
+        before = self._head.scale_range()
+        bounds = [bounds for start, bounds in self.schedule if start <= runner.epoch][-1]
+        self._head.generator.set_scale_range(*bounds)
+        now = self._head.scale_range()
+        if now != before:
+            MMLogger.get_current_instance().info(
+                f'Epoch {runner.epoch + 1}: the bias scale may now take values in '
+                f'[{now[0]:g}, {now[1]:g}], before [{before[0]:g}, {before[1]:g}].'
+            )
+
 
 def check_schedule(
     schedule: Sequence[tuple[int, ScaleRange]],
 ) -> list[tuple[int, ScaleRange]]:
-    """Complain about a schedule that cannot be meant.
-
-    Args:
-        schedule: Value of ``schedule`` in the config.
-
-    Returns:
-        The schedule as tuples.
+    """The schedule as tuples.
 
     Raises:
-        ValueError: It names the entry and the remedy.
+        ValueError: If it cannot be meant; it names the entry and the remedy.
     """
     where = 'BiasScaleRangeHook: schedule'
     example = 'such as schedule=[(0, (1.0, 2.5)), (5, (0.5, None))]'
@@ -109,25 +92,19 @@ def check_schedule(
         raise ValueError(f'{where}={schedule!r} must be a list of pairs, {example}')
     checked: list[tuple[int, ScaleRange]] = []
     for entry in schedule:
-        epoch, (low, high) = _as_pairs(entry, f'{where} has {entry!r}, {example}')
-        if low is not None and high is not None and low >= high:
+        match entry:
+            case (int() as epoch, (float() | int() | None as low, float() | int() | None as high)):
+                checked.append((epoch, (low, high)))
+            case _:
+                raise ValueError(f'{where} has {entry!r}, {example}')
+        if low is not None and high is not None and not low < high:
             raise ValueError(
                 f'{where} has the empty range ({low:g}, {high:g}) from epoch {epoch} on: the '
                 'first number must be less than the second'
             )
-        checked.append((epoch, (low, high)))
     epochs = [epoch for epoch, _ in checked]
     if epochs[0] != 0:
         raise ValueError(f'{where} begins with epoch {epochs[0]}: let it begin with epoch 0')
     if any(second <= first for first, second in pairwise(epochs)):
         raise ValueError(f'{where} has the epochs {epochs}: they must increase')
     return checked
-
-
-def _as_pairs(entry: object, complaint: str) -> tuple[int, ScaleRange]:
-    """An entry of the schedule, if it has the right form."""
-    match entry:
-        case (int() as epoch, (float() | int() | None as low, float() | int() | None as high)):
-            return epoch, (low, high)
-        case _:
-            raise ValueError(complaint)

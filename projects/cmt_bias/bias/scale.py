@@ -13,9 +13,11 @@ SCALE_GRANULARITIES: tuple[str, ...] = get_args(ScaleGranularity)
 
 CONFIG_KEY = 'attention_bias_config'
 
-# A bound of the range that is at least as large is none. It is finite, so that the range remains
-# what it was when buffers are averaged; earlier versions have written infinities.
+# What stands for no bound in the range's buffer. It is finite, so that averages of buffers are
+# ranges as well; earlier versions have written infinities.
 _NO_BOUND = 1e30
+# No scale comes near it: a bound that is larger is none, be it an average.
+_LARGEST_BOUND = 1e20
 
 
 class BiasScale(nn.Module):
@@ -57,7 +59,7 @@ class BiasScale(nn.Module):
         for key, value in dict(
             bias_scale=bias_scale, min_scale=min_scale, max_scale=max_scale
         ).items():
-            if value is not None and not abs(value) < _NO_BOUND:
+            if value is not None and not abs(value) < _LARGEST_BOUND:
                 raise ValueError(
                     f'{CONFIG_KEY}: {key}={value} must be a finite number'
                     + ('.' if key == 'bias_scale' else '; leave it out for an open range.')
@@ -97,8 +99,8 @@ class BiasScale(nn.Module):
         """The range, -inf or inf where it is open."""
         low, high = self.scale_range.tolist()
         return (
-            -math.inf if low <= -_NO_BOUND / 2 else low,
-            math.inf if high >= _NO_BOUND / 2 else high,
+            -math.inf if low <= -_LARGEST_BOUND else low,
+            math.inf if high >= _LARGEST_BOUND else high,
         )
 
     def scale_names(self) -> list[str]:

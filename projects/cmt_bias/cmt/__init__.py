@@ -1,38 +1,41 @@
-"""Cross Modal Transformer (CMT), the baseline detector."""
+"""Cross Modal Transformer (CMT), the baseline detector; of position encodings, torch is enough."""
 
-from .assigner import HungarianAssigner3D
-from .attention import PETRMultiheadAttention, PETRMultiheadFlashAttention
-from .bbox_coder import MultiTaskBBoxCoder
-from .cp_fpn import CPFPN
-from .decoder import PETRTransformerDecoder, PETRTransformerDecoderLayer
-from .detector import CmtDetector
-from .frozen_modules import FrozenModulesMixin
-from .grid_mask import GridMask
-from .head import CmtHead
-from .local_attention_init import LocalAttentionInit
-from .match_cost import BBox3DL1Cost
-from .single_modality_heads import CmtImageHead, CmtLidarHead
-from .task_head import SeparateTaskHead
-from .transformer import CmtTransformer
-from .vovnet import VoVNet
+from ..framework import HAS_MMDET3D
 
-__all__ = [
-    'CPFPN',
-    'BBox3DL1Cost',
-    'CmtDetector',
-    'CmtHead',
-    'CmtImageHead',
-    'CmtLidarHead',
-    'CmtTransformer',
-    'FrozenModulesMixin',
-    'GridMask',
-    'HungarianAssigner3D',
-    'LocalAttentionInit',
-    'MultiTaskBBoxCoder',
-    'PETRMultiheadAttention',
-    'PETRMultiheadFlashAttention',
-    'PETRTransformerDecoder',
-    'PETRTransformerDecoderLayer',
-    'SeparateTaskHead',
-    'VoVNet',
-]
+if HAS_MMDET3D:
+    from .assigner import HungarianAssigner3D
+    from .attention import PETRMultiheadAttention, PETRMultiheadFlashAttention
+    from .bbox_coder import MultiTaskBBoxCoder
+    from .cp_fpn import CPFPN
+    from .decoder import PETRTransformerDecoder, PETRTransformerDecoderLayer
+    from .detector import CmtDetector
+    from .frozen_modules import FrozenModulesMixin
+    from .grid_mask import GridMask
+    from .head import CmtHead
+    from .local_attention_init import LocalAttentionInit
+    from .match_cost import BBox3DL1Cost
+    from .single_modality_heads import CmtImageHead, CmtLidarHead
+    from .task_head import SeparateTaskHead
+    from .transformer import CmtTransformer
+    from .vovnet import VoVNet
+
+    __all__ = [
+        'CPFPN',
+        'BBox3DL1Cost',
+        'CmtDetector',
+        'CmtHead',
+        'CmtImageHead',
+        'CmtLidarHead',
+        'CmtTransformer',
+        'FrozenModulesMixin',
+        'GridMask',
+        'HungarianAssigner3D',
+        'LocalAttentionInit',
+        'MultiTaskBBoxCoder',
+        'PETRMultiheadAttention',
+        'PETRMultiheadFlashAttention',
+        'PETRTransformerDecoder',
+        'PETRTransformerDecoderLayer',
+        'SeparateTaskHead',
+        'VoVNet',
+    ]

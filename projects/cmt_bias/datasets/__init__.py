@@ -1,6 +1,7 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
 from .all_boxes_nuscenes_dataset import AllBoxesNuScenesDataset
+from .checked_dataset import BadFrameError, CheckedNuScenesDataset
 from .database_check import check_database
 from .database_sampler import UnifiedDataBaseSampler
 from .global_rot_scale_trans import GlobalRotScaleTransAll, GlobalRotScaleTransImage
@@ -15,6 +16,8 @@ from .sweep_loading import LoadAlignedSweeps
 
 __all__ = [
     'AllBoxesNuScenesDataset',
+    'BadFrameError',
+    'CheckedNuScenesDataset',
     'CustomRandomFlip3D',
     'GlobalRotScaleTransAll',
     'GlobalRotScaleTransImage',

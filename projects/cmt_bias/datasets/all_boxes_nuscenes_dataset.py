@@ -1,12 +1,13 @@
 """nuScenes with the class counts of the released recipes."""
 
-from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.registry import DATASETS
+
+from .checked_dataset import CheckedNuScenesDataset
 
 
 @DATASETS.register_module()
-class AllBoxesNuScenesDataset(NuScenesDataset):
-    """mmdet3d's ``NuScenesDataset`` that counts all boxes of a frame for class balancing.
+class AllBoxesNuScenesDataset(CheckedNuScenesDataset):
+    """``CheckedNuScenesDataset`` that counts all boxes of a frame for class balancing.
 
     ``CBGSDataset`` draws frames by the classes they hold. In mmdet3d 1.0, with which CMT was
     trained, a box counts whether or not a LiDAR point lies in it; 1.4 counts only those with

@@ -10,13 +10,15 @@ writes), each a dict with
 """
 
 import os.path as osp
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import mmengine
 import numpy as np
 
-from cmt_bias.problem import Problem
+from ..plain_pickle import InfoFileError, load_info_file
+from ..problem import Problem
+from .sensor_files import POINT_VALUES, SensorFile, faults_of_files
 
 ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
 _FILES_LOOKED_AT = 8
@@ -38,6 +40,7 @@ def check_database(
     classes: Iterable[str] = (),
     image_crops: bool = False,
     backend_args: dict | None = None,
+    read_all: bool = False,
 ) -> list[Problem]:
     """Look through a database for pasting.
 
@@ -47,19 +50,36 @@ def check_database(
         classes: Classes that are to be pasted.
         image_crops: Whether crops are to be pasted into images.
         backend_args: Arguments of the mmengine file backend, None for local files.
+        read_all: Also read every file of these classes, which must be local.
 
     Returns:
-        What is wrong: the file, missing keys, missing files. Empty if nothing is. Files are
-        looked for at a few places of each class, not all.
+        What is wrong: the file, missing keys, boxes that are no boxes, missing or bad files.
+        Without ``read_all`` files are looked for at a few places of each class.
     """
     problems = check_database_file(info_path, data_root, backend_args)
     if problems:
         return problems
     try:
-        infos = pickle.loads(mmengine.fileio.get(info_path, backend_args=backend_args))
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
-        return [Problem(f"'{info_path}' cannot be read as a pickle: {error}", _remedy(data_root))]
-    return check_database_entries(infos, info_path, data_root, classes, image_crops, backend_args)
+        with mmengine.fileio.get_local_path(info_path, backend_args=backend_args) as local_path:
+            infos = load_info_file(local_path)
+    except (OSError, InfoFileError) as error:
+        what, _, remedy = str(error).partition('Remedy: ')
+        return [Problem(f'the database {what.strip()}', remedy or _remedy(data_root))]
+    classes = list(classes)
+    problems = check_database_entries(
+        infos, info_path, data_root, classes, image_crops, backend_args
+    )
+    if problems or not read_all:
+        return problems
+    files = []
+    for entry in (entry for name in classes for entry in infos.get(name, ())):
+        files.append(SensorFile(Path(data_root or '.') / entry['path'], POINT_VALUES))
+        if image_crops and entry.get('image_path'):
+            files.append(SensorFile(Path(data_root or '.') / entry['image_path']))
+    return [
+        Problem(f"'{path}' {fault}", _remedy(data_root))
+        for path, fault in faults_of_files(files).items()
+    ]
 
 
 def check_database_file(
@@ -86,9 +106,9 @@ def check_database_entries(
     problems = []
     for name in classes:
         entries = infos.get(name, [])
-        missing_key = _first_missing_key(entries)
-        if missing_key is not None:
-            problems.append(Problem(f"'{info_path}': {missing_key}", remedy))
+        fault = _first_fault(entries)
+        if fault is not None:
+            problems.append(Problem(f"'{info_path}': {fault}", remedy))
             continue
         missing_file = _first_missing_file(entries, data_root, image_crops, backend_args)
         if missing_file is not None:
@@ -107,11 +127,16 @@ def _remedy(data_root: str | None) -> str:
     return f'make the database (anew): {command_that_makes_it(data_root)}'
 
 
-def _first_missing_key(entries: Sequence[Mapping]) -> str | None:
+def _first_fault(entries: Sequence[Mapping]) -> str | None:
+    """The first entry that lacks a key, or whose box is not one."""
     for number, entry in enumerate(entries):
+        which = f'entry {number} of class {entry.get("name", "?")}'
         for key in ENTRY_KEYS:
             if key not in entry:
-                return f"entry {number} of class {entry.get('name', '?')} has no '{key}'"
+                return f"{which} has no '{key}'"
+        box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
+        if not np.isfinite(box).all() or (box[3:6] <= 0).any():
+            return f'{which} has a box3d_lidar that is not finite or has no size: {box.tolist()}'
     return None
 
 

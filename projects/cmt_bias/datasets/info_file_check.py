@@ -1,10 +1,16 @@
-"""Is an annotation file what mmdet3d 1.4 reads? Asked before training, not during it."""
+"""Can an annotation file be read by mmdet3d 1.4, and trained on? Asked before training."""
 
 import os.path as osp
-import pickle
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from cmt_bias.problem import Problem
+import numpy as np
+from mmdet3d.datasets import NuScenesDataset
+
+from ..plain_pickle import InfoFileError, load_info_file
+from ..problem import Problem
+from .sensor_files import UsedData
 
 _CREATE = (
     'make it: python tools/create_data.py nuscenes --root-path {root} --out-dir {root} '
@@ -15,41 +21,167 @@ _CONVERT = (
     "--pkl-path '{path}' --out-dir '{root}' (of mmdet3d's repository; it reads "
     './data/nuscenes), or ' + _CREATE
 )
+_LISTED_FRAMES = 5
+CLASSES: tuple[str, ...] = NuScenesDataset.METAINFO['classes']
 
 
-def check_info_file(path: str) -> list[Problem]:
-    """Look at the format of an info file (``nuscenes_infos_train.pkl`` and its kind).
+def check_info_file(path: str, used: UsedData = UsedData()) -> list[Problem]:  # noqa: B008
+    """Look at an info file (``nuscenes_infos_train.pkl`` and its kind): format, labels, matrices.
 
     Args:
         path: The file.
+        used: What is to be loaded: what is not used is not required.
 
     Returns:
         What is wrong: it does not exist, is no pickle, is of the format before mmdet3d 1.1, or
-        its samples lack what the loaders read. Empty if nothing is.
+        its frames hold what cannot be trained on. Empty if nothing is.
     """
+    infos = read_info_file(path)
+    return [infos] if isinstance(infos, Problem) else check_frames(infos, path, used)
+
+
+def read_info_file(path: str) -> dict[str, Any] | Problem:
+    """Content of an info file of the current format, or why there is none."""
     root = osp.dirname(path) or '.'
     create, convert = _CREATE.format(root=root), _CONVERT.format(path=path, root=root)
     if not osp.isfile(path):
-        return [Problem(f"the info file '{path}' does not exist", create)]
+        return Problem(f"the info file '{path}' does not exist", create)
     try:
-        with open(path, 'rb') as file:
-            infos = pickle.load(file)
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
-        return [Problem(f"the info file '{path}' cannot be read as a pickle: {error}", create)]
-
+        infos = load_info_file(path)
+    except (OSError, InfoFileError) as error:
+        what, _, remedy = str(error).partition('Remedy: ')
+        return Problem(f'the info file {what.strip()}', remedy or create)
     if isinstance(infos, list) or (isinstance(infos, Mapping) and 'infos' in infos):
         what = f"the info file '{path}' has the old format, of mmdet3d before 1.1"
-        return [Problem(what, convert)]
-    if not isinstance(infos, Mapping) or not {'metainfo', 'data_list'} <= set(infos):
-        what = f"'{path}' is no info file: it has no 'metainfo' and 'data_list'"
-        return [Problem(what, create)]
+        return Problem(what, convert)
+    if not isinstance(infos, dict) or not {'metainfo', 'data_list'} <= set(infos):
+        return Problem(f"'{path}' is no info file: it has no 'metainfo' and 'data_list'", create)
     if not infos['data_list']:
-        return [Problem(f"the info file '{path}' has no sample", create)]
-    missing = _missing_keys(infos['data_list'][0])
+        return Problem(f"the info file '{path}' has no sample", create)
+    return infos
+
+
+def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
+    """Look at all frames of an info file, without opening the files that they name.
+
+    Args:
+        infos: Content of the file.
+        path: The file, for the messages.
+        used: What is to be loaded.
+    """
+    create = _CREATE.format(root=osp.dirname(path) or '.')
+    categories = infos['metainfo'].get('categories') or {}
+    moved = {
+        name: label
+        for name, label in categories.items()
+        if name in CLASSES and CLASSES.index(name) != label
+    }
+    if moved:
+        what = f"'{path}' numbers classes otherwise than mmdet3d's NuScenesDataset: {moved}"
+        return [Problem(what, create)]
+    frames: Sequence[Mapping] = infos['data_list']
+    missing = _missing_keys(frames[0], used)
     if missing:
         what = f"samples of the info file '{path}' have no {', '.join(missing)}"
         return [Problem(what, create)]
-    return []
+    tokens = defaultdict(list)
+    for number, frame in enumerate(frames):
+        for fault in frame_faults(frame, used):
+            tokens[fault].append(str(frame.get('token', number)))
+    return [
+        Problem(
+            f"'{path}': {fault} in {len(found)} of {len(frames)} frames: "
+            + ', '.join(found[:_LISTED_FRAMES])
+            + (' and others' if len(found) > _LISTED_FRAMES else ''),
+            'correct the source that this file was made from, then ' + create,
+        )
+        for fault, found in tokens.items()
+    ]
+
+
+def frame_faults(frame: Mapping, used: UsedData) -> Iterator[str]:
+    """What is wrong with the calibration and the annotations of one frame, each kind once."""
+    missing = _missing_keys(frame, used)
+    if missing:
+        yield f'no {", ".join(missing)}'
+        return
+    if used.images:
+        for key in ('cam2img', 'lidar2cam'):
+            if not all(_is_finite(camera[key]) for camera in frame['images'].values()):
+                yield f'NaN or infinite values in {key} of a camera'
+    sweeps = frame.get('lidar_sweeps', ())[: used.sweeps]
+    if not all(_is_finite(sweep['lidar_points'].get('lidar2sensor', 0)) for sweep in sweeps):
+        yield 'NaN or infinite values in lidar2sensor of a sweep'
+    instances = frame.get('instances') or ()
+    if instances:
+        yield from _annotation_faults(instances, used.annotation_keys)
+
+
+def _annotation_faults(instances: Sequence[Mapping], keys: Sequence[str]) -> Iterator[str]:
+    for key in keys:
+        if not all(key in instance for instance in instances):
+            yield f'annotations without {key}'
+            return
+    labels = {instance['bbox_label_3d'] for instance in instances}
+    unknown = sorted(label for label in labels if label not in range(-1, len(CLASSES)))
+    if unknown:
+        yield f'labels {unknown} that are not -1 (no class) to {len(CLASSES) - 1}'
+    try:
+        boxes = np.array([instance['bbox_3d'] for instance in instances], dtype=np.float64)
+        velocities = np.array(
+            [row['velocity'] if 'velocity' in keys else (0, 0) for row in instances], np.float64
+        )
+        boxes, velocities = boxes.reshape(-1, 7), velocities.reshape(-1, 2)
+    except (ValueError, TypeError):
+        yield 'bbox_3d that are not 7 numbers, or velocity that is not 2'
+        return
+    if not np.isfinite(boxes).all():
+        yield 'NaN or infinite values in bbox_3d'
+    elif (boxes[:, 3:6] <= 0).any():
+        yield 'bbox_3d with a size that is not positive'
+    # An unknown velocity is NaN in both components, which mmdet3d takes for standing still.
+    unknown_velocity = np.isnan(velocities).all(axis=1)
+    if not np.isfinite(velocities[~unknown_velocity]).all():
+        yield 'infinite or half unknown values in velocity'
+
+
+def check_class_balance(
+    infos: Mapping, path: str, classes: Sequence[str], least_points: int
+) -> list[Problem]:
+    """Whether each class has a box to be drawn by ``CBGSDataset``, which divides by their number.
+
+    Args:
+        infos: Content of an info file.
+        path: The file, for the messages.
+        classes: Classes of the dataset.
+        least_points: LiDAR points in a box from which on the dataset counts it.
+    """
+    present = Counter(
+        instance['bbox_label_3d']
+        for frame in infos['data_list']
+        for instance in frame.get('instances') or ()
+        if instance.get('num_lidar_pts', 1) >= least_points
+    )
+    absent = [name for name in classes if name in CLASSES and not present[CLASSES.index(name)]]
+    if not absent:
+        return []
+    what = f"CBGSDataset balances classes of which '{path}' has no box that counts: "
+    remedy = (
+        'take these classes out of metainfo.classes, or train without CBGSDataset: '
+        'put the dataset inside it in its place'
+    )
+    return [Problem(what + ', '.join(absent), remedy)]
+
+
+def check_cameras(infos: Mapping, path: str, batch_size: int) -> list[Problem]:
+    """Whether the frames of an info file can be put together in batches of their images."""
+    cameras = Counter(len(frame['images']) for frame in infos['data_list'])
+    if batch_size == 1 or len(cameras) == 1:
+        return []
+    found = ', '.join(f'{number} in {frames} frames' for number, frames in cameras.most_common())
+    what = f"the frames of '{path}' differ in their number of cameras: {found}"
+    remedy = f'set batch_size=1 instead of {batch_size}, or leave the frames with fewer out'
+    return [Problem(what, remedy)]
 
 
 def check_data_folders(data_root: str, data_prefix: Mapping[str, str]) -> list[Problem]:
@@ -78,15 +210,37 @@ def check_data_folders(data_root: str, data_prefix: Mapping[str, str]) -> list[P
     ]
 
 
-def _missing_keys(sample: Mapping) -> list[str]:
+def check_prefixes(frame: Mapping, prefix: Mapping[str, str], used: UsedData) -> list[Problem]:
+    """Whether ``data_prefix`` names a folder for each kind of file that a frame names."""
+    wanted = ['pts'] if used.points else []
+    if used.points and frame.get('lidar_sweeps'):
+        wanted.append('sweeps')
+    if used.images and 'img' not in prefix:
+        wanted += frame['images']
+    missing = [name for name in wanted if name not in prefix]
+    if not missing:
+        return []
+    what = f'data_prefix of the dataset has no folder for {", ".join(missing)}'
+    return [
+        Problem(what, "add them, such as CAM_BACK='samples/CAM_BACK'; one img serves all cameras")
+    ]
+
+
+def _missing_keys(sample: Mapping, used: UsedData) -> list[str]:
     """Keys that the loaders of points and images read and ``sample`` lacks."""
-    missing = [key for key in ('sample_idx', 'lidar_points', 'images') if key not in sample]
-    if 'lidar_points' in sample and 'lidar_path' not in sample['lidar_points']:
+    wanted = ['sample_idx'] + ['lidar_points'] * used.points + ['images'] * used.images
+    missing = [key for key in wanted if key not in sample]
+    if used.points and 'lidar_path' not in sample.get('lidar_points', {'lidar_path': ''}):
         missing.append('lidar_points.lidar_path')
-    for camera, entry in sample.get('images', {}).items():
-        missing += [
-            f'images.{camera}.{key}'
-            for key in ('img_path', 'cam2img', 'lidar2cam')
-            if key not in entry
-        ]
+    for camera, entry in sample.get('images', {}).items() if used.images else ():
+        for key in ('img_path', 'cam2img', 'lidar2cam'):
+            if key not in entry:
+                missing.append(f'images.{camera}.{key}')
     return missing
+
+
+def _is_finite(matrix: Any) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(matrix, dtype=np.float64)).all())
+    except (ValueError, TypeError):
+        return False

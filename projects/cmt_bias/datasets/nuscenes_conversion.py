@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -25,30 +25,16 @@ from mmdet3d.datasets import convert_utils
 from mmdet3d.registry import DATASETS
 from mmengine.registry import DefaultScope, init_default_scope
 from nuscenes import NuScenes, nuscenes
-from nuscenes.utils import splits
+from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
 
+from .nuscenes_layout import CONVERTED_SPLITS, NUSCENES_TABLES
 from .object_image_crops import add_image_crops
 from .sweep_loading import LoadAlignedSweeps
 
-VERSIONS = ('v1.0-trainval', 'v1.0-mini')
+VERSIONS = tuple(CONVERTED_SPLITS)
 MAX_SWEEPS = 10
 _STAGING_FOLDER = '.unfinished_conversion'
-_TABLES = (
-    'attribute',
-    'calibrated_sensor',
-    'category',
-    'ego_pose',
-    'instance',
-    'log',
-    'map',
-    'sample',
-    'sample_annotation',
-    'sample_data',
-    'scene',
-    'sensor',
-    'visibility',
-)
 _CAMERA_FOLDERS = (
     'CAM_FRONT',
     'CAM_FRONT_RIGHT',
@@ -74,8 +60,9 @@ def convert_nuscenes(
 ) -> dict[str, int]:
     """Write ``<prefix>_infos_{train,val}.pkl`` and the database for pasting.
 
-    Everything is written to a temporary folder first and moved to ``out_dir`` at the end,
-    ``<prefix>_dbinfos_train.pkl`` last.
+    Of v1.0-test, which has no annotations, only ``<prefix>_infos_test.pkl``. Everything is written
+    to a temporary folder first and moved to ``out_dir`` at the end, ``<prefix>_dbinfos_train.pkl``
+    last.
 
     Args:
         root: Dataset folder with ``samples/``, ``sweeps/``, ``maps/`` and the tables.
@@ -87,7 +74,7 @@ def convert_nuscenes(
         workers: Number of processes for the slowest step, projecting all boxes.
 
     Returns:
-        Number of ``train`` and ``val`` samples, database ``objects`` and image ``crops``.
+        Number of samples of each info file, of database ``objects`` and of image ``crops``.
 
     Raises:
         DatasetLayoutError: If the dataset is incomplete; the message names the remedy.
@@ -103,16 +90,18 @@ def convert_nuscenes(
             counts = _write_infos(
                 converter, tables, root, staging, prefix, version, max_sweeps, workers
             )
-            counts['objects'] = _write_database(converter, root, staging, prefix)
-        counts['crops'] = 0
-        if image_crops:
+            splits = list(counts)
+            counts.update(objects=0, crops=0)
+            if 'train' in splits:
+                counts['objects'] = _write_database(converter, root, staging, prefix)
+        if image_crops and counts['objects']:
             counts['crops'] = add_image_crops(
                 staging / f'{prefix}_dbinfos_train.pkl',
                 staging / f'{prefix}_infos_train.pkl',
                 root,
                 staging,
             )
-        _publish(staging, out_dir, prefix)
+        _publish(staging, out_dir, prefix, splits)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return counts
@@ -132,7 +121,7 @@ def check_layout(root: Path, version: str) -> None:
             f'write a synthetic one: python tools/create_synthetic_nuscenes.py --out {root}'
         )
     tables = root / version
-    missing = [name for name in _TABLES if not (tables / f'{name}.json').is_file()]
+    missing = [name for name in NUSCENES_TABLES if not (tables / f'{name}.json').is_file()]
     if missing:
         present = sorted(path.name for path in root.glob('v1.0-*') if path.is_dir())
         if tables.is_dir():
@@ -160,16 +149,11 @@ def check_layout(root: Path, version: str) -> None:
 def _check_scenes(root: Path, version: str) -> None:
     """Refuse a split without a scene, on which the converter fails without a reason."""
     names = {scene['name'] for scene in json.loads((root / version / 'scene.json').read_text())}
-    mini = version.endswith('mini')
-    official = {
-        'training': splits.mini_train if mini else splits.train,
-        'validation': splits.mini_val if mini else splits.val,
-    }
-    for split, scene_names in official.items():
-        if not names.intersection(scene_names):
+    for official in CONVERTED_SPLITS[version].values():
+        if not names.intersection(create_splits_scenes()[official]):
             raise DatasetLayoutError(
-                f'{root / version} has no scene of the official {split} split; '
-                'both splits need one. Is --version right?'
+                f'{root / version} has no scene of the official split {official}; '
+                'each split of a version needs one. Is --version right?'
             )
 
 
@@ -275,7 +259,7 @@ def _write_infos(
         str(root), str(staging / prefix), version=version, max_sweeps=max_sweeps
     )
     counts = {}
-    for split in ('train', 'val'):
+    for split in CONVERTED_SPLITS[version]:
         path = staging / f'{prefix}_infos_{split}.pkl'
         projected = _project_instances(
             converter.update.generate_nuscenes_camera_instances,
@@ -363,12 +347,13 @@ def _write_database(converter: _Converter, root: Path, staging: Path, prefix: st
     return sum(len(entries) for entries in mmengine.load(database_path).values())
 
 
-def _publish(staging: Path, out_dir: Path, prefix: str) -> None:
+def _publish(staging: Path, out_dir: Path, prefix: str, splits: Sequence[str]) -> None:
     """Move the finished files to their place, the list of the database last."""
-    database_folder = f'{prefix}_gt_database'
-    list_path = out_dir / f'{prefix}_dbinfos_train.pkl'
-    list_path.unlink(missing_ok=True)
-    shutil.rmtree(out_dir / database_folder, ignore_errors=True)
-    names = [f'{prefix}_infos_train.pkl', f'{prefix}_infos_val.pkl', database_folder]
-    for name in [*names, list_path.name]:
+    names = [f'{prefix}_infos_{split}.pkl' for split in splits]
+    if 'train' in splits:
+        database_folder, list_name = f'{prefix}_gt_database', f'{prefix}_dbinfos_train.pkl'
+        (out_dir / list_name).unlink(missing_ok=True)
+        shutil.rmtree(out_dir / database_folder, ignore_errors=True)
+        names += [database_folder, list_name]
+    for name in names:
         os.replace(staging / name, out_dir / name)

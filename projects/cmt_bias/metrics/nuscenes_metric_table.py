@@ -3,9 +3,11 @@
 import io
 import math
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nuscenes.eval.detection.constants import DETECTION_NAMES
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +42,35 @@ class NuScenesScores:
     mean_errors: dict[str, float] = field(default_factory=dict)
     class_ap: dict[str, float] = field(default_factory=dict)
     class_errors: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def absent_classes(self) -> tuple[str, ...]:
+        """Classes of nuScenes that the model does not have, which the official means count."""
+        if not self.class_ap:
+            return ()
+        return tuple(name for name in DETECTION_NAMES if name not in self.class_ap)
+
+    def of_own_classes(self) -> 'NuScenesScores':
+        """The same scores with all means over the classes that the model has."""
+        mean_ap = sum(self.class_ap.values()) / len(self.class_ap)
+        errors = {}
+        for short, mean in ERRORS.values():
+            values = [found.get(short, math.nan) for found in self.class_errors.values()]
+            defined = [value for value in values if not math.isnan(value)]
+            errors[mean] = sum(defined) / len(defined) if defined else 1.0
+        # The official formula: mAP counts as much as the five errors together.
+        nds = (5 * mean_ap + sum(max(0.0, 1 - error) for error in errors.values())) / 10
+        return NuScenesScores(nds, mean_ap, errors, self.class_ap, self.class_errors)
+
+    def describe_own_means(self) -> str:
+        """A sentence on the official means of a model that has not all classes."""
+        own = self.of_own_classes()
+        return (
+            f'mAP {self.mean_ap:.4f} and NDS {self.nds:.4f} are means over all '
+            f'{len(DETECTION_NAMES)} classes of nuScenes, with AP 0 and errors of 1 for those '
+            f'that the model does not have ({", ".join(self.absent_classes)}). Over its own '
+            f'{len(self.class_ap)} classes: mAP {own.mean_ap:.4f}   NDS {own.nds:.4f}'
+        )
 
 
 def parse_nuscenes_metrics(metrics: Mapping[str, float]) -> dict[str, NuScenesScores]:
@@ -97,13 +128,20 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
         values = [precision, *(errors.get(short, math.nan) for short, _ in ERRORS.values())]
         table.add_row(name, *map(_format, values))
     table.add_section()
-    means = [scores.mean_errors.get(mean, math.nan) for _, mean in ERRORS.values()]
-    table.add_row('mean', _format(scores.mean_ap), *map(_format, means))
+    rows = {'mean': scores}
+    summary = f'mAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
+    if scores.absent_classes:
+        rows = {
+            'mean of all 10': scores,
+            f'mean of {len(scores.class_ap)}': scores.of_own_classes(),
+        }
+        summary = textwrap.fill(scores.describe_own_means(), 99)
+    for name, averaged in rows.items():
+        means = [averaged.mean_errors.get(mean, math.nan) for _, mean in ERRORS.values()]
+        table.add_row(name, _format(averaged.mean_ap), *map(_format, means))
     text = io.StringIO()
     Console(file=text, width=99, color_system=None).print(table)
-    return (
-        f'{text.getvalue().rstrip()}\n\n{UNITS}\nmAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
-    )
+    return f'{text.getvalue().rstrip()}\n\n{UNITS}\n{summary}'
 
 
 def _format(value: float) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmengine.logging import MMLogger
 from nuscenes import NuScenes
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.config import config_factory
 from nuscenes.eval.detection.data_classes import DetectionMetrics
 from nuscenes.eval.detection.evaluate import DetectionEval
 
+from ..datasets.nuscenes_layout import EVALUATED_SPLITS
 from .conditions import group_by_condition, halves_by_scene, sample_conditions
 from .nuscenes_metric_table import ERRORS
 
@@ -22,7 +24,6 @@ DISTANCE_BANDS = {
     '20-40 m': (20.0, 40.0),
     '40+ m': (40.0, math.inf),
 }
-EVALUATED_SPLITS = {'v1.0-mini': 'mini_val', 'v1.0-trainval': 'val'}
 SMALL_OBJECTS = ('pedestrian', 'traffic_cone', 'bicycle', 'motorcycle', 'barrier')
 
 
@@ -73,6 +74,14 @@ class SubsetEvaluation(DetectionEval):
                 eval_set=EVALUATED_SPLITS[version],
                 output_dir=unused,
                 verbose=False,
+            )
+        found = {box.detection_name for box in self.pred_boxes.all}
+        never = [name for name in self.cfg.class_names if name not in found]
+        if never:
+            MMLogger.get_current_instance().warning(
+                f"mAP and NDS of '{detections}' count {', '.join(never)} with AP 0 and errors of "
+                f'1: there is no detection of them. A model of fewer classes is to be compared '
+                'class by class.'
             )
 
     def subsets(self) -> list[Subset]:

@@ -40,8 +40,8 @@ from .geometry import QueryWindows, WindowedBias
 _logger = logging.getLogger('cmt_bias')
 _aten = torch.ops.aten
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# Below this share of its mass a query attends with a mask. In half precision the kernel's output is
-# rounded, so that there is less to lose.
+# Below this share of its mass a query attends with a mask. In half precision the kernel's output
+# is rounded, so that there is less to lose.
 _SMALLEST_SHARE = 0.5
 _SMALLEST_SHARE_HALF = 0.7
 # Parts of the keys that threads take in the backward pass: each has the queries' gradients once.
@@ -270,7 +270,7 @@ def _lost_mass(unbiased: Tensor, logsumexp: Tensor, dtype: torch.dtype) -> Tenso
 
 
 def _groups(chosen: Tensor, query: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Batch elements, and some of their chosen queries: so few that a mask is as large as the keys.
+    """Batch elements, and some of their chosen queries: a mask of them is as large as the keys.
 
     Args:
         chosen: ``(B, Q)`` bool.

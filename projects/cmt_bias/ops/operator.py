@@ -1,9 +1,9 @@
 """Attention with a bias on the keys in each query's windows, and attention to windows alone.
 
-Both are one operator, ``cmt_bias::windowed_attention``, with a strength of the bias or without one.
-Where torch has ``torch.library.custom_op`` (2.4) it is registered there, so that ``torch.compile``
-and ``torch.export`` trace through it; older versions call the same functions from an
-``autograd.Function``.
+Both are one operator, ``cmt_bias::windowed_attention``, with a strength of the bias or without.
+Where torch takes operators made in Python (2.4) it is registered in ``torch.library``, so that
+``torch.compile`` and ``torch.export`` trace through it; older versions call the same functions in
+an ``autograd.Function``.
 """
 
 import logging
@@ -92,8 +92,8 @@ def biased_attention(
         bias: On the keys; its strength up to about 80 in absolute value.
         scale: Factor on the products of queries and keys; ``D ** -0.5`` if None.
         backend: ``'dense'``: a mask for some queries at a time, anywhere. ``'cpu'``: torch's flash
-            kernel, and a compiled loop over the keys in windows. ``'triton'``: one fused kernel, on
-            CUDA. ``'auto'``: the fastest that can.
+            kernel, and a compiled loop over the keys in windows. ``'triton'``: one fused kernel,
+            on CUDA. ``'auto'``: the fastest that can.
 
     Returns:
         ``(B, H, Q, D)`` in the query's type; under autocast in autocast's.
@@ -155,6 +155,13 @@ def _attend(
     sizes, sigmas = _numbers_of(windows)
     inputs = (query, key, value, windows.cells, strength, sizes, sigmas, scale, backend)
     return _forward_operator(*inputs)[0]
+
+
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` or ``torch.export`` traces."""
+    if hasattr(torch.compiler, 'is_compiling'):
+        return torch.compiler.is_compiling()
+    return torch._dynamo.is_compiling()  # torch < 2.3
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -316,7 +323,7 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> Non
 
 def _differentiate(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Any, ...]:
     """Gradients of the inputs of :func:`_forward`."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and not is_compiling():
         raise RuntimeError(
             'attention with a bias can be differentiated once only: call backward without '
             'create_graph=True.'

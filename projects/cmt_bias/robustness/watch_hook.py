@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..bias.biased_heads import biased_heads
+from ..bias.head_lookup import biased_heads
 from ..failures import CHANGED_KEY
 
 

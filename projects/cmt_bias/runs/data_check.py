@@ -1,8 +1,7 @@
 """Is the data that a config names all there? Asked before a run, so that it does not end in one.
 
 Looks at info files, at a few of the files they name, at the tables of the official evaluation and
-at the database for pasting. Nothing is loaded that the size of the dataset would make slow, except
-the info files themselves.
+at the database for pasting. What a run does not use is not looked for.
 """
 
 import json
@@ -10,40 +9,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mmdet3d.datasets import NuScenesDataset
+from mmdet3d.registry import DATASETS
 from mmengine.config import Config
-from mmengine.fileio import load
+from mmengine.dataset import InfiniteSampler
+from mmengine.runner import Runner
 from nuscenes.utils.splits import create_splits_scenes
 
-from cmt_bias.datasets.database_check import check_database
-from cmt_bias.datasets.info_file_check import check_data_folders, check_info_file
-
+from ..config_type import type_name
+from ..datasets import info_file_check
+from ..datasets.database_check import check_database
+from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES
+from ..datasets.sensor_files import faults_of_files, is_local, sensor_files, used_data
 from ..metrics.metric_configs import nuscenes_metric_configs
-from ..problem import Problem
+from ..problem import Problem, Severity
 
 Split = Literal['train', 'val', 'test']
-
-EVALUATED_SPLITS = {'v1.0-mini': 'mini_val', 'v1.0-trainval': 'val'}
-"""Version of the tables -> split which mmdet3d's ``NuScenesMetric`` evaluates."""
-
-NUSCENES_TABLES = (
-    'attribute',
-    'calibrated_sensor',
-    'category',
-    'ego_pose',
-    'instance',
-    'log',
-    'map',
-    'sample',
-    'sample_annotation',
-    'sample_data',
-    'scene',
-    'sensor',
-    'visibility',
-)
+Depth = Literal['sampled', 'all']
+SPLITS: tuple[Split, ...] = ('train', 'val', 'test')
 
 
 def check_config_data(
-    cfg: Config, splits: Sequence[Split] = ('train', 'val', 'test'), sampled_frames: int = 4
+    cfg: Config,
+    splits: Sequence[Split] = SPLITS,
+    sampled_frames: int = 4,
+    depth: Depth = 'sampled',
+    evaluates: bool = True,
 ) -> list[Problem]:
     """Look for the data that a config names.
 
@@ -51,6 +42,8 @@ def check_config_data(
         cfg: A whole config; splits without a dataloader are passed over.
         splits: Dataloaders and evaluators to look at.
         sampled_frames: Frames of each info file whose sensor files are looked for.
+        depth: As for :func:`check_dataset`.
+        evaluates: Whether the metrics of the evaluators are to be computed.
 
     Returns:
         What is wrong, each problem once; empty if nothing is.
@@ -60,94 +53,170 @@ def check_config_data(
         dataloader = cfg.get(f'{split}_dataloader')
         if dataloader is None:
             continue
-        for dataset in innermost_datasets(dataloader['dataset']):
-            found = check_dataset(dataset, sampled_frames)
-            if not found and split != 'train':
+        outer = dataloader['dataset']
+        for dataset in innermost_datasets(outer):
+            batch_size, balanced = dataloader.get('batch_size', 1), _is_balanced(outer)
+            found = check_dataset(dataset, sampled_frames, depth, batch_size, balanced)
+            if (
+                evaluates
+                and not found
+                and (split == 'test' or (split == 'val' and _validates(cfg)))
+            ):
                 found = check_evaluation(cfg.get(f'{split}_evaluator'), dataset)
             problems.update(dict.fromkeys(found))
     return list(problems)
 
 
-def innermost_datasets(dataset: Mapping) -> list[Mapping]:
-    """The datasets inside wrappers such as ``CBGSDataset`` or ``ConcatDataset``."""
+def check_iterations(runner: Runner) -> list[Problem]:
+    """Whether an epoch of a training that is about to start has any iteration.
+
+    One without ends at once, and well.
+    """
+    dataloader = getattr(getattr(runner, 'train_loop', None), 'dataloader', None)
+    if dataloader is None or isinstance(getattr(dataloader, 'sampler', None), InfiniteSampler):
+        return []
+    try:
+        if len(dataloader):
+            return []
+        number = len(dataloader.sampler)
+    except (TypeError, NotImplementedError):  # a stream has no length
+        return []
+    what = (
+        f'an epoch has no iteration: {number} frames for this process are fewer than batch_size='
+        f'{dataloader.batch_size}, and drop_last=True drops what does not fill a batch'
+    )
+    return [Problem(what, 'set a smaller train_dataloader.batch_size, or drop_last=False')]
+
+
+def innermost_datasets(dataset: Any) -> list[Mapping]:
+    """The datasets inside wrappers such as ``CBGSDataset`` or ``ConcatDataset``.
+
+    None of what is no config, as a dataset that is built already.
+    """
+    if not isinstance(dataset, Mapping):
+        return []
     if 'datasets' in dataset:
         return [inner for part in dataset['datasets'] for inner in innermost_datasets(part)]
-    if 'dataset' in dataset:
-        return innermost_datasets(dataset['dataset'])
-    return [dataset]
+    return innermost_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
 
 
-def check_dataset(dataset: Mapping, sampled_frames: int = 4) -> list[Problem]:
-    """Look for one dataset's info file, sensor files and database for pasting.
+def _is_balanced(dataset: Any) -> bool:
+    if not isinstance(dataset, Mapping):
+        return False
+    return type_name(dataset) == 'CBGSDataset' or _is_balanced(dataset.get('dataset'))
+
+
+def _is_nuscenes(dataset: Mapping) -> bool:
+    kind = dataset.get('type', NuScenesDataset)
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(kind, type) and issubclass(kind, NuScenesDataset)
+
+
+def _validates(cfg: Config) -> bool:
+    """Whether a training comes to a validation at all."""
+    train = cfg.get('train_cfg') or {}
+    length = train.get('max_epochs') or train.get('max_iters') or float('inf')
+    return train.get('val_begin', 1) <= length
+
+
+def check_dataset(
+    dataset: Mapping,
+    sampled_frames: int = 4,
+    depth: Depth = 'sampled',
+    batch_size: int = 1,
+    balanced: bool = False,
+) -> list[Problem]:
+    """Look at one dataset's info file, sensor files and database for pasting.
 
     Args:
-        dataset: Config of a dataset of mmdet3d's ``Det3DDataset`` family.
+        dataset: Config of a ``NuScenesDataset``. Another dataset, whose needs are not known here,
+            and one that is read from elsewhere than local files are passed over.
         sampled_frames: Frames, spread over the info file, whose sensor files are looked for.
+        depth: 'all': read every file of every frame, with a progress bar, and list all that are
+            bad. 'sampled': see that the files of a few frames exist.
+        batch_size: Frames that are put together.
+        balanced: Whether a ``CBGSDataset`` draws from it.
 
     Returns:
         What is wrong; empty if nothing is.
     """
+    if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
+        return []
     root = Path(dataset.get('data_root') or '.')
-    info_path = root / dataset['ann_file']
+    path = str(root / dataset['ann_file'])
+    used = used_data(dataset)
     prefix = dict(dataset.get('data_prefix') or {})
-    problems = check_data_folders(str(root), {k: v for k, v in prefix.items() if v})
-    problems = problems or check_info_file(str(info_path))
+    is_used = dict(pts=used.points, sweeps=used.sweeps)
+    if not used.from_here:
+        prefix = {}
+    folders = {k: v for k, v in prefix.items() if v and is_used.get(k, used.images)}
+    problems = info_file_check.check_data_folders(str(root), folders)
+    infos = info_file_check.read_info_file(path) if not problems else {}
+    if isinstance(infos, Problem):
+        problems.append(infos)
+    if problems or isinstance(infos, Problem):
+        return problems
+    problems = info_file_check.check_frames(infos, path, used)
+    frames = infos['data_list']
+    if not problems and used.images:
+        problems += info_file_check.check_cameras(infos, path, batch_size)
+    if not problems and used.from_here:
+        problems += info_file_check.check_prefixes(frames[0], prefix, used)
     if problems:
         return problems
-    frames = load(info_path)['data_list']
-    step = max(1, len(frames) // max(1, sampled_frames))
-    for frame in frames[::step][:sampled_frames]:
-        missing = [path for path in sensor_files(frame, dataset) if not path.is_file()]
-        if missing:
-            what = f"'{info_path}' names '{missing[0]}', which does not exist"
-            remedy = (
-                f"check data_root='{root}' and data_prefix in the config, or make the info files "
-                'anew with tools/create_data.py if the dataset has moved'
-            )
-            problems.append(Problem(what, remedy))
-            break
-    return problems + check_pasting(dataset.get('pipeline', ()))
-
-
-def sensor_files(frame: Mapping, dataset: Mapping) -> list[Path]:
-    """Files of one frame that the dataset's sensors need, found as mmdet3d finds them.
-
-    Args:
-        frame: One entry of an info file's ``data_list``.
-        dataset: The dataset's config: ``data_root``, ``data_prefix`` and ``modality`` count.
-
-    Returns:
-        LiDAR keyframe, sweeps and images.
-    """
-    root = Path(dataset.get('data_root') or '.')
-    prefix = {key: root / value for key, value in dict(dataset.get('data_prefix') or {}).items()}
-    modality = dataset.get('modality') or dict(use_lidar=True, use_camera=False)
-    files = []
-    if modality.get('use_lidar'):
-        files.append(prefix.get('pts', root) / frame['lidar_points']['lidar_path'])
-        for sweep in frame.get('lidar_sweeps', ()):
-            path = sweep['lidar_points']['lidar_path']
-            folder = prefix.get('pts' if 'samples' in path else 'sweeps', root)
-            files.append(folder / Path(path).name)
-    if modality.get('use_camera'):
-        for camera, image in frame.get('images', {}).items():
-            files.append(prefix.get(camera, prefix.get('img', root)) / image['img_path'])
-    return files
-
-
-def check_pasting(pipeline: Sequence[Mapping]) -> list[Problem]:
-    """Look through the databases for pasting that a training pipeline names."""
-    problems = []
-    for step in pipeline:
-        sampler = step.get('db_sampler')
-        if sampler is not None:
+    if balanced:
+        classes = dict(dataset.get('metainfo') or {}).get('classes') or info_file_check.CLASSES
+        least_points = 0 if type_name(dataset) == 'AllBoxesNuScenesDataset' else 1
+        problems += info_file_check.check_class_balance(infos, path, classes, least_points)
+    if used.from_here:
+        problems += _check_files(dataset, path, frames, sampled_frames, depth)
+    for step in dataset.get('pipeline', ()):
+        if isinstance(step, Mapping) and step.get('db_sampler') is not None:
+            sampler = step['db_sampler']
             problems += check_database(
                 sampler['info_path'],
                 sampler.get('data_root'),
                 sampler.get('classes', ()),
                 bool(step.get('sample_2d', False)),
+                sampler.get('backend_args'),
+                read_all=depth == 'all' and is_local(sampler.get('backend_args')),
             )
     return problems
+
+
+def _check_files(
+    dataset: Mapping, info_path: str, frames: Sequence[Mapping], sampled_frames: int, depth: Depth
+) -> list[Problem]:
+    """Whether the files that frames name exist or, looked at in depth, can be read."""
+    # A training that leaves bad frames out only wants to know of them.
+    skipped = dataset.get('skip_bad_frames') and not dataset.get('test_mode')
+    severity: Severity = 'warning' if skipped else 'error'
+    remedy = (
+        f"check data_root='{dataset.get('data_root')}' and data_prefix in the config, or make the "
+        'info files anew with tools/create_data.py if the dataset has moved'
+    )
+    if depth == 'all':
+        owner = {
+            file: str(frame.get('token', number))
+            for number, frame in reversed(list(enumerate(frames)))
+            for file in sensor_files(frame, dataset)
+        }
+        faults = faults_of_files(owner)
+        tokens = {file.path: token for file, token in owner.items()}
+        mend = (
+            'copy or unpack the file again, or leave it out: skip_bad_frames=True of the dataset'
+        )
+        return [
+            Problem(f"'{path}' {fault} (frame {tokens[path]})", mend, severity)
+            for path, fault in faults.items()
+        ]
+    step = max(1, len(frames) // max(1, sampled_frames))
+    for frame in frames[::step][:sampled_frames]:
+        for file in sensor_files(frame, dataset):
+            if not file.path.is_file():
+                what = f"'{info_path}' names '{file.path}', which does not exist"
+                return [Problem(what, remedy, severity)]
+    return []
 
 
 def check_evaluation(
@@ -162,6 +231,8 @@ def check_evaluation(
     Returns:
         What is wrong; empty if nothing is.
     """
+    if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
+        return []
     problems = []
     for metric in nuscenes_metric_configs(evaluator):
         problems += _check_nuscenes_metric(metric, dataset)
@@ -173,21 +244,33 @@ def _check_nuscenes_metric(metric: Mapping, dataset: Mapping) -> list[Problem]:
     if Path(metric['ann_file']).resolve() != info_path.resolve():
         what = f"the evaluator reads '{metric['ann_file']}', but its dataset '{info_path}'"
         return [Problem(what, 'set ann_file of evaluator and dataset to the same file')]
-    info = load(info_path)
-    version = info['metainfo']['version']
+    if metric.get('format_only'):  # writes the detections and evaluates nothing
+        if metric.get('jsonfile_prefix'):
+            return []
+        what = 'the evaluator has format_only=True, but no jsonfile_prefix'
+        return [Problem(what, 'set jsonfile_prefix to the folder of the file of detections')]
+    info = info_file_check.read_info_file(str(info_path))
+    if isinstance(info, Problem):
+        return [info]
+    version = info['metainfo'].get('version', 'a dataset of unknown version')
     # mmdet3d's NuScenesDataset takes its own default, not the info file's version.
     assumed = dict(dataset.get('metainfo') or {}).get('version', 'v1.0-trainval')
     if assumed != version:
         what = f"'{info_path}' was made from {version}, but the dataset's config says {assumed}"
         remedy = f"set metainfo=dict(version='{version}', ...) in the dataset's config"
         return [Problem(what, remedy)]
+    predict = 'format_only=True and jsonfile_prefix=<folder> of the evaluator write a submission'
     if version not in EVALUATED_SPLITS:
         what = f"'{info_path}' was made from {version}, which has no annotations to evaluate with"
-        return [Problem(what, 'evaluate on v1.0-trainval or v1.0-mini, or set format_only=True')]
+        return [Problem(what, f'evaluate on v1.0-trainval or v1.0-mini; {predict}')]
     problems = check_tables(Path(metric['data_root']), version)
     if not problems:
-        tokens = {frame['token'] for frame in info['data_list']}
-        problems = check_split(Path(metric['data_root']), version, tokens, info_path)
+        frames = info['data_list']
+        indices = dataset.get('indices')
+        if indices is not None:
+            frames = frames[:indices] if isinstance(indices, int) else [frames[i] for i in indices]
+        tokens = {frame['token'] for frame in frames}
+        problems = check_split(Path(metric['data_root']), version, tokens, info_path, predict)
     return problems
 
 
@@ -207,8 +290,10 @@ def check_tables(root: Path, version: str) -> list[Problem]:
     return []
 
 
-def check_split(root: Path, version: str, tokens: set[str], info_path: Path) -> list[Problem]:
-    """Whether an info file has exactly the samples that the official evaluation asks for.
+def check_split(
+    root: Path, version: str, tokens: set[str], info_path: Path, predict: str = ''
+) -> list[Problem]:
+    """Whether a dataset has exactly the samples that the official evaluation asks for.
 
     Otherwise it ends with "Samples in split doesn't match samples in predictions", after the
     whole of the testing.
@@ -216,8 +301,9 @@ def check_split(root: Path, version: str, tokens: set[str], info_path: Path) -> 
     Args:
         root: The dataset's root, with the tables of ``version``.
         version: 'v1.0-trainval' or 'v1.0-mini'.
-        tokens: Sample tokens of the info file.
-        info_path: The info file, for the message.
+        tokens: Sample tokens of the dataset.
+        info_path: Its info file, for the message.
+        predict: How to do without an evaluation, for the message.
 
     Returns:
         What is wrong; empty if nothing is.
@@ -240,7 +326,7 @@ def check_split(root: Path, version: str, tokens: set[str], info_path: Path) -> 
         f'evaluate with the info file of {version} made by `python tools/create_data.py nuscenes '
         f'--root-path {root} --out-dir {root} --extra-tag nuscenes --version {version}`'
     )
-    return [Problem(what, remedy)]
+    return [Problem(what, f'{remedy}; {predict}' if predict else remedy)]
 
 
 def _table(root: Path, version: str, name: str) -> list[dict[str, Any]]:

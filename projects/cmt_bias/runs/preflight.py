@@ -1,10 +1,14 @@
 """Stop a command line tool before its run: every problem with its remedy, no stack trace."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 
+from mmengine.logging import MMLogger
+
 from ..checkpoints.safe_loading import CheckpointError
+from ..datasets.checked_dataset import BadFrameError
 from ..problem import Problem
 
 EXIT_STATUS = 2
@@ -12,6 +16,12 @@ EXIT_STATUS = 2
 
 RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 """Where torchrun, Slurm and Open MPI tell a process its rank."""
+
+_CANNOT_WRITE = {
+    errno.EROFS: 'name a folder that can be written to, such as --work-dir /tmp/run',
+    errno.EACCES: 'change its permissions, or name another folder, such as --work-dir /tmp/run',
+    errno.ENOSPC: 'free some space, or name a folder on another disk with --work-dir',
+}
 
 
 class ProblemsFound(Exception):  # noqa: N818  (what it carries, not an error of the program)
@@ -27,9 +37,12 @@ class ProblemsFound(Exception):  # noqa: N818  (what it carries, not an error of
 
 
 def stop_on(problems: Sequence[Problem]) -> None:
-    """Raise :class:`ProblemsFound` if there are any."""
-    if problems:
-        raise ProblemsFound(problems)
+    """Raise :class:`ProblemsFound` if there are errors among them; log the others."""
+    errors = [problem for problem in problems if problem.severity == 'error']
+    if errors:
+        raise ProblemsFound(errors)
+    for problem in problems:
+        MMLogger.get_current_instance().warning(str(problem))
 
 
 def is_main_process() -> bool:
@@ -44,6 +57,13 @@ def run_tool(main: Callable[[], None]) -> None:
     """Run a tool's main function; problems in its input end it with status 2 and a message."""
     try:
         main()
-    except (ProblemsFound, CheckpointError) as error:
+    except (ProblemsFound, CheckpointError, BadFrameError) as error:
         sys.stderr.write(f'\n{error}\n')
-        sys.exit(EXIT_STATUS)
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        what = f"'{error.filename}': {error.strerror}"
+        sys.stderr.write(f'\n{Problem(what, _CANNOT_WRITE[error.errno])}\n')
+    else:
+        return
+    sys.exit(EXIT_STATUS)

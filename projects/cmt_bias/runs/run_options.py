@@ -1,19 +1,45 @@
 """What the options of ``tools/train.py`` and ``tools/test.py`` do to a config."""
 
+import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import HOOKS
 
-from cmt_bias.datasets.modal_mask import with_modality
-
-from ..checkpoints.latest_checkpoint import find_latest_intact_checkpoint
+from ..checkpoints.latest_checkpoint import find_checkpoint_to_resume
+from ..config_type import type_name
+from ..datasets.modal_mask import with_modality
 from ..problem import Problem
+from ..unwrapping import unwrapped_config
 from .preflight import ProblemsFound
 
 SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
 AMP_ONLY_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
+WORKER_ONLY_KEYS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
+"""Settings of a dataloader that torch refuses where the main process loads."""
+
+SHOWN_SENSORS = {
+    'mono_det': 'C',
+    'multi-view_det': 'C',
+    'lidar_det': 'L',
+    'multi-modality_det': 'LC',
+}
+"""mmdet3d's name of a kind of picture -> the sensors in it."""
+
+WINDOWLESS_BACKENDS = ('agg', 'cairo', 'pdf', 'pgf', 'ps', 'svg', 'template')
+CEPH = dict(
+    backend='petrel',
+    path_mapping={
+        f'{start}data/nuscenes/': 's3://openmmlab/datasets/detection3d/nuscenes/'
+        for start in ('./', '')
+    },
+)
+"""Where mmdet3d's ``--ceph`` reads nuScenes from."""
 
 
 def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') -> Config:
@@ -41,7 +67,49 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
     cfg.launcher = launcher
     if overrides is not None:
         cfg.merge_from_dict(overrides)
+    for split in ('train', 'val', 'test'):
+        dataloader = cfg.get(f'{split}_dataloader') or {}
+        if not dataloader.get('num_workers'):
+            for key in WORKER_ONLY_KEYS:
+                dataloader.pop(key, None)
     return cfg
+
+
+def use_ceph(cfg: Config) -> None:
+    """Read sensor data and metrics' files from the Ceph store, as mmdet3d's ``--ceph`` does.
+
+    (mmdet3d replaces text in the config, which leaves one that names ``backend_args`` unreadable.)
+
+    Raises:
+        ProblemsFound: If the client of the store is not installed.
+    """
+    if importlib.util.find_spec('petrel_client') is None:
+        remedy = "install OpenMMLab's petrel_client, or leave --ceph out to read local files"
+        raise ProblemsFound([Problem('--ceph: petrel_client is not installed', remedy)])
+    for split in ('train', 'val', 'test'):
+        dataloader = cfg.get(f'{split}_dataloader') or {}
+        for part in (_pipelines(dataloader.get('dataset')), cfg.get(f'{split}_evaluator')):
+            _set_backend(part, CEPH)
+
+
+def _pipelines(dataset: Any) -> list:
+    """The pipelines of a dataset's config, or of those inside it."""
+    if not isinstance(dataset, Mapping):
+        return []
+    inner = [*(dataset.get('datasets') or ()), dataset.get('dataset')]
+    return [dataset.get('pipeline', []), *(_pipelines(part) for part in inner)]
+
+
+def _set_backend(part: Any, backend: Mapping) -> None:
+    if isinstance(part, Mapping):
+        for value in part.values():
+            _set_backend(value, backend)
+        loads = re.match(r'Load\w*(Point|Sweep|Image|Annotations)', type_name(part))
+        if loads or 'backend_args' in part:
+            part['backend_args'] = ConfigDict(backend)  # type: ignore[index]
+    elif isinstance(part, list | tuple):
+        for value in part:
+            _set_backend(value, backend)
 
 
 def use_cpu_processes(cfg: Config) -> None:
@@ -80,7 +148,7 @@ def enable_amp(cfg: Config) -> None:
     Raises:
         ProblemsFound: If the config has an optimizer wrapper of its own kind.
     """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
     if kind == 'AmpOptimWrapper':
         return
     if kind != 'OptimWrapper':
@@ -96,7 +164,7 @@ def disable_amp(cfg: Config) -> bool:
     Returns:
         Whether mixed precision was set before.
     """
-    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper':
+    if type_name(cfg.optim_wrapper) != 'AmpOptimWrapper':
         return False
     cfg.optim_wrapper.type = 'OptimWrapper'
     for key in AMP_ONLY_KEYS:
@@ -127,49 +195,62 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         resume: 'auto' for the latest checkpoint in the work directory, a checkpoint's path, or
             None for what the config says. Where 'auto' finds no checkpoint, training starts as
             without it, from the config's ``load_from``.
+
+    Raises:
+        CheckpointError: If there are checkpoints, but none that can be used.
     """
-    if resume is None:
-        return
-    if resume == 'auto' and find_latest_intact_checkpoint(cfg.work_dir) is None:
-        return
-    cfg.resume = True
-    cfg.load_from = None if resume == 'auto' else resume
+    if resume == 'auto':
+        settings = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        hook = HOOKS.build({'type': 'ResumableCheckpointHook', **settings})
+        resume = find_checkpoint_to_resume(hook, cfg.work_dir)
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = resume
 
 
 def ensure_hook(cfg: Config, hook_type: str) -> None:
     """Add a hook without arguments unless the config has one of its type."""
     hooks = list(cfg.get('custom_hooks') or [])
-    if all(hook['type'] != hook_type for hook in hooks):
+    if all(type_name(hook) != hook_type for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=hook_type)]
 
 
-def add_picture_hook(cfg: Config, out_dir: str, score_thr: float) -> None:
-    """Write pictures of the detections to exactly ``out_dir``.
-
-    A ``DetectionPictureHook`` that the config has keeps its other settings.
-    """
-    settings = dict(out_dir=str(Path(out_dir).absolute()), score_thr=score_thr)
-    hooks = list(cfg.get('custom_hooks') or [])
-    for hook in hooks:
-        if hook['type'] == 'DetectionPictureHook':
-            hook.update(settings)
-            return
-    cfg.custom_hooks = [*hooks, dict(type='DetectionPictureHook', **settings)]
-
-
-def show_in_window(cfg: Config, task: str, score_thr: float, wait_time: float) -> None:
-    """Let mmdet3d's own visualizer show each result in a window.
+def add_picture_hook(cfg: Config, **settings: Any) -> None:
+    """Let a ``DetectionPictureHook`` draw the detections; one that the config has is changed.
 
     Args:
         cfg: The config.
-        task: mmdet3d's name of the kind of picture, such as 'multi-modality_det'.
-        score_thr: Detections below this score are not drawn.
-        wait_time: Seconds for which a picture stays.
+        **settings: Arguments of the hook; without ``out_dir`` a new one writes no files.
     """
-    settings = dict(type='Det3DVisualizationHook', draw=True, show=True, vis_task=task)
-    settings.update(score_thr=score_thr, wait_time=wait_time)
-    cfg.default_hooks.visualization = settings
-    cfg.visualizer = cfg.get('visualizer') or dict(type='Det3DLocalVisualizer')
+    hooks = list(cfg.get('custom_hooks') or [])
+    for hook in hooks:
+        if type_name(hook) == 'DetectionPictureHook':
+            hook.update(settings)
+            return
+    new = dict(type='DetectionPictureHook', save='out_dir' in settings, **settings)
+    cfg.custom_hooks = [*hooks, new]
+
+
+def show_in_window(cfg: Config, task: str, wait_time: float) -> None:
+    """Show the picture of each sample in a window.
+
+    Args:
+        cfg: The config.
+        task: mmdet3d's name of the kind of picture: a key of :data:`SHOWN_SENSORS`.
+        wait_time: Seconds for which a picture stays.
+
+    Raises:
+        ProblemsFound: If there is no such picture of detections, or no window can be opened.
+    """
+    instead = 'write the pictures to files instead, with --show-dir'
+    if task not in SHOWN_SENSORS:
+        remedy = f'choose one of {", ".join(SHOWN_SENSORS)}'
+        raise ProblemsFound([Problem(f'--task {task}: the model detects boxes', remedy)])
+    backend = str(matplotlib.get_backend())
+    if backend.lower() in WINDOWLESS_BACKENDS:
+        what = f"--show: no window can be opened here (matplotlib's backend is {backend})"
+        raise ProblemsFound([Problem(what, instead)])
+    add_picture_hook(cfg, show=True, wait_time=wait_time, sensors=SHOWN_SENSORS[task])
 
 
 def model_modality(model: Mapping) -> str:
@@ -190,7 +271,7 @@ def set_modality(cfg: Config, modality: str | None) -> None:
     Raises:
         ProblemsFound: If the model does not read a sensor of ``modality``.
     """
-    available = model_modality(cfg.model)
+    available = model_modality(unwrapped_config(cfg.model))
     if modality is None or modality == available:
         return
     absent = [SENSOR_NAMES[sensor] for sensor in modality if sensor not in available]

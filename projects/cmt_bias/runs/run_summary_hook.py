@@ -1,7 +1,8 @@
 """Hook that says at the start of training what will be trained, and how fast it may learn."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
@@ -10,9 +11,17 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, _Par
 from mmengine.runner import Runner
 from torch import nn
 
-from ..learning_rate_peaks import LearningRatePeak, peak_learning_rates
-from ..package_log import show_package_log
+from ..datasets.checked_dataset import skipped_frames
+from ..learning_rate_peaks import (
+    LearningRatePeak,
+    peak_learning_rates,
+    training_length,
+    unforeseeable,
+)
+from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from ..unwrapping import unwrapped
+from .package_log import show_package_log
+from .resumed_schedule import Settings, resume_warnings, schedule_settings
 
 GAIN_TOLERANCE = 1e-3
 """Relative difference of the groups' gains above which a schedule counts as losing lr_mult."""
@@ -30,61 +39,110 @@ class RunSummaryHook(Hook):
     - The attention backend of modules that state one as ``attention_backend``; which one attention
       with a bias runs on is logged when it first runs.
 
-    Training with several optimizers (``OptimWrapperDict``) gets no learning rates.
+    After a validation: beside an mAP over classes that the model does not have, the one over those
+    that it has. After an epoch: how many bad frames it left out. It ends no run: what a loop,
+    scheduler or wrapper does not let it find out is said to be unknown.
     """
 
     # After every other hook: what they freeze or change before training is to be counted.
     priority = 'VERY_LOW'
 
     def __init__(self) -> None:
-        self._schedule_lines: list[str] = []
-        self._warnings: list[str] = []
+        self._configured: Settings = {}
+        self._num_skipped = 0
 
     def before_run(self, runner: Runner) -> None:
-        """Play the schedule through, while it is still at its start (a resume moves it on)."""
-        wrapper = runner.optim_wrapper
-        if isinstance(wrapper, OptimWrapperDict) or not isinstance(wrapper, OptimWrapper):
-            return
-        schedulers = runner.param_schedulers or []
-        peaks = peak_learning_rates(
-            unwrapped(runner.model),
-            wrapper,
-            schedulers,
-            max_iters=runner.max_iters,
-            epoch_length=len(runner.train_dataloader),
-        )
-        self._schedule_lines = describe_peaks(peaks)
-        scaled = bool((runner.auto_scale_lr or {}).get('enable'))
-        self._warnings = schedule_warnings(peaks, schedulers, scaled)
+        """Remember the schedule of the config; a resume puts the saved one in its place."""
+        with suppress(Exception):  # what is not known is not compared
+            self._configured = schedule_settings(runner.optim_wrapper, runner.param_schedulers)
 
     def before_train(self, runner: Runner) -> None:
-        """Write the summary to the log."""
+        """Write the summary to the log, of the schedule that will be trained with."""
         show_package_log()
         logger = MMLogger.get_current_instance()
-        lines = describe_batch(runner) + self._schedule_lines
-        lines += describe_precision(runner.optim_wrapper)
-        lines += describe_attention(runner.model)
-        lines += describe_parameters(unwrapped(runner.model))
+        wrapper = runner.optim_wrapper
+        warnings: list[str] = []
+        lines = told('batch', lambda: describe_batch(runner))
+        lines += told('learning rates', lambda: self._describe_rates(runner, warnings))
+        lines += told('precision', lambda: describe_precision(wrapper))
+        lines += told('attention', lambda: describe_attention(runner.model))
+        lines += told('parameters', lambda: describe_parameters(unwrapped(runner.model)))
         logger.info('\n  '.join(['This run:', *lines]))
-        for warning in self._warnings:
+        for warning in warnings:
             logger.warning(warning)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Say how many bad frames have been left out, when there are more than before."""
+        skipped = skipped_frames(getattr(runner.train_loop, 'dataloader', None))
+        if skipped > self._num_skipped:
+            self._num_skipped = skipped
+            MMLogger.get_current_instance().warning(
+                f'{skipped} bad frames of the training data have been left out so far'
+            )
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Say beside an mAP that counts classes which the model lacks what it is without them."""
+        for scores in parse_nuscenes_metrics(metrics or {}).values():
+            if scores.absent_classes:
+                MMLogger.get_current_instance().warning(scores.describe_own_means())
+
+    def _describe_rates(self, runner: Runner, warnings: list[str]) -> list[str]:
+        """Lines about the schedule that will be trained with; what is wrong with it is added."""
+        in_effect = schedule_settings(runner.optim_wrapper, runner.param_schedulers)
+        warnings += resume_warnings(self._configured, in_effect)
+        length = training_length(runner)
+        if length is None:
+            return ['learning rates: unknown, for the training loop has no length']
+        model, wrapper = unwrapped(runner.model), runner.optim_wrapper
+        several = isinstance(wrapper, OptimWrapperDict)
+        lines = []
+        for name, single in wrapper.items() if several else [('', wrapper)]:
+            schedulers = runner.param_schedulers or []
+            if isinstance(schedulers, dict):
+                schedulers = schedulers.get(name, [])
+            if several:
+                lines.append(f'optimizer {name}:')
+            lines += [
+                f'learning rate: {kind} depends on what the training gives; without it, it is:'
+                for kind in unforeseeable(schedulers)
+            ]
+            peaks = peak_learning_rates(model, single, schedulers, *length)
+            lines += describe_peaks(peaks)
+            scaled = bool((runner.auto_scale_lr or {}).get('enable'))
+            warnings += schedule_warnings(peaks, schedulers, scaled)
+        return lines
+
+
+def told(subject: str, describe: Callable[[], list[str]]) -> list[str]:
+    """Lines about a run, or one that says why they are unknown: to inform must not end a run."""
+    try:
+        return describe()
+    except Exception as error:
+        return [f'{subject}: unknown ({type(error).__name__}: {error})']
 
 
 def describe_batch(runner: Runner) -> list[str]:
     """Effective batch and base learning rate, before and after automatic scaling."""
     wrapper = runner.optim_wrapper
-    accumulated = getattr(wrapper, '_accumulative_counts', 1)
-    batch = runner.train_dataloader.batch_size
+    several = isinstance(wrapper, OptimWrapperDict)
+    wrappers = list(wrapper.values()) if several else [wrapper]
+    accumulated = max(getattr(single, '_accumulative_counts', 1) for single in wrappers)
+    dataloader = runner.train_loop.dataloader
+    batch = getattr(dataloader.batch_sampler, 'batch_size', None) or dataloader.batch_size
+    if batch is None:
+        return ['effective batch: unknown, for the batch sampler has no batch_size']
     effective = runner.world_size * batch * accumulated
+    length = training_length(runner)
     lines = [
         f'effective batch {effective} = {runner.world_size} processes x batch {batch} x '
-        f'{accumulated} accumulated steps; {len(runner.train_dataloader)} iterations an epoch, '
-        f'{runner.max_iters} in all'
+        f'{accumulated} accumulated steps; '
+        + (f'{length[1]} iterations an epoch, {length[0]} in all' if length else 'endless epochs')
     ]
-    if not isinstance(wrapper, OptimWrapperDict):
+    if not several:
         # Its defaults keep the config's rate; auto_scale_lr and the schedule change the groups.
-        base = wrapper.optimizer.defaults['lr']
-        lines.append(describe_scaling(base, runner.auto_scale_lr, effective, accumulated))
+        base = wrapper.optimizer.defaults.get('lr')
+        if base is not None:
+            lines.append(describe_scaling(base, runner.auto_scale_lr, effective, accumulated))
     return lines
 
 
@@ -100,9 +158,6 @@ def describe_scaling(
         auto_scale_lr: The config's ``auto_scale_lr``.
         effective: Effective batch, accumulated steps included.
         accumulated: Accumulated steps.
-
-    Returns:
-        The line for the log.
     """
     base_batch = (auto_scale_lr or {}).get('base_batch_size')
     if not base_batch:
@@ -130,7 +185,7 @@ def describe_peaks(peaks: Sequence[LearningRatePeak]) -> list[str]:
 
 
 def schedule_warnings(
-    peaks: Sequence[LearningRatePeak], schedulers: Sequence[_ParamScheduler], scaled: bool
+    peaks: Sequence[LearningRatePeak], schedulers: Iterable[_ParamScheduler], scaled: bool
 ) -> list[str]:
     """What is wrong with the schedule, each with its remedy.
 
@@ -138,16 +193,16 @@ def schedule_warnings(
         peaks: Peak rates of all groups.
         schedulers: The schedulers, for those with an absolute ``eta_min``.
         scaled: Whether ``auto_scale_lr`` has scaled the base rates.
-
-    Returns:
-        The warnings; empty where all is well.
     """
-    absolute = sorted(
-        {
-            type(scheduler).__name__
-            for scheduler in schedulers
-            if scheduler.param_name == 'lr' and getattr(scheduler, 'eta_min', None)
-        }
+    absolute = ', '.join(
+        sorted(
+            {
+                type(scheduler).__name__
+                for scheduler in schedulers
+                if getattr(scheduler, 'param_name', '') == 'lr'
+                and getattr(scheduler, 'eta_min', None)
+            }
+        )
     )
     remedy = 'Use eta_min_ratio, a factor on the rate of each group, instead of eta_min.'
     warnings = []
@@ -155,21 +210,28 @@ def schedule_warnings(
     if gains and max(gains) - min(gains) > GAIN_TOLERANCE * max(gains):
         warnings.append(
             f'The schedule raises the parameter groups by different factors, {min(gains):g} to '
-            f'{max(gains):g}: lr_mult does not hold at the peak. '
-            + (f'{", ".join(absolute)} has an absolute eta_min. {remedy}' if absolute else '')
+            f'{max(gains):g}: lr_mult does not hold at the peak.'
+            + (f' {absolute} has an absolute eta_min. {remedy}' if absolute else '')
         )
     if absolute and scaled:
         warnings.append(
             f'auto_scale_lr has scaled the base learning rate, but not the absolute eta_min of '
-            f'{", ".join(absolute)}. {remedy}'
+            f'{absolute}. {remedy}'
         )
-    return [warning.strip() for warning in warnings]
+    return warnings
 
 
 def describe_precision(optim_wrapper: OptimWrapper) -> list[str]:
-    """One line about mixed precision."""
+    """One line about mixed precision for each optimizer."""
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return [line for single in optim_wrapper.values() for line in describe_precision(single)]
     if not isinstance(optim_wrapper, AmpOptimWrapper):
-        return ['precision: float32 (no AMP)']
+        is_plain = type(optim_wrapper) is OptimWrapper
+        return [
+            'precision: float32 (no AMP)'
+            if is_plain
+            else f'precision: as {type(optim_wrapper).__name__} sets it'
+        ]
     dtype = optim_wrapper.cast_dtype
     name = "the device's default (float16 on CUDA)" if dtype is None else str(dtype)
     scaler = optim_wrapper.loss_scaler
@@ -196,17 +258,14 @@ def describe_parameters(model: nn.Module) -> list[str]:
         parts.append((name, part))
         if name.endswith('head'):
             parts += [(f'{name}.{inner}', module) for inner, module in part.named_children()]
-    rows = [(name or 'all', *count_parameters(part)) for name, part in parts]
-    rows = [row for row in rows if row[1] or row[2]]
+    rows = []
+    for name, part in parts:
+        counts = Counter[bool]()
+        for parameter in part.parameters():
+            counts[parameter.requires_grad] += parameter.numel()
+        if counts:
+            rows.append((name or 'all', counts[True], counts[False]))
     width = max([len(name) for name, _, _ in rows], default=0)
     return [f'{"parameters of":{width + 2}} {"trained":>13} {"frozen":>13}'] + [
         f'  {name:{width}} {trained:13,} {frozen:13,}' for name, trained, frozen in rows
     ]
-
-
-def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """How many numbers of a module are trained, and how many are frozen."""
-    counts = {True: 0, False: 0}
-    for parameter in module.parameters():
-        counts[parameter.requires_grad] += parameter.numel()
-    return counts[True], counts[False]

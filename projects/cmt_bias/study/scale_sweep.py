@@ -20,7 +20,8 @@ from mmengine.runner.amp import autocast
 from nuscenes import NuScenes
 from torch import nn
 
-from ..bias.biased_heads import BiasedHead, ScaledBiasGenerator, biased_heads
+from ..bias.head_lookup import BiasedHead, biased_heads
+from ..bias.scale import BiasScale
 from ..cmt.detector import CmtDetector
 from ..metrics.conditions import count_scenes
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
@@ -73,7 +74,7 @@ def find_swept_head(model: nn.Module) -> BiasedHead:
 
 
 @contextmanager
-def scale_override(generator: ScaledBiasGenerator, scale: float | None) -> Iterator[None]:
+def scale_override(generator: BiasScale, scale: float | None) -> Iterator[None]:
     """Within the context every entry of the scale in effect is this value.
 
     The range of the scale (``min_scale``, ``max_scale``, or where an annealing has left it) does

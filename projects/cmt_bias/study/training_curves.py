@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..bias.monitor.history import FILE_NAME, read_history
+
 IMPROVEMENT_REACHED = 0.95
 LAST_FIFTH = 0.8
 SMOOTHING_SHARE = 0.05  # of a curve's points, in a running mean
@@ -78,12 +80,11 @@ def read_scales(train_dir: Path) -> pd.DataFrame:
         A column for each entry of the scale, by iteration; empty without a readable file.
     """
     try:
-        history = pd.read_csv(train_dir / 'bias_scale.csv', index_col='iteration')
+        history = read_history(train_dir / FILE_NAME).set_index('iteration')
     except (OSError, ValueError):
         return pd.DataFrame()
     prefix = 'bias_scale/'
-    names = [column for column in history if column.startswith(prefix)]
-    return history[names].astype(float).rename(columns=lambda name: name.removeprefix(prefix))
+    return history.filter(like=prefix).rename(columns=lambda name: name.removeprefix(prefix))
 
 
 def drift(curve: pd.Series) -> float:

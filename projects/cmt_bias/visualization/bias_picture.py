@@ -20,18 +20,16 @@ from matplotlib.patches import Patch, Rectangle
 
 from .attention_mass import PARTS
 from .bias_scene import BiasMap, BiasScene
-from .detection_picture import (
-    PictureLayout,
-    axes_in_inches,
-    camera_panels,
+from .detection_picture import PictureLayout, axes_in_inches, camera_panels
+from .detection_scene import CameraView
+from .projection_geometry import FloatArray, project_segments
+from .scene_panels import (
     draw_bev_boxes,
     draw_birds_eye_view,
     draw_camera,
     draw_notice,
     draw_projected_boxes,
 )
-from .detection_scene import CameraView
-from .projection_geometry import FloatArray, project_segments
 
 MASS_COLOURS = ('#00796b', '#a9ddd5', '#f7dfab', '#d98700')
 """Of the parts of attention: the LiDAR's in teal, the cameras' in amber, windows darker."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from mmdet3d.registry import HOOKS
 from mmdet3d.structures import Det3DDataSample
 from mmengine.dataset import BaseDataset
@@ -35,6 +40,11 @@ class DetectionPictureHook(Hook):
         bev_range: half the side of the bird's-eye view, metres.
         image_source: 'input' draws on the images as the detector gets them, 'file' on the camera
             files; see :func:`scene_from_sample`, which also says what 'file' needs.
+        save: whether pictures are written to the folder.
+        show: whether each picture is also shown in a window.
+        wait_time: seconds for which a picture stays in the window.
+        sensors: whose data are drawn: 'LC', 'L' the bird's-eye view alone, 'C' images and no
+            points.
     """
 
     def __init__(
@@ -45,6 +55,10 @@ class DetectionPictureHook(Hook):
         max_samples: int | None = None,
         bev_range: float = 55.0,
         image_source: ImageSource = 'input',
+        save: bool = True,
+        show: bool = False,
+        wait_time: float = 2.0,
+        sensors: Literal['LC', 'L', 'C'] = 'LC',
     ) -> None:
         spread_samples(0, interval, max_samples)  # refuses bad settings before the run starts
         self.out_dir = out_dir
@@ -53,6 +67,10 @@ class DetectionPictureHook(Hook):
         self.max_samples = max_samples
         self.bev_range = bev_range
         self.image_source = image_source
+        self.save = save
+        self.show = show
+        self.wait_time = wait_time
+        self.input_keys = {'LC': ('points', 'img'), 'L': ('points',), 'C': ('img',)}[sensors]
         self._captions: SampleCaptions | None = None
         self._chosen: frozenset[int] = frozenset()
         self._num_written = 0
@@ -116,8 +134,9 @@ class DetectionPictureHook(Hook):
             index = data_sample.sample_idx
             if index not in self._chosen:
                 continue
+            inputs = data_batch['inputs']
             scene = scene_from_sample(
-                {key: values[position] for key, values in data_batch['inputs'].items()},
+                {key: inputs[key][position] for key in self.input_keys if key in inputs},
                 data_sample,
                 class_names=self._captions.dataset.metainfo['classes'],
                 title=self._captions.title(index),
@@ -125,9 +144,27 @@ class DetectionPictureHook(Hook):
                 image_source=self.image_source,
             )
             figure = draw_scene(scene, self.score_thr, self.bev_range)
-            save_figure(figure, folder / f'sample_{index:05d}.png')
-            self._num_written += 1
+            if self.save:
+                save_figure(figure, folder / f'sample_{index:05d}.png')
+                self._num_written += 1
+            if self.show:
+                show_figure(figure, self.wait_time)
 
     def _report(self, folder: Path) -> None:
+        if not self.save:
+            return
         logger = MMLogger.get_current_instance()
         logger.info(f'{self._num_written} pictures of detections written to {folder}')
+
+
+def show_figure(figure: Figure, seconds: float) -> None:
+    """Show a drawn figure in the one window of this process, which then goes on."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())  # (height, width, 4)
+    width, height = figure.get_size_inches() / 2
+    window = plt.figure('detections', figsize=(width, height), clear=True)
+    axes = window.add_axes((0, 0, 1, 1))
+    axes.imshow(pixels)
+    axes.set_axis_off()
+    plt.pause(seconds)

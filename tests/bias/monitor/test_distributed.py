@@ -48,7 +48,9 @@ def train_on_two(rank: int, work_dir: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_one_history_with_the_mean_of_the_gradients(tmp_path):
+def test_one_history_with_the_mean_of_the_gradients(tmp_path, monkeypatch):
+    # The processes import this module by the name under which pytest has it.
+    monkeypatch.syspath_prepend(Path(__file__).parents[__name__.count('.')])
     multiprocessing.spawn(train_on_two, args=(tmp_path,), nprocs=2)
 
     with (tmp_path / 'bias_scale.csv').open() as file:

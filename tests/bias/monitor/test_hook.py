@@ -332,16 +332,6 @@ def test_a_scale_that_no_optimizer_has_is_warned_of(tmp_path):
     assert len(rows_of(tmp_path)) == 5
 
 
-def test_the_way_that_is_left_is_said_after_a_resume(tmp_path):
-    hook = partial(BiasScaleHook, interval=5, draw_curve=False)
-    schedule = dict(type='ConstantLR', factor=0.5, begin=0, end=11, by_epoch=False)
-    settings = dict(scale_settings=dict(lr_mult=1.0, decay_mult=0.0), param_scheduler=[schedule])
-    make_runner(tmp_path, BiasedModel(), [hook()], max_epochs=1, **settings).train()
-    assert 'sums up to 0.5 ' in read_log(tmp_path)  # 10 x 0.5 x 0.1
-    make_runner(tmp_path, BiasedModel(), [hook()], resume=True, **settings).train()
-    assert "sums up to 1.5 over the run's steps, 1 of it from here on" in read_log(tmp_path)
-
-
 class PlainModel(BiasedModel):
     def __init__(self) -> None:
         super().__init__()

@@ -1,20 +1,23 @@
 """What the end of a run says about the scale."""
 
 import math
-from dataclasses import replace
 
+import pandas as pd
 import pytest
 
-from cmt_bias.bias.monitor.history import BiasScaleRecord
-from cmt_bias.bias.monitor.reading import read_bias_scale, read_drift
+from cmt_bias.bias.monitor.rules import read_ending
 
 
-def run_with(scales: list[float], learning_rate: float = 1e-4) -> list[BiasScaleRecord]:
+def run_with(scales: list[float], learning_rate: float = 1e-4, **others: float) -> pd.DataFrame:
     """A row each 100 iterations."""
-    return [
-        BiasScaleRecord(100 * row, 1, (scale,), (-math.inf, math.inf), learning_rate)
-        for row, scale in enumerate(scales)
-    ]
+    columns = {
+        'iteration': [100 * row for row in range(len(scales))],
+        'bias_scale/shared': scales,
+        'learning_rate': learning_rate,
+        'range_low': -math.inf,
+        'range_high': math.inf,
+    }
+    return pd.DataFrame(columns | others)
 
 
 @pytest.mark.parametrize(
@@ -28,59 +31,53 @@ def run_with(scales: list[float], learning_rate: float = 1e-4) -> list[BiasScale
     ],
 )
 def test_the_last_value_is_read(last, reading):
-    (line,) = read_bias_scale(run_with([2.5, last]), ['shared'])
+    line = read_ending(run_with([2.5, last]), 'shared')
     assert line.startswith(f'shared 2.5 -> {last:.3g}: {reading}')
-
-
-def test_each_entry_has_a_line():
-    rows = [
-        replace(record, scales=(record.scales[0], 1.0)) for record in run_with([2.5] * 10 + [4.0])
-    ]
-    lidar, camera = read_bias_scale(rows, ['lidar', 'camera'])
-    assert lidar.startswith('lidar 2.5 -> 4: above') and camera.startswith('camera 1 -> 1: below')
 
 
 def test_a_scale_pushed_one_way_is_still_drifting():
     # Adam's steps all agree: 100 x 1e-4 from row to row.
-    rising = run_with([2.5 + 0.01 * row for row in range(51)])
-    assert read_drift(rising, 0, 1, True) == (
-        'still drifting (in the last fifth of the run +0.1, 100% of the 0.1 its learning rate '
-        'allowed)'
+    line = read_ending(run_with([2.5 + 0.01 * row for row in range(51)]), 'shared')
+    assert line.endswith(
+        'usual strength; still drifting (in the last fifth of the run +0.1, 100% of the 0.1 its '
+        'learning rate allowed), train longer'
     )
 
 
 def test_a_scale_pushed_to_and_fro_has_settled():
     rows = run_with([2.5 + 0.01 * min(row, 20) + 0.005 * (row % 2) for row in range(51)])
-    assert read_drift(rows, 0, 1, True).startswith('settled (in the last fifth')
+    assert '; settled (in the last fifth' in read_ending(rows, 'shared')
 
 
 def test_little_movement_at_a_small_rate_is_drift_all_the_same():
     rows = run_with([2.5 + 1e-4 * row for row in range(51)], learning_rate=1e-6)
-    assert read_drift(rows, 0, 1, True).startswith('still drifting')
+    assert '; still drifting' in read_ending(rows, 'shared')
 
 
 def test_accumulated_steps_are_fewer_steps():
     rows = run_with([2.5 + 0.002 * row for row in range(51)])
-    assert read_drift(rows, 0, 1, True).startswith('settled')
-    assert read_drift(rows, 0, 4, True).startswith('still drifting')
+    assert '; settled' in read_ending(rows, 'shared')
+    assert '; still drifting' in read_ending(rows, 'shared', accumulated=4)
 
 
 @pytest.mark.parametrize(('flat_from', 'state'), [(20, 'settled'), (50, 'still drifting')])
 def test_optimizers_unlike_adam_are_measured_by_the_span(flat_from, state):
     rows = run_with([math.exp(min(row, flat_from) / 10) for row in range(51)], learning_rate=1.0)
-    assert read_drift(rows, 0, 1, False).startswith(state)
+    assert f'; {state}' in read_ending(rows, 'shared', is_like_adam=False)
 
 
 def test_too_few_rows_say_nothing_about_drift():
-    assert 'too few rows (5)' in read_drift(run_with([2.5] * 5), 0, 1, True)
-    assert read_bias_scale([], ['shared']) == []
+    line = read_ending(run_with([2.5] * 5), 'shared')
+    assert line.endswith('strength; too few rows to say whether it has settled, a smaller '
+                         'interval gives more')  # fmt: skip
 
 
-def test_no_learning_rate_and_no_movement():
-    assert read_drift(run_with([2.5] * 50, learning_rate=0.0), 0, 1, True) == 'it did not move'
+@pytest.mark.parametrize('learning_rate', [0.0, None])
+def test_no_learning_rate_and_no_movement(learning_rate):
+    rows = run_with([2.5] * 50).assign(learning_rate=learning_rate).astype(float)
+    assert read_ending(rows, 'shared').endswith('; it did not move')
 
 
 def test_a_bound_is_named():
-    rows = [replace(record, scale_range=(0.5, 4.0)) for record in run_with([2.5, 3.9])]
-    (line,) = read_bias_scale(rows, ['shared'])
-    assert 'held by max_scale=4, so a wider range may lead it further' in line
+    rows = run_with([2.5, 3.9], range_low=0.5, range_high=4.0)
+    assert 'held by max_scale, so a wider range may lead it further' in read_ending(rows, 'shared')

@@ -6,37 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from cmt_bias.bias import (
-    AQRWeightGenerator,
-    ConstantWeightGenerator,
-    Windows,
-    WindowShape,
-    find_windows,
-)
+from cmt_bias.bias import AQRWeightGenerator, ConstantWeightGenerator, find_windows
+from cmt_bias.cmt.position_encoding import CameraGeometry
+from cmt_bias.ops import NOT_SEEN, QueryWindows, TokenLayout, Window
 
 CHANNELS = 16
 
 
-def some_windows(lidar_window: int | None = 3) -> Windows:
+def some_windows(lidar_radius: int | None = 1) -> QueryWindows:
     torch.manual_seed(3)
+    # the first camera looks along x, the second sees nothing of the range
+    lidar2img = torch.tensor(
+        [[[5.0, -5, 0, 0], [5, 0, -5, 0], [1, 0, 0, 0], [0, 0, 0, 1]], [[0.0] * 4] * 4]
+    ).expand(2, -1, -1, -1)
     return find_windows(
         torch.rand(2, 6, 3),
-        # the first camera looks along x, the second sees nothing of the range
-        torch.tensor(
-            [[[5.0, -5, 0, 0], [5, 0, -5, 0], [1, 0, 0, 0], [0, 0, 0, 1]], [[0.0] * 4] * 4]
-        ).expand(2, -1, -1, -1),
-        (10, 10),
-        (4, 5),
-        (2, 3, 4),
+        TokenLayout((4, 5), 2, (3, 4)),
+        CameraGeometry(lidar2img, lidar2img, (10, 10)),
         [-5, -5, -5, 5, 5, 5],
-        WindowShape(lidar_window),
-        WindowShape(3),
+        (Window(lidar_radius), Window(1)),
     )
-
-
-def without_any_token(windows: Windows) -> Windows:
-    index = torch.full_like(windows.index, -1)
-    return Windows(index, windows.gain * 0, windows.num_lidar_slots, {}, windows.num_tokens, None)
 
 
 @pytest.fixture
@@ -58,9 +47,9 @@ def trained_router() -> AQRWeightGenerator:
     return router
 
 
-@pytest.mark.parametrize('lidar_window', [3, None])
-def test_router_equals_masked_attention_of_torch(inputs, lidar_window):
-    router, windows = trained_router(), some_windows(lidar_window)
+@pytest.mark.parametrize('lidar_radius', [1, None])
+def test_router_equals_masked_attention_of_torch(inputs, lidar_radius):
+    router, windows = trained_router(), some_windows(lidar_radius)
     reference = nn.MultiheadAttention(CHANNELS, 4, batch_first=True)
     with torch.no_grad():
         projections = (router.query_proj, router.key_proj, router.value_proj)
@@ -101,18 +90,12 @@ def test_fresh_router_gives_weights_of_zero_and_learns(inputs):
 
 
 def test_query_without_any_token_gets_weights(inputs):
-    router = trained_router()
-    weights = torch.stack(router(**inputs, windows=without_any_token(some_windows())))
+    router, windows = trained_router(), some_windows()
+    windows.cells[:, :2] = NOT_SEEN
+    weights = torch.stack(router(**inputs, windows=windows))
     assert torch.isfinite(weights).all()
     weights.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in router.parameters() if p.grad is not None)
-
-
-def test_query_without_any_token_gets_weights_beside_whole_modalities(inputs):
-    windows = some_windows(lidar_window=None)
-    windows.whole.clear()
-    weights = torch.stack(trained_router()(**inputs, windows=windows))
-    assert torch.isfinite(weights).all()
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

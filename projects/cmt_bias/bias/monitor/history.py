@@ -1,49 +1,64 @@
-"""The history of the bias scale in ``bias_scale.csv``, which outlives kills and resumes."""
+"""The history of the bias scale in ``bias_scale.csv``, without gaps through kills and resumes.
 
-import csv
-import io
-import math
+mmengine's ``scalars.json`` cannot be that place: every start of a run begins another one,
+iterations that are done again are in both, and it is written at the logger's interval.
+"""
+
 import os
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 from mmengine.logging import MMLogger
 
 from ...atomic_file import write_atomically
-from .probes import WeightStatistics
 
 FILE_NAME = 'bias_scale.csv'
+Record = Mapping[str, float | None]
+"""What is known in a logged iteration, by the columns of :func:`columns`; None: there is none."""
 
 
-@dataclass(frozen=True)
-class BiasScaleRecord:
-    """One row of the history.
+def columns(scale_names: Sequence[str]) -> list[str]:
+    """The columns of the history.
 
-    Attributes:
-        iteration: Iterations done so far.
-        epoch: The epoch it belongs to, counted from 1 as in mmengine's log.
-        scales: Every entry of the scale in effect, after the optimizer's step.
-        scale_range: Lowest and highest value the scale may take; -inf or inf where it is open.
-        learning_rate: That of the scale's parameter group; None where no optimizer has it.
-        gradients: The gradient of every entry at the latest step; None where there was none.
-        weights: Statistics of the weights; None where none were seen.
+    - ``iteration``: iterations done so far; ``epoch``: counted from 1, as in mmengine's log;
+    - ``learning_rate``: of the scale's parameter group;
+    - ``bias_scale/<entry>``: the scale in effect, after the optimizer's step;
+    - ``bias_scale_grad/<entry>``: the gradient at the latest step;
+    - ``lidar_mean``, ``lidar_std``, ``camera_mean``, ``camera_std``: of all weights;
+    - ``range_low``, ``range_high``: what the scale may take, infinite where it is open;
+    - ``bias_scale_raw/<entry>``: as the optimizer left it, before the range is applied.
     """
+    return [
+        *('iteration', 'epoch', 'learning_rate'),
+        *(f'bias_scale/{name}' for name in scale_names),
+        *(f'bias_scale_grad/{name}' for name in scale_names),
+        *('lidar_mean', 'lidar_std', 'camera_mean', 'camera_std', 'range_low', 'range_high'),
+        *(f'bias_scale_raw/{name}' for name in scale_names),
+    ]
 
-    iteration: int
-    epoch: int
-    scales: tuple[float, ...]
-    scale_range: tuple[float, float]
-    learning_rate: float | None = None
-    gradients: tuple[float, ...] | None = None
-    weights: WeightStatistics | None = None
+
+def read_history(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a history, also a damaged one: rows that are not whole are left out.
+
+    Returns:
+        The columns of :func:`columns`, by ascending iteration; NaN where there is no value. Of an
+        iteration that is there twice the later row counts.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no history.
+    """
+    header, rows = _whole_rows(Path(path))
+    if header[:2] != ['iteration', 'epoch'] or not any('bias_scale/' in name for name in header):
+        raise ValueError(f"'{path}' does not have the columns of BiasScaleHook")
+    numbers = [[float(cell or 'nan') for cell in rows[row]] for row in sorted(rows)]
+    history = pd.DataFrame(numbers, columns=header, dtype=float)
+    return history.astype({'iteration': int, 'epoch': int})
 
 
 class BiasScaleHistory:
-    """Rows of :class:`BiasScaleRecord` in a csv file.
-
-    Every row is on the disk when :meth:`append` returns. A row that a kill has cut off is
-    recognised and left out.
+    """Adds records to a csv file; each is on the disk when :meth:`append` returns.
 
     Args:
         path: The file.
@@ -52,124 +67,62 @@ class BiasScaleHistory:
 
     def __init__(self, path: str | os.PathLike[str], scale_names: Sequence[str]) -> None:
         self.path = Path(path)
-        self.scale_names = tuple(scale_names)
-        self.columns = [
-            'iteration',
-            'epoch',
-            'learning_rate',
-            *(f'bias_scale/{name}' for name in self.scale_names),
-            *(f'bias_scale_grad/{name}' for name in self.scale_names),
-            'lidar_mean',
-            'lidar_std',
-            'camera_mean',
-            'camera_std',
-            'range_low',
-            'range_high',
-        ]
+        self._columns = columns(scale_names)
+        # Raw values came last, in a later version.
+        self._known = self._columns, self._columns[: -len(scale_names)]
 
     def begin(self, iteration: int) -> None:
-        """Prepare the file for rows after ``iteration``.
+        """Prepare the file for rows after ``iteration``, 0 in a run that begins.
 
         After a resume, rows of iterations that will be done again are dropped. A file that does
         not belong to this run (another run's, which began anew in the same folder, or one with
         other columns) is kept under another name.
-
-        Args:
-            iteration: Iterations done so far; 0 in a run that begins.
         """
         logger = MMLogger.get_current_instance()
-        if self.path.is_file() and (iteration == 0 or not self._has_our_columns()):
-            kept = self._put_aside()
+        header, rows = _whole_rows(self.path) if self.path.is_file() else (self._columns, {})
+        if self.path.is_file() and (iteration == 0 or header not in self._known):
+            number = 1
+            while (kept := self.path.with_name(f'{self.path.stem}.{number}.csv')).exists():
+                number += 1
+            os.replace(self.path, kept)
             logger.info(
                 f"'{self.path}' is of another run or another kind of scale; it is kept as "
                 f"'{kept.name}'."
             )
-        if not self.path.is_file():
-            write_atomically(self.path, _lines([self.columns]).encode())
-            return
-        text = self.path.read_text()
-        rows = [row for row in self._rows(text) if int(row[0]) <= iteration]
-        wanted = _lines([self.columns, *rows])
-        if wanted != text:
-            dropped = len(text.splitlines()) - len(wanted.splitlines())
+            header, rows = self._columns, {}
+        missing = [''] * (len(self._columns) - len(header))
+        kept_rows = [rows[row] + missing for row in sorted(rows) if row <= iteration]
+        wanted = ''.join(','.join(cells) + '\n' for cells in [self._columns, *kept_rows])
+        before = self.path.read_text(errors='replace') if self.path.is_file() else ''
+        if wanted != before:
+            write_atomically(self.path, wanted.encode())
+        dropped = before.count('\n') + (not before.endswith('\n')) - wanted.count('\n')
+        if before and dropped:
             logger.info(
                 f"'{self.path}': dropped {dropped} rows that were cut off by a kill or come after "
                 f'iteration {iteration}, where this run goes on.'
             )
-            write_atomically(self.path, wanted.encode())
 
-    def append(self, record: BiasScaleRecord) -> None:
+    def append(self, record: Record) -> None:
         """Add a row, and have it on the disk."""
-        gradients = record.gradients or (None,) * len(self.scale_names)
-        weights = (None,) * 4 if record.weights is None else astuple(record.weights)
-        cells = [
-            str(record.iteration),
-            str(record.epoch),
-            *map(
-                _cell,
-                (record.learning_rate, *record.scales, *gradients, *weights, *record.scale_range),
-            ),
-        ]
+        values = map(record.get, self._columns)
+        row = ','.join('' if value is None else f'{value:.9g}' for value in values)
         with self.path.open('a', newline='') as file:
-            file.write(_lines([cells]))
+            file.write(row + '\n')
             file.flush()
             os.fsync(file.fileno())
 
-    def read(self) -> list[BiasScaleRecord]:
-        """All rows, in the order of the file."""
-        return [self._record(row) for row in self._rows(self.path.read_text())]
 
-    def _record(self, row: Sequence[str]) -> BiasScaleRecord:
-        count = len(self.scale_names)
-        values = [float(cell) if cell else None for cell in row[2:]]
-        learning_rate, scales, gradients = values[0], values[1 : 1 + count], values[1 + count :]
-        weights, bounds = gradients[count : count + 4], gradients[count + 4 :]
-        return BiasScaleRecord(
-            iteration=int(row[0]),
-            epoch=int(row[1]),
-            scales=tuple(_or_nan(scales)),
-            scale_range=(_or_nan(bounds)[0], _or_nan(bounds)[1]),
-            learning_rate=learning_rate,
-            gradients=None if None in gradients[:count] else tuple(_or_nan(gradients[:count])),
-            weights=None if None in weights else WeightStatistics(*_or_nan(weights)),
-        )
-
-    def _rows(self, text: str) -> list[list[str]]:
-        """The whole rows below the header; what is not one is left out."""
-        whole, _, _ = text.rpartition('\n')
-        rows = list(csv.reader(io.StringIO(whole)))[1:]
-        return [row for row in rows if self._is_whole(row)]
-
-    def _is_whole(self, row: Sequence[str]) -> bool:
-        if len(row) != len(self.columns) or not (row[0].isdigit() and row[1].isdigit()):
-            return False
+def _whole_rows(path: Path) -> tuple[list[str], dict[int, list[str]]]:
+    """The header, and the cells of each whole row by its iteration."""
+    # What follows the last end of a line was cut off by a kill.
+    header, *lines = path.read_text(errors='replace').rpartition('\n')[0].split('\n')
+    names, rows = header.split(','), {}
+    for cells in (line.split(',') for line in lines):
         try:
-            _ = [float(cell) for cell in row[2:] if cell]
-        except ValueError:
-            return False
-        return True
-
-    def _has_our_columns(self) -> bool:
-        with self.path.open(newline='') as file:
-            return next(csv.reader(file), None) == self.columns
-
-    def _put_aside(self) -> Path:
-        number = 1
-        while (kept := self.path.with_name(f'{self.path.stem}.{number}.csv')).exists():
-            number += 1
-        os.replace(self.path, kept)
-        return kept
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(rows)
-    return text.getvalue()
-
-
-def _cell(value: float | None) -> str:
-    return '' if value is None else f'{value:.9g}'
-
-
-def _or_nan(values: Sequence[float | None]) -> list[float]:
-    return [math.nan if value is None else value for value in values]
+            _ = [float(cell) for cell in cells if cell], int(cells[1])
+            if len(cells) == len(names):
+                rows[int(cells[0])] = cells
+        except (ValueError, IndexError):
+            continue
+    return names, rows

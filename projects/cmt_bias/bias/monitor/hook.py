@@ -1,6 +1,5 @@
 """Follow the strength of the attention bias through training."""
 
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +7,13 @@ from mmdet3d.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
-from ..biased_heads import BiasedHead, find_biased_head
-from . import history as bias_scale_history
-from . import plot as bias_scale_curve
-from .diagnosis import BiasScaleWatch, optimizer_warnings, start_warnings, travel_warnings
-from .history import BiasScaleHistory, BiasScaleRecord
-from .probes import GradientProbe, WeightProbe
-from .reading import read_bias_scale
-from .travel import ScaleOptimizer, Travel, find_scale_optimizer, find_travel
+from ..head_lookup import BiasedHead, find_biased_head
+from . import history, plot
+from .rules import BiasScaleWatch, read_ending
+from .scale_optimizer import ScaleOptimizer, find_scale_optimizer
+from .weight_probe import WeightProbe
 
 
 @HOOKS.register_module()
@@ -28,8 +23,9 @@ class BiasScaleHook(Hook):
     Every ``interval`` iterations, and in the last one:
 
     - to mmengine's message hub, and with it to the console line, ``vis_data/*.json`` and
-      TensorBoard: ``bias_scale/<entry>``, ``bias_scale_grad/<entry>``, ``bias_scale_lr``,
-      ``router/lidar_mean``, ``router/lidar_std``, ``router/camera_mean``, ``router/camera_std``;
+      TensorBoard: ``bias_scale/<entry>``, ``bias_scale_grad/<entry>``, ``bias_scale_raw/<entry>``,
+      ``bias_scale_lr``, ``router/lidar_mean``, ``router/lidar_std``, ``router/camera_mean``,
+      ``router/camera_std``;
     - to ``work_dir/bias_scale.csv``, which a kill or a resume leaves without gaps and doubles.
 
     ``work_dir/bias_scale_curve.png`` is drawn from it at every checkpoint and at the end.
@@ -61,58 +57,47 @@ class BiasScaleHook(Hook):
         self.interval = interval
         self.draw_curve = draw_curve
         self._head: BiasedHead | None = None  # stays None in all processes but the first
-        self._scale_optimizer: ScaleOptimizer | None = None
-        self._travel: Travel | None = None
+        self._optimizer: ScaleOptimizer | None = None
+        self._watch: BiasScaleWatch | None = None  # only for a learnable scale
         self._weight_probe = WeightProbe()
-        self._gradient_probe: GradientProbe | None = None
-
-    @property
-    def _is_learnable(self) -> bool:
-        return self._head is not None and bool(self._head.generator.learnable_scale)
-
-    def before_run(self, runner: Runner) -> None:
-        """Find the scale, and play its schedule through while that is still at its start."""
-        if not isinstance(runner.optim_wrapper, OptimWrapper):
-            return  # validation or testing alone
-        head = find_biased_head(runner.model, type(self).__name__)
-        if not is_main_process():
-            return
-        self._head = head
-        if not (self._is_learnable and head.scale.requires_grad):
-            return
-        self._scale_optimizer = find_scale_optimizer(runner.optim_wrapper, head.scale)
-        if self._scale_optimizer is None:
-            return
-        self._gradient_probe = GradientProbe(self._scale_optimizer.optimizer, head.scale)
-        self._travel = find_travel(
-            self._scale_optimizer,
-            runner.param_schedulers,
-            runner.max_iters,
-            len(runner.train_dataloader),
-        )
 
     def before_train(self, runner: Runner) -> None:
         """Begin or go on with the history, and say what is to be expected."""
-        if self._head is None:
+        head = find_biased_head(runner.model, type(self).__name__)
+        if not is_main_process():
             return
-        names = list(self._head.generator.scale_names())
-        key = self._head.config_key('bias_scale')
-        self._history = BiasScaleHistory(
-            Path(runner.work_dir) / bias_scale_history.FILE_NAME, names
-        )
-        self._watch = BiasScaleWatch(self._head.scale_name, names, key)
+        self._head, generator = head, head.generator
+        names = generator.scale_names()
+        self._history = history.BiasScaleHistory(Path(runner.work_dir) / history.FILE_NAME, names)
         self._history.begin(runner.iter)
-        first = self._record(runner, runner.iter)
-        logger = MMLogger.get_current_instance()
-        logger.info('\n  '.join(['Bias scale:', *self._describe(first)]))
-        warnings = self._watch.check(first) if self._is_learnable else []
+        travel = None
+        if generator.learnable_scale:
+            if head.scale.requires_grad:
+                self._optimizer = find_scale_optimizer(runner.optim_wrapper, head.scale)
+            travel = self._optimizer and self._optimizer.travel(runner)
+            judges = self._optimizer and self._optimizer.is_like_adam and runner.iter == 0
+            self._watch = BiasScaleWatch(head, self._optimizer, travel if judges else None)
+        record = self._record(runner, runner.iter)
+        lines = [
+            'Bias scale:',
+            f'{head.scale_name}: {"learnable" if self._watch else "fixed"}, '
+            f'{generator.scale_granularity}',
+            ', '.join(f'{name} {record[f"bias_scale/{name}"]:.4g}' for name in names)
+            + '; range [{range_low:g}, {range_high:g}]'.format(**record),
+            f"history: '{self._history.path}', every {self.interval} iterations",
+        ]
+        if self._optimizer is not None:
+            lines.append(
+                "how its learning rate sums up over the run's steps is not known beforehand"
+                if travel is None
+                else f'its learning rate sums up to {travel:.3g} over the '
+                + ("run's steps" if runner.iter == 0 else 'steps that are left')
+                + ', about as far as Adam can move it' * self._optimizer.is_like_adam
+            )
+        MMLogger.get_current_instance().info('\n  '.join(lines))
         if runner.iter == 0:
-            self._history.append(first)
-            if self._is_learnable:
-                warnings = start_warnings(names, first.scales, key) + warnings
-        for warning in self._setting_warnings() + warnings:
-            logger.warning(warning)
-        self._tell_message_hub(runner, first)
+            self._history.append(record)
+        self._tell(runner, record)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Attach the probes if this iteration is to be logged."""
@@ -120,9 +105,8 @@ class BiasScaleHook(Hook):
             return
         left = self._iterations_left(runner)
         # The step may lie a few iterations back where gradients are accumulated.
-        steps_in = self._scale_optimizer.accumulated if self._scale_optimizer else 0
-        if self._gradient_probe is not None and left < steps_in:
-            self._gradient_probe.attach()
+        if self._optimizer is not None and left < self._optimizer.accumulated:
+            self._optimizer.watch_steps()
         if left == 0:
             self._weight_probe.attach(self._head.weight_generator)
 
@@ -132,15 +116,12 @@ class BiasScaleHook(Hook):
         """Take what the probes have seen, and log it."""
         if self._head is None or self._iterations_left(runner) > 0:
             return
-        self._weight_probe.detach()
-        record = self._record(runner, runner.iter + 1)
-        record = replace(record, weights=self._weight_probe.statistics())
-        record, is_missing = self._with_gradient(record)
+        record = self._record(runner, runner.iter + 1) | self._weight_probe.take()
+        steps = self._optimizer.take_gradients() if self._optimizer else []
+        if steps and steps[-1] is not None:
+            record |= self._entries('bias_scale_grad', steps[-1].tolist())
         self._history.append(record)
-        self._tell_message_hub(runner, record)
-        if self._is_learnable:
-            for warning in self._watch.check(record, is_missing):
-                MMLogger.get_current_instance().warning(warning)
+        self._tell(runner, record, lacks_gradient=bool(steps) and steps[-1] is None)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Draw the curve so far."""
@@ -151,106 +132,60 @@ class BiasScaleHook(Hook):
         if self._head is None:
             return
         self._draw()
-        if self._is_learnable:
-            logger = MMLogger.get_current_instance()
-            logger.info('\n  '.join(['Bias scale at the end:', *self._reading()]))
+        rows = history.read_history(self._history.path)
+        if self._watch is None or rows.empty:
+            return
+        optimizer = self._optimizer
+        settings = (optimizer.accumulated, optimizer.is_like_adam) if optimizer else ()
+        names = self._head.generator.scale_names()
+        lines = [read_ending(rows, name, *settings) for name in names]
+        MMLogger.get_current_instance().info('\n  '.join(['Bias scale at the end:', *lines]))
 
     def _iterations_left(self, runner: Runner) -> int:
         """Iterations until the next one that is logged; 0 in that one."""
         done = runner.iter + 1
         return min(-done % self.interval, max(runner.max_iters - done, 0))
 
-    def _record(self, runner: Runner, iteration: int) -> BiasScaleRecord:
+    def _entries(self, kind: str, values: list[float]) -> dict[str, float | None]:
+        assert self._head is not None
+        names = self._head.generator.scale_names()
+        return {f'{kind}/{name}': value for name, value in zip(names, values, strict=True)}
+
+    def _record(self, runner: Runner, iteration: int) -> dict[str, float | None]:
         """The scale as it is now."""
         assert self._head is not None
-        return BiasScaleRecord(
-            iteration=iteration,
-            epoch=runner.epoch + 1,
-            scales=tuple(self._head.scales_in_effect()),
-            scale_range=self._head.scale_range(),
-            learning_rate=self._scale_optimizer.group['lr'] if self._scale_optimizer else None,
-        )
+        low, high = self._head.scale_range()
+        return {
+            'iteration': iteration,
+            'epoch': runner.epoch + 1,
+            'learning_rate': self._optimizer.group['lr'] if self._optimizer else None,
+            **self._entries('bias_scale', self._head.scales_in_effect()),
+            **self._entries('bias_scale_raw', self._head.scale.detach().flatten().tolist()),
+            'range_low': low,
+            'range_high': high,
+        }
 
-    def _with_gradient(self, record: BiasScaleRecord) -> tuple[BiasScaleRecord, bool]:
-        """Add the latest step's gradient; also whether there was a step without one."""
-        probe = self._gradient_probe
-        if probe is None:
-            return record, False
-        probe.detach()
-        stepped, gradient = probe.stepped, probe.gradient
-        probe.clear()
-        if gradient is None:
-            return record, stepped
-        return replace(record, gradients=tuple(gradient.tolist())), False
-
-    def _tell_message_hub(self, runner: Runner, record: BiasScaleRecord) -> None:
-        values: dict[str, float] = {}
-        for index, name in enumerate(self._history.scale_names):
-            values[f'bias_scale/{name}'] = record.scales[index]
-            if record.gradients is not None:
-                values[f'bias_scale_grad/{name}'] = record.gradients[index]
-        if record.learning_rate is not None:
-            values['bias_scale_lr'] = record.learning_rate
-        if record.weights is not None:
-            values.update(
-                {f'router/{key}': value for key, value in asdict(record.weights).items()}
-            )
-        for key, value in values.items():
-            runner.message_hub.update_scalar(f'train/{key}', value)
-
-    def _describe(self, record: BiasScaleRecord) -> list[str]:
-        """Lines for the log about the scale and the way it can go."""
-        assert self._head is not None
-        generator = self._head.generator
-        kind = 'learnable' if self._is_learnable else 'fixed'
-        scales = zip(self._history.scale_names, record.scales, strict=True)
-        low, high = record.scale_range
-        lines = [
-            f'{self._head.scale_name}: {kind}, {generator.scale_granularity}',
-            ', '.join(f'{name} {scale:.4g}' for name, scale in scales)
-            + f'; range [{low:g}, {high:g}]',
-            f"history: '{self._history.path}', every {self.interval} iterations",
-        ]
-        if self._travel is not None and self._scale_optimizer is not None:
-            left = self._travel.after(record.iteration)
-            lines.append(
-                f"its learning rate sums up to {self._travel.total:.3g} over the run's steps"
-                + (f', {left:.3g} of it from here on' if record.iteration else '')
-                + (
-                    ': about the longest way that Adam can move it'
-                    if self._scale_optimizer.is_like_adam
-                    else ''
-                )
-            )
-        return lines
-
-    def _setting_warnings(self) -> list[str]:
-        """Warnings about the optimizer and its schedule."""
-        if self._head is None or not self._is_learnable:
-            return []
-        name, requires_grad = self._head.scale_name, self._head.scale.requires_grad
-        warnings = optimizer_warnings(name, requires_grad, self._scale_optimizer)
-        if self._travel and self._scale_optimizer and self._scale_optimizer.is_like_adam:
-            warnings += travel_warnings(name, self._travel.total)
-        return warnings
-
-    def _reading(self) -> list[str]:
-        """Lines for the log about the result."""
-        optimizer = self._scale_optimizer
-        return read_bias_scale(
-            self._history.read(),
-            self._history.scale_names,
-            accumulated=optimizer.accumulated if optimizer else 1,
-            like_adam=optimizer.is_like_adam if optimizer else True,
-        )
+    def _tell(self, runner: Runner, record: history.Record, lacks_gradient: bool = False) -> None:
+        """Give a record to the message hub, and to the rules."""
+        for column, value in record.items():
+            if column.startswith('bias_scale'):
+                key = column
+            elif column == 'learning_rate':
+                key = 'bias_scale_lr'
+            elif column.endswith(('_mean', '_std')):
+                key = f'router/{column}'
+            else:
+                continue
+            if value is not None:
+                runner.message_hub.update_scalar(f'train/{key}', value)
+        for warning in self._watch.check(record, lacks_gradient) if self._watch else []:
+            MMLogger.get_current_instance().warning(warning)
 
     def _draw(self) -> None:
         if self._head is None or not self.draw_curve:
             return
-        path = self._history.path.with_name(bias_scale_curve.FILE_NAME)
+        path = self._history.path.with_name(plot.FILE_NAME)
         try:
-            bias_scale_curve.save_bias_scale_curve(
-                path, self._history.read(), self._history.scale_names
-            )
+            plot.save_bias_scale_curve(path, history.read_history(self._history.path))
         except Exception as error:  # a picture must not cost the checkpoint that is being written
             MMLogger.get_current_instance().warning(f"'{path}' could not be drawn: {error!r}")

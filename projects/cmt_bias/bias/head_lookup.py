@@ -1,36 +1,14 @@
-"""Find the head that biases its attention, somewhere in a model."""
+"""Look a model's heads with an attention bias up, and what they are called for users."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from ..unwrapping import unwrapped
-
-
-class ScaledBiasGenerator(Protocol):
-    """What is needed here of an ``AttentionBiasGenerator``.
-
-    Attributes:
-        bias_scale: The scale: a parameter where it is learnable, else a buffer.
-        scale_range: Lowest and highest value of the scale, ``(2,)``; -inf or inf where it is open.
-        learnable_scale: Whether the scale is learnable.
-        scale_granularity: Which parts of the bias have a scale of their own.
-    """
-
-    bias_scale: Tensor
-    scale_range: Tensor
-    learnable_scale: bool
-    scale_granularity: str
-
-    def scale_names(self) -> list[str]:
-        """A name for each entry of the flattened scale."""
-
-    def scale_in_effect(self) -> Tensor:
-        """The scale after the range is applied, in the shape of ``bias_scale``."""
-
-    def set_scale_range(self, low: float | None, high: float | None) -> None:
-        """Set the range; None for an open side."""
+from .scale import BiasScale
 
 
 @dataclass(frozen=True)
@@ -46,9 +24,9 @@ class BiasedHead:
     head: nn.Module
 
     @property
-    def generator(self) -> ScaledBiasGenerator:
+    def generator(self) -> BiasScale:
         """The head's ``AttentionBiasGenerator``."""
-        return cast(ScaledBiasGenerator, self.head.attention_bias_generator)
+        return cast(BiasScale, self.head.attention_bias_generator)
 
     @property
     def weight_generator(self) -> nn.Module:
@@ -75,19 +53,11 @@ class BiasedHead:
 
     def scale_range(self) -> tuple[float, float]:
         """The lowest and the highest value the scale may take, -inf or inf where it is open."""
-        low, high = self.generator.scale_range.tolist()
-        return low, high
+        return self.generator.bounds()
 
 
 def biased_heads(model: nn.Module) -> list[BiasedHead]:
-    """All modules with an ``attention_bias_generator``.
-
-    Args:
-        model: The model, which may be wrapped for distributed training.
-
-    Returns:
-        The heads and their names in the unwrapped model.
-    """
+    """All heads with an ``attention_bias_generator``, named as in the unwrapped model."""
     return [
         BiasedHead(name, module)
         for name, module in unwrapped(model).named_modules()
@@ -96,17 +66,10 @@ def biased_heads(model: nn.Module) -> list[BiasedHead]:
 
 
 def find_biased_head(model: nn.Module, wanted_by: str) -> BiasedHead:
-    """Find the one module with an ``attention_bias_generator``.
-
-    Args:
-        model: The model, which may be wrapped for distributed training.
-        wanted_by: Name of the hook that needs it, for the error.
-
-    Returns:
-        The head and its name in the unwrapped model.
+    """Find the one head with an ``attention_bias_generator``, for a hook named ``wanted_by``.
 
     Raises:
-        ValueError: If there is no such module, or more than one.
+        ValueError: If there is no such head, or more than one.
     """
     found = biased_heads(model)
     if not found:

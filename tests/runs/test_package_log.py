@@ -4,7 +4,7 @@ import logging
 
 from mmengine.logging import MMLogger
 
-from cmt_bias.package_log import show_package_log
+from cmt_bias.runs.package_log import show_package_log
 
 
 def test_messages_of_the_package_reach_the_log_of_the_current_run_once(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
-from cmt_bias.bias.biased_heads import find_biased_head
+from cmt_bias.bias.head_lookup import find_biased_head
 
 from .biased_model import BiasedHead, BiasedModel
 

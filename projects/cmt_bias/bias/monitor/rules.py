@@ -1,0 +1,322 @@
+"""What the monitor says of a learnable bias scale: one list of rules, each with its remedy.
+
+``docs/reading_the_curve.md`` explains them by their names.
+"""
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ...ops import MODALITIES
+from ..head_lookup import BiasedHead
+from .history import Record
+from .scale_optimizer import ScaleOptimizer
+
+WEAK_START, SATURATING_START = 0.5, 5.0
+LEAST_TRAVEL = 0.25
+"""A run whose learning rates sum up to less cannot learn a scale."""
+CLOSE, AWAY = 0.05, 0.10
+"""Share of a bound within which a scale is at it; beyond which it has left: noise is no news."""
+PATIENCE = 3
+"""Logged iterations in a row with exact zeros that are one too many."""
+WEAK, STRONG = 1.5, 3.5
+"""Final values between them are about as strong as the usual start of 2.5."""
+LAST_PART, FEWEST_ROWS = 0.2, 4
+"""The part of the run, at its end, in which the scale should have settled; and rows to tell it."""
+DRIFTING = 0.25
+"""Share of the longest possible way, in the last part, above which the scale still drifts."""
+
+
+def bound_nearby(scale: float, low: float, high: float, closeness: float = CLOSE) -> str:
+    """Name of the bound that is no further from the scale than a share of it; '' for none."""
+    near = [
+        (abs(scale - bound), key)
+        for key, bound in (('min_scale', low), ('max_scale', high))
+        if math.isfinite(bound) and abs(scale - bound) <= closeness * (abs(bound) or 1.0)
+    ]
+    return min(near)[1] if near else ''
+
+
+class Rule(NamedTuple):
+    """One thing to say about what it looks at, ``s``.
+
+    Attributes:
+        name: Its name in the documentation.
+        when: Whether it holds.
+        says: What is the case, a format of ``s``.
+        do: What to do about it, a format of ``s``.
+        each: Whether it is about each entry of the scale, not about the scale as a whole.
+        rows: Logged iterations in a row for which it has to hold.
+        ends: When it is over, so that it can be said again; by default when it does not hold.
+    """
+
+    name: str
+    when: Callable[[Any], bool]
+    says: str
+    do: str = ''
+    each: bool = False
+    rows: int = 1
+    ends: Callable[[Any], bool] | None = None
+
+    def text(self, s: Any) -> str:
+        """What it says, and what to do."""
+        return f'{self.says} {self.do}'.rstrip().format(s=s)
+
+
+def _sight(
+    head: BiasedHead,
+    optimizer: ScaleOptimizer | None,
+    travel: float | None,
+    record: Record,
+    name: str,
+    lacks_gradient: bool,
+) -> SimpleNamespace:
+    """What a rule looks at: the entry ``name`` of the scale in a logged iteration."""
+    low, high = record['range_low'], record['range_high']
+    scale = record[f'bias_scale/{name}']
+    seen = {
+        modality: (record[f'{modality}_mean'], record[f'{modality}_std'])
+        for modality in MODALITIES
+        if record.get(f'{modality}_std') is not None
+    }
+    own = [modality for modality in seen if name.endswith(modality)] or seen
+    return SimpleNamespace(
+        iteration=record['iteration'],
+        parameter=head.scale_name,
+        config=head.config_key('bias_scale').removesuffix('bias_scale'),
+        name=name,
+        scale=scale,
+        gradient=record.get(f'bias_scale_grad/{name}'),
+        lacks_gradient=lacks_gradient,
+        weights=[number for numbers in seen.values() for number in numbers],
+        has_own_weights=any(any(seen[modality]) for modality in own),
+        low=low,
+        high=high,
+        bound=bound_nearby(scale, low, high),
+        loose_bound=bound_nearby(scale, low, high, AWAY),
+        is_frozen=not head.scale.requires_grad,
+        has_optimizer=optimizer is not None,
+        decay=optimizer.group.get('weight_decay', 0.0) if optimizer else 0.0,
+        travel=math.inf if travel is None else travel,
+        missing_rate=LEAST_TRAVEL / travel if travel else math.inf,
+    )
+
+
+_ENTRY = '{s.parameter} ({s.name})'
+_GROUP = "paramwise_cfg.custom_keys['attention_bias_generator.bias_scale']"
+_TRANSFORMER = "transformer=dict(type='AttentionBiasCmtTransformer', ...)"
+_START = f'Start in [{WEAK_START:g}, {SATURATING_START:g}], usually at {{s.config}}bias_scale=2.5.'
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        'weak start',
+        lambda s: s.iteration == 0 and s.scale < WEAK_START,
+        'Bias scale {s.name} starts at {s.scale:g}, which is too weak for the detector to learn '
+        'from the bias.',
+        _START,
+        each=True,
+    ),
+    Rule(
+        'saturating start',
+        lambda s: s.iteration == 0 and s.scale > SATURATING_START,
+        'Bias scale {s.name} starts at {s.scale:g}, which saturates the softmax of the attention.',
+        _START,
+        each=True,
+    ),
+    Rule(
+        'frozen',
+        lambda s: s.is_frozen,
+        '{s.parameter} is learnable, but frozen (requires_grad=False), and will stay as it is.',
+        'Take its head out of frozen_modules, or say {s.config}learnable_scale=False.',
+    ),
+    Rule(
+        'no optimizer',
+        lambda s: not (s.is_frozen or s.has_optimizer),
+        '{s.parameter} is learnable, but no optimizer has it, and it will stay as it is.',
+        'It was made after the optimizer, or left out by a constructor of your own: let '
+        'optim_wrapper build its parameters from the whole model.',
+    ),
+    Rule(
+        'weight decay',
+        lambda s: s.decay > 0,
+        'Weight decay of {s.decay:g} pulls {s.parameter} towards 0.',
+        f'Set {_GROUP}=dict(lr_mult=0.1, decay_mult=0.0).',
+    ),
+    Rule(
+        'short schedule',
+        lambda s: s.travel < LEAST_TRAVEL,
+        'The schedule cannot move {s.parameter}: its learning rate sums up to {s.travel:.2g} over '
+        f'the run, less than {LEAST_TRAVEL}.',
+        f'Raise lr_mult {{s.missing_rate:.0f}} times or more in {_GROUP}, train longer, or set '
+        '{s.config}learnable_scale=False.',
+    ),
+    Rule(
+        'no gradient',
+        lambda s: s.lacks_gradient,
+        '{s.parameter} is learnable, but got no gradient: the bias does not reach the loss.',
+        f'Use {_TRANSFORMER}, whose cross-attention takes the bias, or set '
+        '{s.config}learnable_scale=False.',
+    ),
+    Rule(
+        'value not finite',
+        lambda s: not math.isfinite(s.scale),
+        f'Iteration {{s.iteration}}: value of {_ENTRY} not finite: {{s.scale}}.',
+        'Go back to a checkpoint from before, and lower its lr_mult or the rate.',
+        each=True,
+    ),
+    Rule(
+        'gradient not finite',
+        lambda s: s.gradient is not None and not math.isfinite(s.gradient),
+        f'Iteration {{s.iteration}}: gradient of {_ENTRY} not finite: {{s.gradient}}.',
+        "Set optim_wrapper.clip_grad, or optim_wrapper.dtype='bfloat16'.",
+        each=True,
+    ),
+    Rule(
+        'weights not finite',
+        lambda s: not all(map(math.isfinite, s.weights)),
+        'Iteration {s.iteration}: weights of {s.parameter} not finite: {s.weights}.',
+        'The weight_generator returns them: lower its learning rate, and look for the first '
+        'non-finite loss in the log.',
+    ),
+    Rule(  # all start at exactly 0, and leave it with the first step of the optimizer
+        'weights zero',
+        lambda s: bool(s.weights) and not any(s.weights),
+        'All weights are still exactly 0 after {s.iteration} iterations, so {s.parameter} cannot '
+        'be learned: the weight_generator is not trained.',
+        'Take its head out of frozen_modules, and look for lr_mult=0 in '
+        'paramwise_cfg.custom_keys.',
+        rows=PATIENCE,
+    ),
+    Rule(
+        'gradient zero',
+        lambda s: s.gradient == 0 and s.has_own_weights and not s.bound,
+        f'The gradient of {_ENTRY} has been exactly 0 in {PATIENCE} logged iterations, though '
+        'there are weights: the cross-attention drops the bias, or the sensor gives no tokens.',
+        f'Use {_TRANSFORMER} and an attention class that takes a bias.',
+        each=True,
+        rows=PATIENCE,
+    ),
+    *(
+        Rule(
+            f'at {key}',
+            lambda s, key=key: s.bound == key,
+            'Iteration {s.iteration}: bias scale {s.name} is {s.scale:.3g}, within '
+            f'{CLOSE:.0%} of {key}={{s.{side}:g}}, and cannot go on.',
+            f'If it stays there, widen {{s.config}}{key} or the schedule of BiasScaleRangeHook.',
+            each=True,
+            ends=lambda s, key=key: s.loose_bound != key,
+        )
+        for key, side in (('min_scale', 'low'), ('max_scale', 'high'))
+    ),
+)
+
+
+class BiasScaleWatch:
+    """Puts the rules to each record; what holds is said once, when it begins to hold.
+
+    Args:
+        head: The head with the scale.
+        optimizer: The optimizer that has the scale, if any.
+        travel: The longest way it can move the scale in training; None if that is not known.
+    """
+
+    def __init__(
+        self, head: BiasedHead, optimizer: ScaleOptimizer | None, travel: float | None
+    ) -> None:
+        self._run = head, optimizer, travel
+        self._names = head.generator.scale_names()
+        self._rows: dict[tuple[str, str], int] = {}
+
+    def check(self, record: Record, lacks_gradient: bool = False) -> list[str]:
+        """What is to be said of a record; empty where all is well or has been said.
+
+        Args:
+            record: The record.
+            lacks_gradient: Whether the optimizer made a step without any gradient of the scale.
+        """
+        said = []
+        for rule in RULES:
+            for name in self._names if rule.each else self._names[:1]:
+                sight = _sight(*self._run, record, name, lacks_gradient)
+                state = (rule.name, name)
+                if rule.when(sight):
+                    self._rows[state] = self._rows.get(state, 0) + 1
+                    if self._rows[state] == rule.rows:
+                        said.append(rule.text(sight))
+                elif rule.ends is None or rule.ends(sight):
+                    self._rows[state] = 0
+        return said
+
+
+_DRIFT = (
+    '(in the last fifth of the run {s.drift:+.2g}, {s.share:.0%} of the {s.possible:.2g} '
+    '{s.source})'
+)
+
+READINGS: tuple[Rule, ...] = (
+    Rule('not finite', lambda s: not math.isfinite(s.scale), 'not finite: the model is of no use'),
+    Rule('strong', lambda s: s.scale > STRONG, f'above {STRONG}, stronger modulation was wanted'),
+    Rule('weak', lambda s: s.scale < WEAK, f'below {WEAK}, the weights are of little use'),
+    Rule(
+        'usual',
+        lambda s: WEAK <= s.scale <= STRONG,
+        f'between {WEAK} and {STRONG}, the usual strength',
+    ),
+    Rule('held', lambda s: s.bound, 'held by {s.bound},', 'so a wider range may lead it further'),
+    Rule(
+        'few rows',
+        lambda s: s.rows < FEWEST_ROWS,
+        'too few rows to say whether it has settled,',
+        'a smaller interval gives more',
+    ),
+    Rule(
+        'unmoved',
+        lambda s: s.rows >= FEWEST_ROWS and s.drift == 0 == s.possible,
+        'it did not move',
+    ),
+    Rule('settled', lambda s: s.share <= DRIFTING, f'settled {_DRIFT}'),
+    Rule('drifting', lambda s: s.share > DRIFTING, f'still drifting {_DRIFT},', 'train longer'),
+)
+
+
+def read_ending(
+    history: pd.DataFrame, name: str, accumulated: int = 1, is_like_adam: bool = True
+) -> str:
+    """Say what an entry's last value and its last part mean.
+
+    Whether a scale has settled cannot be told from how much it moved: at the end of most schedules
+    the learning rate is so small that nothing moves. So the net change in the last fifth of the
+    run is compared with the longest way that was possible there, the sum of the learning rate over
+    its steps. Adam goes nearly that way while gradients agree, and a small part of it once they
+    point to and fro. For other optimizers, whose steps follow the gradient's size, the change is
+    compared with the span of the whole run.
+
+    Args:
+        history: The history, with a row at least.
+        name: Name of the entry.
+        accumulated: Iterations to one step of the optimizer.
+        is_like_adam: Whether a step is about as long as the learning rate.
+    """
+    scales, iterations = history[f'bias_scale/{name}'], history['iteration']
+    first, end = iterations.iloc[[0, -1]]
+    last = history[iterations >= end - LAST_PART * (end - first)]
+    steps = last['iteration'].diff() / accumulated
+    allowed = (last['learning_rate'].fillna(0.0) * steps).sum()
+    start, scale = scales.iloc[[0, -1]]
+    drift = scale - scales[last.index[0]]
+    possible = allowed if is_like_adam else scales.max() - scales.min()
+    told = len(last) >= FEWEST_ROWS and possible > 0
+    ending = SimpleNamespace(
+        scale=scale,
+        bound=bound_nearby(scale, *history[['range_low', 'range_high']].iloc[-1]),
+        rows=len(last),
+        drift=drift,
+        possible=possible,
+        share=abs(drift) / possible if told else math.nan,
+        source='its learning rate allowed' if is_like_adam else 'it spanned in all',
+    )
+    read = '; '.join(rule.text(ending) for rule in READINGS if rule.when(ending))
+    return f'{name} {start:.3g} -> {scale:.3g}: {read}'

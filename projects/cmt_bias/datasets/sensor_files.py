@@ -1,0 +1,170 @@
+"""Which files of its sensors a frame is read from, and whether each of them can be read."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+from ..config_type import type_name
+
+POINT_VALUES = 5
+"""float32 values of a point in a nuScenes file: x, y, z, intensity, ring."""
+
+
+@dataclass(frozen=True)
+class UsedData:
+    """What the pipeline of a dataset loads.
+
+    Attributes:
+        points: Whether it loads points.
+        sweeps: The number of earlier sweeps that it adds to them.
+        images: Whether it loads images.
+        point_values: float32 values of a point in its files.
+        annotation_keys: What it reads of each annotation.
+        from_here: Whether the files are those of this machine.
+    """
+
+    points: bool = True
+    sweeps: int = 0
+    images: bool = True
+    point_values: int = POINT_VALUES
+    annotation_keys: tuple[str, ...] = ('bbox_3d', 'bbox_label_3d', 'velocity', 'num_lidar_pts')
+    from_here: bool = True
+
+
+@dataclass(frozen=True)
+class SensorFile:
+    """A file of a sensor.
+
+    Attributes:
+        path: Where it lies.
+        point_values: float32 values of each of its points; 0 for an image.
+    """
+
+    path: Path
+    point_values: int = 0
+
+
+def is_local(backend_args: Mapping | None) -> bool:
+    """Whether a dataset's ``backend_args`` read this machine's files."""
+    backend = (backend_args or {}).get('backend', 'local')
+    return backend in ('local', 'disk', 'hard_disk', 'atomic_local')
+
+
+def used_data(dataset: Mapping) -> UsedData:
+    """What a dataset's pipeline loads, of the sensors that its ``modality`` lets it load.
+
+    Args:
+        dataset: Config of a dataset of mmdet3d's ``Det3DDataset`` family; one without a pipeline
+            is taken to load all of its modality.
+    """
+    modality = dataset.get('modality') or dict(use_lidar=True, use_camera=False)
+    lidar, camera = bool(modality.get('use_lidar')), bool(modality.get('use_camera'))
+    keys = ['bbox_3d', 'bbox_label_3d'] + ['velocity'] * dataset.get('with_velocity', True)
+    keys.append('bbox_3d_isvalid' if dataset.get('use_valid_flag') else 'num_lidar_pts')
+    steps = list(_steps(dataset.get('pipeline') or ()))
+    if not steps:
+        return UsedData(lidar, 10 * lidar, camera, annotation_keys=tuple(keys))
+    point_steps = [step for kind, step in steps if re.match(r'Load\w*Point', kind)]
+    sweep_steps = [step for kind, step in steps if re.match(r'Load\w*Sweeps', kind)]
+    return UsedData(
+        points=lidar and bool(point_steps),
+        sweeps=max((int(step.get('sweeps_num', 10)) for step in sweep_steps), default=0) * lidar,
+        images=camera and any(re.match(r'Load\w*Image', kind) for kind, _ in steps),
+        point_values=next((s['load_dim'] for s in point_steps if 'load_dim' in s), POINT_VALUES),
+        annotation_keys=tuple(keys),
+        from_here=all(is_local(step.get('backend_args')) for _, step in steps),
+    )
+
+
+def _steps(pipeline: Sequence) -> Iterator[tuple[str, Mapping]]:
+    """Types and configs of all transforms, those inside others too."""
+    for step in pipeline:
+        if isinstance(step, Mapping):
+            yield type_name(step), step
+            yield from _steps(step.get('transforms') or ())
+        elif isinstance(step, Sequence) and not isinstance(step, str):
+            yield from _steps(step)
+
+
+def sensor_files(frame: Mapping, dataset: Mapping) -> list[SensorFile]:
+    """Files that one frame is loaded from, where mmdet3d looks for them.
+
+    Args:
+        frame: One entry of an info file's ``data_list``.
+        dataset: The dataset's config: ``data_root``, ``data_prefix``, ``modality`` and
+            ``pipeline`` count.
+
+    Returns:
+        LiDAR keyframe, sweeps and images.
+    """
+    used = used_data(dataset)
+    root = Path(dataset.get('data_root') or '.')
+    prefix = {key: root / value for key, value in dict(dataset.get('data_prefix') or {}).items()}
+    files = []
+    if used.points:
+        path = prefix.get('pts', Path()) / frame['lidar_points']['lidar_path']
+        files.append(SensorFile(path, used.point_values))
+        for sweep in frame.get('lidar_sweeps', ())[: used.sweeps]:
+            path = sweep['lidar_points']['lidar_path']
+            folder = prefix.get('pts' if 'samples' in path else 'sweeps', Path())
+            files.append(SensorFile(folder / Path(path).name, used.point_values))
+    if used.images:
+        for camera, image in frame.get('images', {}).items():
+            folder = prefix.get(camera, prefix.get('img', Path()))
+            files.append(SensorFile(folder / image['img_path']))
+    return files
+
+
+def fault_of_file(file: SensorFile) -> str | None:
+    """What is wrong with a file, having read it: None if nothing is.
+
+    A cloud without points is none of it: a sensor may return nothing.
+    """
+    try:
+        content = file.path.read_bytes()
+    except OSError as error:
+        return f'cannot be read: {error.strerror}'
+    if file.point_values:
+        return _fault_of_cloud(content, file.point_values)
+    return _fault_of_image(content)
+
+
+def _fault_of_cloud(content: bytes, values: int) -> str | None:
+    if len(content) % (4 * values):
+        return f'is cut off: {len(content)} bytes are no whole number of points of {4 * values}'
+    points = np.frombuffer(content, dtype=np.float32).reshape(-1, values)
+    bad = int((~np.isfinite(points).all(axis=1)).sum())
+    return f'has NaN or infinite values in {bad} of {len(points)} points' if bad else None
+
+
+def _fault_of_image(content: bytes) -> str | None:
+    if not content:
+        return 'is empty'
+    if content.startswith(b'\xff\xd8') and not content.rstrip(b'\0').endswith(b'\xff\xd9'):
+        return f'is cut off after {len(content)} bytes: the end of the JPEG is missing'
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return f'({len(content)} bytes) is not an image that can be decoded'
+    if image.ndim != 3 or image.shape[2] != 3:
+        return f'has {1 if image.ndim == 2 else image.shape[2]} colour channels instead of 3'
+    return None
+
+
+def faults_of_files(files: Iterable[SensorFile], workers: int = 8) -> dict[Path, str]:
+    """Read files, with a progress bar, and say what is wrong with those that are bad.
+
+    Args:
+        files: The files; each is read once.
+        workers: Threads that read.
+    """
+    distinct = list(dict.fromkeys(files))
+    with ThreadPoolExecutor(workers) as pool:
+        faults = pool.map(fault_of_file, distinct)
+        found = track(zip(distinct, faults, strict=True), 'reading files', total=len(distinct))
+        return {file.path: fault for file, fault in found if fault is not None}
