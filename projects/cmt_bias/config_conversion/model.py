@@ -89,7 +89,7 @@ def accepted_arguments(cls: type) -> set[str] | None:
     known: set[str] = set()
     for base in inspect.getmro(cls):
         if '__init__' in vars(base):
-            parameters = inspect.signature(base.__init__).parameters
+            parameters = inspect.signature(vars(base)['__init__']).parameters
             known.update(parameters)
             if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
                 return known
