@@ -23,5 +23,8 @@ visualizer = dict(type='Det3DLocalVisualizer', vis_backends=vis_backends, name='
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
 load_from = None
+# Parts of the model that load_from leaves at their initial values, for instance because they have
+# another size than in the checkpoint: ['pts_bbox_head.reference_points'].
+load_from_skip = []
 resume = False
 randomness = dict(seed=0)

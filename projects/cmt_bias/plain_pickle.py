@@ -43,7 +43,7 @@ class PlainArray(np.ndarray):
         """An empty one, to be filled by :meth:`__setstate__`."""
         return super().__new__(cls, (0,), np.int8)
 
-    def __setstate__(self, state: object) -> None:  # type: ignore[override]
+    def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5 or type(state[2]) is not PlainDtype:
             raise pickle.UnpicklingError(f'state of a numpy array is {state!r:.100}')
         _, shape, plain, is_fortran, content = state

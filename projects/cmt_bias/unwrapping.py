@@ -7,7 +7,7 @@ averages, and torch.compile.
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from mmengine.model import BaseAveragedModel, BaseTTAModel, is_model_wrapper
 from torch import nn
@@ -22,7 +22,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if is_model_wrapper(model) or isinstance(
             model, (BaseTTAModel, BaseAveragedModel, AveragedModel, nn.DataParallel)
         ):
-            model = model.module
+            model = cast(nn.Module, model.module)
         elif isinstance(inner := getattr(model, '_orig_mod', None), nn.Module):
             model = inner  # what torch.compile returns
         else:

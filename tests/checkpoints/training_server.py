@@ -9,6 +9,7 @@ a second instead of the ten that the imports take.
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -55,6 +56,7 @@ class TrainingOptions:
     range_without_bounds: bool = False
     num_features: int = 8
     load_from_skip: list[str] | None = None
+    largest_file: int | None = None
     extra_megabytes: int = 0
     seconds_per_iteration: float = 0.0
     die_at_iteration: int | None = None
@@ -196,6 +198,8 @@ def build_runner(options: TrainingOptions) -> Runner:
 def train(options: TrainingOptions, rank: int) -> None:
     """Train, and write the final weights to final_weights.pth."""
     torch.set_num_threads(1)
+    if options.largest_file is not None:  # as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
     if options.num_processes > 1:
         os.environ.update(RANK=str(rank), LOCAL_RANK='0', WORLD_SIZE=str(options.num_processes))
         torch.distributed.init_process_group(

@@ -217,9 +217,8 @@ def test_every_granularity_gives_the_bias_of_the_layer(granularity, scale, lidar
 @pytest.mark.parametrize('window', [3, None])
 def test_missing_sensors_and_missing_windows_run_through(sensors, window):
     head = build_head()
-    for shape in ('lidar_window', 'camera_window'):
-        generator = head.attention_bias_generator
-        setattr(generator, shape, type(getattr(generator, shape))(window))
+    shape = Window(None if window is None else window // 2)
+    head.attention_bias_generator.window_shapes = (shape, shape)
     observation, found = observe(head, sensors)
     scene = make_bias_scene(scene_of(found, 'C' in sensors), observation, 0, 0.0, max_queries=4)
     assert (scene.lidar is None) == ('L' not in sensors)

@@ -163,7 +163,7 @@ class CheckpointReport:
             for key in part.matched
             if not key.endswith('num_batches_tracked')
         ]
-        parts = {}
+        parts: dict[str, None] = {}
         for mismatch in self.mismatched:
             owner = mismatch.key.rpartition('.')[0]
             is_whole = owner and not any(is_named(key, [owner]) for key in matched)

@@ -106,8 +106,9 @@ class ResumableCheckpointHook(CheckpointHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look whether a checkpoint fits, and make what mmengine reads of it."""
         source = str(runner._load_from or 'that was loaded')
-        skipped = [] if runner._resume else list(runner.cfg.get('load_from_skip') or [])
-        fit_weights(unwrapped(runner.model), weights_of(checkpoint, source), source, skipped)
+        if isinstance(runner, Runner):  # the runner for sharded models has no state dict here
+            skipped = [] if runner._resume else list(runner.cfg.get('load_from_skip') or [])
+            fit_weights(unwrapped(runner.model), weights_of(checkpoint, source), source, skipped)
         if not runner._resume:
             return
         meta = checkpoint.get('meta')
@@ -133,7 +134,7 @@ class ResumableCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Set up mmengine's hook and, in a resumed run, restore the random state."""
         super().before_train(runner)
-        self.file_backend = _LateRemoval(self.file_backend)
+        self.file_backend: Any = _LateRemoval(self.file_backend)
         if saves_locally(self) and is_main_process():
             for directory in {self.out_dir, runner.work_dir}:
                 for leftover in remove_partial_files(directory):

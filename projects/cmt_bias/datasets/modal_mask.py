@@ -21,6 +21,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
+from ..config_type import type_name
+
 MASKED_MODALITY = {'LC': None, 'L': 'image', 'C': 'points'}
 """What is masked for each set of sensors (value of ``--modality``) that shall see anything."""
 
@@ -123,12 +125,12 @@ def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
         return steps
     mask = dict(type='ModalMask3D', mode='test', mask_modal=mask_modal)
     for index, step in enumerate(steps):
-        if step['type'] == 'Pack3DDetInputs':
+        if type_name(step) == 'Pack3DDetInputs':
             steps.insert(index, mask)
             return steps
         for stage, alternatives in enumerate(step.get('transforms', ())):
             # TestTimeAug has stages, each a list of alternatives.
-            if any(inner['type'] == 'Pack3DDetInputs' for inner in alternatives):
+            if any(type_name(inner) == 'Pack3DDetInputs' for inner in alternatives):
                 step['transforms'].insert(stage, [mask])
                 return steps
     raise ValueError(

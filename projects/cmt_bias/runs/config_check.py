@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from torch import nn
 
 from ..checkpoints.safe_loading import CheckpointError
+from ..config_type import type_name
 from ..datasets.database_check import command_that_makes_it, has_image_crops
 from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
@@ -86,7 +87,7 @@ def _check_data(cfg: Config, sampled_frames: int, depth: Depth) -> Iterator[tupl
 
 def check_sweep_loader(pipeline: Sequence[Mapping]) -> list[Problem]:
     """A warning if sweeps are loaded by mmdet3d's own transform, which misplaces them in turns."""
-    if all(step['type'] != 'LoadPointsFromMultiSweeps' for step in pipeline):
+    if all(type_name(step) != 'LoadPointsFromMultiSweeps' for step in pipeline):
         return []
     what = 'LoadPointsFromMultiSweeps misplaces the sweeps of a turning vehicle'
     return [Problem(what, "set type='LoadAlignedSweeps' for this step", 'warning')]

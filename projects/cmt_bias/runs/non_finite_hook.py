@@ -1,11 +1,12 @@
 """Stop at the first number that is none, and name the sample or the parameter it came from."""
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -127,6 +128,6 @@ class NonFiniteHook(Hook):
         assert self._runner is not None
         self._is_looking = True
         try:
-            return find_origin(unwrapped(self._runner.model), self._batch)
+            return find_origin(cast(BaseModel, unwrapped(self._runner.model)), self._batch)
         finally:
             self._is_looking = False

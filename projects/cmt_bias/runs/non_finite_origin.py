@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet3d.structures import BaseInstance3DBoxes, BasePoints
+from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ class _Found(Exception):  # noqa: N818  (ends a forward pass, no error of the pr
     """The forward pass has come to a parameter that is not finite."""
 
 
-def find_origin(model: nn.Module, batch: Any) -> str:
+def find_origin(model: BaseModel, batch: Any) -> str:
     """Find out where the first number that is none comes from, by running a batch once more.
 
     Looks at the inputs, then at the parameters in the order of the forward pass, then at what the
@@ -52,7 +53,7 @@ def find_origin(model: nn.Module, batch: Any) -> str:
     return _first_gradient(model, losses, walk.parameters)
 
 
-def _first_gradient(model: nn.Module, losses: Any, in_forward_order: list[str]) -> str:
+def _first_gradient(model: BaseModel, losses: Any, in_forward_order: list[str]) -> str:
     """The parameter nearest to the loss whose gradient is not finite."""
     if not model.training or not isinstance(losses, Mapping):
         return ''

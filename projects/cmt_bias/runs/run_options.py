@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS
 
 from ..checkpoints.latest_checkpoint import find_checkpoint_to_resume
+from ..config_type import type_name
 from ..datasets.modal_mask import with_modality
 from ..problem import Problem
 from ..unwrapping import unwrapped_config
@@ -103,7 +104,7 @@ def _set_backend(part: Any, backend: Mapping) -> None:
     if isinstance(part, Mapping):
         for value in part.values():
             _set_backend(value, backend)
-        loads = re.match(r'Load\w*(Point|Sweep|Image|Annotations)', str(part.get('type')))
+        loads = re.match(r'Load\w*(Point|Sweep|Image|Annotations)', type_name(part))
         if loads or 'backend_args' in part:
             part['backend_args'] = ConfigDict(backend)  # type: ignore[index]
     elif isinstance(part, list | tuple):
@@ -147,7 +148,7 @@ def enable_amp(cfg: Config) -> None:
     Raises:
         ProblemsFound: If the config has an optimizer wrapper of its own kind.
     """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
     if kind == 'AmpOptimWrapper':
         return
     if kind != 'OptimWrapper':
@@ -163,7 +164,7 @@ def disable_amp(cfg: Config) -> bool:
     Returns:
         Whether mixed precision was set before.
     """
-    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper':
+    if type_name(cfg.optim_wrapper) != 'AmpOptimWrapper':
         return False
     cfg.optim_wrapper.type = 'OptimWrapper'
     for key in AMP_ONLY_KEYS:
@@ -210,7 +211,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 def ensure_hook(cfg: Config, hook_type: str) -> None:
     """Add a hook without arguments unless the config has one of its type."""
     hooks = list(cfg.get('custom_hooks') or [])
-    if all(hook['type'] != hook_type for hook in hooks):
+    if all(type_name(hook) != hook_type for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=hook_type)]
 
 
@@ -223,7 +224,7 @@ def add_picture_hook(cfg: Config, **settings: Any) -> None:
     """
     hooks = list(cfg.get('custom_hooks') or [])
     for hook in hooks:
-        if hook['type'] == 'DetectionPictureHook':
+        if type_name(hook) == 'DetectionPictureHook':
             hook.update(settings)
             return
     new = dict(type='DetectionPictureHook', save='out_dir' in settings, **settings)
