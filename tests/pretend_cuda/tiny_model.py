@@ -117,7 +117,7 @@ class CountsGradients(nn.Module):
 
     def _receive(self, name: str, parameter: Tensor) -> None:
         self.received[name] += 1
-        dist.all_reduce(parameter.grad)
+        dist.all_reduce(parameter.grad.div_(dist.get_world_size()))
 
     def forward(self, *args: Any) -> dict[str, Tensor]:
         for buffer in self.module.buffers():  # as DDP does with broadcast_buffers

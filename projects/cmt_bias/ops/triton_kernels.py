@@ -212,10 +212,9 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Out, LogSumExp,
         query, used, tl.maximum(low, TILES0) - TILES0, high - TILES0, kn, vn, scale * _LOG2_E, NQ,
         S, SEGMENTS0, SIZE1, COLUMNS1, RADIUS1, FALLOFF1, PROFILE1, HIDE, D, DP, BN,
         PRECISION)  # fmt: skip
-    if HIDE:  # a query without keys gets zeros
-        out = total / tl.where(mass == 0.0, 1.0, mass)[:, None]
-    else:
-        out = total / mass[:, None]
+    # a query without keys gets zeros
+    divisor = tl.where(mass == 0.0, 1.0, mass) if HIDE else mass
+    out = total / divisor[:, None]
     to = Out + split * os + batch * ob + h * oh + query[:, None] * on + d[None, :]
     tl.store(to, out.to(Out.dtype.element_ty), mask=some)
     at = (split * tl.num_programs(1) + head) * NQ + query
