@@ -71,13 +71,15 @@ class Problem:
 
     def attend(self, launch: Launch | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The forward pass of the kernel."""
-        return triton_attention.attend(*self._inputs(), launch=launch)
+        return triton_attention.attend(**self._inputs(), launch=launch)
 
     def differentiate(
         self, kept: tuple[Tensor, Tensor, Tensor], launch: Launch | None = None
     ) -> tuple[Tensor | None, ...]:
         """The backward pass of the kernel."""
-        return triton_attention.gradients(self.grad, *self._inputs(), *kept, launch=launch)
+        names = ('output', 'logsumexp', 'extra')
+        results = dict(zip(names, kept, strict=True))
+        return triton_attention.gradients(self.grad, **self._inputs(), **results, launch=launch)
 
     def exact(self) -> list[Tensor | None]:
         """Output and gradients from the dense reference in float64."""
@@ -88,9 +90,9 @@ class Problem:
         grads = dense_backend.gradients(self.grad.double(), *inputs, output, *kept)
         return [output, *grads]
 
-    def _inputs(self) -> tuple[Any, ...]:
-        tensors = (self.query, self.key, self.value, self.windows, self.strength)
-        return (*tensors, CHANNELS**-0.5)
+    def _inputs(self) -> dict[str, Any]:
+        names = ('query', 'key', 'value', 'windows', 'strength')
+        return dict({name: getattr(self, name) for name in names}, scale=CHANNELS**-0.5)
 
 
 def reference_points(queries: int, batch: int, generator: torch.Generator) -> Tensor:
