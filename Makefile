@@ -10,10 +10,11 @@ OLDEST_VENV ?= .venv-oldest
 OLDEST_PYTHON ?= python3.10
 PYTEST_OPTIONS ?= -n 2 --dist loadgroup --durations=15
 
-.PHONY: help setup demo test test-oldest lint typecheck pytest pytest-there format doctor clean
+.PHONY: help setup demo base test test-oldest lint typecheck pytest pytest-there format doctor clean
 
 help:
-	@echo 'make demo       synthetic data, training, test and pictures of the tiny recipe, under work_dirs/demo'
+	@echo 'make demo       synthetic data, fine-tuning of the shipped base, test and pictures: work_dirs/demo'
+	@echo 'make base       the long way: makes that base from nothing, in hours, under work_dirs/base'
 	@echo 'make test       lint, type check and all tests (what .ci/run calls)'
 	@echo 'make setup      only the set-up that both of these do by themselves: $(VENV)'
 	@echo 'make lint typecheck pytest format doctor    the parts, each by itself'
@@ -25,6 +26,9 @@ setup:
 
 demo: setup
 	@$(RUN) tools/run_demo.py
+
+base: setup
+	@$(RUN) tools/run_demo.py base
 
 # One after the other whatever -j says: the checks that take seconds come first.
 test: setup

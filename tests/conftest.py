@@ -1,14 +1,19 @@
 """Fixtures and settings for all tests."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before anything imports triton: its kernels run on the CPU in the tests.
 os.environ.setdefault('TRITON_INTERPRET', '1')
 
+import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from hypothesis import settings
+from mmdet3d.structures import LiDARInstance3DBoxes
+from mmdet3d.structures.points import LiDARPoints
 from mmengine.registry import init_default_scope
 
 from cmt_bias.datasets.nuscenes_conversion import convert_nuscenes
@@ -53,3 +58,69 @@ def smallest_nuscenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not (root / 'nuscenes_dbinfos_train.pkl').is_file():
             convert_nuscenes(root, root)
     return root
+
+
+def camera_matrices(num_views: int, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Intrinsics and extrinsics (V, 4, 4) of cameras around the z axis, looking outwards."""
+    height, width = image_size
+    cam2img = np.tile(np.eye(4), (num_views, 1, 1))
+    cam2img[:, 0, 0] = cam2img[:, 1, 1] = 0.8 * width
+    cam2img[:, 0, 2], cam2img[:, 1, 2] = 0.51 * width, 0.47 * height
+    lidar2cam = np.tile(np.eye(4), (num_views, 1, 1))
+    for view, angle in enumerate(np.arange(num_views) * 2 * np.pi / num_views):
+        forward = np.array([np.cos(angle), np.sin(angle), 0.0])
+        right = np.array([np.sin(angle), -np.cos(angle), 0.0])
+        lidar2cam[view, :3, :3] = np.stack([right, [0.0, 0.0, -1.0], forward])
+        lidar2cam[view, :3, 3] = [0.05, 0.3, -0.4]
+    return cam2img, lidar2cam
+
+
+def random_boxes(rng: np.random.Generator, number: int) -> LiDARInstance3DBoxes:
+    """Boxes with velocity, anywhere within 30 m."""
+    return LiDARInstance3DBoxes(
+        torch.from_numpy(
+            np.concatenate(
+                [
+                    rng.uniform([-30, -30, -2], [30, 30, 0], (number, 3)),
+                    rng.uniform(0.5, 4.0, (number, 3)),
+                    rng.uniform(-np.pi, np.pi, (number, 1)),
+                    rng.normal(0, 5, (number, 2)),
+                ],
+                axis=1,
+            ).astype(np.float32)
+        ),
+        box_dim=9,
+    )
+
+
+@pytest.fixture(scope='session')
+def make_sample() -> Callable[..., dict]:
+    """Factory of samples as they are after loading."""
+
+    def make(
+        seed: int = 0,
+        num_boxes: int = 5,
+        num_points: int = 200,
+        num_views: int = 3,
+        image_size: tuple[int, int] = (90, 160),
+    ) -> dict:
+        rng = np.random.default_rng(seed)
+        cam2img, lidar2cam = camera_matrices(num_views, image_size)
+        points = rng.uniform([-30, -30, -2, 0, 0], [30, 30, 2, 255, 0.5], (num_points, 5))
+        return dict(
+            sample_idx=seed,
+            images={f'CAM_{view}': {} for view in range(num_views)},
+            img=[rng.integers(1, 255, (*image_size, 3), dtype=np.uint8) for _ in range(num_views)],
+            img_shape=image_size,
+            ori_shape=image_size,
+            pad_shape=image_size,
+            cam2img=cam2img,
+            lidar2cam=lidar2cam,
+            lidar2img=cam2img @ lidar2cam,
+            points=LiDARPoints(torch.from_numpy(points.astype(np.float32)), points_dim=5),
+            gt_bboxes_3d=random_boxes(rng, num_boxes),
+            gt_labels_3d=rng.integers(0, 2, num_boxes),
+            box_type_3d=LiDARInstance3DBoxes,
+        )
+
+    return make

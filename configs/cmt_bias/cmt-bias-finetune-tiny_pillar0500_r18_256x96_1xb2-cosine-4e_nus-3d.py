@@ -1,5 +1,5 @@
 _base_ = [
-    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-22e_nus-3d.py',
+    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py',
     './presets/finetune.py',
 ]
 
@@ -17,11 +17,11 @@ optim_wrapper = dict(
         )
     )
 )
-custom_hooks = [*_base_.custom_hooks, dict(type='BiasScaleHook', interval=20)]
+custom_hooks = [dict(type='BiasScaleHook', interval=20)]
 max_epochs = 4
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(_base_.finetune_param_scheduler[0], end=60),
     dict(_base_.finetune_param_scheduler[1], end=max_epochs, T_max=max_epochs),
 ]
-load_from = 'work_dirs/demo/cmt_tiny/train/epoch_22.pth'
+load_from = 'cmt_bias://cmt_tiny'  # the base that comes with the package

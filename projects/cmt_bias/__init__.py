@@ -13,7 +13,7 @@ from .version import __version__
 __all__ = ['__version__', 'bias', 'config_path', 'ops']
 
 if HAS_MMDET3D:
-    from . import checkpoints, cmt, datasets, failures, runs, visualization
+    from . import checkpoints, cmt, datasets, failures, pretraining, runs, visualization
     from .atomic_file import AtomicLocalBackend, write_atomically
     from .bias import monitor
 
@@ -24,6 +24,7 @@ if HAS_MMDET3D:
         'datasets',
         'failures',
         'monitor',
+        'pretraining',
         'runs',
         'visualization',
         'write_atomically',

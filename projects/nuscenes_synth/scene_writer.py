@@ -116,6 +116,7 @@ class SceneWriter:
         """Append an annotation of every actor; those without a LiDAR point are dropped later."""
         world_from_lidar = self._scene.world_from_ego(time) @ LIDAR.ego_from_sensor()
         world_cloud = cloud[:, :3] @ world_from_lidar[:3, :3].T + world_from_lidar[:3, 3]
+        world_cloud = np.asfortranarray(world_cloud)
         for index, (actor, pose) in enumerate(
             zip(self._scene.actors, self._scene.actor_poses(time), strict=True)
         ):
@@ -244,9 +245,12 @@ def count_points(
         size: Length, width and height.
         yaw: Heading of the box.
     """
-    x, y, z = cloud.T - np.array(center)[:, None]
-    cos, sin = np.cos(yaw), np.sin(yaw)
     length, width, height = size
+    # Comparing costs less than rotating: first the square around the box.
+    near = np.abs(cloud[:, 0] - center[0]) <= (length + width) / 2
+    near &= np.abs(cloud[:, 1] - center[1]) <= (length + width) / 2
+    x, y, z = (cloud[near] - center).T
+    cos, sin = np.cos(yaw), np.sin(yaw)
     inside = np.abs(cos * x + sin * y) <= length / 2
     inside &= np.abs(cos * y - sin * x) <= width / 2
     inside &= np.abs(z) <= height / 2

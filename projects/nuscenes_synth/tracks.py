@@ -40,7 +40,7 @@ class Track:
 def poses_at(time: float, tracks: list[Track], road: Road) -> np.ndarray:
     """Return the (N, 3) world x, y, yaw of many tracks at one time."""
     s, d, yaw_offset, speed_s, speed_d = np.array(
-        [dataclasses.astuple(track) for track in tracks]
+        [(track.s, track.d, track.yaw_offset, track.speed_s, track.speed_d) for track in tracks]
     ).T
     x, y, heading = road.to_world(s + speed_s * time, d + speed_d * time)
     return np.stack([x, y, heading + yaw_offset], axis=-1)

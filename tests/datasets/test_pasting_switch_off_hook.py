@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import cmt_bias.checkpoints.safe_loading  # noqa: F401  # lets runners resume
-from cmt_bias.datasets.pasting_switch_off_hook import PastingSwitchOffHook, pasting_transforms
+from cmt_bias.datasets.pasting_switch_off_hook import PastingSwitchOffHook, transforms_with
 
 NUM_EPOCHS = 4
 
@@ -233,5 +233,5 @@ def test_a_negative_epoch_is_refused():
 
 def test_all_pasting_transforms_are_found_once(tmp_path):
     dataset = DATASETS.build(WRAPPED['repeat_of_concat_of_class_balanced'](dict(type='PasteOne')))
-    found = list(pasting_transforms(dataset))
+    found = list(transforms_with(dataset, 'disabled'))
     assert len(found) == 2 and len({id(transform) for transform in found}) == 2

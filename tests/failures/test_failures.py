@@ -2,7 +2,9 @@
 
 import copy
 import multiprocessing
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,18 @@ from mmdet3d.structures.points import LiDARPoints
 from cmt_bias.failures import (
     CalibrationError,
     CameraDrop,
+    CameraForeignScene,
+    CameraFrozen,
+    CameraMirror,
     CameraNight,
     CameraOcclusion,
+    CameraShift,
     LiDARBeamReduction,
     LiDARDrop,
     LiDARFieldOfView,
     LiDARFog,
+    LiDARFrozen,
+    LiDARGhosts,
     LiDARObjectFailure,
     LiDARTimeOffset,
     Rain,
@@ -32,6 +40,11 @@ RANDOM = [
     for failure in all_failures(severities=(3,))
     if failure.transforms and failure.name not in ('lidar_beams_4', 'lidar_fov_60')
 ]
+FIXED = {  # by sensor and time alone
+    *('lidar_drop', 'camera_drop_all', 'time_offset_3'),
+    *('camera_frozen', 'lidar_frozen', 'camera_mirror'),
+}
+CHANNELS = [f'CAM_{view}' for view in 'ABCDEF']
 SPOILED = {
     'L': {'points'},
     'C': {'img'},
@@ -83,10 +96,33 @@ def cloud(positions: np.ndarray, fifth: np.ndarray | float = 0.0) -> LiDARPoints
     return LiDARPoints(torch.from_numpy(columns), points_dim=5)
 
 
+@pytest.fixture(scope='module')
+def recordings(tmp_path_factory) -> Path:
+    """Files of two recordings of 3 s with two keyframes a second, named as nuScenes does."""
+    root = tmp_path_factory.mktemp('samples')
+    rng = np.random.default_rng(5)
+    for channel in ('LIDAR_TOP', *CHANNELS):
+        (root / channel).mkdir()
+        for log, start in (('log-a', 97), ('log-b', 5000)):
+            for step in range(7):
+                name = f'{log}__{channel}__{int((start + step / 2) * 1e6)}'
+                if channel == 'LIDAR_TOP':
+                    points = rng.uniform(-20, 20, (50 + step, 5)).astype(np.float32)
+                    points.tofile(root / channel / f'{name}.pcd.bin')
+                else:
+                    image = rng.integers(1, 255, (90, 160, 3), dtype=np.uint8)
+                    cv2.imwrite(str(root / channel / f'{name}.png'), image)
+    return root
+
+
 @pytest.fixture
-def sample(make_sample) -> dict:
+def sample(make_sample, recordings) -> dict:
     """A sample as it is after the loading in a test, with a sweep and annotations."""
     made = make_sample(num_points=4000, num_views=6)
+    now = 'log-a__{}__100000000'
+    made['filename'] = [str(recordings / name / f'{now.format(name)}.png') for name in CHANNELS]
+    cloud_name = f'{now.format("LIDAR_TOP")}.pcd.bin'
+    made['lidar_points'] = dict(lidar_path=str(recordings / 'LIDAR_TOP' / cloud_name))
     made['token'] = 'a_token'
     made['timestamp'] = 100.0
     made['lidar_sweeps'] = [sweep(0.2, 3.0, (0.1, 1.5, 0.0)), sweep(0.4, 5.0, (0.3, 3.0, 0.0))]
@@ -126,6 +162,8 @@ def test_a_failure_changes_its_inputs_and_nothing_else(failure, sample):
     assert after['changed_by_failure']
     assert after['spoiled_sensors'] == failure.spoils
     added = {'changed_by_failure', 'spoiled_sensors', 'masked_modality'}
+    added |= {'spoiled_views'} if 'C' in failure.spoils else set()
+    added |= {'spoiled_regions'} if 'L' in failure.spoils else set()
     assert {key for key in before if not same(before[key], after[key])} == expected
     assert after.keys() - before.keys() <= added
     for image, old in zip(after['img'], before['img'], strict=True):
@@ -152,7 +190,7 @@ def test_a_failure_depends_on_the_seed_and_the_sample_alone(failure, sample):
     assert np.array_equal(np.random.get_state()[1], state)
     assert all(same(first[key], again[key]) for key in first)
 
-    if failure.name in ('lidar_drop', 'camera_drop_all', 'time_offset_3'):
+    if failure.name in FIXED:
         return
     differing = 0
     for seed in range(1, 4):
@@ -395,6 +433,62 @@ def test_an_older_cloud_has_the_world_where_the_lidar_was_and_objects_behind():
     torch.testing.assert_close(after, expected)
 
 
+def test_frozen_cameras_show_the_file_of_then_and_the_others_their_own(sample, recordings):
+    after = CameraFrozen(seconds=2.0, num_views=2)(copy.deepcopy(sample))
+    assert after['spoiled_views'].sum() == 2
+    for view, hit in enumerate(after['spoiled_views']):
+        then = f'log-a__{CHANNELS[view]}__98000000.png' if hit else None
+        expected = (
+            cv2.imread(str(recordings / CHANNELS[view] / then)) if hit else sample['img'][view]
+        )
+        np.testing.assert_array_equal(after['img'][view], expected)
+
+
+def test_at_the_start_of_a_recording_a_frozen_sensor_is_ahead_of_time(sample, recordings):
+    first = recordings / 'LIDAR_TOP' / 'log-a__LIDAR_TOP__97000000.pcd.bin'
+    later = recordings / 'LIDAR_TOP' / 'log-a__LIDAR_TOP__98000000.pcd.bin'
+    results = {**sample, 'lidar_points': dict(lidar_path=str(first))}
+    after = LiDARFrozen(seconds=1.0)(results)['points'].tensor.numpy()
+    expected = np.fromfile(later, dtype=np.float32).reshape(-1, 5)
+    np.testing.assert_array_equal(after[:, :4], expected[:, :4])
+    assert not after[:, 4].any()
+
+
+def test_a_foreign_picture_is_one_of_another_recording(sample, recordings):
+    after = CameraForeignScene()(copy.deepcopy(sample))
+    for channel, image in zip(CHANNELS, after['img'], strict=True):
+        files = (recordings / channel).glob('log-b*')
+        assert any(np.array_equal(image, cv2.imread(str(file))) for file in files)
+
+
+def test_a_mirrored_picture_is_its_mirror_image_and_a_shifted_one_is_shifted(sample):
+    mirrored = CameraMirror()(copy.deepcopy(sample))['img']
+    shifted = CameraShift(share=0.1)(copy.deepcopy(sample))['img']
+    for image, mirror, shift in zip(sample['img'], mirrored, shifted, strict=True):
+        np.testing.assert_array_equal(mirror[:, ::-1], image)
+        to_right = np.array_equal(shift[:, 16:], image[:, :-16]) and not shift[:, :16].any()
+        to_left = np.array_equal(shift[:, :-16], image[:, 16:]) and not shift[:, -16:].any()
+        assert to_right != to_left
+
+
+def test_every_ghost_is_an_object_turned_about_the_sensor():
+    before = two_objects()
+    after = LiDARGhosts()(two_objects())
+    ghosts = after['points'].tensor[len(before['points']) :]
+    assert ghosts[:, 3].tolist() == [0, 1, 2, 3]  # the points of both boxes, then and now
+    originals = before['points'].tensor[[0, 1, 2, 3]]
+    torch.testing.assert_close(ghosts[:, :2].norm(dim=1), originals[:, :2].norm(dim=1))
+    torch.testing.assert_close(ghosts[:, 2:], originals[:, 2:])
+    turn = torch.atan2(ghosts[:, 1], ghosts[:, 0]) - torch.atan2(originals[:, 1], originals[:, 0])
+    turn = turn.remainder(2 * torch.pi)
+    torch.testing.assert_close(turn[0], turn[1])
+    torch.testing.assert_close(turn[2], turn[3])
+    assert (turn >= torch.pi / 6).all() and (turn <= 11 * torch.pi / 6).all()
+    # each ghost stands in the middle of its region
+    for region, ghost in zip(after['spoiled_regions'], ghosts[[0, 2], :2], strict=True):
+        np.testing.assert_allclose(region.mean(axis=0), ghost, atol=1e-4)
+
+
 def test_without_an_older_sweep_the_cloud_stays_and_says_so():
     results = {**two_objects(), 'lidar_sweeps': []}
     after = LiDARTimeOffset(severity=1)(copy.deepcopy(results))
@@ -429,6 +523,10 @@ def test_a_failure_before_the_loading_says_so():
         lambda: CameraOcclusion(1.5),
         lambda: CameraNight(4),
         lambda: Rain(0),
+        lambda: CameraFrozen(0),
+        lambda: CameraMirror(0),
+        lambda: CameraShift(1.5),
+        lambda: LiDARGhosts(2),
     ],
 )
 def test_settings_without_meaning_are_refused(build):

@@ -74,21 +74,25 @@ def make_dataset(smallest_nuscenes):
     return make
 
 
-@pytest.mark.parametrize('failure', all_failures()[1:], ids=lambda failure: failure.name)
-def test_on_nuscenes_files_the_packed_input_changes_and_the_sample_tells(failure, make_dataset):
-    clean, spoiled = make_dataset([]), make_dataset(failure.seeded(0))
-    told, differ = [], []
-    for index in range(len(clean)):
-        before, after = clean[index], spoiled[index]
-        told.append(after['data_samples'].metainfo['changed_by_failure'])
-        differ.append(not _same_inputs(before, after))
-        for key in ('sample_idx', 'img_shape'):
-            assert before['data_samples'].metainfo[key] == after['data_samples'].metainfo[key]
+@pytest.fixture(scope='module')
+def clean_sample(make_dataset) -> dict:
+    return make_dataset([])[1]
+
+
+@pytest.mark.parametrize('failure', all_failures((3,))[1:], ids=lambda failure: failure.name)
+def test_on_nuscenes_files_the_packed_input_changes_and_the_sample_tells(
+    failure, make_dataset, clean_sample
+):
+    after = make_dataset(failure.seeded(0))[1]
+    meta = after['data_samples'].metainfo
+    for key in ('sample_idx', 'img_shape'):
+        assert clean_sample['data_samples'].metainfo[key] == meta[key]
     # Points outside the range, which the pipeline drops, may be all that has changed.
-    assert any(told)
-    assert all(said or not differs for said, differs in zip(told, differ, strict=True))
-    if failure.name != 'lidar_objects_50':
-        assert any(differ)
+    differs = not _same_inputs(clean_sample, after)
+    assert meta['changed_by_failure'] or not differs
+    if failure.name != 'lidar_objects_50':  # may draw none of its few objects
+        assert differs
+        assert meta['spoiled_sensors'] == failure.spoils
 
 
 def _same_inputs(before: dict, after: dict) -> bool:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 SMALL = Launch(Tiles(16, 32, 4, 1), Tiles(16, 32, 4, 1), programs=7)
 # The interpreter takes a second for what a GPU does in microseconds.
 few_examples = settings(
-    max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -38,7 +38,7 @@ def launch_with(monkeypatch, launch):
 
 
 def small_case(seed=0, layout=TokenLayout((6, 7), 2, (4, 5)), window=(Window(1), Window(2)), **kw):  # noqa: B008
-    kw = dict(dict(batch=1, heads=2, queries=19), **kw)
+    kw = dict(dict(batch=1, heads=1, queries=19), **kw)
     return random_case(seed, layout, window, **kw)
 
 
@@ -72,11 +72,11 @@ def test_attention_to_windows_alone(seed, layout, window, seen):
 @pytest.mark.parametrize('strength_size', [3.0, None])
 def test_keys_shared_out_to_any_number_of_programs(monkeypatch, programs, strength_size):
     launch_with(monkeypatch, replace(SMALL, programs=programs))
-    assert_exact(small_case(1, batch=2, strength_size=strength_size))
+    assert_exact(small_case(1, batch=2, heads=2, strength_size=strength_size))
 
 
 def test_sorting_queries_changes_nothing_but_their_tiles(monkeypatch):
-    case = small_case(2, batch=2, queries=37)
+    case = small_case(2, queries=37)
     in_order = case.run('triton')
     launch_with(monkeypatch, replace(SMALL, is_sorted=False))
     for name, tensor in case.run('triton').items():
@@ -85,14 +85,14 @@ def test_sorting_queries_changes_nothing_but_their_tiles(monkeypatch):
 
 @pytest.mark.parametrize('layout', [TokenLayout((30, 40)), TokenLayout(None, 3, (30, 40))])
 def test_sorted_queries_need_the_bias_in_few_tiles(layout):
-    """Of 256 queries in 16 tiles, in places drawn at random."""
-    case = small_case(0, layout, queries=256, seen=1.0 if layout.num_views == 0 else 0.4)
+    """Of 512 queries in 8 tiles, in places drawn at random."""
+    case = small_case(0, layout, queries=512, seen=1.0 if layout.num_views == 0 else 0.4)
     areas = []
     for is_sorted in (True, False):
         problem = triton_attention._Problem(
-            case.query, case.key, case.windows, case.strength, SMALL.forward, is_sorted
+            case.query, case.key, case.windows, case.strength, Tiles(64, 64, 4, 1), is_sorted
         )
-        assert problem.order.sort(-1).values[0].tolist() == list(range(256))
+        assert problem.order.sort(-1).values[0].tolist() == list(range(512))
         low_row, high_row, low_column, high_column = problem.boxes.unbind(-1)
         rows, columns = (high_row - low_row + 1), (high_column - low_column + 1)
         areas.append((rows.clamp(min=0) * columns.clamp(min=0)).sum().item())
@@ -137,7 +137,7 @@ def test_keys_with_gaps_between_rows():
 
 
 def test_same_result_every_time():
-    case = small_case(5, queries=40)
+    case = small_case(5)
     first, second = case.run('triton'), case.run('triton')
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
@@ -150,17 +150,22 @@ def test_query_without_any_key_gets_zeros_and_gives_no_gradient():
     assert not found['output'][:, :, 4].any() and not found['query'][:, :, 4].any()
 
 
+def plain_flash(case):
+    """Attention without a bias by torch: output and gradients."""
+    names = ('query', 'key', 'value')
+    inputs = [getattr(case, name).detach().requires_grad_() for name in names]
+    output = torch.nn.functional.scaled_dot_product_attention(*inputs)
+    grads = torch.autograd.grad(output, inputs, case.grad)
+    return {'output': output.detach(), **dict(zip(names, grads, strict=True))}
+
+
 @pytest.mark.parametrize('strength_size', [1.0, 5.0])
 def test_half_precision_is_as_exact_as_without_a_bias(strength_size):
     """Errors against float64 on the same rounded inputs; the interpreter has no bfloat16."""
     case = small_case(7, strength_size=strength_size, channels=16).to(torch.float16)
     exact = case.to(torch.float64)
     found = relative_errors(case.run('triton'), exact.run('by definition'))
-    nothing = torch.zeros_like(case.strength)
-    plain = relative_errors(
-        replace(case, strength=nothing).run('cpu'),
-        replace(exact, strength=nothing.double()).run('by definition'),
-    )
+    plain = relative_errors(plain_flash(case), plain_flash(exact))
     for name in ('output', 'query', 'key', 'value'):
         assert found[name] <= 2 * plain[name], name
     assert found['strength'] < 2e-3

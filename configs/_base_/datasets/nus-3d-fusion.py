@@ -130,6 +130,9 @@ meta_keys = (
     'box_mode_3d',
     'masked_modality',
     'spoiled_sensors',
+    'spoiled_views',
+    'spoiled_regions',
+    'lidar_aug_matrix',
 )
 
 train_pipeline = [

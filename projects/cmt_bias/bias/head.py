@@ -40,7 +40,8 @@ class AttentionBiasCmtHead(CmtHead):
     into a bias on the cross-attention of each decoder layer.
 
     Args:
-        weight_generator: Config of the weight generator; its ``embed_dims`` is filled in.
+        weight_generator: Config of the weight generator; its ``embed_dims`` and
+            ``pc_range`` are filled in.
         attention_bias_config: Config of the :class:`AttentionBiasGenerator`; its ``num_layers`` is
             filled in.
         kwargs: Arguments of :class:`CmtHead`; ``transformer`` must be an
@@ -65,16 +66,16 @@ class AttentionBiasCmtHead(CmtHead):
                 "transformer=dict(type='AttentionBiasCmtTransformer', ...)."
             )
         self.weight_generator = MODELS.build(
-            self._with_embed_dims(weight_generator or dict(type='AQRWeightGenerator'))
+            self._with_settings(weight_generator or dict(type='AQRWeightGenerator'))
         )
         self.attention_bias_generator = self._build_bias_generator(attention_bias_config or {})
 
-    def _with_embed_dims(self, config: dict) -> dict:
-        """The config of the weight generator with ``embed_dims``, if it takes that."""
+    def _with_settings(self, config: dict) -> dict:
+        """The weight generator's config with ``embed_dims`` and ``pc_range``, if it takes them."""
         cls = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
-        if cls is None or 'embed_dims' not in inspect.signature(cls).parameters:
-            return config
-        return dict(dict(embed_dims=self.hidden_dim), **config)
+        taken = () if cls is None else inspect.signature(cls).parameters
+        known = dict(embed_dims=self.hidden_dim, pc_range=self.pc_range)
+        return dict({key: value for key, value in known.items() if key in taken}, **config)
 
     def _build_bias_generator(self, config: dict) -> AttentionBiasGenerator:
         config = dict(config)

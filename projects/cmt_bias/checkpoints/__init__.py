@@ -16,6 +16,7 @@ from .safe_loading import (
     UnsafeCheckpointError,
     load_checkpoint_safely,
 )
+from .shipped_weights import weights_record, write_weights
 from .worker_seeding import seed_worker_per_epoch
 
 __all__ = [
@@ -34,4 +35,6 @@ __all__ = [
     'remote_loading',
     'restore_random_state',
     'seed_worker_per_epoch',
+    'weights_record',
+    'write_weights',
 ]

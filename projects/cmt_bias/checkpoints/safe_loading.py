@@ -51,9 +51,10 @@ def load_checkpoint_safely(
 ) -> dict:
     """Load a checkpoint that torch.save wrote, refusing any that would run code.
 
-    Beside what torch's `weights_only=True` reads, with torch >= 2.6 numpy arrays and scalars and mmengine's
-    `ConfigDict` (as a dict) are understood, and classes that the program itself has allowed with
-    `torch.serialization.add_safe_globals`. mmengine's logs of scalars are passed over.
+    Beside what torch's `weights_only=True` reads, torch >= 2.6 understands numpy arrays and
+    scalars and mmengine's `ConfigDict` (as a dict) here, and classes that the program itself has
+    allowed with `torch.serialization.add_safe_globals`; mmengine's logs of scalars are passed
+    over. An older torch refuses files with any of these.
 
     Args:
         file: Path, or an open binary file.

@@ -26,15 +26,21 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         use_grid_mask: Hide a grid of image patches in training (GridMask, released settings).
         frozen_modules: Dotted names of parts that are not trained, such as ``img_backbone`` or
             ``pts_bbox_head.shared_conv``: no gradient, no optimizer state, evaluation mode.
+        frozen_statistics: Dotted names of parts whose batch normalization keeps its statistics
+            (``norm_eval`` of mmdet's backbones, for any part); their weights train.
         kwargs: Arguments of mmdet3d's ``MVXTwoStageDetector``: the parts and ``train_cfg``,
             ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
 
     Raises:
-        ValueError: If ``frozen_modules`` names what is not there.
+        ValueError: If ``frozen_modules`` or ``frozen_statistics`` names what is not there.
     """
 
     def __init__(
-        self, use_grid_mask: bool = False, frozen_modules: Sequence[str] = (), **kwargs: Any
+        self,
+        use_grid_mask: bool = False,
+        frozen_modules: Sequence[str] = (),
+        frozen_statistics: Sequence[str] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.grid_mask = (
@@ -43,6 +49,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
             else None
         )
         self.freeze_modules(frozen_modules)
+        self.freeze_statistics(frozen_statistics)
 
     def extract_img_feat(
         self, imgs: Tensor | None, batch_input_metas: Sequence[dict] | None = None

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import TypeVar, cast
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Model = TypeVar('Model', bound='FrozenModulesMixin')
 
@@ -21,10 +22,16 @@ class FrozenModulesMixin:
     the model is put into training mode: the statistics of its BatchNorm layers stand still, and
     its dropout is off. It is saved and loaded like any other part.
 
-    To be called at the end of the model's ``__init__``: :meth:`freeze_modules`.
+    Of parts with frozen statistics the batch normalization alone stays in evaluation mode; their
+    weights train. A batch of two samples, or one in which a sensor is missing or fails, has not
+    the statistics of the data.
+
+    To be called at the end of the model's ``__init__``: :meth:`freeze_modules`,
+    :meth:`freeze_statistics`.
     """
 
     frozen_modules: tuple[str, ...] = ()
+    frozen_statistics: tuple[str, ...] = ()
 
     def freeze_modules(self, names: Sequence[str]) -> None:
         """Freeze parts for good, in addition to those frozen before.
@@ -37,32 +44,52 @@ class FrozenModulesMixin:
             ValueError: If a name is not that of a module; it names those that are similar.
         """
         model = cast(nn.Module, self)
-        check_module_names(model, names)
+        check_module_names(model, names, 'frozen_modules')
         self.frozen_modules = (*self.frozen_modules, *names)
         for name in names:
             model.get_submodule(name).requires_grad_(False)
         model.train(model.training)
 
+    def freeze_statistics(self, names: Sequence[str]) -> None:
+        """Let the batch normalization of parts keep the statistics that it has, or is loaded with.
+
+        Args:
+            names: As for :meth:`freeze_modules`.
+
+        Raises:
+            ValueError: As there.
+        """
+        model = cast(nn.Module, self)
+        check_module_names(model, names, 'frozen_statistics')
+        self.frozen_statistics = (*self.frozen_statistics, *names)
+        model.train(model.training)
+
     def train(self: Model, mode: bool = True) -> Model:
         """Put the model into training (or evaluation) mode, its frozen parts excepted."""
         super().train(mode)  # type: ignore[misc]  # of the module class this is mixed into
+        model = cast(nn.Module, self)
         for name in self.frozen_modules:
-            cast(nn.Module, self).get_submodule(name).eval()
+            model.get_submodule(name).eval()
+        for name in self.frozen_statistics:
+            for module in model.get_submodule(name).modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
 
-def check_module_names(model: nn.Module, names: Sequence[str]) -> None:
+def check_module_names(model: nn.Module, names: Sequence[str], key: str) -> None:
     """Complain about names that are not those of modules.
 
     Args:
         model: The model.
-        names: Value of ``frozen_modules`` in a config.
+        names: Value of ``key`` in a config.
+        key: For the message.
 
     Raises:
         ValueError: It names what is similar, or what there is.
     """
     if isinstance(names, str):
-        raise ValueError(f"frozen_modules is a list of names: write frozen_modules=['{names}']")
+        raise ValueError(f"{key} is a list of names: write {key}=['{names}']")
     modules = [name for name, _ in model.named_modules() if name]
     for name in names:
         if name not in modules:
@@ -70,6 +97,6 @@ def check_module_names(model: nn.Module, names: Sequence[str]) -> None:
                 child for child, _ in model.named_children()
             ]
             raise ValueError(
-                f"frozen_modules: '{name}' is no module of {type(model).__name__}; there is "
+                f"{key}: '{name}' is no module of {type(model).__name__}; there is "
                 + ', '.join(f"'{module}'" for module in similar)
             )

@@ -28,8 +28,10 @@ class LocalAttentionInit:
     training; the model and its parameters are the same.
 
     Each head has position channels for both sensors, the first half of its channels for the BEV
-    map, the second half for the cameras, and starts with about as much attention on the one as on
-    the other; a head of one sensor alone could not be taught whom to trust.
+    map, the second half for the cameras; a head of one sensor alone could not be taught whom to
+    trust. Without a preference it starts with about as much attention on the one as on the other.
+    Where one sensor is the easier one to learn from, all heads then turn to it within an epoch,
+    and what gets no attention gets no gradient: a preference keeps half of the heads with each.
 
     - BEV channels: the embedding starts as a selection of its own sines and cosines, of which sums
       of products fall off with the distance alone. One channel is constant and levels the logit.
@@ -49,6 +51,8 @@ class LocalAttentionInit:
             than two channels' azimuths away are at or below 0.
         spread_reference_points: Put the reference points on a grid at half height instead of
             anywhere.
+        preference: Logits by which the peak of the cameras is lowered in the first half of the
+            heads, and that of the BEV map in the other half.
     """
 
     def __init__(
@@ -58,12 +62,14 @@ class LocalAttentionInit:
         peak_logit: float = 9.0,
         camera_peak_logit: float = 9.0,
         spread_reference_points: bool = False,
+        preference: float = 0.0,
     ) -> None:
         self.amplitude = amplitude
         self.radius = radius
         self.peak_logit = peak_logit
         self.camera_peak_logit = camera_peak_logit
         self.spread_reference_points = spread_reference_points
+        self.preference = preference
 
     def __call__(self, module: nn.Module) -> None:
         """Initialize the :class:`CmtHead` in ``module``.
@@ -164,10 +170,12 @@ class LocalAttentionInit:
         key_weight.copy_(identity)
         # a pair of sine and cosine contributes 1 to the product at distance 0
         nearest = (gain * self.amplitude) ** 2 * count / 2 / attn.head_dim**0.5
-        shift = (self.peak_logit - nearest) * attn.head_dim**0.5 / (gain * self.amplitude)
-        for channels in bev_channels:
+        for head, channels in enumerate(bev_channels):
+            peak = self.peak_logit - self.preference * (head >= (len(bev_channels) + 1) // 2)
             query_weight[channels[-1]] = 0
-            attn.in_proj_bias[channels[-1]] = shift
+            attn.in_proj_bias[channels[-1]] = (
+                (peak - nearest) * attn.head_dim**0.5 / (gain * self.amplitude)
+            )
 
     def _init_ray_embedding(
         self, head: CmtHead, camera_channels: Sequence[Tensor], gain: float, head_dim: int
@@ -194,13 +202,14 @@ class LocalAttentionInit:
         used.copy_(torch.stack((aside, aside, aside, -along)))
         edges = torch.tensor((width, 0.0, -width, 0.0)).repeat_interleave(num_azimuths)
         first.bias[: 4 * num_azimuths] = edges
-        peak = self.camera_peak_logit * head_dim**0.5 / self._mean_square(num_azimuths, width)
-        amplitude = peak**0.5 / gain
         last.weight.zero_()
         last.bias.zero_()
-        hat = torch.tensor((1 / width, -2 / width, 1 / width, -BEHIND)) * amplitude
-        for channels in camera_channels:
-            for part, factor in enumerate(hat):
+        hat = torch.tensor((1 / width, -2 / width, 1 / width, -BEHIND))
+        for index, channels in enumerate(camera_channels):
+            prefers_lidar = index < (len(camera_channels) + 1) // 2
+            peak = self.camera_peak_logit - self.preference * prefers_lidar
+            square = peak * head_dim**0.5 / self._mean_square(num_azimuths, width)
+            for part, factor in enumerate(hat * square**0.5 / gain):
                 hidden = part * num_azimuths + torch.arange(num_azimuths)
                 last.weight[channels, hidden] = factor
 

@@ -44,7 +44,7 @@ class PastingSwitchOffHook(Hook):
                 'PastingSwitchOffHook counts epochs, but the training loop is a '
                 f'{type(runner.train_loop).__name__}; use train_cfg=dict(by_epoch=True, ...)'
             )
-        number = len(list(pasting_transforms(runner.train_dataloader.dataset)))
+        number = len(list(transforms_with(runner.train_dataloader.dataset, 'disabled')))
         if number == 0:
             runner.logger.warning('PastingSwitchOffHook: nothing in the training data pastes')
         elif self.epoch >= runner.max_epochs:
@@ -63,7 +63,7 @@ class PastingSwitchOffHook(Hook):
             return
         pasting = [
             transform
-            for transform in pasting_transforms(runner.train_dataloader.dataset)
+            for transform in transforms_with(runner.train_dataloader.dataset, 'disabled')
             if not transform.disabled
         ]
         if not pasting:
@@ -74,29 +74,30 @@ class PastingSwitchOffHook(Hook):
         runner.logger.info(f'Epoch {runner.epoch + 1}: pasting is off from here on')
 
 
-def pasting_transforms(dataset: Any) -> Iterator[Any]:
-    """All transforms with an attribute ``disabled`` in the pipelines of a dataset.
+def transforms_with(dataset: Any, attribute: str) -> Iterator[Any]:
+    """All transforms that have an attribute, in the pipelines of a dataset.
 
     Args:
         dataset: A dataset, or wrappers around it that keep it in ``dataset`` or ``datasets``.
+        attribute: Such as ``disabled`` of those that paste.
     """
     if hasattr(dataset, 'pipeline'):
-        yield from _switchable(dataset.pipeline)
+        yield from _nested_with(dataset.pipeline, attribute)
     if hasattr(dataset, 'dataset'):
-        yield from pasting_transforms(dataset.dataset)
+        yield from transforms_with(dataset.dataset, attribute)
     for inner in getattr(dataset, 'datasets', ()):
-        yield from pasting_transforms(inner)
+        yield from transforms_with(inner, attribute)
 
 
-def _switchable(transform: Any) -> Iterator[Any]:
-    """The transform and those nested in it, as far as they can be disabled."""
+def _nested_with(transform: Any, attribute: str) -> Iterator[Any]:
+    """The transform and those nested in it, as far as they have the attribute."""
     if isinstance(transform, (list, tuple)):
         for inner in transform:
-            yield from _switchable(inner)
+            yield from _nested_with(inner, attribute)
         return
-    if hasattr(transform, 'disabled'):
+    if hasattr(transform, attribute):
         yield transform
-    yield from _switchable(getattr(transform, 'transforms', ()))
+    yield from _nested_with(getattr(transform, 'transforms', ()), attribute)
 
 
 def _end_persistent_workers(loader: DataLoader) -> None:

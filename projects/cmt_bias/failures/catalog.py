@@ -1,4 +1,4 @@
-"""The failures that ``tools/test_robustness.py`` knows."""
+"""The failures that tests and trainings draw from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Failure:
     Attributes:
         name: Short and unique, usable as a file name.
         description: What happens, for the report.
-        group: 'LiDAR', 'cameras' or 'degradations'; '' without failure.
+        group: 'LiDAR', 'cameras', 'misleading' or 'degradations'; '' without failure.
         spoils: Sensors that give wrong data: 'L', 'C', 'LC', or '' without failure.
         transforms: Configs of the transforms, without seed.
     """
@@ -74,6 +74,24 @@ def protocol_failures() -> list[Failure]:
     ]
 
 
+def misleading_failures() -> list[Failure]:
+    """Sensors that show something else than what is there; what is absent misleads nobody."""
+    kinds: list[tuple[str, str, str, dict]] = [
+        ('camera_frozen', 'pictures of 2 s ago', 'C', dict(type='CameraFrozen')),
+        ('camera_foreign', 'pictures of another scene', 'C', dict(type='CameraForeignScene')),
+        ('camera_mirror', 'mirrored pictures', 'C', dict(type='CameraMirror')),
+        ('camera_shift', 'cameras knocked aside', 'C', dict(type='CameraShift')),
+        ('lidar_ghosts', 'a ghost of every object', 'L', dict(type='LiDARGhosts')),
+        ('lidar_frozen', 'the cloud of 1 s ago', 'L', dict(type='LiDARFrozen')),
+    ]
+    for name, text, _, step in kinds[:3]:
+        some = dict(step, num_views=3)
+        kinds.append((f'{name}_3', f'{text}, in 3 of the cameras', 'C', some))
+    return [
+        Failure(name, text, 'misleading', spoils, (step,)) for name, text, spoils, step in kinds
+    ]
+
+
 def degradations(severity: int) -> list[Failure]:
     """Worse data from working sensors, at one severity, 1 to 3."""
     kinds = [
@@ -96,7 +114,7 @@ def degradations(severity: int) -> list[Failure]:
 
 
 def all_failures(severities: Sequence[int] = SEVERITIES) -> list[Failure]:
-    """The test without failure, the protocol, and the degradations at some severities."""
+    """No failure, the protocol, the misleading ones, and the degradations at some severities."""
     clean = Failure(CLEAN, 'no failure', '', '', ())
     worse = [failure for severity in severities for failure in degradations(severity)]
-    return [clean, *protocol_failures(), *worse]
+    return [clean, *protocol_failures(), *misleading_failures(), *worse]

@@ -7,6 +7,7 @@ import torch
 from mmdet3d.registry import TRANSFORMS
 
 from .sensor_failure import SensorFailure
+from .spoiled_parts import SpoiledPart, sector_regions
 
 
 @TRANSFORMS.register_module()
@@ -34,7 +35,7 @@ class LiDARFieldOfView(SensorFailure):
             raise ValueError(f'LiDARFieldOfView: half_angle={half_angle} must be within (0, 180)')
         self.half_angle = half_angle
 
-    def spoil(self, results: dict, rng: np.random.Generator) -> None:
+    def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
         """See :meth:`SensorFailure.spoil`."""
         points = results['points']
         forward = forward_axis(results)
@@ -43,6 +44,9 @@ class LiDARFieldOfView(SensorFailure):
         left = y * forward[0] - x * forward[1]
         angle = torch.rad2deg(torch.atan2(left, ahead))
         results['points'] = points[angle.abs() <= self.half_angle]
+        azimuth = np.arctan2(forward[1], forward[0])
+        start, stop = azimuth + np.deg2rad((self.half_angle, 360 - self.half_angle))
+        return SpoiledPart(regions=sector_regions(start, stop))
 
 
 def forward_axis(results: Mapping) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from mmdet3d.registry import TRANSFORMS
 
 from .annotated_boxes import annotated_boxes, points_in_boxes
 from .sensor_failure import SensorFailure
+from .spoiled_parts import SpoiledPart, box_regions
 
 
 @TRANSFORMS.register_module()
@@ -36,10 +37,11 @@ class LiDARObjectFailure(SensorFailure):
             )
         self.probability = probability
 
-    def spoil(self, results: dict, rng: np.random.Generator) -> None:
+    def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
         """See :meth:`SensorFailure.spoil`."""
         boxes = annotated_boxes(results, type(self).__name__)
         unseen = boxes[rng.random(len(boxes)) < self.probability]
         points = results['points']
         lost = points_in_boxes(points.tensor, unseen).any(axis=1)
         results['points'] = points[torch.from_numpy(~lost)]
+        return SpoiledPart(regions=box_regions(unseen))

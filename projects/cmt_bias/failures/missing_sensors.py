@@ -5,6 +5,7 @@ from mmdet3d.registry import TRANSFORMS
 
 from ..datasets.modal_mask import ModalMask3D
 from .sensor_failure import SensorFailure
+from .spoiled_parts import SpoiledPart, check_num_views, chosen_views, with_views
 
 
 @TRANSFORMS.register_module()
@@ -38,21 +39,15 @@ class CameraDrop(SensorFailure):
 
     def __init__(self, num_views: int | None = None, seed: int = 0) -> None:
         super().__init__(seed)
-        if num_views is not None and num_views < 1:
-            raise ValueError(f'CameraDrop: num_views={num_views} must be 1 or more, or None')
+        check_num_views(num_views, 'CameraDrop')
         self.num_views = num_views
 
-    def spoil(self, results: dict, rng: np.random.Generator) -> None:
+    def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart | None:
         """See :meth:`SensorFailure.spoil`."""
         images = results['img']
         if self.num_views is None:
             ModalMask3D(mode='test', mask_modal='image').transform(results)
-            return
-        if self.num_views > len(images):
-            raise ValueError(
-                f'CameraDrop: num_views={self.num_views}, but a sample has {len(images)} cameras'
-            )
-        dropped = set(rng.permutation(len(images))[: self.num_views].tolist())
-        results['img'] = [
-            np.zeros_like(image) if view in dropped else image for view, image in enumerate(images)
-        ]
+            return None
+        views = chosen_views(self.num_views, len(images), rng)
+        results['img'] = with_views(images, views, [np.zeros_like(image) for image in images])
+        return SpoiledPart(views=views)

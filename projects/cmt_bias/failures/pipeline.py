@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from mmdet3d.datasets.transforms import Pack3DDetInputs
 from mmdet3d.registry import TRANSFORMS
 
-from .sensor_failure import CHANGED_KEY, SPOILED_SENSORS_KEY
+from .sensor_failure import CHANGED_KEY
+from .spoiled_parts import SPOILED_REGIONS_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY
 
 
 def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> list[dict]:
@@ -15,8 +16,8 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
 
     The failure comes right behind the last loading transform, hence before every augmentation and
     filter. A loading transform is one with "Load" in the name of its class, as all those of
-    mmdet3d and of this project have it. The packing passes ``changed_by_failure`` and
-    ``spoiled_sensors`` on as meta information.
+    mmdet3d and of this project have it. The packing passes what the failure tells on as meta
+    information.
 
     Args:
         pipeline: Configs of a pipeline; stays as it is.
@@ -46,7 +47,8 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
 
 def _extended(meta_keys: Sequence[str]) -> tuple[str, ...]:
     """With the keys that failures add."""
-    return tuple(dict.fromkeys((*meta_keys, CHANGED_KEY, SPOILED_SENSORS_KEY)))
+    added = (CHANGED_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY, SPOILED_REGIONS_KEY)
+    return tuple(dict.fromkeys((*meta_keys, *added)))
 
 
 def _class_name(step: Mapping) -> str:

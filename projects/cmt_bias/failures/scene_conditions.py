@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from .sample_random import sample_token
-from .sensor_failure import add_spoiled_sensors
+from .spoiled_parts import add_spoiled
 
 DAY = 'day'
 CONDITION_WORDS = {'night': r'\bnight', 'rain': r'\brain', 'fog': r'\bfog'}
@@ -64,7 +64,7 @@ class LabelSpoiledSensors(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Label one sample."""
-        add_spoiled_sensors(results, self.sensors_of_token.get(sample_token(results), ''))
+        add_spoiled(results, self.sensors_of_token.get(sample_token(results), ''))
         return results
 
     def __repr__(self) -> str:

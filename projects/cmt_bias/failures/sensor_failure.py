@@ -8,13 +8,10 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.structures.points import BasePoints
 
 from .sample_random import sample_generator, sample_token
+from .spoiled_parts import ALL, SpoiledPart, add_spoiled
 
 CHANGED_KEY = 'changed_by_failure'
 """Key of a sample that tells whether a failure has changed its input."""
-
-
-SPOILED_SENSORS_KEY = 'spoiled_sensors'
-"""Key of a sample with the sensors that give wrong data: letters of 'LC', '' for none."""
 
 
 class UnchangedInputError(RuntimeError):
@@ -22,7 +19,7 @@ class UnchangedInputError(RuntimeError):
 
 
 class SensorFailure(BaseTransform, metaclass=ABCMeta):
-    """Base of the transforms that spoil the input of a test, between loading and augmentation.
+    """Base of the transforms that spoil a sample's input, between loading and augmentation.
 
     Derive from it, name in ``spoiled`` the inputs that :meth:`spoil` replaces, and register the
     class in ``mmdet3d.registry.TRANSFORMS``. A failure draws its random numbers from its seed and
@@ -30,8 +27,8 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
     leaves all other entries as they are.
 
     Added keys: ``changed_by_failure``, whether the input differs now (a failure that leaves a
-    whole data set as it was is a mistake, see ``tools/test_robustness.py``), and
-    ``spoiled_sensors``, which sensors give wrong data.
+    whole data set as it was is a mistake, see ``tools/test_robustness.py``), and which sensors, or
+    which part of them, give wrong data (see :mod:`.spoiled_parts`).
 
     Args:
         seed: Seed of the random numbers.
@@ -49,8 +46,12 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
         self.seed = seed
 
     @abstractmethod
-    def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """Replace entries of the sample; ``rng`` is the sample's own."""
+    def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart | None:
+        """Replace entries of the sample; ``rng`` is the sample's own.
+
+        Returns:
+            The part that is spoiled, if it is not all of the sensors.
+        """
 
     def transform(self, results: dict) -> dict:
         """Spoil one sample and check that it has changed."""
@@ -60,7 +61,7 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
                 f'{type(self).__name__} spoils {" and ".join(self.spoiled)}, of which the sample '
                 f'has none; it must come after the loading transforms'
             )
-        self.spoil(results, sample_generator(self.seed, type(self).__name__, results))
+        part = self.spoil(results, sample_generator(self.seed, type(self).__name__, results))
         changed = not all(_equal(old, results[key]) for key, old in before.items())
         if self.must_change and not changed and not all(map(_is_void, before.values())):
             raise UnchangedInputError(
@@ -69,18 +70,12 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
             )
         results[CHANGED_KEY] = changed or results.get(CHANGED_KEY, False)
         if changed:
-            add_spoiled_sensors(results, ''.join(map(_sensor_of, self.spoiled)))
+            add_spoiled(results, ''.join(map(_sensor_of, before)), part or ALL)
         return results
 
     def __repr__(self) -> str:
         settings = ', '.join(f'{name}={value!r}' for name, value in vars(self).items())
         return f'{type(self).__name__}({settings})'
-
-
-def add_spoiled_sensors(results: dict, sensors: str) -> None:
-    """Add sensors, letters of 'LC', to those of a sample that give wrong data."""
-    spoiled = {*sensors, *results.get(SPOILED_SENSORS_KEY, '')}
-    results[SPOILED_SENSORS_KEY] = ''.join(letter for letter in 'LC' if letter in spoiled)
 
 
 def _sensor_of(key: str) -> str:

@@ -241,7 +241,11 @@ class _Problem:
             *(bev[0], view[0], bev[1], view[1]),
             *(-1 if window.radius is None else window.radius for window in shapes),
             *(cells.data_ptr(), 0 if strength is None else strength.data_ptr()),
-            *(number for t in (self.key, self.value) for number in (t.data_ptr(), *t.stride()[:3])),
+            *(
+                number
+                for t in (self.key, self.value)
+                for number in (t.data_ptr(), *t.stride()[:3])
+            ),
             *(*(window.sigma or 0.0 for window in shapes), self.scale),
         )
         kernel: Any = load_kernel()

@@ -14,7 +14,7 @@ Results = Mapping[tuple[str, str], CellResult]
 """Results by (model, failure's name)."""
 
 SCORES = {'NDS': 'nds', 'mAP': 'mean_ap'}
-GROUPS = ('LiDAR', 'cameras', 'degradations')
+GROUPS = ('LiDAR', 'cameras', 'misleading', 'degradations')
 DONE, MISSING, NOT_APPLICABLE = 'done', 'missing', 'not applicable'
 
 

@@ -1,31 +1,43 @@
 """Weights that know which sensor is spoiled: what a router could reach at best, or at worst."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
-from ...failures.sensor_failure import SPOILED_SENSORS_KEY
-from ...ops import QueryWindows
+from ...cmt.position_encoding import denormalize_points
+from ...failures.spoiled_parts import (
+    SPOILED_REGIONS_KEY,
+    SPOILED_SENSORS_KEY,
+    SPOILED_VIEWS_KEY,
+)
+from ...ops import NOT_SEEN, QueryWindows
 from .weight_generator import WeightGenerator
 
 
 @MODELS.register_module()
 class OracleWeightGenerator(WeightGenerator):
-    """Full trust in a healthy sensor and full distrust in a spoiled one, by the samples' labels.
+    """Full trust in what is healthy where a query looks, full distrust in what is spoiled there.
 
     No detector has such labels; a study compares a router with it. The samples need
-    ``spoiled_sensors`` in their meta information, letters of 'LC', which the transforms of
-    ``cmt_bias.failures`` and :class:`LabelSpoiledSensors` write. It has no
-    parameters, and all queries of a sample get the same weights.
+    ``spoiled_sensors`` in their meta information, which the transforms of
+    ``cmt_bias.failures`` and :class:`LabelSpoiledSensors` write, and for failures of a part
+    ``spoiled_views`` and ``spoiled_regions`` (see ``cmt_bias/failures/spoiled_parts.py``): the
+    cameras are spoiled for a query if one of the views that see its reference point is, the LiDAR
+    if the BEV cell of that point has its centre in a spoiled region. A label without parts holds
+    for all queries. There are no parameters.
 
     Args:
+        pc_range: ``(x_min, y_min, z_min, x_max, y_max, z_max)`` of the BEV map, metres; the head
+            fills it in.
         wrong_sign: Distrust healthy sensors and trust spoiled ones instead.
     """
 
-    def __init__(self, wrong_sign: bool = False) -> None:
+    def __init__(self, pc_range: Sequence[float], wrong_sign: bool = False) -> None:
         super().__init__()
+        self.pc_range = tuple(pc_range)
         self.trust = -1.0 if wrong_sign else 1.0
 
     def forward(
@@ -41,21 +53,50 @@ class OracleWeightGenerator(WeightGenerator):
         Raises:
             KeyError: If a sample has no label.
         """
-        spoiled = [self._spoiled_sensors(meta) for meta in img_metas]
-        lidar, camera = (
-            [-self.trust if sensor in sensors else self.trust for sensors in spoiled]
-            for sensor in 'LC'
+        spoiled = []
+        for cells, meta in zip(windows.cells, img_metas, strict=True):
+            if SPOILED_SENSORS_KEY not in meta:
+                raise KeyError(
+                    f"OracleWeightGenerator: a sample has no '{SPOILED_SENSORS_KEY}'; put the "
+                    'transform LabelSpoiledSensors into the pipeline and the key into the '
+                    'meta_keys of its Pack3DDetInputs'
+                )
+            bev_shape = windows.layout.bev_shape
+            first_view = 0 if bev_shape is None else 1
+            seen_by = cells[:, first_view:, 0] != NOT_SEEN  # (Q, V)
+            lidar = self._lidar_spoiled(meta, cells[:, 0], bev_shape)
+            spoiled.append((lidar, self._cameras_spoiled(meta, seen_by)))
+        lidar_weights, camera_weights = (
+            torch.stack([self.trust - 2 * self.trust * part.float() for part in parts])
+            for parts in zip(*spoiled, strict=True)
         )
-        weights = torch.tensor((lidar, camera), dtype=torch.float32, device=query_pos.device)
-        lidar_weights, camera_weights = weights.unsqueeze(-1).expand(-1, *query_pos.shape[:2])
         return lidar_weights, camera_weights
 
     @staticmethod
-    def _spoiled_sensors(meta: dict) -> str:
-        if SPOILED_SENSORS_KEY not in meta:
-            raise KeyError(
-                f"OracleWeightGenerator: a sample has no '{SPOILED_SENSORS_KEY}'; put the "
-                'transform LabelSpoiledSensors into the pipeline and the key into the '
-                'meta_keys of its Pack3DDetInputs'
-            )
-        return meta[SPOILED_SENSORS_KEY]
+    def _cameras_spoiled(meta: Mapping, seen_by: Tensor) -> Tensor:
+        """``(Q,)`` bool, of queries that views see as in ``(Q, V)``."""
+        spoiled = 'C' in meta[SPOILED_SENSORS_KEY]
+        views = meta.get(SPOILED_VIEWS_KEY)
+        if not spoiled or views is None or np.all(views):
+            return seen_by.new_full(seen_by.shape[:1], spoiled)
+        return (seen_by & torch.as_tensor(views, device=seen_by.device)).any(dim=-1)
+
+    def _lidar_spoiled(
+        self, meta: Mapping, cells: Tensor, bev_shape: tuple[int, int] | None
+    ) -> Tensor:
+        """``(Q,)`` bool, of queries with these ``(Q, 2)`` cells ``(row, column)``."""
+        spoiled = 'L' in meta[SPOILED_SENSORS_KEY]
+        regions = meta.get(SPOILED_REGIONS_KEY)
+        if not spoiled or regions is None or bev_shape is None:
+            return torch.full(cells.shape[:1], spoiled, device=cells.device)
+        share = (cells.float() + 0.5) / cells.new_tensor(bev_shape)
+        normalized = torch.stack((share[:, 1], share[:, 0], torch.full_like(share[:, 0], 0.5)), 1)
+        points = denormalize_points(normalized, self.pc_range)
+        # back into the frame of the regions
+        motion = torch.as_tensor(np.linalg.inv(meta.get('lidar_aug_matrix', np.eye(4)))).to(points)
+        loaded = (points @ motion[:3, :3].T + motion[:3, 3])[:, :2]
+        corners = torch.as_tensor(regions).to(points)  # (R, 4, 2)
+        edges = corners.roll(-1, dims=1) - corners
+        to_point = loaded[:, None, None] - corners  # (Q, R, 4, 2)
+        left = edges[..., 0] * to_point[..., 1] - edges[..., 1] * to_point[..., 0]
+        return (left >= 0).all(dim=-1).any(dim=-1)

@@ -14,7 +14,8 @@ class WeightGenerator(BaseModule, metaclass=ABCMeta):
 
     Derive from it and register the class in ``mmdet3d.registry.MODELS`` to use it as
     ``weight_generator=dict(type=...)`` of an :class:`AttentionBiasCmtHead`, which hands it
-    ``embed_dims`` if its constructor has that argument and the config does not set it.
+    ``embed_dims`` and ``pc_range`` if its constructor has these arguments and the config does not
+    set them.
     """
 
     @abstractmethod

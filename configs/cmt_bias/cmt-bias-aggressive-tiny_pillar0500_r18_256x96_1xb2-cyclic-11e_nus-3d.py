@@ -1,6 +1,6 @@
 _base_ = [
-    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-22e_nus-3d.py',
-    './presets/learnable.py',
+    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py',
+    './presets/aggressive.py',
 ]
 
 attention_bias_config = dict(_base_.attention_bias_config, **_base_.bias_windows)

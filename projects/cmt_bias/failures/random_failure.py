@@ -1,0 +1,139 @@
+"""Training under sensor failures."""
+
+import fnmatch
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import HOOKS, TRANSFORMS
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..datasets.pasting_switch_off_hook import transforms_with
+from .catalog import Failure, all_failures
+from .sample_random import sample_generator
+from .spoiled_parts import add_spoiled
+
+FAILURE_KEY = 'failure'
+"""Key of a training sample with the name of its failure, '' for none."""
+
+
+@TRANSFORMS.register_module()
+class RandomFailure(BaseTransform):
+    """Spoil a training sample by a failure drawn from the catalogue, or leave it as it is.
+
+    Belongs behind loading and pasting, in front of the augmentation. What it draws depends on the
+    seed, the epoch and the sample alone: not on the number of workers or processes, nor on where
+    an interrupted run went on. The epoch comes from a :class:`FailureEpochHook`.
+
+    Added keys: ``failure``, the name of what was drawn, and what the failure itself adds;
+    ``spoiled_sensors`` is '' in a healthy sample.
+
+    Args:
+        failures: How often each is drawn, relative to the others: weights by name of
+            :func:`all_failures`. A wildcard stands for all that fit it, which share its weight;
+            the strength of a degradation is the number in its name, such as ``night_3``.
+        probability: Chance of a sample to be spoiled.
+        seed: Seed of all draws.
+
+    Raises:
+        ValueError: If a name fits no failure, a weight is not positive, or ``probability`` is not
+            within [0, 1].
+    """
+
+    def __init__(
+        self, failures: Mapping[str, float], probability: float = 0.5, seed: int = 0
+    ) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f'RandomFailure: probability={probability} must lie within [0, 1]')
+        self.probability = probability
+        self.seed = seed
+        self.failures = _weighted_failures(failures)
+        # Workers that live on between epochs see it change.
+        self.epoch = torch.full((), -1, dtype=torch.int64).share_memory_()
+
+    def transform(self, results: dict) -> dict:
+        """Spoil one sample, or not."""
+        epoch = int(self.epoch)
+        if epoch < 0:
+            raise RuntimeError(
+                'RandomFailure does not know the epoch, so that every epoch would draw the same; '
+                "add dict(type='FailureEpochHook') to custom_hooks"
+            )
+        rng = sample_generator(self.seed, f'RandomFailure/{epoch}', results)
+        failure = self._draw(results, rng)
+        results[FAILURE_KEY] = '' if failure is None else failure.name
+        add_spoiled(results, '')
+        for config in () if failure is None else failure.seeded(_epoch_seed(self.seed, epoch)):
+            spoil = TRANSFORMS.build(config)
+            spoil.must_change = False  # what does no harm does no harm
+            results = spoil(results)
+        return results
+
+    def _draw(self, results: Mapping, rng: np.random.Generator) -> Failure | None:
+        """A failure of the sensors that the sample has."""
+        sensors = ('L' if 'points' in results else '') + ('C' if 'img' in results else '')
+        fitting = [(f, weight) for f, weight in self.failures if set(f.spoils) <= set(sensors)]
+        if rng.random() >= self.probability or not fitting:
+            return None
+        weights = np.array([weight for _, weight in fitting])
+        return fitting[rng.choice(len(fitting), p=weights / weights.sum())][0]
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(probability={self.probability}, seed={self.seed}, '
+            f'failures={[failure.name for failure, _ in self.failures]})'
+        )
+
+
+@HOOKS.register_module()
+class FailureEpochHook(Hook):
+    """Tell every :class:`RandomFailure` of the training data which epoch it is.
+
+    Below any nesting of dataset wrappers and of transforms. A training that counts iterations is
+    one epoch.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Warn where there is nothing to tell; begin."""
+        if not self._tell(runner, runner.epoch):
+            runner.logger.warning('FailureEpochHook: the training data have no RandomFailure')
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Tell the new epoch, before the data loader begins it."""
+        self._tell(runner, runner.epoch)
+
+    @staticmethod
+    def _tell(runner: Runner, epoch: int) -> bool:
+        found = [
+            transform
+            for transform in transforms_with(runner.train_dataloader.dataset, 'epoch')
+            if isinstance(transform, RandomFailure)
+        ]
+        for transform in found:
+            transform.epoch.fill_(epoch)
+        return bool(found)
+
+
+def _weighted_failures(weights: Mapping[str, float]) -> list[tuple[Failure, float]]:
+    """The failures that names and wildcards stand for, each with its weight."""
+    known = {failure.name: failure for failure in all_failures() if failure.transforms}
+    weighted: dict[str, float] = {}
+    for pattern, weight in weights.items():
+        names = [pattern] if pattern in known else fnmatch.filter(known, pattern)
+        if not names:
+            raise ValueError(
+                f"RandomFailure: failures['{pattern}'] fits none of {', '.join(known)}"
+            )
+        if weight <= 0:
+            raise ValueError(f"RandomFailure: failures['{pattern}']={weight} must be positive")
+        for name in names:
+            weighted[name] = weighted.get(name, 0.0) + weight / len(names)
+    return [(known[name], weight) for name, weight in weighted.items()]
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    digest = hashlib.sha256(f'{seed}/{epoch}'.encode()).digest()
+    return int.from_bytes(digest[:8], 'big')

@@ -1,0 +1,124 @@
+"""Which part of a sample's input a failure has spoiled: whole sensors, or what some queries see.
+
+A sample tells it by three keys: ``spoiled_sensors``, letters of 'LC' ('' for none);
+``spoiled_views``, a bool array (V,) of the cameras; and ``spoiled_regions``, an array (R, 4, 2) of
+convex quadrilaterals on the ground, counter-clockwise, in metres of the LiDAR frame in which the
+points were loaded. ``lidar_aug_matrix`` says where augmentation has moved that frame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SPOILED_SENSORS_KEY = 'spoiled_sensors'
+SPOILED_VIEWS_KEY = 'spoiled_views'
+SPOILED_REGIONS_KEY = 'spoiled_regions'
+
+FAR = 1e4
+"""Metres: farther than any sensor sees."""
+
+EVERYWHERE = np.array([[[-FAR, -FAR], [FAR, -FAR], [FAR, FAR], [-FAR, FAR]]])
+
+
+@dataclass(frozen=True)
+class SpoiledPart:
+    """What a failure has spoiled of the sensors that it acts on.
+
+    Attributes:
+        views: (V,) bool, the spoiled cameras; None for all.
+        regions: (R, 4, 2) quadrilaterals in which the LiDAR is spoiled; None for everywhere.
+    """
+
+    views: np.ndarray | None = None
+    regions: np.ndarray | None = None
+
+
+ALL = SpoiledPart()
+
+
+def add_spoiled(results: dict, sensors: str, part: SpoiledPart = ALL) -> None:
+    """Add sensors, letters of 'LC', or a part of them, to what is spoiled of a sample."""
+    spoiled = {*sensors, *results.get(SPOILED_SENSORS_KEY, '')}
+    results[SPOILED_SENSORS_KEY] = ''.join(letter for letter in 'LC' if letter in spoiled)
+    num_views = len(results.get('img', results.get('lidar2img', ())))
+    if 'C' in sensors and num_views:
+        views = np.ones(num_views, dtype=bool) if part.views is None else part.views
+        results[SPOILED_VIEWS_KEY] = views | results.get(SPOILED_VIEWS_KEY, False)
+    if 'L' in sensors:
+        regions = EVERYWHERE if part.regions is None else part.regions
+        earlier = results.get(SPOILED_REGIONS_KEY, np.zeros((0, 4, 2)))
+        results[SPOILED_REGIONS_KEY] = np.concatenate((earlier, regions))
+
+
+def sector_regions(start: float, stop: float) -> np.ndarray:
+    """Triangles from the sensor that cover a sector of the ground.
+
+    Args:
+        start: Azimuth, radians, counter-clockwise from the x axis.
+        stop: Azimuth beyond it.
+
+    Returns:
+        (R, 4, 2); each spans a quarter turn at most.
+    """
+    number = max(1, int(np.ceil((stop - start) / (np.pi / 2))))
+    azimuth = np.linspace(start, stop, number + 1)
+    ends = FAR * np.stack((np.cos(azimuth), np.sin(azimuth)), axis=1)
+    sensor = np.zeros((number, 2))
+    return np.stack((sensor, ends[:-1], ends[1:], sensor), axis=1)
+
+
+def box_regions(boxes: np.ndarray, margin: float = 1.0) -> np.ndarray:
+    """Footprints of boxes.
+
+    Args:
+        boxes: (M, 7 or more): x, y, z, sizes along x and y of the box, height, yaw; LiDAR frame.
+        margin: Metres added on each side.
+
+    Returns:
+        (M, 4, 2).
+    """
+    half = boxes[:, 3:5] / 2 + margin
+    signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    local = half[:, None] * signs
+    cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
+    rotation = np.stack((np.stack((cos, -sin), axis=1), np.stack((sin, cos), axis=1)), axis=1)
+    return local @ rotation.transpose(0, 2, 1) + boxes[:, None, :2]
+
+
+def chosen_views(num_views: int | None, total: int, rng: np.random.Generator) -> np.ndarray:
+    """Which cameras a failure hits, drawn at random.
+
+    Args:
+        num_views: How many; None for all.
+        total: Cameras of the sample.
+        rng: The sample's random numbers.
+
+    Returns:
+        (total,) bool.
+
+    Raises:
+        ValueError: If there are not as many.
+    """
+    if num_views is None:
+        return np.ones(total, dtype=bool)
+    if num_views > total:
+        raise ValueError(f'num_views={num_views}, but a sample has {total} cameras')
+    return np.isin(np.arange(total), rng.permutation(total)[:num_views])
+
+
+def check_num_views(num_views: int | None, asked_by: str) -> None:
+    """Complain about a number of views that is not positive.
+
+    Raises:
+        ValueError: It names the failure.
+    """
+    if num_views is not None and num_views < 1:
+        raise ValueError(f'{asked_by}: num_views={num_views} must be 1 or more, or None')
+
+
+def with_views(
+    images: Sequence[np.ndarray], views: np.ndarray, changed: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """The images, with those of the spoiled views exchanged."""
+    return [new if hit else old for old, new, hit in zip(images, changed, views, strict=True)]

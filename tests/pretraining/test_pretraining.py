@@ -1,0 +1,119 @@
+"""The pretraining of the tiny recipe, and how its branches come into the detector."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet3d.registry import HOOKS, MODELS
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+TINY = next((CONFIGS / 'cmt').glob('cmt-tiny_*.py'))
+DENSE = next((CONFIGS / 'pretraining').glob('dense-tiny_*.py'))
+
+
+@pytest.fixture(scope='module')
+def batch() -> dict:
+    """Two samples with points, small images and three objects, before the preprocessor."""
+    generator = torch.Generator().manual_seed(0)
+    samples, points = [], []
+    for _ in range(2):
+        boxes = torch.rand(3, 9, generator=generator) * 10 + 1
+        objects = InstanceData(
+            bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9), labels_3d=torch.tensor([0, 3, 8])
+        )
+        sample = Det3DDataSample(gt_instances_3d=objects)
+        matrix = torch.tensor([[50.0, -50, 0, 0], [20, 0, -50, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+        sample.set_metainfo(
+            dict(lidar2img=matrix.expand(2, -1, -1).numpy(), box_type_3d=LiDARInstance3DBoxes)
+        )
+        samples.append(sample)
+        points.append((torch.rand(500, 5, generator=generator) - 0.5) * 30)
+    images = [torch.rand(2, 3, 64, 96, generator=generator) * 255 for _ in range(2)]
+    return dict(inputs=dict(points=points, img=images), data_samples=samples)
+
+
+@pytest.fixture(scope='module')
+def pretrained() -> torch.nn.Module:
+    torch.manual_seed(1)
+    model = MODELS.build(Config.fromfile(DENSE).model)
+    model.init_weights()
+    return model
+
+
+def test_pretraining_teaches_both_branches(pretrained, batch):
+    pretrained.train()
+    losses = pretrained.loss(**rename(pretrained.data_preprocessor(batch, training=True)))
+    expected = {'task0.loss_heatmap', 'task0.loss_bbox'}
+    assert set(losses) == expected | {f'camera.loss_{name}' for name in ('cls', 'depth', 'size')}
+    sum(losses.values()).backward()
+    untaught = [name for name, value in pretrained.named_parameters() if value.grad is None]
+    assert not untaught
+
+
+def test_every_part_in_front_of_the_decoder_is_taken_over(pretrained):
+    tiny = MODELS.build(Config.fromfile(TINY).model)
+    given, wanted = pretrained.state_dict(), tiny.state_dict()
+    taken = {key for key in wanted if key in given and wanted[key].shape == given[key].shape}
+    parts = ('img_', 'pts_voxel', 'pts_backbone', 'pts_neck', 'pts_bbox_head.shared_conv')
+    assert {key for key in wanted if key.startswith(parts)} <= taken
+    # and nothing of the same name that means something else
+    assert not {key for key in taken if not key.startswith(parts)}
+
+
+def rename(data: dict) -> dict:
+    return dict(batch_inputs_dict=data['inputs'], batch_data_samples=data['data_samples'])
+
+
+class RunnerOf:
+    """What the hook asks a runner for."""
+
+    def __init__(self, model: torch.nn.Module, batch: dict, iteration: int = 0) -> None:
+        self.model, self.iter = model, iteration
+        self.train_dataloader = [batch] * 3
+        self.logger = MMLogger.get_current_instance()
+
+
+def token_stds(model: torch.nn.Module, batch: dict) -> list[float]:
+    model.eval()
+    data = model.data_preprocessor(batch, training=False)
+    metas = [sample.metainfo for sample in data['data_samples']]
+    with torch.no_grad():
+        img_feats, pts_feats = model.extract_feat(data['inputs'], metas)
+        inputs = model.pts_bbox_head.eval().encode(pts_feats, img_feats, metas)
+    number = inputs.memory.bev_shape[0] * inputs.memory.bev_shape[1]
+    tokens = inputs.memory.tokens
+    return [float(tokens[:, :number].std()), float(tokens[:, number:].std())]
+
+
+@pytest.mark.parametrize('iteration', [0, 5])
+def test_tokens_of_both_sensors_start_at_one_scale_and_a_resumed_run_is_left_alone(
+    batch, iteration
+):
+    torch.manual_seed(2)
+    tiny = MODELS.build(Config.fromfile(TINY).model)
+    tiny.init_weights()
+    for parameter in tiny.img_neck.parameters():
+        parameter.data *= 3
+    before = token_stds(tiny, batch)
+    hook = HOOKS.build(dict(type='TokenScaleHook', std=0.5))
+    tiny.train()
+    hook.before_train(RunnerOf(tiny, batch, iteration))
+    assert tiny.training
+    expected = [0.5, 0.5] if iteration == 0 else before
+    assert token_stds(tiny, batch) == pytest.approx(expected, rel=1e-3)
+
+
+def test_frozen_statistics_stand_still_while_weights_train(batch):
+    tiny = MODELS.build(Config.fromfile(TINY).model).train()
+    names = tiny.frozen_statistics
+    assert 'pts_bbox_head.shared_conv' in names
+    buffers = {key: value.clone() for key, value in tiny.state_dict().items() if 'running' in key}
+    losses = tiny.loss(**rename(tiny.data_preprocessor(batch, training=True)))
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    assert all(torch.equal(tiny.state_dict()[key], value) for key, value in buffers.items())
+    assert all(parameter.requires_grad for parameter in tiny.parameters())
+    assert tiny.img_backbone.conv1.weight.grad.abs().sum() > 0
