@@ -6,9 +6,11 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 # The set-up hides a GPU for which mmcv could not be compiled.
 RUN = env $$(cat $(VENV)/.setup/run_environment 2>/dev/null) $(PY)
+OLDEST_VENV ?= .venv-oldest
+OLDEST_PYTHON ?= python3.10
 PYTEST_OPTIONS ?= -n 2 --dist loadgroup --durations=15
 
-.PHONY: help setup demo base test lint typecheck pytest format doctor clean
+.PHONY: help setup demo base test test-oldest lint typecheck pytest pytest-there format doctor clean
 
 help:
 	@echo 'make demo       synthetic data, fine-tuning of the shipped base, test and pictures: work_dirs/demo'
@@ -16,6 +18,7 @@ help:
 	@echo 'make test       lint, type check and all tests (what .ci/run calls)'
 	@echo 'make setup      only the set-up that both of these do by themselves: $(VENV)'
 	@echo 'make lint typecheck pytest format doctor    the parts, each by itself'
+	@echo 'make test-oldest  the tests with the oldest torch and Python, in $(OLDEST_VENV) (mmcv is compiled once more)'
 	@echo 'make clean      remove caches and build leftovers (not $(VENV), data or work_dirs)'
 
 setup:
@@ -33,6 +36,14 @@ test: setup
 	@$(MAKE) --no-print-directory typecheck
 	@$(MAKE) --no-print-directory pytest
 
+# Not part of `test`: it downloads a few GB, since PyPI has this torch for CUDA alone.
+test-oldest:
+	@VENV='$(abspath $(OLDEST_VENV))' PYTHON='$(OLDEST_PYTHON)' TORCH='torch==2.1.2' bash tools/setup_environment.sh
+	@$(MAKE) --no-print-directory pytest-there VENV='$(OLDEST_VENV)'
+
+pytest-there:
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest $(PYTEST_OPTIONS)
+
 lint: setup
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -40,8 +51,7 @@ lint: setup
 typecheck: setup
 	@$(PY) -m mypy
 
-pytest: setup
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest $(PYTEST_OPTIONS)
+pytest: setup pytest-there
 
 format: setup
 	@$(PY) -m ruff check --fix .

@@ -1,9 +1,9 @@
 """A bias on attention whose strength is learned, in seconds: needs torch and matplotlib alone.
 
-Queries look for their code among the tokens of a LiDAR and a camera. It is written at each query's
+Queries look for their code among the tokens of a LiDAR and a camera. It stands at each query's
 place in both maps, but in every scene one sensor is spoiled and shows noise. From a noisy hint of
-which, a router tells the trust in each sensor, -1 to 1; scale * trust is added to the logits of the
-tokens at the query's place. All keys are alike, so that only this bias can find the code.
+which, a router tells the trust in each sensor, -1 to 1; scale * trust is added to the logits of
+the tokens at the query's place. All keys are alike, so that only this bias can find the code.
 """
 
 import matplotlib.pyplot as plt
@@ -54,7 +54,7 @@ for step in range(STEPS):
         points.append(value)
     if step % 50 == 0 or step == STEPS - 1:
         print(f'step {step:3d}  scale {values[0]:.2f}  gradient {values[1]:+.4f}  loss {loss:.3f}')
-for name, points in curve.items():
-    plt.plot(points, label=name)
+plt.plot(torch.tensor(list(curve.values())).T, label=list(curve))
+plt.xlabel('step')
 plt.legend()
 plt.savefig('quickstart.png')

@@ -4,6 +4,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# Before anything imports triton: its kernels run on the CPU in the tests.
+os.environ.setdefault('TRITON_INTERPRET', '1')
+
 import numpy as np
 import pytest
 import torch

@@ -1,17 +1,16 @@
-"""Atomic writing of files, and finding the newest whole checkpoint."""
+"""Atomic writing of files, and what killed writers leave."""
 
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.fileio import get_file_backend
 
+from cmt_bias import atomic_file
 from cmt_bias.atomic_file import remove_partial_files, write_atomically
-from cmt_bias.checkpoints.latest_checkpoint import (
-    find_latest_intact_checkpoint,
-    is_intact_checkpoint,
-)
 
 
 def test_content_is_written_and_nothing_else_is_left(tmp_path: Path):
@@ -40,47 +39,64 @@ def test_backend_of_mmengine_writes_by_renaming(tmp_path: Path):
     assert (tmp_path / 'second_name').read_bytes() == b'old'  # not written into
 
 
-def test_leftovers_of_killed_processes_are_removed(tmp_path: Path):
-    leftover = tmp_path / '.epoch_1.pth.123.partial'
-    for path in (leftover, tmp_path / 'epoch_1.pth', tmp_path / '.other'):
-        path.touch()
-    assert remove_partial_files(tmp_path) == [leftover]
-    assert sorted(os.listdir(tmp_path)) == ['.other', 'epoch_1.pth']
+def leave_partial_file(folder: Path, name: str, wait: bool) -> subprocess.Popen:
+    """A process that is in the middle of writing a file, or (not waiting) was killed there."""
+    program = (
+        'import os, sys, cmt_bias_atomic_file as a\n'
+        'a.os.replace = lambda *_: (print("writing", flush=True), sys.stdin.read())\n'
+        f'a.write_atomically({str(folder / name)!r}, b"half")\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(folder.parent)}
+    writer = subprocess.Popen(
+        [sys.executable, '-c', program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    assert writer.stdout.readline() == b'writing\n'
+    if not wait:
+        writer.kill()
+        writer.wait()
+    return writer
 
 
-def save_checkpoints(directory: Path, *names: str) -> None:
-    for name in names:
-        torch.save({'meta': {}}, directory / name)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder, beside it the module under another name, to be imported by itself."""
+    source = Path(atomic_file.__file__).read_text()
+    (tmp_path / 'cmt_bias_atomic_file.py').write_text(source)
+    (tmp_path / 'folder').mkdir()
+    return tmp_path / 'folder'
 
 
-def test_checkpoint_that_is_named_wins_over_higher_numbers(tmp_path: Path):
-    save_checkpoints(tmp_path, 'epoch_1.pth', 'epoch_2.pth')
-    (tmp_path / 'last_checkpoint').write_text(f'{tmp_path}/epoch_1.pth\n')
-    assert find_latest_intact_checkpoint(tmp_path) == f'{tmp_path}/epoch_1.pth'
+def test_leftovers_of_killed_processes_are_removed_but_nothing_else(folder: Path):
+    leave_partial_file(folder, 'epoch_1.pth', wait=False)
+    (leftover,) = folder.iterdir()
+    others = ['.movie.123.partial', '.other', 'epoch_1.pth', 'x.cmt_bias.partial']
+    for name in others:
+        (folder / name).write_text('a')
+    assert remove_partial_files(folder) == [leftover]
+    assert sorted(os.listdir(folder)) == sorted(others)
 
 
-def test_numbers_are_compared_as_numbers(tmp_path: Path):
-    save_checkpoints(tmp_path, 'epoch_9.pth', 'epoch_10.pth', 'best_mAP_epoch_11.pth')
-    assert find_latest_intact_checkpoint(tmp_path) == f'{tmp_path}/epoch_10.pth'
+def test_file_that_a_living_process_is_writing_stays(folder: Path):
+    writer = leave_partial_file(folder, 'epoch_1.pth', wait=True)
+    assert remove_partial_files(folder) == []
+    assert len(os.listdir(folder)) == 1
+    writer.kill()
+    writer.wait()
+    assert len(remove_partial_files(folder)) == 1
 
 
-def test_name_template_and_folder_can_be_chosen(tmp_path: Path):
-    folder = tmp_path / 'elsewhere'
-    folder.mkdir()
-    save_checkpoints(folder, 'epoch_9.pth', 'iter_3.pth')
-    found = find_latest_intact_checkpoint(tmp_path, folder, 'iter_{}.pth')
-    assert found == str(folder / 'iter_3.pth')
-
-
-def test_run_without_checkpoints_has_none(tmp_path: Path):
-    assert find_latest_intact_checkpoint(tmp_path) is None
-    assert find_latest_intact_checkpoint(tmp_path / 'missing') is None
-
-
-@pytest.mark.parametrize('part', [0, 0.3, 0.99])
-def test_truncated_checkpoint_is_not_intact(part: float, tmp_path: Path):
-    path = tmp_path / 'epoch_1.pth'
-    torch.save({'weight': torch.rand(100)}, path)
-    assert is_intact_checkpoint(path)
-    os.truncate(path, int(path.stat().st_size * part))
-    assert not is_intact_checkpoint(path)
+def test_full_disk_loses_nothing(tmp_path: Path):
+    target = tmp_path / 'epoch_1.pth'
+    write_atomically(target, b'old')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError):
+            write_atomically(target, bytes(10000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert target.read_bytes() == b'old'
+    assert os.listdir(tmp_path) == ['epoch_1.pth']

@@ -209,8 +209,10 @@ def test_a_schedule_that_the_results_decide_is_named_and_left_out(of_wrapper):
     assert unforeseeable(schedulers) == ['ReduceOnPlateauLR']
     (peak,) = peak_learning_rates(model, scheduled, schedulers, 6, 3)
     assert peak.peak == pytest.approx(BASE)
-    rates = scheduled_learning_rates(0, optimizer, schedulers, 6, 3)
-    assert rates == pytest.approx([BASE * factor for factor in (0.5, 0.75, 1, 1, 1, 1)])
+    assert scheduled_learning_rates(0, optimizer, schedulers, 6, 3) is None
+    assert scheduled_learning_rates(0, optimizer, schedulers[1:], 6, 3) == pytest.approx(
+        [BASE * factor for factor in (0.5, 0.75, 1, 1, 1, 1)]
+    )
 
 
 def test_a_schedule_that_ends_before_the_training_is_warned_about(caplog):
@@ -241,3 +243,18 @@ def test_length_of_a_training():
     endless = loop_over(EpochBasedTrainLoop, iter([]), max_iters=20)
     assert training_length(endless) is None
     assert training_length(SimpleNamespace(train_loop=None)) is None
+
+
+def test_schedule_that_is_under_way_has_its_peak_from_its_start_and_its_rates_from_there_on():
+    model, optimizer = model_and_optimizer([1.0, 0.1])
+    configs = cyclic(5, 2, eta_min_ratio=(8, 1e-4))
+    configs.insert(0, dict(type='LinearLR', start_factor=0.1, end=7, by_epoch=False))
+    schedulers = build_schedulers(configs, optimizer, 10, 5)
+    peaks = peak_learning_rates(model, optimizer, schedulers, 50, 10)
+    at_start = scheduled_learning_rates(1, optimizer, schedulers, 50, 10)
+    for _ in range(13):
+        for scheduler in schedulers:
+            scheduler.step()
+    rest = scheduled_learning_rates(1, optimizer, schedulers, 50 - 13, 10)
+    assert rest == pytest.approx(at_start[13:], rel=1e-9)
+    assert peak_learning_rates(model, optimizer, schedulers, 50, 10) == peaks

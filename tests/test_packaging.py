@@ -1,5 +1,6 @@
 """The wheel of `pip install .`: code, package data and all configs."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     ignored = shutil.ignore_patterns('__pycache__', '*.egg-info', '.mim')
     for name in ('projects', 'configs', 'requirements'):
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md'):
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, copy / name)
     options = ['--no-deps', '--no-build-isolation', '--no-index', '--wheel-dir', 'dist']
     subprocess.run(
@@ -54,6 +55,13 @@ def test_every_config_is_in_the_wheel_with_the_text_of_the_checkout(wheel):
     assert expected
     for name in expected:
         assert wheel.read(prefix + name) == (ROOT / 'configs' / name).read_bytes()
+
+
+def test_the_licence_is_named_and_in_the_wheel(wheel):
+    (name,) = [name for name in wheel.namelist() if name.endswith('LICENSE')]
+    assert wheel.read(name) == (ROOT / 'LICENSE').read_bytes()
+    (name,) = [name for name in wheel.namelist() if name.endswith('.dist-info/METADATA')]
+    assert re.search(r'^License.*: Apache-2.0$', wheel.read(name).decode(), re.MULTILINE)
 
 
 def test_mmcv_and_torch_are_not_required_by_the_wheel(wheel):

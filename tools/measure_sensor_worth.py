@@ -39,6 +39,7 @@ class ObjectView:
         name: detection class, or ``bin``.
         condition: ``day`` or one of :data:`CONDITIONS`.
         distance: metres from the LiDAR.
+        num_points: LiDAR points in its box.
         lidar: features of its points.
         camera: features of its pixels.
     """
@@ -46,6 +47,7 @@ class ObjectView:
     name: str
     condition: str
     distance: float
+    num_points: int
     lidar: np.ndarray
     camera: np.ndarray
 
@@ -83,7 +85,7 @@ def object_views(
         inside = (np.abs(local) <= box.wlh[[1, 0, 2]] / 2).all(axis=1)
         if inside.any():
             points = np.column_stack([local[inside], cloud[inside, 3]])
-            by_lidar[box.token] = lidar_features(points), float(np.hypot(*box.center[:2]))
+            by_lidar[box.token] = points, float(np.hypot(*box.center[:2]))
     views = {}
     for channel, token in sample['data'].items():
         if not channel.startswith('CAM'):
@@ -99,8 +101,11 @@ def object_views(
             features = camera_features(image, outline)
             if features is not None:  # of two cameras that see it, the later counts
                 name = category_to_detection_name(box.name) or 'bin'
-                lidar, distance = by_lidar[box.token]
-                views[box.token] = ObjectView(name, condition, distance, lidar, features)
+                points, distance = by_lidar[box.token]
+                lidar = lidar_features(points)
+                views[box.token] = ObjectView(
+                    name, condition, distance, len(points), lidar, features
+                )
     return list(views.values())
 
 
@@ -118,13 +123,14 @@ def read_split(nusc: NuScenes, split: str, image_width: int) -> list[ObjectView]
 
 
 def measure(train: list[ObjectView], val: list[ObjectView]) -> list[list[Any]]:
-    """Rows of the table: subset, objects; accuracies, median relative errors of distance."""
+    """Rows of the table: subset, objects, LiDAR points; accuracies; error of distance."""
 
     def features(views: list[ObjectView], sensors: tuple[str, ...]) -> np.ndarray:
         return np.array([np.concatenate([getattr(v, s) for s in sensors]) for v in views])
 
     truth = np.array([view.name for view in val])
     distance = np.array([view.distance for view in val])
+    num_points = np.array([view.num_points for view in val])
     condition = np.array([view.condition for view in val])
     results: list[np.ndarray] = []
     for sensors in (('lidar',), ('camera',), ('lidar', 'camera')):
@@ -141,7 +147,13 @@ def measure(train: list[ObjectView], val: list[ObjectView]) -> list[list[Any]]:
     subsets.update({f'{a} to {b} m': (distance >= a) & (distance < b) for a, b in DISTANCES})
     subsets.update({name: truth == name for name in sorted(set(truth))})
     return [
-        [name, int(mask.sum()), *(right[mask].mean() for right in results), np.median(error[mask])]
+        [
+            name,
+            int(mask.sum()),
+            int(np.median(num_points[mask])),
+            *(float(right[mask].mean()) for right in results),
+            float(np.median(error[mask])),
+        ]
         for name, mask in subsets.items()
         if mask.any()
     ]
@@ -156,7 +168,7 @@ def main() -> None:
     arguments = parser.parse_args()
     nusc = NuScenes(arguments.version, str(arguments.root), verbose=False)
     train, val = (read_split(nusc, split, arguments.image_width) for split in ('train', 'val'))
-    headers = ['objects', '', 'LiDAR', 'cameras', 'both', 'distance by cameras, m']
+    headers = ['', 'objects', 'LiDAR points', 'LiDAR', 'cameras', 'both', 'distance by cameras, m']
     table = tabulate(measure(train, val), headers, tablefmt='pipe', floatfmt='.2f')
     sys.stdout.write(f'{table}\n')
 

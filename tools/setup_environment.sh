@@ -7,6 +7,7 @@
 #   VENV            where the environment is made (default: .venv beside this checkout's Makefile)
 #   CMT_BIAS_CACHE  where the compiled mmcv wheel is kept (default: ~/.cache/cmt-bias)
 #   FORCE_CUDA      1: compile mmcv's CUDA operators, 0: leave them out (default: 1 if torch sees a GPU and nvcc is there)
+#   TORCH           the torch to install, such as torch==2.1.2 (default: the one in requirements/build.txt)
 #   SPCONV          the spconv to install (default: spconv-cu126==2.3.8 on a GPU that can be used, else the CPU build)
 #   REQUIRE_HASHES  0: take what the package index gives, without comparing it with the hashes of the tested files
 set -euo pipefail
@@ -101,7 +102,7 @@ step() {
     local name=$1 title=$2 inputs=$3 function=$4 digest log=$STATE/$1.log started=$SECONDS
     STEP=$((STEP + 1))
     # shellcheck disable=SC2086
-    digest=$({ echo "$name $ROOT ${FORCE_CUDA:-} ${SPCONV:-}"; cat $inputs /dev/null; } | cksum)
+    digest=$({ echo "$name $ROOT ${FORCE_CUDA:-} ${SPCONV:-} ${TORCH:-}"; cat $inputs /dev/null; } | cksum)
     if [ -f "$STATE/$name.done" ] && [ "$(cat "$STATE/$name.done")" = "$digest" ]; then
         return 0
     fi
@@ -163,19 +164,22 @@ pip_install() {
 
 install_pip() { pip_install "$1" -U 'pip>=24,<26'; }
 
-install_torch() { pip_install "$1" "$(grep '^torch==' requirements/build.txt)"; }
+install_torch() { pip_install "$1" "${TORCH:-$(grep '^torch==' requirements/build.txt)}"; }
 
 # The tested files, each compared with its hash; what follows then finds them installed.
 install_locked() {
     local left_out='^$'
-    # On a GPU spconv is another build, with its own cumm.
-    if [ -n "${SPCONV:-}" ] || gpu_is_there; then left_out='^(spconv|cumm)=='; fi
+    # On a GPU spconv is another build, with its own cumm, and torch has brought its triton.
+    if [ -n "${SPCONV:-}" ] || gpu_is_there; then left_out='^(spconv|cumm|triton)=='; fi
     awk -v left_out="$left_out" '/^[A-Za-z0-9]/ { keep = $0 !~ left_out } /^#/ { keep = 0 } keep' \
         requirements/hashes-python311.txt >"$STATE/hashes.txt"
     run_logged "$1" "$PY" -m pip install --require-hashes --no-deps -r "$STATE/hashes.txt"
 }
 
-install_build_tools() { pip_install "$1" -r requirements/build.txt; }
+install_build_tools() {
+    grep -v '^torch==' requirements/build.txt >"$STATE/build.txt"
+    pip_install "$1" -r "$STATE/build.txt"
+}
 
 # operators_work CUDA: mmcv installs without complaint when nothing was compiled, so only a call of an operator tells.
 operators_work() {
@@ -327,7 +331,7 @@ main() {
     make_venv
     CONSTRAINTS=requirements/constraints.txt
     LOCKED=
-    if "$PY" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+    if "$PY" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' && [ -z "${TORCH:-}" ]; then
         CONSTRAINTS="$CONSTRAINTS requirements/lock-python311.txt"
         [ "${REQUIRE_HASHES:-1}" = 0 ] || LOCKED=1
     fi
@@ -339,6 +343,7 @@ main() {
     fi
     choice FORCE_CUDA
     choice SPCONV
+    choice TORCH
     step pip 'pip (seconds)' '' install_pip
     step torch 'torch (200 MB without CUDA: about a minute)' requirements/build.txt install_torch
     if [ -n "$LOCKED" ]; then
@@ -353,7 +358,8 @@ main() {
     step stack 'mmengine, mmdet, mmdet3d, spconv (about 3 minutes)' "$stack" install_stack
     step requirements 'further requirements, test and lint tools (about a minute)' \
         "$stack requirements/runtime.txt requirements/tests.txt" install_requirements
-    step project 'cmt-bias itself, editable (seconds)' 'setup.py' install_project
+    step project 'cmt-bias itself, editable (seconds)' 'setup.py projects/cmt_bias/ops/cpu_kernel.cpp' \
+        install_project
     step check 'check of the environment (seconds)' "$stack requirements/runtime.txt requirements/tests.txt" \
         check_environment
 }

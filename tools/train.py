@@ -96,7 +96,8 @@ def main() -> None:
         runner.logger.warning('No GPU: AmpOptimWrapper is replaced, training in float32.')
     if is_main_process():
         load_from, resume = cfg.get('load_from'), bool(cfg.get('resume'))
-        stop_on(check_starting_weights(runner.model, load_from, resume))
+        skipped = cfg.get('load_from_skip') or ()
+        stop_on(check_starting_weights(runner.model, load_from, resume, skipped))
     stop_on(check_iterations(runner))
     runner.train()
 

@@ -7,6 +7,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='ResumableCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    non_finite=dict(type='NonFiniteHook'),
 )
 custom_hooks = []
 
@@ -22,5 +23,8 @@ visualizer = dict(type='Det3DLocalVisualizer', vis_backends=vis_backends, name='
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
 load_from = None
+# Parts of the model that load_from leaves at their initial values, for instance because they have
+# another size than in the checkpoint: ['pts_bbox_head.reference_points'].
+load_from_skip = []
 resume = False
 randomness = dict(seed=0)

@@ -6,7 +6,7 @@ Importing the package registers its models, transforms and hooks; in a config:
 """
 
 from . import bias, ops
-from .framework import HAS_MMDET3D
+from .framework import HAS_MMDET3D, explain_missing_framework
 from .shipped_configs import config_path
 from .version import __version__
 
@@ -29,3 +29,5 @@ if HAS_MMDET3D:
         'visualization',
         'write_atomically',
     ]
+else:
+    explain_missing_framework()

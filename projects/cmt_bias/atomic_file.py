@@ -1,12 +1,14 @@
 """Write files so that a killed process leaves the old file or the new one, nothing in between."""
 
+import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-_PARTIAL_SUFFIX = '.partial'
+PARTIAL_SUFFIX = '.cmt_bias.partial'
+"""How the temporary file of a write ends; nobody else's does."""
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -21,13 +23,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}{_PARTIAL_SUFFIX}')
+    partial = path.with_name(f'.{path.name}.{os.getpid()}{PARTIAL_SUFFIX}')
     try:
         with partial.open('wb') as file:
+            take_lock(file.fileno(), wait=True)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     _sync_directory(path.parent)
@@ -43,15 +46,43 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def take_lock(descriptor: int, wait: bool = False) -> bool | None:
+    """Lock an open file for this process, until the process closes the file or ends.
+
+    The lock is the process's own: it ends with it however it dies, child processes do not inherit
+    it, and the process that has it may take it again.
+
+    Args:
+        descriptor: The file, open for writing.
+        wait: Wait while another process has the lock.
+
+    Returns:
+        Whether this process has the lock now; None where the file system knows no locks.
+    """
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
 def remove_partial_files(directory: str | os.PathLike[str]) -> list[Path]:
     """Remove what killed processes left of `write_atomically` in a folder; returns what it was.
 
-    Call it only while nothing else writes there.
+    Files that another process is writing, on whichever machine, stay.
     """
-    leftovers = sorted(Path(directory).glob(f'.*{_PARTIAL_SUFFIX}'))
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
-    return leftovers
+    removed = []
+    for leftover in sorted(Path(directory).glob(f'.*{PARTIAL_SUFFIX}')):
+        if leftover.name.removesuffix(PARTIAL_SUFFIX).endswith(f'.{os.getpid()}'):
+            continue  # a lock does not tell the threads of this process apart
+        with suppress(OSError), leftover.open('r+b') as file:
+            # Its writer locks it before there is anything in it.
+            if take_lock(file.fileno()) and os.fstat(file.fileno()).st_size > 0:
+                leftover.unlink()
+                removed.append(leftover)
+    return removed
 
 
 @register_backend('atomic_local')

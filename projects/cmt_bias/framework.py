@@ -1,6 +1,30 @@
 """Whether the detection framework is there: without it, ``ops`` and the maths of ``bias`` are."""
 
 from importlib.util import find_spec
+from typing import Any
 
 HAS_MMDET3D = find_spec('mmdet3d') is not None
 """A framework that is there but cannot be imported is an error, not an absence."""
+
+
+class CmtDetectorWithoutFramework:
+    """Stands for the detector where mmdet3d is missing, so that a config that names it says why.
+
+    Raises:
+        ImportError: Always.
+    """
+
+    def __init__(self, **_: Any) -> None:
+        raise ImportError(
+            'cmt_bias: mmdet3d is not installed, so that neither the detector nor anything else '
+            'that a config names is registered; only cmt_bias.ops and the maths of cmt_bias.bias '
+            'work without it. Install the OpenMMLab stack, see docs/install.md.'
+        )
+
+
+def explain_missing_framework() -> None:
+    """Register the stand-in where there is mmengine to build it from a config."""
+    if find_spec('mmengine') is not None:
+        from mmengine.registry import MODELS
+
+        MODELS.register_module(name='CmtDetector', module=CmtDetectorWithoutFramework)

@@ -8,7 +8,7 @@ schedulers themselves are run, on a stand-in for the optimizer that has paramete
 import copy
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -58,10 +58,7 @@ def training_length(runner: Runner) -> tuple[int, int] | None:
 
 
 def unforeseeable(schedulers: Iterable[_ParamScheduler]) -> list[str]:
-    """Types of those learning rate schedulers whose steps depend on the training's results.
-
-    All functions of this module leave them out.
-    """
+    """Types of those learning rate schedulers whose steps depend on the training's results."""
     return sorted({type(s).__name__ for s in schedulers if _moves_rates(s) and not _is_fixed(s)})
 
 
@@ -82,14 +79,16 @@ def peak_learning_rates(
 ) -> list[LearningRatePeak]:
     """Play the learning rate schedule through and read every group's rate at its peak.
 
-    To be called before training starts. Groups with the same rates are put together, so the cost
-    does not depend on their number: about a second for 100,000 iterations.
+    It is played from its start also in a training that has been resumed, as its schedulers and
+    the optimizer's groups are then: with the settings that the checkpoint brought. Groups with the
+    same rates are put together, so the cost does not depend on their number: about a second for
+    100,000 iterations.
 
     Args:
         model: The model, for the parameters' names.
         optimizer: The optimizer of ``model``'s parameters. It is not changed.
-        schedulers: Schedulers bound to ``optimizer``, not yet advanced. They are not changed;
-            those of other quantities (momentum) are ignored.
+        schedulers: Schedulers bound to ``optimizer``, advanced or not. They are not changed;
+            those of other quantities (momentum) and unforeseeable ones are ignored.
         max_iters: Iterations of the whole training.
         epoch_length: Iterations of an epoch.
 
@@ -107,15 +106,11 @@ def peak_learning_rates(
     for index, group in enumerate(groups):
         kinds.setdefault(_rate_settings(group), []).append(index)
 
-    stand_in = _stand_in_optimizer([dict(kind) for kind in kinds])
-    players = [
-        _rebind(scheduler, stand_in, [indices[0] for indices in kinds.values()])
-        for scheduler in schedulers
-        if _moves_rates(scheduler) and _is_fixed(scheduler)
-    ]
-    bases = [group.get('initial_lr', group['lr']) for group in stand_in.param_groups]
+    started = [dict(kind, lr=dict(kind).get('initial_lr', dict(kind)['lr'])) for kind in kinds]
+    bases = [group['lr'] for group in started]
+    firsts = [indices[0] for indices in kinds.values()]
     peaks = [0.0] * len(bases)
-    for rates in _play(players, stand_in.param_groups, max_iters, epoch_length):
+    for rates in _play(schedulers, started, firsts, max_iters, epoch_length, from_start=True):
         peaks = list(map(max, peaks, rates))
 
     parameters: dict[tuple[float, float], list[str]] = {}
@@ -137,35 +132,32 @@ def scheduled_learning_rates(
     schedulers: Iterable[_ParamScheduler],
     max_iters: int,
     epoch_length: int,
-) -> list[float]:
-    """Play the learning rate schedule through and read one group's rate in every iteration.
-
-    To be called before training starts.
+) -> list[float] | None:
+    """Play the learning rate schedule on and read one group's rate in every iteration to come.
 
     Args:
         group_index: Which of the optimizer's parameter groups.
-        optimizer: The optimizer. It is not changed.
-        schedulers: Schedulers, as for :func:`peak_learning_rates`; those of other optimizers are
-            ignored.
-        max_iters: Iterations of the whole training.
+        optimizer: The optimizer, in the state that it has now. It is not changed.
+        schedulers: Schedulers in the state that they have now, as for
+            :func:`peak_learning_rates`; those of other optimizers are ignored.
+        max_iters: Iterations to come.
         epoch_length: Iterations of an epoch.
 
     Returns:
-        One learning rate for each iteration.
+        One learning rate for each iteration; None if a scheduler is unforeseeable.
     """
-    stand_in = _stand_in_optimizer([dict(_rate_settings(optimizer.param_groups[group_index]))])
-    players = [
-        _rebind(scheduler, stand_in, [group_index])
-        for scheduler in schedulers
-        if _moves_rates(scheduler) and _is_fixed(scheduler) and _schedules(scheduler, optimizer)
-    ]
-    played = _play(players, stand_in.param_groups, max_iters, epoch_length)
+    own = [s for s in schedulers if _schedules(s, optimizer)]
+    if unforeseeable(own):
+        return None
+    group = dict(_rate_settings(optimizer.param_groups[group_index]))
+    played = _play(own, [group], [group_index], max_iters, epoch_length, from_start=False)
     return [rate for (rate,) in played]
 
 
 def _schedules(scheduler: _ParamScheduler, optimizer: Optimizer) -> bool:
     """Whether a scheduler, bound to an optimizer or to its wrapper, acts on this optimizer."""
-    return optimizer in (scheduler.optimizer, getattr(scheduler.optimizer, 'optimizer', None))
+    bound = getattr(scheduler, 'optimizer', None)
+    return optimizer in (bound, getattr(bound, 'optimizer', None))
 
 
 def _rate_settings(group: dict) -> tuple:
@@ -175,42 +167,54 @@ def _rate_settings(group: dict) -> tuple:
     )
 
 
-def _stand_in_optimizer(groups: list[dict]) -> SimpleNamespace:
-    """What a scheduler touches of an optimizer: groups, a step function and their counter."""
-
-    def step() -> None:
-        raise AssertionError('the stand-in optimizer has nothing to step')
-
-    step._with_counter = True  # type: ignore[attr-defined]  # what mmengine marks its own with
-    return SimpleNamespace(param_groups=groups, step=step, _global_step=0)
+def _no_step() -> None:
+    """The step of an optimizer that has nothing to step."""
 
 
-def _rebind(
-    scheduler: _ParamScheduler, optimizer: SimpleNamespace, group_indices: list[int]
-) -> _ParamScheduler:
-    """A copy of a scheduler that acts on ``optimizer``, which has only some of the groups."""
-    rebound = copy.copy(scheduler)
-    rebound.optimizer = optimizer
-    rebound.base_values = [scheduler.base_values[index] for index in group_indices]
-    return rebound
+_no_step._with_counter = True  # type: ignore[attr-defined]  # what mmengine marks its own with
 
 
 def _play(
-    schedulers: Sequence[_ParamScheduler], groups: list[dict], max_iters: int, epoch_length: int
+    schedulers: Iterable[_ParamScheduler],
+    groups: list[dict],
+    indices: list[int],
+    max_iters: int,
+    epoch_length: int,
+    from_start: bool,
 ) -> Iterator[list[float]]:
-    """The learning rates of all groups in each of the training's iterations."""
-    playing = list(schedulers)
+    """The learning rates of some groups in each iteration, by copies of the schedulers.
+
+    Args:
+        schedulers: The schedulers.
+        groups: What they move: copies of groups of their optimizer.
+        indices: Which of the optimizer's groups these are.
+        max_iters: Iterations to play.
+        epoch_length: Iterations of an epoch.
+        from_start: Put the schedulers back to their start, rather than play on.
+    """
+    # All that a scheduler touches of an optimizer.
+    optimizer = SimpleNamespace(param_groups=groups, step=_no_step, _global_step=0)
+    playing = []
+    for scheduler in schedulers:
+        if _moves_rates(scheduler) and _is_fixed(scheduler):
+            player = copy.copy(scheduler)
+            player.optimizer = optimizer
+            player.base_values = [scheduler.base_values[index] for index in indices]
+            if from_start:
+                player.last_step = player._global_step = -1
+                player.step()  # as its constructor ends
+            playing.append(player)
     for iteration in range(1, max_iters + 1):
         yield [group['lr'] for group in groups]
-        for scheduler in list(playing):
-            if not scheduler.by_epoch or iteration % epoch_length == 0:
+        for player in list(playing):
+            if not player.by_epoch or iteration % epoch_length == 0:
                 try:
-                    scheduler.step()
+                    player.step()
                 except Exception as error:  # this only informs; the training will say so itself
-                    playing.remove(scheduler)
+                    playing.remove(player)
                     _logger.warning(
                         'The schedule will end the training in iteration %d: %s: %s',
                         iteration,
-                        type(scheduler).__name__,
+                        type(player).__name__,
                         error,
                     )

@@ -1,22 +1,58 @@
-"""The model inside its wrappers."""
+"""The model inside its wrappers, and its weights and config inside theirs.
+
+The one place that knows what wraps a model: distributed training, test time augmentation, moving
+averages, and torch.compile.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, cast
 
 from mmengine.model import BaseAveragedModel, BaseTTAModel, is_model_wrapper
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-_AROUND_A_MODULE = (BaseTTAModel, BaseAveragedModel, AveragedModel, nn.DataParallel)
+_PREFIX = re.compile(r'^(?:(?:module|_orig_mod)(?:\.|$))+')
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, whatever stands around it.
-
-    Seen through are distributed training, averaging (EMA), test time augmentation and
-    ``torch.compile``, in any order.
-    """
+    """The model itself, without any wrapper."""
     while True:
-        if is_model_wrapper(model) or isinstance(model, _AROUND_A_MODULE):
-            model = model.module
-        elif isinstance(compiled := getattr(model, '_orig_mod', None), nn.Module):
-            model = compiled
+        if is_model_wrapper(model) or isinstance(
+            model, (BaseTTAModel, BaseAveragedModel, AveragedModel, nn.DataParallel)
+        ):
+            model = cast(nn.Module, model.module)
+        elif isinstance(inner := getattr(model, '_orig_mod', None), nn.Module):
+            model = inner  # what torch.compile returns
         else:
             return model
+
+
+def unwrapped_weights(weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights of a model, from those that a wrapper of it saved.
+
+    Args:
+        weights: A state dict, maybe with the names of wrappers in front of its keys.
+
+    Returns:
+        The state dict with the names that the model itself gives, of its keys and in its
+        ``_metadata``, by which modules know how their weights were stored. Where no wrapper saved
+        it, this is the same object.
+    """
+    if not any(_PREFIX.match(str(key)) for key in weights):
+        return weights
+    renamed = OrderedDict((_PREFIX.sub('', str(key)), value) for key, value in weights.items())
+    metadata = getattr(weights, '_metadata', None)
+    if metadata is not None:
+        renamed._metadata = {  # type: ignore[attr-defined]
+            _PREFIX.sub('', name): entry for name, entry in metadata.items()
+        }
+    return renamed
+
+
+def unwrapped_config(model: Mapping) -> Mapping:
+    """The config of the model itself, from that of a wrapper such as a ``BaseTTAModel``."""
+    while isinstance(model.get('module'), Mapping):
+        model = model['module']
+    return model

@@ -10,6 +10,16 @@ import numpy as np
 
 Size = tuple[float, float, float]
 
+# Relative standard deviation of length, width and height in each family.
+SIZE_SPREADS = {
+    'large': (0.25, 0.07, 0.15),
+    'car': (0.08, 0.05, 0.07),
+    'cycle': (0.12, 0.15, 0.08),
+    'barrier': (0.15, 0.15, 0.1),
+    'cone': (0.2, 0.2, 0.2),
+    'figure': (0.18, 0.15, 0.11),
+}
+
 
 @dataclass(frozen=True)
 class ObjectKind:
@@ -17,33 +27,34 @@ class ObjectKind:
 
     Attributes:
         name: nuScenes detection class, or another name for the other kinds.
-        categories: nuScenes category names, one of which an object gets; none for objects that
-            are not annotated.
         family: Kinds of one family have one body and stand at the same kinds of places.
         mean_size: Mean (length, width, height) in metres.
-        spread: Relative standard deviation of length, width and height.
         count: Number of objects placed in a scene.
+        categories: nuScenes category names, one of which an object gets; none for objects that
+            are not annotated.
     """
 
     name: str
-    categories: tuple[str, ...]
     family: str
     mean_size: Size
-    spread: Size
     count: int
+    categories: tuple[str, ...] = ()
 
     def draw_size(self, rng: np.random.Generator) -> Size:
         """Draw a (length, width, height) in metres, at most two spreads from the mean."""
-        factors = 1.0 + np.array(self.spread) * np.clip(rng.standard_normal(3), -2.0, 2.0)
+        spread = np.array(SIZE_SPREADS[self.family])
+        factors = 1.0 + spread * np.clip(rng.standard_normal(3), -2.0, 2.0)
         length, width, height = np.round(np.array(self.mean_size) * factors, 3)
         return float(length), float(width), float(height)
 
 
-_ADULT = 'human.pedestrian.adult'
-_LARGE = (0.25, 0.07, 0.15)
-_CYCLE = (0.12, 0.15, 0.08)
-_FIGURE = (0.18, 0.15, 0.11)
-_CONE = (0.2, 0.2, 0.2)
+_PEOPLE = (
+    *('human.pedestrian.adult', 'human.pedestrian.adult', 'human.pedestrian.adult'),
+    'human.pedestrian.child',
+    'human.pedestrian.construction_worker',
+    'human.pedestrian.police_officer',
+)
+_BIN = 'movable_object.pushable_pullable'
 
 # Means near those of the nuScenes train split, spreads such that the sizes of a family overlap
 # as they do there. The counts give every class about the same number of annotations in front of
@@ -51,49 +62,21 @@ _CONE = (0.2, 0.2, 0.2)
 OBJECT_KINDS = {
     kind.name: kind
     for kind in (
-        ObjectKind('bus', ('vehicle.bus.rigid',), 'large', (10.0, 2.85, 3.35), _LARGE, 3),
-        ObjectKind('trailer', ('vehicle.trailer',), 'large', (10.0, 2.8, 3.5), _LARGE, 3),
-        ObjectKind('truck', ('vehicle.truck',), 'large', (7.6, 2.6, 3.0), _LARGE, 4),
-        ObjectKind(
-            'construction_vehicle', ('vehicle.construction',), 'large', (7.0, 2.8, 3.2), _LARGE, 3
-        ),
-        ObjectKind('container', (), 'large', (7.5, 2.7, 3.1), _LARGE, 1),
-        ObjectKind('car', ('vehicle.car',), 'car', (4.6, 1.95, 1.72), (0.08, 0.05, 0.07), 8),
-        ObjectKind('motorcycle', ('vehicle.motorcycle',), 'cycle', (2.0, 0.75, 1.42), _CYCLE, 5),
-        ObjectKind('bicycle', ('vehicle.bicycle',), 'cycle', (1.8, 0.65, 1.34), _CYCLE, 5),
-        ObjectKind(
-            'barrier',
-            ('movable_object.barrier',),
-            'barrier',
-            (0.5, 2.4, 1.0),
-            (0.15, 0.15, 0.1),
-            7,
-        ),
-        ObjectKind('planter', (), 'barrier', (0.5, 2.2, 0.95), (0.15, 0.15, 0.1), 4),
-        ObjectKind(
-            'traffic_cone', ('movable_object.trafficcone',), 'cone', (0.41, 0.41, 1.03), _CONE, 8
-        ),
-        ObjectKind('bollard', (), 'cone', (0.41, 0.41, 1.03), _CONE, 6),
-        ObjectKind(
-            'pedestrian',
-            (
-                *(_ADULT, _ADULT, _ADULT, 'human.pedestrian.child'),
-                *('human.pedestrian.construction_worker', 'human.pedestrian.police_officer'),
-            ),
-            'figure',
-            (0.72, 0.68, 1.72),
-            _FIGURE,
-            8,
-        ),
-        ObjectKind('post', (), 'figure', (0.7, 0.67, 1.65), _FIGURE, 5),
-        ObjectKind(
-            'pushable_pullable',
-            ('movable_object.pushable_pullable',),
-            'figure',
-            (0.7, 0.67, 1.4),
-            _FIGURE,
-            2,
-        ),
+        ObjectKind('bus', 'large', (10.0, 2.85, 3.35), 3, ('vehicle.bus.rigid',)),
+        ObjectKind('trailer', 'large', (10.0, 2.8, 3.5), 3, ('vehicle.trailer',)),
+        ObjectKind('truck', 'large', (7.6, 2.6, 3.0), 4, ('vehicle.truck',)),
+        ObjectKind('construction_vehicle', 'large', (7.0, 2.8, 3.2), 3, ('vehicle.construction',)),
+        ObjectKind('container', 'large', (7.5, 2.7, 3.1), 1),
+        ObjectKind('car', 'car', (4.6, 1.95, 1.72), 8, ('vehicle.car',)),
+        ObjectKind('motorcycle', 'cycle', (2.0, 0.75, 1.42), 5, ('vehicle.motorcycle',)),
+        ObjectKind('bicycle', 'cycle', (1.8, 0.65, 1.34), 5, ('vehicle.bicycle',)),
+        ObjectKind('barrier', 'barrier', (0.5, 2.4, 1.0), 7, ('movable_object.barrier',)),
+        ObjectKind('planter', 'barrier', (0.5, 2.2, 0.95), 4),
+        ObjectKind('traffic_cone', 'cone', (0.41, 0.41, 1.03), 8, ('movable_object.trafficcone',)),
+        ObjectKind('bollard', 'cone', (0.41, 0.41, 1.03), 6),
+        ObjectKind('pedestrian', 'figure', (0.72, 0.68, 1.72), 8, _PEOPLE),
+        ObjectKind('post', 'figure', (0.7, 0.67, 1.65), 5),
+        ObjectKind('pushable_pullable', 'figure', (0.7, 0.67, 1.4), 2, (_BIN,)),
     )
 }
 

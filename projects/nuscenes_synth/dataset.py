@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import cv2
 from tqdm import tqdm
 
 from .map_mask import write_map_mask
-from .scene_writer import SceneWriter, make_sensor_folders, plan_road
+from .rig import CAMERAS, LIDAR
+from .scene_writer import SceneWriter, plan_drive
 from .settings import DatasetSettings, ScenePlan
 from .tables import TABLE_NAMES, Row, make_token, shared_rows
 
@@ -86,7 +87,9 @@ def generate_dataset(
     root.mkdir(parents=True, exist_ok=True)
     _write_json(root / SETTINGS_FILE, settings.to_record(), indent=1)
     unfinished.mkdir(exist_ok=True)
-    make_sensor_folders(root)
+    for calibration in (*CAMERAS, LIDAR):
+        (root / 'samples' / calibration.channel).mkdir(parents=True, exist_ok=True)
+    (root / 'sweeps' / LIDAR.channel).mkdir(parents=True, exist_ok=True)
 
     plans = settings.scene_plans()
     missing = [plan for plan in plans if not _rows_path(root, plan).is_file()]
@@ -117,8 +120,14 @@ def _write_scenes(
             mp_context=multiprocessing.get_context('spawn'),
             initializer=_end_with_parent,
         ) as pool:
-            for _ in pool.map(_write_scene, jobs):
-                progress.update()
+            futures = [pool.submit(_write_scene, job) for job in jobs]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    progress.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def _end_with_parent() -> None:
@@ -150,7 +159,7 @@ def _write_maps(root: Path, settings: DatasetSettings, plans: list[ScenePlan]) -
     rows = []
     for location in dict.fromkeys(plan.location for plan in plans):
         token = make_token('map', settings.seed, location)
-        roads = [plan_road(settings, plan) for plan in plans if plan.location == location]
+        roads = [plan_drive(settings, plan)[0] for plan in plans if plan.location == location]
         write_map_mask(root / 'maps' / f'{token}.png', roads)
         rows.append(
             {

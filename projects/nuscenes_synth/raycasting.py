@@ -55,7 +55,7 @@ class Rays:
         self.directions = directions.astype(np.float32)
         packed = np.empty((*directions.shape[:-1], 6), dtype=np.float32)
         packed[..., :3], packed[..., 3:] = origin, directions
-        self.packed = open3d.core.Tensor(packed)
+        self.packed = open3d.core.Tensor.from_numpy(packed)
         down = self.directions[..., 2] < 0
         with np.errstate(divide='ignore'):
             distance = -self.origin[2] / self.directions[..., 2]
@@ -76,7 +76,8 @@ class RayCaster:
         triangles = (_TRIANGLES + first_corners).astype(np.uint32).reshape(-1, 3)
         self._scene = open3d.t.geometry.RaycastingScene(nthreads=1)
         if len(boxes):
-            self._scene.add_triangles(open3d.core.Tensor(corners), open3d.core.Tensor(triangles))
+            tensors = (open3d.core.Tensor.from_numpy(array) for array in (corners, triangles))
+            self._scene.add_triangles(*tensors)
 
     def cast(self, rays: Rays) -> Hits:
         """Find the nearest surfaces."""

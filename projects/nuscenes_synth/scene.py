@@ -78,39 +78,34 @@ def build_scene(
         origin: World (x, y) of the middle of the street, metres.
         duration: Time from the first to the last keyframe, seconds.
     """
-    shape, road = draw_street(rng, origin)
-    ego: Motion
+    road, ego = draw_drive(rng, origin, duration)
+    scenery = build_scenery(road, rng)
+    actors = TrafficPlanner(road, ego, duration, scenery, rng).populate()
+    return SyntheticScene(road, ego, actors, scenery)
+
+
+def draw_drive(
+    rng: np.random.Generator, origin: tuple[float, float], duration: float
+) -> tuple[Road, Motion]:
+    """Draw what a scene begins with, its road and the ego vehicle's drive, as ``build_scene``."""
+    shape = str(rng.choice(('straight', 'crossing', 'bend', 'turn')))
+    curvature, crossing_s = 0.0, None
+    if shape == 'bend':
+        curvature = float(rng.choice((-1.0, 1.0)) / rng.uniform(60.0, 150.0))
+    elif shape == 'crossing':
+        crossing_s = float(rng.uniform(-5.0, 30.0))
+    elif shape == 'turn':
+        crossing_s = 0.0
+    right, left = (float(depth) for depth in rng.choice((2.4, 5.4), size=2))
+    heading = float(rng.uniform(-np.pi, np.pi))
+    road = Road(origin, heading, curvature, (right, left), crossing_s)
     if shape == 'turn':
         side = int(rng.choice((-1, 1)))
         radius = float(rng.uniform(9.0, 12.0) if side > 0 else rng.uniform(7.5, 9.0))
         speed = float(rng.uniform(4.0, 6.0))
         # Somewhere on the arc in the middle of the scene.
         start = speed * duration / 2 - rng.uniform(0.2, 0.7) * radius * np.pi / 2
-        ego = Turn(side, radius, speed, float(start))
-    else:
-        speed = 0.0 if rng.random() < 0.1 else float(rng.uniform(2.0, 8.0))
-        lane = float(rng.choice(FORWARD_LANES))
-        ego = Track(s=-speed * duration / 2, d=lane, speed_s=speed, speed_d=0.0, yaw_offset=0.0)
-    scenery = build_scenery(road, rng)
-    actors = TrafficPlanner(road, ego, duration, scenery, rng).populate()
-    return SyntheticScene(road, ego, actors, scenery)
-
-
-def draw_street(rng: np.random.Generator, origin: tuple[float, float]) -> tuple[str, Road]:
-    """Draw what a scene begins with: straight, crossing, bend or turn, and its road."""
-    shape = str(rng.choice(('straight', 'crossing', 'bend', 'turn')))
-    curvature = 0.0
-    crossing_s = None
-    if shape == 'bend':
-        curvature = float(rng.choice((-1.0, 1.0)) / rng.uniform(60.0, 150.0))
-    elif shape in ('crossing', 'turn'):
-        crossing_s = float(rng.uniform(-5.0, 30.0) if shape == 'crossing' else 0.0)
-    right, left = (float(depth) for depth in rng.choice((2.4, 5.4), size=2))
-    road = Road(
-        origin=origin,
-        heading=float(rng.uniform(-np.pi, np.pi)),
-        curvature=curvature,
-        parking_depth=(right, left),
-        crossing_s=crossing_s,
-    )
-    return shape, road
+        return road, Turn(side, radius, speed, float(start))
+    speed = 0.0 if rng.random() < 0.1 else float(rng.uniform(2.0, 8.0))
+    lane = float(rng.choice(FORWARD_LANES))
+    return road, Track(-speed * duration / 2, lane, 0.0, speed_s=speed)

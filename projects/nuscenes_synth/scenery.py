@@ -3,6 +3,7 @@
 import numpy as np
 
 from .boxes import SolidBoxes
+from .catalog import Size
 from .road import CROSSING_HALF_WIDTH, ROAD_HALF_WIDTH, Road
 from .shapes import Color
 from .textures import Texture
@@ -50,13 +51,8 @@ def _houses(road: Road, side: int, rng: np.random.Generator) -> list[SolidBoxes]
         if _blocks_crossing(road, middle, width / 2 + 4.5):
             continue
         offset = side * (road.building_line(side) + rng.uniform(0.0, 2.5) + depth / 2)
-        house = _boxes(
-            [((0, 0, height / 2), (width, depth, height))],
-            _FACADES[rng.integers(len(_FACADES))],
-            _WINDOW_DARK,
-            Texture.FACADE,
-            reflectivity=22.0,
-        )
+        skin = (Texture.FACADE, _FACADES[rng.integers(len(_FACADES))], _WINDOW_DARK)
+        house = _box(height / 2, (width, depth, height), skin, reflectivity=22.0)
         houses.append(_along_road(house, road, middle, offset))
     return houses
 
@@ -76,53 +72,41 @@ def _trees_and_lamps(road: Road, side: int, rng: np.random.Generator) -> list[So
 
 def _tree(rng: np.random.Generator) -> SolidBoxes:
     width, height = rng.uniform(1.8, 2.8), rng.uniform(4.5, 6.5)
-    green: Color = (float(rng.uniform(35, 60)), float(rng.uniform(90, 125)), 55.0)
-    trunk = _boxes([((0, 0, 1.1), (0.3, 0.3, 2.2))], _TRUNK, _TRUNK, Texture.PLAIN, 12.0)
-    crown = _boxes(
-        [
-            ((0, 0, (2.2 + height) / 2), (width, width, height - 2.2)),
-            ((0, 0, (2.8 + height) / 2), (width * 1.3, width * 0.7, (height - 2.2) * 0.6)),
-        ],
-        green,
-        (green[0] * 0.6, green[1] * 0.65, green[2] * 0.6),
-        Texture.FOLIAGE,
-        reflectivity=18.0,
-    )
-    crown.yaws = crown.yaws + rng.uniform(0, np.pi, len(crown))
-    return SolidBoxes.concatenate([trunk, crown])
+    blue, green, red = rng.uniform(35, 60), rng.uniform(90, 125), 55.0
+    leaves = (Texture.FOLIAGE, (blue, green, red), (blue * 0.6, green * 0.65, red * 0.6))
+    trunk = _box(1.1, (0.3, 0.3, 2.2), (Texture.PLAIN, _TRUNK, _TRUNK), reflectivity=12.0)
+    tall, wide = (width, width, height - 2.2), (width * 1.3, width * 0.7, (height - 2.2) * 0.6)
+    crowns = [
+        _box((2.2 + height) / 2, tall, leaves, 18.0, yaw=rng.uniform(0, np.pi)),
+        _box((2.8 + height) / 2, wide, leaves, 18.0, yaw=rng.uniform(0, np.pi)),
+    ]
+    return SolidBoxes.concatenate([trunk, *crowns])
 
 
 def _street_lamp() -> SolidBoxes:
-    post = _boxes(
-        [((0, 0, _LAMP_HEIGHT / 2), (0.16, 0.16, _LAMP_HEIGHT))],
-        _POST,
-        _POST,
-        Texture.PLAIN,
-        reflectivity=30.0,
-    )
-    lamp = _boxes(
-        [((0, 0, _LAMP_HEIGHT + 0.1), (0.35, 0.35, 0.2))], _LAMP, _LAMP, Texture.LAMP, 20.0
-    )
+    paint, light = (Texture.PLAIN, _POST, _POST), (Texture.LAMP, _LAMP, _LAMP)
+    post = _box(_LAMP_HEIGHT / 2, (0.16, 0.16, _LAMP_HEIGHT), paint, reflectivity=30.0)
+    lamp = _box(_LAMP_HEIGHT + 0.1, (0.35, 0.35, 0.2), light, reflectivity=20.0)
     return SolidBoxes.concatenate([post, lamp])
 
 
-def _boxes(
-    placements: list[tuple[tuple[float, float, float], tuple[float, float, float]]],
-    color: Color,
-    accent: Color,
-    texture: Texture,
+def _box(
+    middle: float,
+    size: Size,
+    skin: tuple[Texture, Color, Color],
     reflectivity: float,
+    yaw: float = 0.0,
 ) -> SolidBoxes:
-    """Boxes of one look from (centre, size) pairs in metres."""
-    count = len(placements)
+    """One box around the origin, its centre ``middle`` metres above it."""
+    texture, *colors = skin
     return SolidBoxes(
-        centers=np.array([center for center, _ in placements], dtype=float),
-        half_sizes=np.array([size for _, size in placements], dtype=float) / 2,
-        yaws=np.zeros(count),
-        textures=np.full(count, texture),
-        colors=np.tile(np.array([color, accent], dtype=float), (count, 1, 1)),
-        reflectivity=np.full(count, reflectivity),
-        owners=np.full(count, -1),
+        centers=np.array([[0.0, 0.0, middle]]),
+        half_sizes=np.array([size]) / 2,
+        yaws=np.array([yaw]),
+        textures=np.array([texture]),
+        colors=np.array([colors], dtype=float),
+        reflectivity=np.array([reflectivity]),
+        owners=np.array([-1]),
     )
 
 

@@ -7,6 +7,7 @@ part, is the class's own.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ _TYRE_SHARE = 0.25  # of the body's reflectivity
 
 Color = tuple[float, float, float]
 Span = tuple[float, float]
+Skin = tuple[Texture, Color | int, Color | int] | Color | int
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,12 @@ class Look:
 
     Attributes:
         paints: For each paint of an object the colours, one of which it gets in some shade.
-        skins: Texture and its two colours by the parts' roles; a number is that of a paint.
-            Parts of other roles are dark.
+        skins: By the parts' roles a texture and its two colours, or one colour alone; a number
+            stands for a paint. Parts of other roles are dark.
     """
 
     paints: tuple[tuple[Color, ...], ...]
-    skins: dict[str, tuple[Texture, Color | int, Color | int]]
+    skins: dict[str, Skin]
 
 
 def object_solid(name: str, size: Size, variant: str, rng: np.random.Generator) -> SolidBoxes:
@@ -78,7 +80,9 @@ def object_solid(name: str, size: Size, variant: str, rng: np.random.Generator) 
     ]
     textures, colors = [], []
     for part in parts:
-        texture, *slots = look.skins.get(part.role, (Texture.PLAIN, _DARK, _DARK))
+        skin: Any = look.skins.get(part.role, _DARK)
+        is_textured = isinstance(skin, tuple) and isinstance(skin[0], Texture)
+        texture, *slots = skin if is_textured else (Texture.PLAIN, skin, skin)
         textures.append(texture)
         colors.append([paints[slot] if isinstance(slot, int) else slot for slot in slots])
     margins = np.minimum(_MARGIN, _MARGIN_SHARE * np.array(size))
@@ -197,80 +201,53 @@ _CLOTHES: tuple[Color, ...] = (
 _TROUSERS: Color = (95, 50, 35)
 
 
-def _plain(*roles: str, color: Color | int) -> dict[str, tuple[Texture, Color | int, Color | int]]:
-    return {role: (Texture.PLAIN, color, color) for role in roles}
-
-
 # Bold enough to be told from each other at a few pixels, and shared by no two of a family.
 LOOKS = {
     'car': Look(
         (_CARS,),
-        {'hull': (Texture.CAR_BODY, 0, 0), 'cabin': (Texture.GLAZED, 0, 0)}
-        | _plain('wheel', color=_BLACK),
+        dict(hull=(Texture.CAR_BODY, 0, 0), cabin=(Texture.GLAZED, 0, 0), wheel=_BLACK),
     ),
     'truck': Look(
         (((215, 90, 20),), (_WHITE,)),
-        {'front': (Texture.TRUCK_CAB, 0, _WHITE), 'rear': (Texture.TRUCK_CARGO, 1, 0)}
-        | _plain('wheel', color=_BLACK),
+        dict(front=(Texture.TRUCK_CAB, 0, _WHITE), rear=(Texture.TRUCK_CARGO, 1, 0), wheel=_BLACK),
     ),
     'trailer': Look(
         (((55, 115, 25),),),
-        {role: (Texture.TARPAULIN, 0, _WHITE) for role in ('front', 'rear')}
-        | _plain('wheel', color=_BLACK),
+        dict(
+            front=(Texture.TARPAULIN, 0, _WHITE), rear=(Texture.TARPAULIN, 0, _WHITE), wheel=_BLACK
+        ),
     ),
-    'bus': Look(((_RED,),), {role: (Texture.BUS, 0, _WHITE) for role in ('front', 'rear')}),
+    'bus': Look(((_RED,),), dict(front=(Texture.BUS, 0, _WHITE), rear=(Texture.BUS, 0, _WHITE))),
     'construction_vehicle': Look(
-        ((_YELLOW,),),
-        {'front': (Texture.GLAZED, 0, 0), 'rear': (Texture.MACHINE, 0, _BLACK)},
+        ((_YELLOW,),), dict(front=(Texture.GLAZED, 0, 0), rear=(Texture.MACHINE, 0, _BLACK))
     ),
     'container': Look(
         (((130, 80, 110),),),
-        {r: (Texture.RIBS, 0, (95, 55, 80)) for r in ('front', 'rear', 'frame', 'wheel')},
+        dict.fromkeys(('front', 'rear', 'frame', 'wheel'), (Texture.RIBS, 0, (95, 55, 80))),
     ),
     'bicycle': Look(
         (((235, 215, 30),), ((60, 220, 180),)),
-        _plain('hull', color=0)
-        | _plain('handlebar', color=(235, 235, 120))
-        | _plain('wheel', color=(150, 150, 150))
-        | _plain('rider', color=1)
-        | _plain('helmet', color=_SKIN),
+        dict(hull=0, handlebar=(235, 235, 120), wheel=(150, 150, 150), rider=1, helmet=_SKIN),
     ),
     'motorcycle': Look(
         (((60, 20, 190),),),
-        _plain('hull', color=0)
-        | _plain('handlebar', 'wheel', 'rider', color=_BLACK)
-        | _plain('helmet', color=_WHITE),
+        dict(hull=0, handlebar=_BLACK, wheel=_BLACK, rider=_BLACK, helmet=_WHITE),
     ),
-    'pedestrian': Look(
-        (_CLOTHES, (_TROUSERS,)),
-        _plain('torso', color=0) | _plain('leg', color=1) | _plain('head', color=_SKIN),
-    ),
+    'pedestrian': Look((_CLOTHES, (_TROUSERS,)), dict(torso=0, leg=1, head=_SKIN)),
     'construction_worker': Look(
-        ((_TROUSERS,),),
-        {'torso': (Texture.BANDED, _ORANGE, _YELLOW)}
-        | _plain('leg', color=0)
-        | _plain('head', color=_SKIN),
+        ((_TROUSERS,),), dict(torso=(Texture.BANDED, _ORANGE, _YELLOW), leg=0, head=_SKIN)
     ),
-    'post': Look((_GREYS,), _plain('leg', 'torso', 'head', color=0)),
+    'post': Look((_GREYS,), dict(leg=0, torso=0, head=0)),
     'pushable_pullable': Look(
-        (_GREYS,),
-        {'torso': (Texture.RIBS, 0, _BLACK)}
-        | _plain('leg', color=0)
-        | _plain('head', color=_BLACK),
+        (_GREYS,), dict(torso=(Texture.RIBS, 0, _BLACK), leg=0, head=_BLACK)
     ),
-    'traffic_cone': Look(
-        (), _plain('foot', 'low', 'high', color=_ORANGE) | _plain('middle', color=_WHITE)
-    ),
-    'bollard': Look(
-        (_GREYS,),
-        _plain('foot', 'low', 'middle', color=0) | _plain('high', color=(150, 95, 60)),
-    ),
+    'traffic_cone': Look((), dict(foot=_ORANGE, low=_ORANGE, middle=_WHITE, high=_ORANGE)),
+    'bollard': Look((_GREYS,), dict(foot=0, low=0, middle=0, high=(150, 95, 60))),
     'barrier': Look(
-        (),
-        {'foot': (Texture.STRIPES, _WHITE, _RED), 'panel': (Texture.STRIPES, _RED, _WHITE)},
+        (), dict(foot=(Texture.STRIPES, _WHITE, _RED), panel=(Texture.STRIPES, _RED, _WHITE))
     ),
     'planter': Look(
         (((55, 120, 60),),),
-        {'panel': (Texture.FOLIAGE, 0, (35, 75, 38))} | _plain('foot', color=(125, 130, 132)),
+        dict(foot=(125, 130, 132), panel=(Texture.FOLIAGE, 0, (35, 75, 38))),
     ),
 }

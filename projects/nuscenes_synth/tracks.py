@@ -1,18 +1,11 @@
 """How things move: at constant speed in road coordinates, or round a corner."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from .road import CROSSING_HALF_WIDTH, FORWARD_LANES, Road
-
-
-class Motion(Protocol):
-    """Anything with a pose at any time."""
-
-    def poses(self, road: Road, times: np.ndarray) -> np.ndarray:
-        """Return (T, 3) world x, y, yaw at ``times`` in seconds."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +15,21 @@ class Track:
     Attributes:
         s: Position along the road at time 0, metres.
         d: Offset to the left of the centre line at time 0, metres.
+        yaw_offset: Heading relative to the road, radians.
         speed_s: Speed along the road, m/s.
         speed_d: Speed across the road, m/s.
-        yaw_offset: Heading relative to the road, radians.
     """
 
     s: float
     d: float
-    speed_s: float
-    speed_d: float
     yaw_offset: float
+    speed_s: float = 0.0
+    speed_d: float = 0.0
+
+    def delayed(self, time: float) -> 'Track':
+        """Return the motion that is at ``time`` where this one is at time 0."""
+        s, d = self.s - self.speed_s * time, self.d - self.speed_d * time
+        return dataclasses.replace(self, s=s, d=d)
 
     def poses(self, road: Road, times: np.ndarray) -> np.ndarray:
         """Return (T, 3) world x, y, yaw at ``times`` in seconds."""
@@ -41,8 +39,8 @@ class Track:
 
 def poses_at(time: float, tracks: list[Track], road: Road) -> np.ndarray:
     """Return the (N, 3) world x, y, yaw of many tracks at one time."""
-    s, d, speed_s, speed_d, yaw_offset = np.array(
-        [(track.s, track.d, track.speed_s, track.speed_d, track.yaw_offset) for track in tracks]
+    s, d, yaw_offset, speed_s, speed_d = np.array(
+        [(track.s, track.d, track.yaw_offset, track.speed_s, track.speed_d) for track in tracks]
     ).T
     x, y, heading = road.to_world(s + speed_s * time, d + speed_d * time)
     return np.stack([x, y, heading + yaw_offset], axis=-1)
@@ -82,3 +80,6 @@ class Turn:
         d = lane + self.side * (self.radius * (1 - np.cos(angle)) + beyond)
         x, y, heading = road.to_world(s, d)
         return np.stack([x, y, heading + self.side * angle], axis=-1)
+
+
+Motion = Track | Turn

@@ -58,16 +58,8 @@ class Actor:
     solid: SolidBoxes
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A place and motion tried for an object; positions hold in the middle of the scene."""
-
-    s: float
-    d: float
-    yaw_offset: float
-    attribute: str = ''
-    speed_s: float = 0.0
-    speed_d: float = 0.0
+# Where an object is in the middle of the scene and how it moves, with its nuScenes attribute.
+Proposal = tuple[Track, str]
 
 
 class TrafficPlanner:
@@ -129,30 +121,21 @@ class TrafficPlanner:
 
     def _place(self, kind: ObjectKind) -> Actor | None:
         """Try places until one is free."""
-        drawn = kind.draw_size(self._rng)
+        length, width, height = kind.draw_size(self._rng)
         category = str(self._rng.choice(kind.categories)) if kind.categories else ''
         if category.endswith('child'):
-            drawn = tuple(round(_CHILD_SCALE * value, 3) for value in drawn)
+            length, width, height = (_CHILD_SCALE * side for side in (length, width, height))
         for _ in range(_MAX_TRIES):
-            proposal = _PROPOSALS[kind.family](self, kind)
-            track = Track(
-                s=proposal.s - proposal.speed_s * self._middle,
-                d=proposal.d - proposal.speed_d * self._middle,
-                speed_s=proposal.speed_s,
-                speed_d=proposal.speed_d,
-                yaw_offset=proposal.yaw_offset,
-            )
-            size = drawn
-            if proposal.attribute == 'cycle.with_rider':
-                # A rider is part of the annotated box and makes it taller.
-                size = (size[0], size[1], round(size[2] + _RIDER_EXTRA_HEIGHT, 3))
+            track, attribute = _PROPOSALS[kind.family](self, kind)
+            track = track.delayed(self._middle)
+            # A rider is part of the annotated box and makes it taller.
+            rider = _RIDER_EXTRA_HEIGHT if attribute == 'cycle.with_rider' else 0.0
+            size = (round(length, 3), round(width, 3), round(height + rider, 3))
             poses = track.poses(self._road, self._times)
             half_size = np.array(size[:2]) / 2 + _CLEARANCE
             if self._is_free(kind, poses, half_size):
                 self._block(poses, half_size)
-                variant = f'{category} {proposal.attribute}'
-                solid = object_solid(kind.name, size, variant, self._rng)
-                attribute = proposal.attribute if category else ''
+                solid = object_solid(kind.name, size, f'{category} {attribute}', self._rng)
                 return Actor(kind.name, category, attribute, size, track, solid)
         return None
 
@@ -200,78 +183,59 @@ class TrafficPlanner:
         forward = self._rng.random() < 0.5
         lane = self._rng.choice(FORWARD_LANES if forward else BACKWARD_LANES)
         moving = self._rng.random() < 0.6 and may_move
-        speed = float(self._rng.uniform(2.0, 9.0)) if moving else 0.0
-        return Proposal(
-            s=self._near_ego(_VEHICLE_REACH),
-            d=float(lane + self._rng.uniform(-0.15, 0.15)),
-            yaw_offset=float((0.0 if forward else np.pi) + self._rng.normal(0.0, 0.02)),
-            attribute='vehicle.moving' if speed else 'vehicle.stopped',
-            speed_s=speed if forward else -speed,
-        )
+        speed = self._rng.uniform(2.0, 9.0) if moving else 0.0
+        s, d = self._near_ego(_VEHICLE_REACH), lane + self._rng.uniform(-0.15, 0.15)
+        yaw = (0.0 if forward else np.pi) + self._rng.normal(0.0, 0.02)
+        track = Track(s, d, yaw, speed_s=speed if forward else -speed)
+        return track, 'vehicle.moving' if moving else 'vehicle.stopped'
 
     def _crossing_vehicle(self, crossing_s: float, may_move: bool) -> Proposal:
         """A vehicle on the crossing road, keeping right."""
-        direction = float(self._side())
+        direction = self._side()
         moving = self._rng.random() < 0.5 and may_move
-        speed = float(self._rng.uniform(2.0, 6.0)) if moving else 0.0
-        offset = self._rng.uniform(-22.0, 22.0) if moving else -direction * 15.0
-        return Proposal(
-            s=crossing_s + direction * CROSSING_HALF_WIDTH / 2,
-            d=float(offset),
-            yaw_offset=direction * np.pi / 2,
-            attribute='vehicle.moving' if moving else 'vehicle.stopped',
-            speed_d=direction * speed,
-        )
+        speed = self._rng.uniform(2.0, 6.0) if moving else 0.0
+        d = self._rng.uniform(-22.0, 22.0) if moving else -direction * 15.0
+        s = crossing_s + direction * CROSSING_HALF_WIDTH / 2
+        track = Track(s, d, direction * np.pi / 2, speed_d=direction * speed)
+        return track, 'vehicle.moving' if moving else 'vehicle.stopped'
 
     def _car(self, kind: ObjectKind) -> Proposal:
+        """In a lane, or in a parking strip, which decides on the direction."""
         if self._rng.random() < 0.5:
             return self._lane_vehicle()
         side = self._side()
         depth = self._road.side_parking_depth(side)
-        flip = float(self._rng.choice((0.0, np.pi)))
+        flip = self._rng.choice((0.0, np.pi))
         if depth > 4.0:
             yaw = side * np.pi / 2 + flip
         else:
             yaw = (side > 0) * np.pi + (flip if self._rng.random() < 0.4 else 0.0)
-        return Proposal(
-            s=self._off_crossing(_VEHICLE_REACH),
-            d=side * (ROAD_HALF_WIDTH + depth / 2),
-            yaw_offset=float(yaw + self._rng.normal(0.0, 0.03)),
-            attribute='vehicle.parked',
-        )
+        s, d = self._off_crossing(_VEHICLE_REACH), side * (ROAD_HALF_WIDTH + depth / 2)
+        return Track(s, d, yaw + self._rng.normal(0.0, 0.03)), 'vehicle.parked'
 
     def _large_vehicle(self, kind: ObjectKind) -> Proposal:
         """In a lane, or standing along the kerb where that is wide; a trailer never moves."""
         side = self._side()
         if self._rng.random() < 0.4 and self._road.side_parking_depth(side) > 4.0:
-            return Proposal(
-                s=self._off_crossing(_VEHICLE_REACH),
-                d=side * (ROAD_HALF_WIDTH + 1.8),
-                yaw_offset=float((side > 0) * np.pi + self._rng.normal(0.0, 0.02)),
-                attribute='vehicle.parked',
-            )
+            s, d = self._off_crossing(_VEHICLE_REACH), side * (ROAD_HALF_WIDTH + 1.8)
+            yaw = (side > 0) * np.pi + self._rng.normal(0.0, 0.02)
+            return Track(s, d, yaw), 'vehicle.parked'
         return self._lane_vehicle(may_move=kind.name not in ('trailer', 'container'))
 
     def _cycle(self, kind: ObjectKind) -> Proposal:
+        """Ridden on the road, or left on a parking strip or sidewalk."""
         if self._rng.random() < 0.55:
             forward = self._rng.random() < 0.5
             side = -1 if forward else 1
-            speed = float(self._rng.uniform(2.0, 7.0))
+            speed = self._rng.uniform(2.0, 7.0)
             offset = self._rng.choice((1.0, 5.8, 6.3, 6.6)) + self._rng.uniform(-0.1, 0.1)
-            return Proposal(
-                s=self._near_ego(_SMALL_OBJECT_REACH),
-                d=float(side * offset),
-                yaw_offset=float((0.0 if forward else np.pi) + self._rng.normal(0.0, 0.03)),
-                attribute='cycle.with_rider',
-                speed_s=-side * speed,
-            )
+            s = self._near_ego(_SMALL_OBJECT_REACH)
+            yaw = (0.0 if forward else np.pi) + self._rng.normal(0.0, 0.03)
+            return Track(s, side * offset, yaw, speed_s=-side * speed), 'cycle.with_rider'
         side = self._side()
-        return Proposal(
-            s=self._off_crossing(_SMALL_OBJECT_REACH),
-            d=float(side * self._rng.uniform(ROAD_HALF_WIDTH + 0.6, self._kerb(side) + 1.0)),
-            yaw_offset=self._any_yaw(),
-            attribute='cycle.without_rider',
-        )
+        s = self._off_crossing(_SMALL_OBJECT_REACH)
+        d = side * self._rng.uniform(ROAD_HALF_WIDTH + 0.6, self._kerb(side) + 1.0)
+        return Track(s, d, self._any_yaw()), 'cycle.without_rider'
 
     def _figure(self, kind: ObjectKind) -> Proposal:
         """On a sidewalk; pedestrians also walk there or cross the road."""
@@ -281,43 +245,29 @@ class TrafficPlanner:
             s = self._near_ego(_SMALL_OBJECT_REACH)
             if self._road.crossing_s is not None:
                 s = self._road.crossing_s + self._side() * (CROSSING_HALF_WIDTH + 2.3)
-            return Proposal(
-                s=float(s),
-                d=float(self._rng.uniform(-ROAD_HALF_WIDTH, ROAD_HALF_WIDTH)),
-                yaw_offset=direction * np.pi / 2,
-                attribute='pedestrian.moving',
-                speed_d=float(direction * self._rng.uniform(0.8, 1.6)),
-            )
+            d = self._rng.uniform(-ROAD_HALF_WIDTH, ROAD_HALF_WIDTH)
+            speed = direction * self._rng.uniform(0.8, 1.6)
+            return Track(s, d, direction * np.pi / 2, speed_d=speed), 'pedestrian.moving'
         side = self._side()
-        offset = float(side * (self._kerb(side) + self._rng.uniform(0.4, SIDEWALK_WIDTH)))
+        d = side * (self._kerb(side) + self._rng.uniform(0.4, SIDEWALK_WIDTH))
         s = self._off_crossing(_SMALL_OBJECT_REACH)
         if is_pedestrian and self._rng.random() < 0.4:
             direction = self._side()
-            return Proposal(
-                s=s,
-                d=offset,
-                yaw_offset=0.0 if direction > 0 else np.pi,
-                attribute='pedestrian.moving',
-                speed_s=float(direction * self._rng.uniform(0.7, 1.7)),
-            )
-        attribute = 'pedestrian.standing' if is_pedestrian else ''
-        return Proposal(s=s, d=offset, yaw_offset=self._any_yaw(), attribute=attribute)
+            yaw = 0.0 if direction > 0 else np.pi
+            speed = direction * self._rng.uniform(0.7, 1.7)
+            return Track(s, d, yaw, speed_s=speed), 'pedestrian.moving'
+        return Track(s, d, self._any_yaw()), 'pedestrian.standing' if is_pedestrian else ''
 
     def _barrier(self, kind: ObjectKind) -> Proposal:
         """In a row along the roadworks, or along the kerb."""
         if self._rng.random() < 0.6:
-            slot = int(self._rng.integers(int(_WORK_ZONE_LENGTH / 2.9)))
-            return Proposal(
-                s=float(self._work_s + 2.9 * slot),
-                d=float(self._work_side * (LANE_WIDTH + 0.45)),
-                yaw_offset=float(np.pi / 2 + self._rng.normal(0.0, 0.04)),
-            )
+            s = self._work_s + 2.9 * self._rng.integers(int(_WORK_ZONE_LENGTH / 2.9))
+            d = self._work_side * (LANE_WIDTH + 0.45)
+            return Track(s, d, np.pi / 2 + self._rng.normal(0.0, 0.04)), ''
         side = self._side()
-        return Proposal(
-            s=self._near_ego(_ROADWORK_REACH),
-            d=float(side * (self._kerb(side) + self._rng.uniform(0.1, 0.8))),
-            yaw_offset=float(np.pi / 2 + self._rng.normal(0.0, 0.3)),
-        )
+        s = self._near_ego(_ROADWORK_REACH)
+        d = side * (self._kerb(side) + self._rng.uniform(0.1, 0.8))
+        return Track(s, d, np.pi / 2 + self._rng.normal(0.0, 0.3)), ''
 
     def _cone(self, kind: ObjectKind) -> Proposal:
         """At the edge of the roadworks, or anywhere along both sides of the road."""
@@ -326,7 +276,7 @@ class TrafficPlanner:
         if self._rng.random() < 0.5:
             s = self._work_s + self._rng.uniform(-4.0, _WORK_ZONE_LENGTH)
             d = self._work_side * (LANE_WIDTH + self._rng.uniform(0.2, 1.0))
-        return Proposal(s=float(s), d=float(d), yaw_offset=self._any_yaw())
+        return Track(s, d, self._any_yaw()), ''
 
     def _kerb(self, side: int) -> float:
         """Distance from the centre line to the edge of the sidewalk; ``side`` is -1 or 1."""

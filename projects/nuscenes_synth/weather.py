@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Weather:
                 return days * float((ours / days) ** factor)
             return days + factor * (ours - days)
 
-        changed = {name: between(name, camera) for name in _CAMERA_HARM}
+        changed: dict[str, Any] = {name: between(name, camera) for name in _CAMERA_HARM}
         changed.update({name: between(name, lidar) for name in _LIDAR_HARM})
         for name in ('lidar_dropout', 'lidar_clutter'):
             changed[name] = float(np.clip(changed[name], 0.0, 0.95))

@@ -70,7 +70,7 @@ def test_head_has_the_scale_and_the_windows_of_preset_and_recipe(preset, recipe)
     assert torch.all(generator.bias_scale == scale)
     assert isinstance(generator.bias_scale, nn.Parameter) == learnable
     assert generator.scale_granularity == granularity
-    windows = (generator.window_shapes[0].size, generator.window_shapes[1].size)
+    windows = (generator.lidar_window.size, generator.camera_window.size)
     assert windows == RECIPES[recipe][2]
 
 
@@ -98,9 +98,7 @@ def test_nothing_but_the_bias_differs_from_the_baseline(preset, recipe):
 def difference(before: object, after: object, key: str = '') -> list[str]:
     """What a run with another config does differently: an entry, a list or a new part a line."""
     is_part = isinstance(before, dict) and isinstance(after, dict)
-    if not is_part or key.endswith(
-        'custom_keys'
-    ):  # these are rates, by the parameters they are of
+    if not is_part or key.endswith('custom_keys'):  # rates by parameters
         return [] if before == after else [f'{key}: {before!r} -> {after!r}']
     lines = []
     for name in {**before, **after}:

@@ -10,22 +10,22 @@ from cmt_bias.bias.range_hook import BiasScaleRangeHook, check_schedule
 from .biased_model import BiasedModel, make_runner, read_log, warnings_in
 
 SCHEDULE = [(0, (1.0, 2.75)), (2, (0.5, 4.0)), (3, (None, 5.0))]
-RANGES = [[1.0, 2.75], [1.0, 2.75], [0.5, 4.0], [-torch.inf, 5.0]]
+RANGES = [(1.0, 2.75), (1.0, 2.75), (0.5, 4.0), (-torch.inf, 5.0)]
 
 
 class RangeRecorder(Hook):
     """Notes the range in the iterations of each epoch."""
 
     def __init__(self) -> None:
-        self.ranges: list[list[float]] = []
+        self.ranges: list[tuple[float, float]] = []
 
     def after_train_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         if batch_idx == 0:
             generator = runner.model.pts_bbox_head.attention_bias_generator
-            self.ranges.append(list(generator.bounds()))
+            self.ranges.append(generator.bounds())
 
 
-def train(work_dir, **settings) -> tuple[list[list[float]], BiasedModel]:
+def train(work_dir, **settings) -> tuple[list[tuple[float, float]], BiasedModel]:
     model, recorder = BiasedModel(), RangeRecorder()
     hooks = [BiasScaleRangeHook(SCHEDULE), recorder]
     make_runner(work_dir, model, hooks, **settings).train()
@@ -54,7 +54,7 @@ def test_the_checkpoint_keeps_the_range_for_testing(tmp_path):
     checkpoint = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)
     model = BiasedModel()
     model.load_state_dict(checkpoint['state_dict'])
-    assert model.pts_bbox_head.attention_bias_generator.bounds() == tuple(RANGES[2])
+    assert model.pts_bbox_head.attention_bias_generator.bounds() == RANGES[2]
 
 
 def test_ranges_after_the_last_epoch_are_warned_of(tmp_path):

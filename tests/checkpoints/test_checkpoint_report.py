@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from mmdet3d.models.layers.spconv import IS_SPCONV2_AVAILABLE
-from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from cmt_bias.checkpoints.checkpoint_report import OtherModelError, compare_state_dict
+from cmt_bias.checkpoints.checkpoint_report import (
+    OtherModelError,
+    compare_state_dict,
+    fit_weights,
+)
+from cmt_bias.checkpoints.safe_loading import CheckpointError
 from cmt_bias.cmt.vovnet import VoVNet
 
 
@@ -142,25 +145,35 @@ def test_comparing_changes_neither_model_nor_checkpoint():
     assert list(state_dict) == keys
 
 
-@pytest.mark.skipif(not IS_SPCONV2_AVAILABLE, reason='spconv 2 is not installed')
-@pytest.mark.parametrize('written_by', ['spconv 2', 'mmcv or spconv 1', 'spconv 2, version lost'])
-def test_sparse_kernels_match_exactly_if_mmdet3d_loads_them(written_by, capfd):
-    from spconv.pytorch import SubMConv3d
+def test_part_of_another_size_is_refused_and_the_message_names_the_key_that_leaves_it_out():
+    weights = TinyDetector(num_classes=3).state_dict()
+    with pytest.raises(OtherModelError) as refusal:
+        fit_weights(TinyDetector(), weights, 'a.pth')
+    message = str(refusal.value)
+    assert 'the other 16 keys match' in message
+    assert 'pts_bbox_head.task_heads.weight (model (10, 8), checkpoint (3, 8))' in message
+    assert '--cfg-options "load_from_skip=[\'pts_bbox_head.task_heads\']"' in message
 
-    model = nn.Module()
-    model.pts_middle_encoder = nn.Sequential(SubMConv3d(4, 6, 3, bias=True))
-    state_dict = model.state_dict()
-    if written_by == 'mmcv or spconv 1':
-        weight = state_dict['pts_middle_encoder.0.weight']
-        state_dict['pts_middle_encoder.0.weight'] = weight.permute(1, 2, 3, 4, 0).contiguous()
-        state_dict._metadata['pts_middle_encoder.0']['version'] = 1
-    elif written_by == 'spconv 2, version lost':
-        del state_dict._metadata
-    try:
-        load_state_dict(model, state_dict, strict=True)
-        loads = True
-    except RuntimeError:
-        loads = False
-    report = compare_state_dict(model, state_dict)
-    assert report.is_complete == loads
-    assert loads == (written_by != 'spconv 2, version lost')
+
+def test_parts_that_the_user_names_are_left_out_and_the_rest_fits():
+    weights = TinyDetector(num_classes=3).state_dict()
+    fit_weights(TinyDetector(), weights, 'a.pth', ['pts_bbox_head.task_heads'])
+    assert len(weights) == 16
+    assert not any('task_heads' in key for key in weights)
+
+
+def test_model_that_is_left_with_nothing_to_load_is_another_model():
+    model = nn.Sequential(nn.Linear(1, 1))
+    with pytest.raises(OtherModelError, match='0 keys match'):
+        fit_weights(model, {'0.weight': torch.ones(2, 2)}, 'a.pth', ['0.bias'])
+
+
+def test_named_part_that_the_model_lacks_is_a_mistake():
+    with pytest.raises(CheckpointError, match=r"load_from_skip names \['pts_bbox_head.task'\]"):
+        fit_weights(TinyDetector(), TinyDetector().state_dict(), 'a.pth', ['pts_bbox_head.task'])
+
+
+def test_entry_that_is_no_tensor_is_a_mismatch():
+    weights = {**TinyDetector().state_dict(), 'pts_backbone.bias': [0.0] * 8}
+    report = compare_state_dict(TinyDetector(), weights)
+    assert [mismatch.key for mismatch in report.mismatched] == ['pts_backbone.bias']

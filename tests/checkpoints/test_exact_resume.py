@@ -1,6 +1,8 @@
 """A resumed run equals an uninterrupted one, loss by loss and weight by weight, bit for bit."""
 
 import pytest
+import torch
+from mmengine.hooks import CheckpointHook
 
 from cmt_bias.checkpoints.safe_loading import load_checkpoint_safely
 
@@ -23,6 +25,7 @@ CASES = {
         'checkpoint_every_iters': 3,
     },
     'two_processes': {'num_processes': 2, 'max_epochs': 6},
+    'averaged_model_with_its_buffers': {'average': True, 'validate': True},
 }
 
 
@@ -70,3 +73,69 @@ def test_stock_loop_warns_that_it_repeats_batches_inside_an_epoch(training_serve
 def test_workers_that_outlive_an_epoch_are_warned_of(training_server, tmp_path):
     training_server.train(tmp_path, num_workers=1, persistent_workers=True, max_epochs=1)
     assert 'persistent_workers=False' in (tmp_path / 'output.log').read_text()
+
+
+def test_checkpoint_of_an_averaged_model_has_numbers_alone(training_server):
+    work_dir = training_server.uninterrupted(average=True, validate=True)
+    checkpoint = load_checkpoint_safely(work_dir / 'epoch_4.pth')  # which looks for NaN everywhere
+    average, last = checkpoint['state_dict'], checkpoint['ema_state_dict']
+    assert not torch.equal(average['layers.0.weight'], last['module.layers.0.weight'])
+
+
+def test_average_that_became_nan_is_not_saved_and_is_named(training_server, tmp_path):
+    training_server.start(tmp_path, average=True, range_without_bounds=True)
+    assert training_server.wait() == 1
+    log = (tmp_path / 'output.log').read_text()
+    assert 'No checkpoint is saved at iteration 4' in log and 'any more: range' in log
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_range_without_bounds_is_saved_and_resumed(
+    training_server, assert_same_training, tmp_path
+):
+    options = {'range_without_bounds': True, 'max_epochs': 3}
+    training_server.train_until_killed(tmp_path, at_iteration=9, **options)
+    training_server.train(tmp_path, resume=True, **options)
+    assert_same_training(tmp_path, training_server.uninterrupted(**options))
+
+
+def test_history_of_logged_numbers_is_kept(training_server, tmp_path):
+    training_server.train_until_killed(tmp_path, at_iteration=9)
+    training_server.train(tmp_path, resume=True)
+
+    def histories(work_dir):
+        hub = load_checkpoint_safely(work_dir / 'epoch_4.pth')['message_hub']
+        return hub['log_histories']
+
+    resumed, whole = histories(tmp_path), histories(training_server.uninterrupted())
+    assert resumed.keys() == whole.keys()
+    for entry in ('values', 'counts'):
+        assert torch.equal(resumed['train/loss'][entry], whole['train/loss'][entry])
+
+
+SKIP = ['layers.0', 'layers.1', 'layers.3.weight']
+
+
+def test_weights_of_another_size_stop_a_training_unless_they_are_named(training_server, tmp_path):
+    other = training_server.uninterrupted() / 'epoch_4.pth'
+    options = {'load_from': str(other), 'num_features': 10, 'max_epochs': 1}
+    training_server.start(tmp_path / 'a', **options)
+    assert training_server.wait() == 1
+    log = (tmp_path / 'a' / 'output.log').read_text()
+    assert 'layers.0.weight (model (10, 6), checkpoint (8, 6))' in log
+    assert f'load_from_skip={SKIP}' in log
+    training_server.train(tmp_path / 'b', load_from_skip=SKIP, **options)
+
+
+def test_weights_alone_are_not_resumed(training_server, tmp_path):
+    weights = training_server.uninterrupted() / 'final_weights.pth'
+    training_server.start(tmp_path, load_from=str(weights), resume=True)
+    assert training_server.wait() == 1
+    assert 'holds weights, but no training' in (tmp_path / 'output.log').read_text()
+
+
+def test_checkpoint_is_never_saved_by_a_method_of_mmengine_that_is_not_called(training_server):
+    """The hook collects random states in the method that mmengine calls on every rank."""
+    assert '_save_checkpoint_with_step' in vars(CheckpointHook)
+    checkpoint = load_checkpoint_safely(training_server.uninterrupted() / 'epoch_4.pth')
+    assert len(checkpoint['meta']['random_state']['ranks']) == 1

@@ -99,6 +99,44 @@ def test_damaged_newest_checkpoint_is_passed_over(
     assert_same_training(killed, training_server.uninterrupted())
 
 
+def test_truncated_newest_checkpoint_of_iterations_is_passed_over(
+    training_server, assert_same_training, tmp_path
+):
+    options = {'loop': 'ResumableEpochBasedTrainLoop', 'checkpoint_every_iters': 3}
+    training_server.train_until_killed(tmp_path, at_iteration=10, max_keep_ckpts=2, **options)
+    os.truncate(tmp_path / 'iter_9.pth', 1000)
+    training_server.train(tmp_path, resume=True, max_keep_ckpts=2, **options)
+    assert (
+        f"'{tmp_path / 'iter_6.pth'}', is taken instead" in (tmp_path / 'output.log').read_text()
+    )
+    assert_same_training(tmp_path, training_server.uninterrupted(**options))
+
+
+def test_run_whose_checkpoints_are_all_damaged_stops_and_keeps_them(training_server, tmp_path):
+    training_server.train(tmp_path, max_epochs=2)
+    for checkpoint in tmp_path.glob('epoch_*.pth'):
+        os.truncate(checkpoint, 1000)
+    training_server.start(tmp_path, resume=True)
+    assert training_server.wait() == 1
+    assert 'has checkpoints, but none to resume from' in (tmp_path / 'output.log').read_text()
+    assert len(list(tmp_path.glob('epoch_*.pth'))) == 2
+    assert len((tmp_path / 'losses_0.txt').read_text().splitlines()) == 8
+
+
+def test_renamed_run_goes_on_beside_the_run_that_has_its_name_now(
+    training_server, assert_same_training, tmp_path
+):
+    options = {'validate': True, 'save_best': True, 'max_keep_ckpts': 1}
+    name, renamed = tmp_path / 'x', tmp_path / 'x_old'
+    training_server.train_until_killed(name, at_iteration=9, **options)
+    name.rename(renamed)
+    training_server.train(name, seed=4, **options)
+    files = {path.name: path.stat().st_mtime_ns for path in name.glob('*.pth')}
+    training_server.train(renamed, resume=True, **options)
+    assert_same_training(renamed, training_server.uninterrupted(**options))
+    assert {path.name: path.stat().st_mtime_ns for path in name.glob('*.pth')} == files
+
+
 def test_resume_without_any_checkpoint_starts_from_the_beginning(
     training_server, assert_same_training, tmp_path
 ):

@@ -9,6 +9,7 @@ a second instead of the ten that the imports take.
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -51,6 +52,11 @@ class TrainingOptions:
     checkpoint_every_iters: int | None = None
     max_keep_ckpts: int = -1
     save_best: bool = False
+    average: bool = False
+    range_without_bounds: bool = False
+    num_features: int = 8
+    load_from_skip: list[str] | None = None
+    largest_file: int | None = None
     extra_megabytes: int = 0
     seconds_per_iteration: float = 0.0
     die_at_iteration: int | None = None
@@ -76,12 +82,18 @@ class NoisySamples(Dataset):
 class TinyModel(BaseModel):
     """Two layers with batch norm and dropout, and an optional large buffer to slow down saving."""
 
-    def __init__(self, extra_megabytes: int) -> None:
+    def __init__(self, options: TrainingOptions) -> None:
         super().__init__()
+        width = options.num_features
         self.layers = nn.Sequential(
-            nn.Linear(NUM_FEATURES, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1)
+            nn.Linear(NUM_FEATURES, width),
+            nn.BatchNorm1d(width),
+            nn.Dropout(0.3),
+            nn.Linear(width, 1),
         )
-        self.register_buffer('ballast', torch.ones(extra_megabytes, 1 << 18))
+        self.register_buffer('ballast', torch.ones(options.extra_megabytes, 1 << 18))
+        if options.range_without_bounds:
+            self.register_buffer('range', torch.tensor([-torch.inf, torch.inf]))
 
     def forward(self, batch: torch.Tensor, mode: str = 'tensor') -> dict | list:
         output = self.layers(batch)
@@ -152,8 +164,10 @@ def build_runner(options: TrainingOptions) -> Runner:
         }
     if options.per_epoch_seeds:
         train_dataloader['worker_init_fn'] = {'type': 'seed_worker_per_epoch'}
+    averaging = [{'type': 'EMAHook', 'momentum': 0.1, 'update_buffers': True}]
+    averaging = averaging if options.average else []
     return Runner(
-        TinyModel(options.extra_megabytes),
+        TinyModel(options),
         options.work_dir,
         train_dataloader=train_dataloader,
         optim_wrapper={'optimizer': {'type': 'AdamW', 'lr': 0.02}},
@@ -163,15 +177,16 @@ def build_runner(options: TrainingOptions) -> Runner:
         ],
         train_cfg=train_cfg,
         default_hooks={'checkpoint': checkpoint},
-        custom_hooks=[LossRecorder(options)],
+        custom_hooks=[LossRecorder(options), *averaging],
         randomness={'seed': options.seed, 'diff_rank_seed': options.num_processes > 1},
         launcher='pytorch' if options.num_processes > 1 else 'none',
         cfg={
+            'load_from_skip': options.load_from_skip,
             'model_wrapper_cfg': {
                 'type': 'MMDistributedDataParallel',
                 'device_ids': None,
                 'broadcast_buffers': False,
-            }
+            },
         },
         resume=options.resume,
         load_from=options.load_from,
@@ -183,6 +198,8 @@ def build_runner(options: TrainingOptions) -> Runner:
 def train(options: TrainingOptions, rank: int) -> None:
     """Train, and write the final weights to final_weights.pth."""
     torch.set_num_threads(1)
+    if options.largest_file is not None:  # as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
     if options.num_processes > 1:
         os.environ.update(RANK=str(rank), LOCAL_RANK='0', WORLD_SIZE=str(options.num_processes))
         torch.distributed.init_process_group(

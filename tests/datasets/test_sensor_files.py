@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmdet3d.datasets.transforms import LoadPointsFromFile
 
 from cmt_bias.datasets.sensor_files import (
     SensorFile,
@@ -39,6 +40,11 @@ IMAGES = dict(type='LoadCalibratedMultiViewImages')
             (False, 0, True),
         ),
         (dict(modality=BOTH), (True, 10, True)),
+        (
+            dict(modality=BOTH, pipeline=[dict(type='mmdet3d.LoadPointsFromFile')]),
+            (True, 0, False),
+        ),
+        (dict(modality=BOTH, pipeline=[dict(type=LoadPointsFromFile)]), (True, 0, False)),
     ],
 )
 def test_what_a_dataset_loads_is_what_modality_and_pipeline_both_have(dataset, used):

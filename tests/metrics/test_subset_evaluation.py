@@ -26,6 +26,7 @@ VERSION, SETTINGS = 'v1.0-trainval', 'detection_cvpr_2019'
         ('Parked truck, construction, intersection', 'day'),
         ('Night, city street, street lamps (synthetic)', 'night'),
         ('Rain, city street, wet road (synthetic)', 'rain'),
+        ('Fog, city street (synthetic)', 'fog'),
         ('Turn right, after rain, bus stop', 'rain'),
         ('Night, after rain, many peds in PMD', 'night and rain'),
         ('Difficult lighting, HEAVY RAIN', 'rain'),

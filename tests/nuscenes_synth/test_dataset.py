@@ -37,7 +37,7 @@ def dataset(tmp_path_factory):
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(dataset, tmp_path):
-    generate_dataset(tmp_path, SETTINGS, workers=3, show_progress=False)
+    generate_dataset(tmp_path, SETTINGS, workers=2, show_progress=False)
     assert digest(tmp_path) == digest(dataset)
 
 
@@ -78,7 +78,7 @@ def test_interrupted_run_has_no_tables_and_is_continued(dataset, tmp_path, monke
 
 def test_scene_is_the_same_in_a_larger_dataset(dataset, tmp_path):
     larger = dataclasses.replace(SETTINGS, train_scenes=3, val_scenes=2)
-    generate_dataset(tmp_path, larger, workers=2, show_progress=False)
+    generate_dataset(tmp_path, larger, show_progress=False)
     small, large = digest(dataset), digest(tmp_path)
     recordings = [path for path in small if path.startswith(('samples', 'sweeps'))]
     assert len(recordings) == 3 * (2 * 7 + 1)

@@ -10,7 +10,7 @@ from nuscenes_synth.lidar import LidarSimulator
 from nuscenes_synth.raycasting import RayCaster
 from nuscenes_synth.rig import LIDAR
 from nuscenes_synth.road import Road
-from nuscenes_synth.scene_writer import plan_scene
+from nuscenes_synth.scene_writer import plan_drive
 from nuscenes_synth.tracks import Track, Turn, poses_at
 from nuscenes_synth.weather import WEATHERS
 
@@ -43,7 +43,7 @@ def test_a_turn_needs_a_crossing():
 
 
 def test_many_tracks_at_once_are_where_each_is_alone():
-    tracks = [Track(3.0, -5.0, 4.0, 0.0, 0.1), Track(-8.0, 2.0, 0.0, 1.5, -2.0)]
+    tracks = [Track(3.0, -5.0, 0.1, speed_s=4.0), Track(-8.0, 2.0, -2.0, speed_d=1.5)]
     together = poses_at(1.3, tracks, ROAD)
     alone = [track.poses(ROAD, np.array([1.3]))[0] for track in tracks]
     np.testing.assert_allclose(together, alone)
@@ -53,8 +53,8 @@ def test_some_scenes_turn_hard_some_bend_and_most_go_straight():
     settings = DatasetSettings(train_scenes=40, val_scenes=1)
     rates = []
     for plan in settings.scene_plans():
-        scene = plan_scene(settings, plan)
-        before, after = scene.ego_pose(1.0)[2], scene.ego_pose(1.25)[2]
+        road, ego = plan_drive(settings, plan)
+        before, after = ego.poses(road, np.array([1.0, 1.25]))[:, 2]
         rates.append(abs(np.degrees(after - before)) / 0.25)
     rates = np.array(rates)
     assert 4 <= (rates > 15).sum() <= 20

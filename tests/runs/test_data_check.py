@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from mmdet3d.datasets import NuScenesDataset
+from mmdet3d.datasets import KittiDataset, NuScenesDataset
+from mmdet3d.evaluation import NuScenesMetric
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import DataLoader, IterableDataset
@@ -242,6 +243,26 @@ def test_a_file_of_detections_needs_a_folder(root):
     cfg.test_evaluator[0].format_only = True
     (problem,) = check_config_data(cfg, splits=('test',))
     assert 'no jsonfile_prefix' in problem.what
+
+
+def test_other_datasets_and_what_is_built_already_are_passed_over(root):
+    """Their needs are not known: what may be fine must not be refused."""
+    cfg = config(root)
+    (root / 'infos.pkl').unlink()
+    for kind in ('KittiDataset', 'mmdet3d.KittiDataset', KittiDataset, 'OfTheUser'):
+        assert check_dataset(dict(dataset_of(cfg), type=kind)) == []
+    for kind in ('NuScenesDataset', 'mmdet3d.NuScenesDataset', 'AllBoxesNuScenesDataset'):
+        assert len(check_dataset(dict(dataset_of(cfg), type=kind))) == 1
+    built = SimpleNamespace(get=dict(test_dataloader=dict(dataset=[1, 2])).get)
+    assert check_config_data(built) == []
+
+
+@pytest.mark.parametrize('metric', ['mmdet3d.NuScenesMetric', NuScenesMetric])
+def test_types_are_known_in_every_form_that_mmengine_takes(root, metric):
+    cfg = config(root)
+    cfg.test_evaluator[0].type = metric
+    cfg.test_evaluator[0].ann_file = 'other.pkl'
+    assert 'other.pkl' in check_config_data(cfg, splits=('test',))[0].what
 
 
 def test_the_test_version_is_told_how_to_predict_without_evaluating(root):

@@ -1,6 +1,7 @@
 """What the command line options of train.py and test.py do to a config."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from mmengine.config import Config
 from torch.utils import data
 
+from cmt_bias.checkpoints import CheckpointError
 from cmt_bias.runs import run_options
 from cmt_bias.runs.preflight import ProblemsFound
 
@@ -123,13 +125,17 @@ def test_auto_scale_lr_needs_the_batch_size_that_the_rate_is_meant_for():
 
 @pytest.mark.parametrize(
     ('option', 'resume', 'load_from'),
-    [(None, False, 'weights.pth'), ('auto', True, None), ('epoch_3.pth', True, 'epoch_3.pth')],
+    [
+        (None, False, 'weights.pth'),
+        ('auto', True, 'RUN/epoch_1.pth'),
+        ('epoch_3.pth', True, 'epoch_3.pth'),
+    ],
 )
 def test_resume(option, resume, load_from, tmp_path):
     torch.save(dict(state_dict={}), tmp_path / 'epoch_1.pth')
     cfg = config(resume=False, load_from='weights.pth', work_dir=str(tmp_path))
     run_options.set_resume(cfg, option)
-    assert (cfg.resume, cfg.load_from) == (resume, load_from)
+    assert (cfg.resume, cfg.load_from) == (resume, load_from.replace('RUN', str(tmp_path)))
 
 
 def test_first_start_with_resume_keeps_the_starting_weights(tmp_path):
@@ -213,12 +219,36 @@ def test_a_picture_hook_of_the_config_goes_on_writing_while_pictures_are_shown(m
     assert cfg.custom_hooks[0].save is False
 
 
-def test_the_sensors_of_a_wrapped_model_are_those_of_the_model():
-    cfg = with_test_data(dict(type='SomeTTAModel', module=FUSION))
+@pytest.mark.parametrize('settings', [{}, {'by_epoch': False}, {'filename_tmpl': 'step{}.pth'}])
+def test_resume_looks_for_checkpoints_as_the_hook_names_them(settings, tmp_path):
+    name = {'by_epoch': 'iter_{}.pth', 'filename_tmpl': 'step{}.pth'}
+    template = name[next(iter(settings))] if settings else 'epoch_{}.pth'
+    for step in (6, 9):
+        torch.save({'state_dict': {'a': torch.ones(9)}}, tmp_path / template.format(step))
+    os.truncate(tmp_path / template.format(9), 100)
+    cfg = config(resume=False, load_from=None, work_dir=str(tmp_path))
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', **settings))
+    run_options.set_resume(cfg, 'auto')
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / template.format(6)))
+
+
+def test_resume_stops_where_no_checkpoint_can_be_used(tmp_path):
+    (tmp_path / 'epoch_1.pth').write_bytes(b'PK\x03\x04')
+    cfg = config(resume=False, load_from='weights.pth', work_dir=str(tmp_path))
+    with pytest.raises(CheckpointError, match='none to resume from'):
+        run_options.set_resume(cfg, 'auto')
+
+
+@pytest.mark.parametrize(('modality', 'masked'), [('L', 'image'), ('C', 'points')])
+def test_sensor_is_masked_in_each_view_of_test_time_augmentation(modality, masked):
+    cfg = with_test_data(dict(type='TwoViews', module=FUSION))
+    flips = [dict(type='GlobalRotScaleTransAll'), dict(type='CustomRandomFlip3D')]
+    packing = [dict(type='Pack3DDetInputs', keys=['points', 'img'])]
     cfg.test_dataloader.dataset.pipeline = [
-        PIPELINE[0],
-        dict(type='TestTimeAug', transforms=[[PIPELINE[-1]]]),
+        dict(type='LoadPointsFromFile'),
+        dict(type='TestTimeAug', transforms=[flips, packing]),
     ]
-    run_options.set_modality(cfg, 'L')
-    masked = cfg.test_dataloader.dataset.pipeline
-    assert types_of(masked) == ['LoadPointsFromFile', 'ModalMask3D', 'TestTimeAug']
+    run_options.set_modality(cfg, modality)
+    stages = cfg.test_dataloader.dataset.pipeline[1]['transforms']
+    assert stages[1] == [dict(type='ModalMask3D', mode='test', mask_modal=masked)]
+    assert [stages[0], stages[2]] == [flips, packing]

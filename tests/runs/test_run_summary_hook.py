@@ -12,13 +12,20 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
-from mmengine.optim import CosineAnnealingLR, OptimWrapper, OptimWrapperDict
+from mmengine.optim import (
+    CosineAnnealingLR,
+    CosineAnnealingMomentum,
+    OptimWrapper,
+    OptimWrapperDict,
+)
 from mmengine.registry import LOOPS, PARAM_SCHEDULERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, Dataset, IterableDataset, SequentialSampler
 
+from cmt_bias.checkpoints import CheckpointError
 from cmt_bias.learning_rate_peaks import LearningRatePeak
+from cmt_bias.runs.resumed_schedule import resume_warnings, schedule_settings
 from cmt_bias.runs.run_summary_hook import (
     RunSummaryHook,
     describe_parameters,
@@ -53,28 +60,82 @@ class FreezeBackbone(Hook):
         runner.model.backbone.requires_grad_(False)
 
 
-def log_of_a_run(work_dir: Path, accumulative_counts: int = 1, **settings) -> str:
-    """What one epoch of six iterations writes to its log file."""
-    cosine = dict(type='CosineAnnealingLR', eta_min_ratio=4, T_max=6, end=6, by_epoch=False)
+def log_of_a_run(
+    work_dir: Path,
+    accumulative_counts: int = 1,
+    lr: float = 1e-3,
+    epochs: int = 1,
+    eta_min_ratio: float = 4,
+    more_schedulers: tuple | list = (),
+    **settings,
+) -> str:
+    """What epochs of six iterations write to the log file."""
+    cosine = dict(type='CosineAnnealingLR', eta_min_ratio=eta_min_ratio, T_max=6, end=6)
+    cosine['by_epoch'] = False
+    name = f'{work_dir.name}_{epochs}'
     defaults = dict(
         model=TwoPartModel(),
         train_dataloader=dict(
             batch_size=2, num_workers=0, dataset=Pairs(), sampler=dict(type='DefaultSampler')
         ),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(
-            optimizer=dict(type='AdamW', lr=1e-3),
+            optimizer=dict(type='AdamW', lr=lr),
             paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
             accumulative_counts=accumulative_counts,
         ),
-        param_scheduler=[cosine],
+        param_scheduler=[cosine, *more_schedulers],
         custom_hooks=[RunSummaryHook()],
     )
-    Runner(
-        work_dir=str(work_dir), experiment_name=str(work_dir), **{**defaults, **settings}
-    ).train()
-    (log,) = work_dir.rglob('*.log')
-    return log.read_text()
+    Runner(work_dir=str(work_dir), experiment_name=name, **{**defaults, **settings}).train()
+    return max(work_dir.rglob('*.log'), key=lambda log: log.stat().st_mtime_ns).read_text()
+
+
+def rates(log: str) -> list[tuple[float, float]]:
+    """Base and peak rate of the head and the backbone, read from the summary."""
+    found = re.findall(r'(\S+) -> (\S+) \(x \S+\): \w+ \(', log)
+    return [(float(base), float(peak)) for base, peak in found]
+
+
+RESUMABLE = dict(default_hooks=dict(checkpoint=dict(type='ResumableCheckpointHook', interval=1)))
+
+
+def test_resumed_run_shows_the_schedule_that_it_trains_with_and_warns_of_another(tmp_path):
+    first = log_of_a_run(tmp_path, **RESUMABLE)
+    settings = dict(lr=5e-3, eta_min_ratio=2, epochs=2, resume=True, **RESUMABLE)
+    resumed = log_of_a_run(tmp_path, **settings)
+    assert 'resumed epoch: 1' in resumed
+    assert rates(resumed) == rates(first) == [(1e-3, 3.79904e-3), (1e-4, 3.79904e-4)]
+    assert 'goes on with the schedule of its checkpoint, not with that of the config' in resumed
+    assert 'what the checkpoint says holds' in resumed
+    names = 'param_scheduler\\[0\\].eta_min_ratio: 2 in the config, 4 in the checkpoint'
+    assert re.search(names, resumed)
+    assert '.initial_lr: 0.005 in the config, 0.001 in the checkpoint' in resumed
+    assert '12 in all' in resumed
+
+
+def test_resume_with_the_same_schedule_has_nothing_to_warn_of(tmp_path):
+    log_of_a_run(tmp_path, **RESUMABLE)
+    resumed = log_of_a_run(tmp_path, epochs=2, resume=True, **RESUMABLE)
+    assert 'resumed epoch: 1' in resumed
+    assert 'schedule of its checkpoint' not in resumed
+
+
+def test_settings_of_momentum_that_a_schedule_moves_are_no_difference(tmp_path):
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    momentum = CosineAnnealingMomentum(optimizer, T_max=4, eta_min=0.5)
+    wrapper = OptimWrapper(optimizer)
+    before = schedule_settings(wrapper, [momentum])
+    optimizer.step()
+    momentum.step()
+    assert resume_warnings(before, schedule_settings(wrapper, [momentum])) == []
+
+
+def test_run_with_fewer_schedulers_is_not_resumed(tmp_path):
+    log_of_a_run(tmp_path, **RESUMABLE)
+    constant = dict(type='ConstantLR', factor=1.0)
+    with pytest.raises(CheckpointError, match=r'has 2 schedulers, the checkpoint\'s had 1'):
+        log_of_a_run(tmp_path, epochs=2, resume=True, more_schedulers=[constant], **RESUMABLE)
 
 
 def warnings_of(action: Callable[[], None]) -> str:

@@ -2,12 +2,14 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from cmt_bias.ops import Window, WindowedBias, biased_attention
 from cmt_bias.visualization import (
     BiasObserver,
     CameraView,
@@ -96,8 +98,10 @@ def test_observed_attention_is_the_decoders():
     lidar = mass[..., :2].sum(-1)  # (L, 2, n)
     for number, layer in enumerate(observation.layers):
         value = torch.zeros_like(layer.key)
-        value[:, :, : observation.num_lidar_tokens] = 1
-        attended = layer.bias.attend(layer.query, layer.key, value)[0, :, queries, 0].mean(0)
+        value[:, :, : observation.layout.num_lidar_tokens] = 1
+        attended = biased_attention(layer.query, layer.key, value, layer.bias)[
+            0, :, queries, 0
+        ].mean(0)
         torch.testing.assert_close(lidar[number, 1], attended, rtol=1e-4, atol=1e-5)
     assert (lidar[:, 1] > lidar[:, 0]).any()
 
@@ -173,11 +177,12 @@ def test_the_best_detection_of_each_query_is_shown_best_first():
 def test_of_overlapping_windows_the_strongest_bias_is_on_top():
     observation, found = observe(build_head())
     layer = observation.layers[0]
-    index = torch.zeros_like(layer.bias.index[..., :1])
-    values = torch.zeros(index.shape)
+    cells = torch.zeros_like(layer.bias.windows.cells)
+    windows = replace(layer.bias.windows, cells=cells, shapes=(Window(0), Window(0)))
+    strength = torch.zeros_like(layer.bias.strength)
     first, second = observation.detection_queries.unique()[:2].tolist()
-    values[0, first], values[0, second] = 0.5, -3.0
-    bias = type(layer.bias)(index, values)
+    strength[0, first], strength[0, second] = 0.5, -3.0
+    bias = WindowedBias(windows, strength)
     layers = [type(layer)(layer.query, layer.key, bias)]
     changed = type(observation)(**{**vars(observation), 'layers': layers})
     scene = make_bias_scene(scene_of(found), changed, 0, 0.0, max_queries=100)
@@ -212,9 +217,8 @@ def test_every_granularity_gives_the_bias_of_the_layer(granularity, scale, lidar
 @pytest.mark.parametrize('window', [3, None])
 def test_missing_sensors_and_missing_windows_run_through(sensors, window):
     head = build_head()
-    for shape in ('lidar_window', 'camera_window'):
-        generator = head.attention_bias_generator
-        setattr(generator, shape, type(getattr(generator, shape))(window))
+    shape = Window(None if window is None else window // 2)
+    head.attention_bias_generator.window_shapes = (shape, shape)
     observation, found = observe(head, sensors)
     scene = make_bias_scene(scene_of(found, 'C' in sensors), observation, 0, 0.0, max_queries=4)
     assert (scene.lidar is None) == ('L' not in sensors)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..cmt.position_encoding import CameraGeometry
 from ..cmt.precision import float32_island
 from ..ops import MODALITIES, QueryWindows, TokenLayout, Window, WindowedBias
+from ..ops.operator import is_compiling
 from .scale import CONFIG_KEY, BiasScale
 from .windows import find_windows
 
@@ -93,7 +94,7 @@ class AttentionBiasGenerator(BiasScale):
                     f'weight_generator: {modality}_weights have the shape {tuple(weights.shape)}, '
                     f'(batch, queries) = {tuple(shape)} is needed.'
                 )
-            if torch.compiler.is_compiling() or (self._has_run and weights.device.type != 'cpu'):
+            if is_compiling() or (self._has_run and weights.device.type != 'cpu'):
                 continue
             largest = float(weights.detach().abs().max()) if weights.numel() else 0.0
             if largest > 1 + WEIGHT_TOLERANCE:  # NaN is not: it comes from elsewhere

@@ -98,7 +98,7 @@ class AttentionBiasCmtHead(CmtHead):
     ) -> TrustedWindows:
         """Windows and trust of the queries; arguments of :meth:`CmtHead.attention_inputs`."""
         windows = self.attention_bias_generator.find_windows(
-            reference_points, memory.layout, cameras, self.pc_range
+            reference_points, memory.layout, cameras, self.range_limits
         )
         weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows, img_metas)
         return TrustedWindows(windows, *weights)

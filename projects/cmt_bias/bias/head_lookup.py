@@ -51,10 +51,6 @@ class BiasedHead:
         """Every entry of the scale, after the range is applied, in the order of its names."""
         return self.generator.scale_in_effect().detach().flatten().tolist()
 
-    def scale_range(self) -> tuple[float, float]:
-        """The lowest and the highest value the scale may take, -inf or inf where it is open."""
-        return self.generator.bounds()
-
 
 def biased_heads(model: nn.Module) -> list[BiasedHead]:
     """All heads with an ``attention_bias_generator``, named as in the unwrapped model."""

@@ -54,7 +54,7 @@ class BiasScaleRangeHook(Hook):
                 f'training has {runner.max_epochs} epochs (counted from 0).'
             )
         self.before_train_epoch(runner)
-        low, high = head.scale_range()  # rounded as the scale is, unlike the schedule
+        low, high = head.generator.bounds()  # rounded as the scale is, unlike the schedule
         starts = head.scale.detach().flatten().tolist() if runner.iter == 0 else []
         for name, value in zip(head.generator.scale_names(), starts, strict=False):
             if not low <= value <= high:
@@ -67,10 +67,11 @@ class BiasScaleRangeHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Set the range of the epoch, if another one began."""
         assert self._head is not None
-        before = self._head.scale_range()
+        generator = self._head.generator
+        before = generator.bounds()
         bounds = [bounds for start, bounds in self.schedule if start <= runner.epoch][-1]
-        self._head.generator.set_scale_range(*bounds)
-        now = self._head.scale_range()
+        generator.set_scale_range(*bounds)
+        now = generator.bounds()
         if now != before:
             MMLogger.get_current_instance().info(
                 f'Epoch {runner.epoch + 1}: the bias scale may now take values in '

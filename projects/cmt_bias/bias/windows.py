@@ -3,12 +3,15 @@
 Shape letters: B batch, Q queries, V views, S segments (BEV map and views).
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from ..cmt.position_encoding import CameraGeometry, denormalize_points, project_to_cameras
+from ..cmt.position_encoding import (
+    CameraGeometry,
+    PointRange,
+    denormalize_points,
+    project_to_cameras,
+)
 from ..ops import NOT_SEEN, QueryWindows, TokenLayout, Window
 
 
@@ -16,7 +19,7 @@ def find_windows(
     reference_points: Tensor,
     layout: TokenLayout,
     cameras: CameraGeometry | None,
-    pc_range: Sequence[float],
+    pc_range: PointRange,
     shapes: tuple[Window, Window],
 ) -> QueryWindows:
     """Find the cell of every query in the BEV map and in each view.

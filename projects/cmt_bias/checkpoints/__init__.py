@@ -3,6 +3,7 @@
 Importing it registers mmengine's checkpoint loaders, the train loop and the checkpoint hook.
 """
 
+from . import remote_loading
 from .checkpoint_report import CheckpointReport, OtherModelError, compare_state_dict
 from .latest_checkpoint import find_latest_intact_checkpoint
 from .merged_param_groups import MergedParamGroupsConstructor
@@ -31,6 +32,7 @@ __all__ = [
     'compare_state_dict',
     'find_latest_intact_checkpoint',
     'load_checkpoint_safely',
+    'remote_loading',
     'restore_random_state',
     'seed_worker_per_epoch',
     'weights_record',

@@ -1,19 +1,16 @@
 """Compare the keys of a checkpoint with those of a model, submodule by submodule."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from mmdet3d.models.layers.spconv import IS_SPCONV2_AVAILABLE
 from torch import Tensor, nn
 
-from .safe_loading import CheckpointError
-
-if IS_SPCONV2_AVAILABLE:
-    from spconv.pytorch.modules import SparseModule
+from ..unwrapping import unwrapped_weights
+from .safe_loading import CheckpointError, shorten
+from .sparse_kernels import has_sparse_kernel, in_own_layout
 
 _SPLIT_SUBMODULE = 'pts_bbox_head'  # reported by its children, since most differences are there
-_NUM_KEYS_SHOWN = 5
 
 
 class OtherModelError(CheckpointError):
@@ -53,10 +50,10 @@ class SubmoduleReport:
     @property
     def is_foreign(self) -> bool:
         """Whether model and checkpoint both have this submodule, but less than half in common."""
-        in_model = self.matched or self.missing or self.mismatched
-        in_checkpoint = self.matched or self.unexpected or self.mismatched
-        num_different = len(self.missing) + len(self.unexpected) + len(self.mismatched)
-        return bool(in_model and in_checkpoint) and len(self.matched) < num_different
+        shared = len(self.matched) + len(self.mismatched)
+        in_model, in_checkpoint = shared or self.missing, shared or self.unexpected
+        num_different = len(self.missing) + len(self.unexpected)
+        return bool(in_model and in_checkpoint) and shared < num_different
 
     def describe_differences(self) -> str:
         """List the first keys of each kind of difference, one kind a line."""
@@ -66,7 +63,7 @@ class SubmoduleReport:
             ('other shape', [str(mismatch) for mismatch in self.mismatched]),
         )
         return '\n'.join(
-            f'  {self.name}: {len(keys)} {kind}: {_shorten(keys)}' for kind, keys in kinds if keys
+            f'  {self.name}: {len(keys)} {kind}: {shorten(keys)}' for kind, keys in kinds if keys
         )
 
 
@@ -96,8 +93,8 @@ class CheckpointReport:
     def is_other_model(self) -> bool:
         """Whether the checkpoint was written by another model.
 
-        That is so when no key matches, or when a submodule which both have differs in more keys
-        than it shares. A checkpoint of some submodules alone (a pretrained backbone) is not meant,
+        That is so when no key matches, or when a submodule of both has more keys of one of them
+        than of both. A checkpoint of some submodules alone (a pretrained backbone) is not meant,
         nor one with more submodules than the model has.
         """
         return self.num_matched == 0 or any(part.is_foreign for part in self.submodules)
@@ -126,14 +123,19 @@ class CheckpointReport:
         """List keys that differ, a few of each kind for each submodule; empty when none does."""
         return '\n'.join(text for part in self.submodules if (text := part.describe_differences()))
 
+    @property
+    def mismatched(self) -> list[ShapeMismatch]:
+        """Keys with tensors of different shapes, of all submodules."""
+        return [mismatch for part in self.submodules for mismatch in part.mismatched]
+
     def raise_if_other_model(self, source: str) -> None:
-        """Raise when the checkpoint belongs to another model.
+        """Raise when the checkpoint belongs to another model, or to one of another size.
 
         Args:
             source: The checkpoint's file, for the message.
 
         Raises:
-            OtherModelError: When `is_other_model`.
+            OtherModelError: When `is_other_model`, or when a shape differs.
         """
         if self.is_other_model:
             raise OtherModelError(
@@ -142,48 +144,118 @@ class CheckpointReport:
                 'Remedy: take the config that the checkpoint was trained with, or a checkpoint of '
                 'this config.'
             )
+        if self.mismatched:
+            parts = self._parts_of_another_size()
+            listed = '\n'.join(f'  {mismatch}' for mismatch in self.mismatched)
+            raise OtherModelError(
+                f"checkpoint '{source}' has parts of another size than this config's model; the "
+                f'other {self.num_matched} keys match:\n{listed}\n'
+                'Remedy: set the sizes in the config to those of the checkpoint, or name the '
+                f'parts that are to start from their initial values: load_from_skip={parts}, on '
+                f'the command line --cfg-options "load_from_skip={parts}"'
+            )
+
+    def _parts_of_another_size(self) -> list[str]:
+        """Modules none of whose weights match, and single keys of others."""
+        matched = [
+            key
+            for part in self.submodules
+            for key in part.matched
+            if not key.endswith('num_batches_tracked')
+        ]
+        parts: dict[str, None] = {}
+        for mismatch in self.mismatched:
+            owner = mismatch.key.rpartition('.')[0]
+            is_whole = owner and not any(is_named(key, [owner]) for key in matched)
+            parts[owner if is_whole else mismatch.key] = None
+        return list(parts)
 
 
-def compare_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> CheckpointReport:
+def compare_state_dict(
+    model: nn.Module, state_dict: Mapping[str, Any], skipped: Sequence[str] = ()
+) -> CheckpointReport:
     """Compare what a model needs with what a checkpoint has, without changing either.
 
-    As when mmengine loads it, a leading 'module.' is taken off the checkpoint's keys, counters
-    `num_batches_tracked` may be missing, and kernels that spconv 1 or mmcv wrote, whose axes
-    mmdet3d permutes, match.
+    As when it is loaded, the names of wrappers are taken off the checkpoint's keys, counters
+    `num_batches_tracked` may be missing, and kernels of sparse convolutions may have the layout of
+    any library.
 
     Args:
-        model: The built model.
+        model: The built model, without wrappers.
         state_dict: The weights, usually `checkpoint['state_dict']`.
+        skipped: Parts of the model, named by their keys or what these begin with, which are not
+            loaded; they are not in the report.
 
     Returns:
         The report.
+
+    Raises:
+        CheckpointError: If the layout of a sparse convolution's kernel cannot be told.
     """
-    metadata = getattr(state_dict, '_metadata', None) or {}
-    stored = {re.sub(r'^module\.', '', key): tensor for key, tensor in state_dict.items()}
+    stored = unwrapped_weights(state_dict)
+    metadata = getattr(stored, '_metadata', None) or {}
     parts: dict[str, SubmoduleReport] = {}
 
     def part_of(key: str) -> SubmoduleReport:
         name = _submodule_of(key)
         return parts.setdefault(name, SubmoduleReport(name))
 
-    for key, tensor in model.state_dict().items():
+    own = model.state_dict()
+    for key, tensor in own.items():
+        if is_named(key, skipped):
+            continue
         if key not in stored:
             if not key.endswith('num_batches_tracked'):
                 part_of(key).missing.append(key)
             continue
+        shape, wanted = tuple(getattr(stored[key], 'shape', ())), tuple(tensor.shape)
         owner = key.rpartition('.')[0]
-        version = metadata.get(owner, {}).get('version')
-        loaded_shape = _loaded_shape(model.get_submodule(owner), stored[key], version)
-        if loaded_shape == tuple(tensor.shape):
+        if len(shape) > 2 and has_sparse_kernel(model.get_submodule(owner)):
+            version = metadata.get(owner, {}).get('version')
+            shape = tuple(in_own_layout(stored[key], tensor.shape, version, key).shape)
+        if shape == wanted and isinstance(stored[key], Tensor):
             part_of(key).matched.append(key)
         else:
-            mismatch = ShapeMismatch(key, tuple(tensor.shape), tuple(stored[key].shape))
-            part_of(key).mismatched.append(mismatch)
-    for key in stored.keys() - model.state_dict().keys():
-        part_of(key).unexpected.append(key)
-    for part in parts.values():
-        part.unexpected.sort()
+            part_of(key).mismatched.append(ShapeMismatch(key, wanted, shape))
+    for key in sorted(stored.keys() - own.keys()):
+        if not is_named(key, skipped):
+            part_of(key).unexpected.append(key)
     return CheckpointReport(tuple(parts.values()))
+
+
+def fit_weights(
+    model: nn.Module, weights: dict[str, Any], source: str, skipped: Sequence[str] = ()
+) -> None:
+    """Make sure that all of a checkpoint's weights that are to be loaded fit the model.
+
+    Args:
+        model: The model, without wrappers.
+        weights: The checkpoint's; those that are skipped are taken out.
+        source: The checkpoint's file, for messages.
+        skipped: The config's `load_from_skip`: parts of the model that keep their initial values,
+            such as 'pts_bbox_head.reference_points'.
+
+    Raises:
+        OtherModelError: If the checkpoint is of another model, or has parts of another size which
+            are not skipped.
+        CheckpointError: If the model has no part that is to be skipped.
+    """
+    unknown = [
+        part for part in skipped if not any(is_named(k, [part]) for k in model.state_dict())
+    ]
+    if unknown:
+        raise CheckpointError(
+            f'load_from_skip names {unknown}, but the model has no such parts. Remedy: name keys '
+            "of its state dict, or what these begin with up to a '.'"
+        )
+    compare_state_dict(model, weights, skipped).raise_if_other_model(source)
+    for key in [key for key in weights if is_named(key, skipped)]:
+        del weights[key]
+
+
+def is_named(key: str, parts: Sequence[str]) -> bool:
+    """Whether a key belongs to one of the parts."""
+    return any(key == part or key.startswith(f'{part}.') for part in parts)
 
 
 def _submodule_of(key: str) -> str:
@@ -191,21 +263,3 @@ def _submodule_of(key: str) -> str:
     names = key.split('.')
     depth = 2 if names[0] == _SPLIT_SUBMODULE and len(names) > 2 else 1
     return '.'.join(names[:depth])
-
-
-def _loaded_shape(owner: nn.Module, tensor: Tensor, version: int | None) -> tuple[int, ...]:
-    """Shape of a stored tensor after its module has read it.
-
-    mmdet3d moves the last axis of a sparse convolution's tensors to the front unless the
-    checkpoint says that spconv 2 wrote them.
-    """
-    shape = tuple(tensor.shape)
-    if IS_SPCONV2_AVAILABLE and isinstance(owner, SparseModule) and version != 2:
-        return shape[-1:] + shape[:-1]
-    return shape
-
-
-def _shorten(keys: list[str]) -> str:
-    shown = ', '.join(keys[:_NUM_KEYS_SHOWN])
-    rest = len(keys) - _NUM_KEYS_SHOWN
-    return f'{shown} and {rest} more' if rest > 0 else shown

@@ -1,28 +1,63 @@
 """Find the checkpoint to resume from, also after a crash."""
 
 import logging
+import os.path as osp
 import re
-import zipfile
 from pathlib import Path
 
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
+
+from .safe_loading import CheckpointError, load_checkpoint_safely
 
 LAST_CHECKPOINT_FILE = 'last_checkpoint'  # mmengine's name for the file that names the newest
 
 
-def is_intact_checkpoint(path: Path) -> bool:
-    """Tell whether a file is a complete archive of torch.save.
-
-    The table of contents is at the end of the archive, so a truncated file has none. The data is
-    not read: this takes the same short time for every size.
-    """
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        return False
+def find_damage(path: Path) -> str | None:
+    """Read a checkpoint and say why it cannot be used; None if it can."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith('data.pkl') for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
+        load_checkpoint_safely(path)
+    except (CheckpointError, OSError) as error:
+        return str(error)
+    return None
+
+
+def is_intact_checkpoint(path: Path) -> bool:
+    """Whether a checkpoint can be read, all of it, and has no NaN in it."""
+    return find_damage(path) is None
+
+
+def saves_locally(hook: CheckpointHook) -> bool:
+    """Whether a hook writes checkpoints to the file system."""
+    local = (None, {'backend': 'local'}, {'backend': 'atomic_local'})
+    return '://' not in str(hook.out_dir or '') and hook.backend_args in local
+
+
+def checkpoint_folder(hook: CheckpointHook, work_dir: str) -> str:
+    """Where a hook will write a run's checkpoints; to be asked before training begins."""
+    if hook.out_dir is None or hook.out_dir == work_dir:
+        return work_dir
+    return osp.join(hook.out_dir, osp.basename(work_dir.rstrip(osp.sep)))
+
+
+def find_checkpoint_to_resume(hook: CheckpointHook, work_dir: str) -> str | None:
+    """Find the newest checkpoint that a hook wrote for a run.
+
+    Args:
+        hook: The hook of the config, whose folder and names for checkpoints count.
+        work_dir: Folder of the run.
+
+    Returns:
+        The checkpoint; None if there is none.
+
+    Raises:
+        CheckpointError: If there are checkpoints, but none that can be used.
+    """
+    if saves_locally(hook):
+        folder = checkpoint_folder(hook, work_dir)
+        return find_latest_intact_checkpoint(work_dir, folder, hook.filename_tmpl)
+    pointer = Path(work_dir) / LAST_CHECKPOINT_FILE
+    return (pointer.read_text().strip() or None) if pointer.is_file() else None
 
 
 def find_latest_intact_checkpoint(
@@ -30,11 +65,11 @@ def find_latest_intact_checkpoint(
     checkpoint_dir: str | Path | None = None,
     filename_tmpl: str = 'epoch_{}.pth',
 ) -> str | None:
-    """Find the newest complete checkpoint of a run.
+    """Find the newest checkpoint of a run that can be read.
 
-    That is the one which `last_checkpoint` names. Where this file is missing or damaged, or names
-    a file that is missing or incomplete, it is the complete checkpoint with the highest number,
-    and a warning says so.
+    That is the one which `last_checkpoint` names, or else that with the highest number, and a
+    warning says so. Checkpoints of a run are the files in its folder alone: `last_checkpoint`
+    holds a whole path, which after a folder was renamed leads to another run.
 
     Args:
         work_dir: Folder of the run, with `last_checkpoint` in it.
@@ -43,27 +78,41 @@ def find_latest_intact_checkpoint(
 
     Returns:
         Path of the checkpoint, None if the run has none.
+
+    Raises:
+        CheckpointError: If the run has checkpoints, but none that can be used: training from the
+            start would replace them.
     """
+    folder = Path(checkpoint_dir or work_dir)
     pointer = Path(work_dir) / LAST_CHECKPOINT_FILE
-    named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
-    if named and is_intact_checkpoint(Path(named)):
-        return named
-    candidates = _numbered_checkpoints(Path(checkpoint_dir or work_dir), filename_tmpl)
-    if not named and not candidates:
+    text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+    named = folder / Path(text).name if text else None
+    tried: dict[Path, str] = {}
+    for path in [*([named] if named else []), *_numbered_checkpoints(folder, filename_tmpl)]:
+        if path in tried:
+            continue
+        damage = find_damage(path)
+        if damage is None:
+            if path != named:
+                what = f"'{pointer}' is missing or empty" if named is None else tried[named]
+                print_log(
+                    f"{what}; the newest intact checkpoint, '{path}', is taken instead.",
+                    logger='current',
+                    level=logging.WARNING,
+                )
+            return str(path)
+        tried[path] = damage
+    others = sorted(set(folder.glob('*.pth')) - tried.keys())
+    if not tried and not others:
         return None
-    intact = next((path for path in candidates if is_intact_checkpoint(path)), None)
-    complaint = (
-        f"the checkpoint '{named}', which '{pointer}' names, is missing or incomplete"
-        if named
-        else f"'{pointer}' is missing or empty"
+    names = [f'\n  {damage}' for damage in tried.values()] + [
+        f"\n  '{path}' is not named as the config names checkpoints ('{filename_tmpl}')"
+        for path in others
+    ]
+    raise CheckpointError(
+        f"'{folder}' has checkpoints, but none to resume from:{''.join(names)}\n"
+        'Remedy: resume from one that you name, or train in another work_dir'
     )
-    outcome = (
-        f"the newest intact checkpoint, '{intact}', is taken instead"
-        if intact
-        else 'there is no other intact checkpoint'
-    )
-    print_log(f'{complaint}; {outcome}.', logger='current', level=logging.WARNING)
-    return str(intact) if intact else None
 
 
 def _numbered_checkpoints(directory: Path, filename_tmpl: str) -> list[Path]:

@@ -74,3 +74,30 @@ def check_saved_param_groups(wrapper: OptimWrapper, saved: dict[str, Any]) -> No
             'groups were merged: '
             '--cfg-options optim_wrapper.constructor=DefaultOptimWrapperConstructor'
         )
+
+
+def check_saved_schedulers(schedulers: Any, saved: Any) -> None:
+    """Find out whether the saved states of schedulers fit the schedulers.
+
+    mmengine pairs them as far as there are of both, and would start the rest at the beginning.
+
+    Args:
+        schedulers: The runner's: a list, or a list for each optimizer.
+        saved: What was saved of them.
+
+    Raises:
+        CheckpointError: If there are more or fewer in the checkpoint.
+    """
+    counts = [
+        {key: len(several) for key, several in lists.items()}
+        if isinstance(lists, dict)
+        else len(lists)
+        for lists in (schedulers, saved)
+    ]
+    if counts[0] != counts[1]:
+        raise CheckpointError(
+            f'The run cannot be resumed: param_scheduler has {counts[0]} schedulers, the '
+            f"checkpoint's had {counts[1]}. Remedy: resume with the param_scheduler that the "
+            'checkpoint was trained with, or start from its weights, with load_from and without '
+            'resume'
+        )

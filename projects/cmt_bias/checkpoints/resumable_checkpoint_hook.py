@@ -1,21 +1,29 @@
 """Checkpoints that survive a kill at any moment, and from which training goes on exactly."""
 
 import os.path as osp
+import re
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from ..atomic_file import remove_partial_files, write_atomically
-from .latest_checkpoint import LAST_CHECKPOINT_FILE, find_latest_intact_checkpoint
-from .merged_param_groups import check_saved_param_groups
+from ..atomic_file import remove_partial_files
+from ..unwrapping import unwrapped
+from .checkpoint_report import fit_weights
+from .latest_checkpoint import checkpoint_folder, find_checkpoint_to_resume, saves_locally
+from .merged_param_groups import check_saved_param_groups, check_saved_schedulers
 from .random_state import capture_random_state, restore_random_state
 from .resumable_train_loop import ResumableEpochBasedTrainLoop
+from .safe_loading import CheckpointError, find_nan, shorten, weights_of
+from .work_dir_lock import WorkDirLock
 
 
 @HOOKS.register_module()
@@ -25,12 +33,16 @@ class ResumableCheckpointHook(CheckpointHook):
     Use it in place of the stock hook: `default_hooks = dict(checkpoint=dict(
     type='ResumableCheckpointHook', interval=1))`. What it changes:
 
-    - Checkpoints and `last_checkpoint` are written atomically, and an outdated checkpoint is
-      removed only after the new one is complete, so at every moment the newest one is whole.
-    - `resume=True` without a path passes over missing and truncated files, with a warning.
+    - Checkpoints are written atomically, and an outdated one is removed only after the new one is
+      complete, so at every moment the newest one is whole. None with NaN in it is written.
+    - `resume=True` without a path passes over missing and damaged files, with a warning.
     - The states of all random generators of every rank, and the seed of the data sampler, are
       saved in `checkpoint['meta']['random_state']` and restored on resume. Validation leaves the
       training's random numbers untouched, so that a checkpoint written before it resumes right.
+    - Logs of scalars are saved as tensors, so `torch.load(weights_only=True)` reads a checkpoint.
+    - Weights of another size than the model's are refused, unless the config's `load_from_skip`
+      names them (:func:`fit_weights`).
+    - A second training in the same folder is refused (:class:`WorkDirLock`).
 
     With these a run resumed at the end of an epoch continues bit for bit on one CPU process, given
 
@@ -52,59 +64,78 @@ class ResumableCheckpointHook(CheckpointHook):
         super().__init__(*args, **kwargs)
         if self.file_client_args is not None:
             raise ValueError('ResumableCheckpointHook: use backend_args, not file_client_args')
+        self._locks: list[WorkDirLock] = []
         self._loaded_random_state: dict[str, Any] | None = None
         self._state_before_val: dict[str, Any] | None = None
         self._state_at_epoch_start: dict[str, Any] | None = None
         self._state_after_skipping: dict[str, Any] | None = None
 
-    @property
-    def _saves_locally(self) -> bool:
-        return '://' not in str(self.out_dir or '') and self.backend_args in (
-            None,
-            {'backend': 'local'},
-            {'backend': 'atomic_local'},
-        )
-
     def before_run(self, runner: Runner) -> None:
-        """Choose the checkpoint for `resume=True` without a path, before mmengine does."""
+        """Lock the folders, and choose the checkpoint for `resume=True` before mmengine does."""
         super().before_run(runner)
-        if self._saves_locally:
-            self.backend_args = {'backend': 'atomic_local'}
+        if not saves_locally(self) or not isinstance(runner._train_loop, BaseLoop):
+            return  # a test, which neither writes nor resumes
+        self.backend_args = {'backend': 'atomic_local'}
+        if is_main_process():
+            folders = {osp.abspath(runner.work_dir), osp.abspath(self._folder(runner))}
+            self._locks = [WorkDirLock(folder) for folder in sorted(folders)]
         # mmengine reads these two private attributes right after this call, and has no public
         # way to choose the file.
-        if runner._resume and runner._load_from is None and self._saves_locally:
+        if runner._resume and runner._load_from is None:
             chosen = [
-                find_latest_intact_checkpoint(
-                    runner.work_dir, self._directory(runner), self.filename_tmpl
-                )
+                find_checkpoint_to_resume(self, runner.work_dir) if is_main_process() else None
             ]
             broadcast_object_list(chosen)
             runner._load_from = chosen[0]
             runner._resume = chosen[0] is not None
             if chosen[0] is None:
                 runner.logger.warning(
-                    f"There is no checkpoint to resume from in '{self._directory(runner)}'; "
+                    f"There is no checkpoint to resume from in '{self._folder(runner)}'; "
                     'training starts from the beginning.'
                 )
 
-    def _directory(self, runner: Runner) -> str:
-        """Folder that checkpoints go to, as mmengine will set `out_dir` in `before_train`."""
-        if self.out_dir is None or self.out_dir == runner.work_dir:
-            return runner.work_dir
-        return osp.join(self.out_dir, osp.basename(runner.work_dir.rstrip(osp.sep)))
+    def after_run(self, runner: Runner) -> None:
+        """Let others train in the folders."""
+        for lock in self._locks:
+            lock.release()
+        self._locks = []
+
+    def _folder(self, runner: Runner) -> str:
+        return checkpoint_folder(self, runner.work_dir)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the saved random state for `before_train`; look whether the optimizer fits."""
-        saved = checkpoint.get('optimizer')
-        if runner._resume and saved and isinstance(runner.optim_wrapper, OptimWrapper):
+        """Look whether a checkpoint fits, and make what mmengine reads of it."""
+        source = str(runner._load_from or 'that was loaded')
+        if isinstance(runner, Runner):  # the runner for sharded models has no state dict here
+            skipped = [] if runner._resume else list(runner.cfg.get('load_from_skip') or [])
+            fit_weights(unwrapped(runner.model), weights_of(checkpoint, source), source, skipped)
+        if not runner._resume:
+            return
+        meta = checkpoint.get('meta')
+        if not isinstance(meta, dict) or not {'epoch', 'iter'} <= meta.keys():
+            raise CheckpointError(
+                f"checkpoint '{source}' holds weights, but no training that could be resumed. "
+                'Remedy: start from its weights, with load_from and without resume'
+            )
+        if (saved := checkpoint.get('optimizer')) and isinstance(
+            runner.optim_wrapper, OptimWrapper
+        ):
             check_saved_param_groups(runner.optim_wrapper, saved)
-        meta = checkpoint.get('meta') or {}
+        if (saved := checkpoint.get('param_schedulers')) and runner.param_schedulers is not None:
+            check_saved_schedulers(runner.param_schedulers, saved)
         self._loaded_random_state = meta.get('random_state')
+        hub = _readable_hub(checkpoint.get('message_hub'))
+        for key, path in hub['runtime_info'].items():
+            # Where the folder was then may be another run's by now.
+            if re.match('(last|best)_ckpt', key) and isinstance(path, str) and saves_locally(self):
+                hub['runtime_info'][key] = osp.join(self._folder(runner), osp.basename(path))
+        checkpoint['message_hub'] = hub
 
     def before_train(self, runner: Runner) -> None:
         """Set up mmengine's hook and, in a resumed run, restore the random state."""
         super().before_train(runner)
-        if self._saves_locally and is_main_process():
+        self.file_backend: Any = _LateRemoval(self.file_backend)
+        if saves_locally(self) and is_main_process():
             for directory in {self.out_dir, runner.work_dir}:
                 for leftover in remove_partial_files(directory):
                     runner.logger.info(f"Removed '{leftover}', left by a run that was killed.")
@@ -134,7 +165,7 @@ class ResumableCheckpointHook(CheckpointHook):
             return
         _set_sampling_seed(runner.train_dataloader, saved['sampler_seed'], runner.seed)
         state = saved['ranks'][rank]
-        if not self._is_inside_epoch(runner):
+        if runner.iter == runner.epoch * len(runner.train_dataloader):
             restore_random_state(state['now'])
             return
         # Beginning the epoch draws the seed of its workers. What comes after the batches to be
@@ -147,10 +178,6 @@ class ResumableCheckpointHook(CheckpointHook):
                 'anew: some batches are trained on twice. Set '
                 f"train_cfg=dict(type='{ResumableEpochBasedTrainLoop.__name__}', max_epochs=...)."
             )
-
-    @staticmethod
-    def _is_inside_epoch(runner: Runner) -> bool:
-        return runner.iter != runner.epoch * len(runner.train_dataloader)
 
     def after_skipping_batches(self, runner: Runner) -> None:
         """Go on with the random numbers that followed the checkpoint.
@@ -174,91 +201,111 @@ class ResumableCheckpointHook(CheckpointHook):
         """Remember the training's random state."""
         self._state_before_val = capture_random_state()
 
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Save the best checkpoint, then remove the one that it replaces."""
+        super().after_val_epoch(runner, metrics or {})
+        self._remove_outdated()
+
     def after_val(self, runner: Runner) -> None:
         """Go on with the random numbers of training as if there had been no validation."""
         if self._state_before_val is not None:
             restore_random_state(self._state_before_val)
             self._state_before_val = None
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse to save what cannot be used, and make plain data of the rest."""
+        # Infinity may be in buffers, as a range without bounds, but is no parameter.
+        bad = find_nan(checkpoint) or [
+            name
+            for name, parameter in unwrapped(runner.model).named_parameters()
+            if not torch.isfinite(parameter).all()
+        ]
+        if bad:
+            raise FloatingPointError(
+                f'No checkpoint is saved at iteration {runner.iter}, since these are no numbers '
+                f'any more: {shorten(bad)}. Remedy: go on from the newest checkpoint (resume), '
+                'with a lower learning rate or gradient clipping'
+            )
+        hub = checkpoint['message_hub']
+        hub['log_histories'] = {
+            name: {
+                'values': torch.from_numpy(np.asarray(history.data[0], np.float64)),
+                'counts': torch.from_numpy(np.asarray(history.data[1], np.float64)),
+                'max_length': history.max_length,
+            }
+            for name, history in hub['log_scalars'].items()
+        }
+        hub['log_scalars'] = {}
+        hub['runtime_info'] = {
+            key: value.item() if isinstance(value, np.generic) else value
+            for key, value in hub['runtime_info'].items()
+        }
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Save a checkpoint, then say that it is the newest, then remove outdated ones.
+        """Collect the random states of all ranks, save, and then remove outdated checkpoints.
 
-        Replaces mmengine's method, which removes first. Called on every rank.
+        mmengine's method, the only one that all ranks call for every regular checkpoint.
         """
-        meta['random_state'] = self._gather_random_state(runner)
-        outdated = self._register_step(runner, step)
-        filename = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
-        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            filename,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if is_main_process():
-            pointer = osp.join(runner.work_dir, LAST_CHECKPOINT_FILE)
-            write_atomically(pointer, str(self.last_ckpt).encode())
-            for old_step in outdated:
-                self._remove(
-                    self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old_step))
-                )
-
-    def _gather_random_state(self, runner: Runner) -> dict[str, Any]:
         # While validating, training's own random state is the one from before.
         state = {
             'now': self._state_before_val or capture_random_state(),
             'epoch_start': self._state_at_epoch_start,
         }
         sampler = _find_sampler(runner.train_dataloader)
-        return {
+        meta['random_state'] = {
             'ranks': all_gather_object(state),
             'sampler_seed': getattr(sampler, 'seed', None),
         }
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self._remove_outdated()
 
-    def _register_step(self, runner: Runner, step: int) -> list[int]:
-        """Note that a checkpoint is kept; returns the steps that are kept no longer."""
-        if self.max_keep_ckpts <= 0 or (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
-            return []
-        kept = [*self.keep_ckpt_ids, step]
-        self.keep_ckpt_ids.append(step)  # a deque that drops what exceeds max_keep_ckpts
-        runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        return kept[: -self.max_keep_ckpts]
+    def _remove_outdated(self) -> None:
+        backend = getattr(self, 'file_backend', None)
+        if isinstance(backend, _LateRemoval):
+            best = getattr(self, 'best_ckpt_path_dict', {}).values()
+            backend.remove_now({self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best})
 
-    def _remove(self, path: str) -> None:
-        if self.file_backend.isfile(path):
-            self.file_backend.remove(path)
 
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """Save the best checkpoint before the previous best is removed, not after."""
-        if not self.save_best:
-            return
-        previous = self._best_paths()
-        self._set_best_paths(dict.fromkeys(previous))  # hides them from removal by mmengine
-        super()._save_best_checkpoint(runner, metrics)
-        best = self._best_paths()
-        self._set_best_paths({key: best.get(key) or previous.get(key) for key in best})
-        if is_main_process():
-            kept = set(self._best_paths().values())
-            for path in previous.values():
-                if path and path not in kept:
-                    self._remove(path)
+class _LateRemoval:
+    """A file backend that removes files when it is told that others have taken their place.
 
-    def _best_paths(self) -> dict[str, str | None]:
-        """Path of the best checkpoint for each metric that has one of its own."""
-        if len(self.key_indicators) == 1:
-            return {'': self.best_ckpt_path}
-        return dict(self.best_ckpt_path_dict)
+    mmengine's hook removes outdated checkpoints before it writes the new one.
+    """
 
-    def _set_best_paths(self, paths: dict[str, str | None]) -> None:
-        if len(self.key_indicators) == 1:
-            self.best_ckpt_path = paths['']
-        else:
-            self.best_ckpt_path_dict = paths
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._outdated: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self._outdated.append(('remove', path))
+
+    def rmtree(self, path: str) -> None:
+        self._outdated.append(('rmtree', path))
+
+    def remove_now(self, in_use: set[str | None]) -> None:
+        for method, path in self._outdated:
+            if path not in in_use and self._backend.exists(path):
+                getattr(self._backend, method)(path)
+        self._outdated = []
+
+
+def _readable_hub(saved: Any) -> dict[str, Any]:
+    """What mmengine's message hub loads: of a file without our histories, no histories."""
+    hub = saved if isinstance(saved, dict) else {}
+    histories = {
+        name: HistoryBuffer(
+            history['values'].cpu().numpy(), history['counts'].cpu().numpy(), history['max_length']
+        )
+        for name, history in hub.get('log_histories', {}).items()
+    }
+    return {
+        'log_scalars': histories,
+        'runtime_info': dict(hub.get('runtime_info') or {}),
+        'resumed_keys': dict(hub.get('resumed_keys') or {}),
+    }
 
 
 def _find_sampler(dataloader: DataLoader) -> Any:

@@ -1,53 +1,35 @@
-"""Load checkpoints of mmengine without running code that they bring.
+"""Load checkpoints without running code that they bring; say what is wrong with a bad one.
 
 With torch >= 2.6 mmengine 0.10.7 can neither load nor resume its own checkpoints: torch then reads
 plain data alone, and the checkpoints hold a few more kinds of objects. Importing this module
-registers loaders with mmengine's `CheckpointLoader` that read them through inert stand-ins (see
-`pickle_stand_ins`), still under torch's restricted unpickler. So everything in mmengine that loads
-a checkpoint works: `load_from`, `resume`, `init_cfg=dict(type='Pretrained')`, `init_model`.
+registers a loader with mmengine's `CheckpointLoader` that reads them, still under torch's
+restricted unpickler. So everything in mmengine that loads a checkpoint works: `load_from`,
+`resume`, `init_cfg=dict(type='Pretrained')`, `init_model`.
 """
 
-import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
-from urllib.parse import urlparse
 
-import mmengine
 import torch
-from mmengine.dist import get_dist_info
-from mmengine.fileio import get_file_backend
-from mmengine.fileio import load as load_file
 from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import (
-    _process_mmcls_checkpoint,
-    get_deprecated_model_names,
-    get_external_models,
-    get_mmcls_models,
-    get_torchvision_models,
-)
+from torch import Tensor
 
-from .pickle_stand_ins import STAND_INS, rebuild_recorded_objects
+from ..plain_pickle import NUMPY_STAND_INS
+from ..unwrapping import unwrapped_weights
 
 MapLocation = str | torch.device | dict[str, str] | Callable | None
 
 _ZIP_MAGIC = b'PK\x03\x04'
-# Unlike RuntimeErrors, which also say that a device is missing or its memory is full.
-_ERRORS_OF_BAD_DATA = (
-    UnpicklingError,
-    EOFError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-)
-_OLDEST_TORCH = (2, 6)  # the first whose allow-list takes an object under another's name
+# the first whose allow-list takes an object under another's name
+_HAS_STAND_INS = tuple(int(n) for n in torch.__version__.split('.')[:2]) >= (2, 6)
+_WITHOUT_WEIGHTS = ('meta', 'message_hub')  # where NaN may be: a metric of nothing is one
+_NUM_KEYS_SHOWN = 5
 
 
 class CheckpointError(RuntimeError):
@@ -59,70 +41,132 @@ class UnsafeCheckpointError(CheckpointError):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """The file is incomplete, or not a checkpoint at all."""
+    """The file is incomplete or changed, no checkpoint at all, or has NaN in it."""
 
 
 def load_checkpoint_safely(
     file: str | os.PathLike[str] | IO[bytes],
     map_location: MapLocation = None,
     source: str | None = None,
-) -> Any:
+) -> dict:
     """Load a checkpoint that torch.save wrote, refusing any that would run code.
 
-    Beside what torch's `weights_only=True` reads, numpy arrays and scalars, mmengine's
-    `HistoryBuffer` and its `ConfigDict` (as a dict) are understood. Classes that the program
-    itself has allowed with `torch.serialization.add_safe_globals` are accepted as well.
+    Beside what torch's `weights_only=True` reads, torch >= 2.6 understands numpy arrays and
+    scalars and mmengine's `ConfigDict` (as a dict) here, and classes that the program itself has
+    allowed with `torch.serialization.add_safe_globals`; mmengine's logs of scalars are passed
+    over. An older torch refuses files with any of these.
 
     Args:
         file: Path, or an open binary file.
         map_location: As for :func:`torch.load`.
-        source: Name to call the file in messages; by default its path.
+        source: Where the file came from, for messages; by default its path.
 
     Returns:
-        What was saved. `state_dict._metadata` is kept: mmdet3d decides by it whether sparse
-        convolution weights must be permuted.
+        What was saved, the weights under the names that a model without wrappers gives them.
+        `state_dict._metadata` is kept.
 
     Raises:
         FileNotFoundError: When there is no such file.
         UnsafeCheckpointError: When the file needs a class or function that is not allowed.
-        DamagedCheckpointError: When the file is truncated or no checkpoint.
+        DamagedCheckpointError: When the file is truncated, was changed after it was written, is no
+            checkpoint, or holds NaN.
     """
     if isinstance(file, (str, os.PathLike)):
         path = Path(file).expanduser()
-        source = source or str(path)
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(
-                f"checkpoint '{source}' can not be found; check the path, or "
+                f"checkpoint '{path}' can not be found; check the path, or "
                 f"leave out 'load_from'/'resume'"
             )
-        with path.open('rb') as opened:
-            return load_checkpoint_safely(opened, map_location, source)
+        try:
+            with path.open('rb') as opened:
+                return load_checkpoint_safely(opened, map_location, source or str(path))
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoint '{path}' cannot be opened: {error.strerror}. Remedy: name a file "
+                'that this user may read'
+            ) from error
     source = source or 'checkpoint'
+    _check_archive(file, source)
+    checkpoint = _load_plain_data(file, map_location, source)
+    if not isinstance(checkpoint, dict):
+        raise DamagedCheckpointError(
+            f"checkpoint '{source}' holds a {type(checkpoint).__name__}, not a dict of weights. "
+            "Remedy: save them with torch.save({'state_dict': model.state_dict()}, FILE)"
+        )
+    if isinstance(checkpoint.get('state_dict'), dict):
+        checkpoint['state_dict'] = unwrapped_weights(checkpoint['state_dict'])
+    else:
+        checkpoint = unwrapped_weights(checkpoint)
+    _drop_unread_histories(checkpoint)
+    not_a_number = find_nan(checkpoint)
+    if not_a_number:
+        raise DamagedCheckpointError(
+            f"checkpoint '{source}' holds NaN in {shorten(not_a_number)}. Remedy: take one from "
+            'before the training failed (resume without a path takes the newest good one)'
+        )
+    return checkpoint
+
+
+def _check_archive(file: IO[bytes], source: str) -> None:
+    """Refuse a file whose content is not what was once written; torch.load verifies nothing."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    magic = file.read(len(_ZIP_MAGIC))
+    file.seek(0)
+    if size == 0:
+        raise _damaged(source, 'is empty')
+    if magic != _ZIP_MAGIC:
+        return  # before torch 1.6, without checksums
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            # All zero where torch.serialization.set_crc32_options(False) was called.
+            has_checksums = any(record.CRC for record in archive.infolist())
+            changed = archive.testzip() if has_checksums else None
+    except Exception as error:
+        raise _damaged(
+            source, f'is truncated or damaged: {size} bytes are no whole archive ({error})'
+        ) from None
+    if changed is not None:
+        raise _damaged(source, f"is damaged: '{changed}' in it does not match its checksum")
+    if any('/code/' in name for name in names):
+        raise _damaged(source, 'is a TorchScript program, not a checkpoint that torch.save wrote')
+    if not any(name.endswith('data.pkl') for name in names):
+        raise _damaged(source, 'is an archive, but not a checkpoint that torch.save wrote')
+    file.seek(0)
+
+
+def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) -> Any:
+    """torch.load without its advice; errors that the file is not to blame for pass through."""
     with _stand_ins_allowed():
         try:
-            checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+            return torch.load(file, map_location=map_location, weights_only=True)
         except Exception as error:
-            explained = _explain_failure(file, source, error)
-            if explained is error:
-                raise
-            # torch's own message about unsafe files proposes to load them without restriction
-            cause = None if isinstance(explained, UnsafeCheckpointError) else error
-            raise explained from cause
-    return rebuild_recorded_objects(checkpoint, source)
+            reason = error
+        if map_location not in (None, 'cpu'):  # is it the file, or the device?
+            file.seek(0)
+            try:
+                torch.load(file, map_location='cpu', weights_only=True)
+            except Exception as error:
+                reason = error
+            else:
+                raise reason
+        raise _explain_failure(file, source, reason) from None
 
 
 @contextmanager
 def _stand_ins_allowed() -> Iterator[None]:
     """Put the stand-ins on torch's allow-list, in front of anything allowed under their names."""
-    if tuple(int(n) for n in torch.__version__.split('.')[:2]) < _OLDEST_TORCH:
-        raise CheckpointError(
-            f'torch {torch.__version__} cannot load checkpoints safely; install torch >= 2.6'
-        )
-    names = {name for _, name in STAND_INS}
+    if not _HAS_STAND_INS:  # what is plain data for torch itself can be read all the same
+        yield
+        return
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([g for g in before if _full_name(g) not in names])
-    torch.serialization.add_safe_globals(list(STAND_INS))
+    torch.serialization.add_safe_globals([g for g in before if _full_name(g) not in _STAND_INS])
+    torch.serialization.add_safe_globals(
+        [(stand_in, name) for name, stand_in in _STAND_INS.items()]
+    )
     try:
         yield
     finally:
@@ -136,25 +180,151 @@ def _full_name(allowed: Any) -> str:
     return f'{allowed.__module__}.{allowed.__qualname__}'
 
 
-def _explain_failure(file: IO[bytes], source: str, error: Exception) -> Exception:
-    """The error to raise instead of one of torch.load's, or that error itself."""
+class _UnreadHistory:
+    """Stands for mmengine's `HistoryBuffer`, the log of a scalar: its content is dropped."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _name_of_history_method(owner: object, name: object) -> object:
+    """Stands for `builtins.getattr`, by which a `HistoryBuffer` names its own methods."""
+    if owner is not _UnreadHistory or not isinstance(name, str):
+        raise UnpicklingError('Unsupported global: GLOBAL builtins.getattr')
+    return name
+
+
+def _plain_dict(mapping: object) -> dict:
+    """Stands for mmengine's `ConfigDict`."""
+    if type(mapping) is not dict:
+        raise UnpicklingError('a ConfigDict that is not made from a dict is not supported')
+    return mapping
+
+
+def _empty_bytes() -> bytes:
+    """Stands for `builtins.bytes`, which is called without arguments for the data of nothing."""
+    return b''
+
+
+_STAND_INS: dict[str, Callable] = {
+    **NUMPY_STAND_INS,
+    'mmengine.logging.history_buffer.HistoryBuffer': _UnreadHistory,
+    'mmengine.config.config.ConfigDict': _plain_dict,
+    'builtins.getattr': _name_of_history_method,
+    'builtins.bytes': _empty_bytes,
+}
+
+
+def _drop_unread_histories(checkpoint: dict) -> None:
+    hub = checkpoint.get('message_hub')
+    if isinstance(hub, dict) and isinstance(scalars := hub.get('log_scalars'), dict):
+        for name in [k for k, v in scalars.items() if isinstance(v, _UnreadHistory)]:
+            del scalars[name]
+
+
+def find_nan(checkpoint: Mapping) -> list[str]:
+    """Name the tensors of a checkpoint that hold NaN, those of weights, optimizer and all else.
+
+    Numbers that a run has logged may be NaN. Infinity is not looked for: a range without bounds
+    is one.
+    """
+    return [
+        name
+        for key, part in checkpoint.items()
+        if key not in _WITHOUT_WEIGHTS
+        for name, tensor in _named_tensors(part, '' if key == 'state_dict' else str(key))
+        if (tensor.is_floating_point() or tensor.is_complex())
+        and tensor.layout is torch.strided
+        and not (tensor.is_meta or tensor.is_quantized)
+        and bool(torch.isnan(tensor).any())
+    ]
+
+
+def _named_tensors(part: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested containers, each container once (they may contain themselves)."""
+    seen: set[int] = set()
+    waiting = [(name, part)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            waiting += [(f'{name}.{key}'.lstrip('.'), inner) for key, inner in items][::-1]
+
+
+def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
+    """The weights in a checkpoint: its 'state_dict', or all of it.
+
+    Args:
+        checkpoint: What was loaded.
+        source: Its file, for the message.
+
+    Returns:
+        The weights by name, with their `_metadata`.
+
+    Raises:
+        DamagedCheckpointError: When there are none.
+    """
+    weights = checkpoint.get('state_dict', checkpoint)
+    if isinstance(weights, dict) and any(isinstance(item, Tensor) for item in weights.values()):
+        return weights
+    elsewhere = sorted(
+        str(key)
+        for key, part in checkpoint.items()
+        if isinstance(part, dict) and any(isinstance(item, Tensor) for item in part.values())
+    )
+    found = f'; those under {", ".join(map(repr, elsewhere))} are not looked at' * bool(elsewhere)
+    raise DamagedCheckpointError(
+        f"checkpoint '{source}' has no weights under 'state_dict'{found}. Remedy: save them as "
+        "torch.save({'state_dict': weights}, FILE)"
+    )
+
+
+def shorten(names: Iterable[str]) -> str:
+    """The first of some names, and how many more there are."""
+    names = list(names)
+    rest = len(names) - _NUM_KEYS_SHOWN
+    return ', '.join(names[:_NUM_KEYS_SHOWN]) + (f' and {rest} more' if rest > 0 else '')
+
+
+def _explain_failure(file: IO[bytes], source: str, error: Exception) -> CheckpointError:
+    """The error to raise instead of one of torch.load's."""
     refused = _refused_globals(file, error)
+    if refused and not _HAS_STAND_INS:
+        return UnsafeCheckpointError(
+            f"checkpoint '{source}' was refused: reading it would call {', '.join(refused)}, and "
+            f'torch {torch.__version__} knows no harmless stand-ins for that. Remedy: read it '
+            'with torch >= 2.6'
+        )
     if refused:
+        path = source.partition(' (from ')[0]
         return UnsafeCheckpointError(
             f"checkpoint '{source}' was refused, because reading it would call "
             f'{", ".join(refused)}. Nothing in it was run. Remedy: get the file from a source '
             f'you trust; if it is one, keep its weights alone, on a machine that you can throw '
             f'away: python -c "import torch; '
-            f"c = torch.load('{source}', map_location='cpu', weights_only=False); "
+            f"c = torch.load('{path}', map_location='cpu', weights_only=False); "
             f"torch.save({{'state_dict': c.get('state_dict', c)}}, 'weights.pth')\""
         )
-    damage = _describe_damage(file, error)
-    if damage:
-        return DamagedCheckpointError(
-            f"checkpoint '{source}' {damage}. Remedy: download or copy it again, or resume from "
-            f'an earlier checkpoint (resume without a path takes the newest intact one)'
-        )
-    return error
+    file.seek(0)
+    if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+        return _damaged(source, 'is truncated, or not a checkpoint that torch.save wrote')
+    reason = re.search(r'WeightsUnpickler error:\s*(.+)', str(error))
+    detail = reason.group(1) if reason else (str(error).splitlines() or [''])[0]
+    return _damaged(source, f'cannot be read ({type(error).__name__}: {detail[:300]})')
+
+
+def _damaged(source: str, damage: str) -> DamagedCheckpointError:
+    downloaded = source.partition(' (from ')
+    remedy = (
+        f"delete '{downloaded[0]}', so that it is downloaded anew"
+        if downloaded[1]
+        else 'download or copy it again, or resume from an earlier checkpoint (resume without a '
+        'path takes the newest intact one)'
+    )
+    return DamagedCheckpointError(f"checkpoint '{source}' {damage}. Remedy: {remedy}")
 
 
 def _refused_globals(file: IO[bytes], error: Exception) -> list[str]:
@@ -172,104 +342,9 @@ def _refused_globals(file: IO[bytes], error: Exception) -> list[str]:
     return sorted(set(refused))
 
 
-def _describe_damage(file: IO[bytes], error: Exception) -> str | None:
-    """Say what is wrong with the bytes of a file, None if they are not what failed."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-    if size == 0:
-        return 'is empty'
-    if is_zip and not zipfile.is_zipfile(file):
-        return f'is truncated: it ends after {size} bytes, before its table of contents'
-    if 'PytorchStreamReader' in str(error) or 'unexpected EOF' in str(error):
-        return f'is truncated or damaged ({str(error).splitlines()[0]})'
-    if not isinstance(error, _ERRORS_OF_BAD_DATA):
-        return None
-    if not is_zip:
-        return 'is truncated, or not a checkpoint that torch.save wrote'
-    reason = re.search(r'WeightsUnpickler error:\s*(.+)', str(error))
-    return f'holds data that is not understood ({reason.group(1) if reason else error})'
-
-
-# The functions below carry the names of the mmengine loaders that they replace: mmengine cuts
-# its log message ('Loads checkpoint by local backend') out of the function's name.
-
-
-def load_from_local(filename: str, map_location: MapLocation = None) -> Any:
+def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
     """Load a local file; see `load_checkpoint_safely`."""
     return load_checkpoint_safely(filename, map_location)
 
 
-def load_from_http(filename: str, map_location: MapLocation = None) -> Any:
-    """Download a file to torch's hub folder, unless it is there, and load it.
-
-    Rank 0 downloads, the others wait.
-
-    Raises:
-        CheckpointError: When the download fails.
-    """
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(filename).path).name
-    rank, world_size = get_dist_info()
-    if rank == 0 and not path.exists():
-        _download(filename, path)
-    if world_size > 1:
-        torch.distributed.barrier()
-    return load_checkpoint_safely(path, map_location, source=f'{path} (from {filename})')
-
-
-def _download(url: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(url, str(path), progress=os.isatty(0))
-    except OSError as error:  # urllib's errors are OSErrors
-        raise CheckpointError(
-            f"checkpoint '{url}' could not be downloaded ({error}). Remedy: check the address and "
-            f"the network, or put the file at '{path}' by hand"
-        ) from error
-
-
-def load_from_ceph(
-    filename: str, map_location: MapLocation = None, backend: str = 'petrel'
-) -> Any:
-    """Load from an `s3://` or `petrel://` store."""
-    content = get_file_backend(filename, backend_args={'backend': backend}).get(filename)
-    return load_checkpoint_safely(io.BytesIO(content), map_location, source=filename)
-
-
-def load_from_torchvision(filename: str, map_location: MapLocation = None) -> Any:
-    """Load `torchvision://NAME` (or `modelzoo://NAME`); torchvision need not be installed.
-
-    Raises:
-        ImportError: When the name is not in mmengine's list and torchvision is not installed.
-    """
-    name = filename.split('://', 1)[1]
-    urls = load_file(Path(mmengine.__file__).parent / 'hub' / 'torchvision_0.12.json')
-    url = urls[name] if name in urls else get_torchvision_models()[name]
-    return load_from_http(url, map_location)
-
-
-def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> Any:
-    """Load `open-mmlab://NAME` (or `openmmlab://NAME`) from OpenMMLab's list of models."""
-    name = filename.split('://', 1)[1]
-    location = get_external_models()[get_deprecated_model_names().get(name, name)]
-    if location.startswith(('http://', 'https://')):
-        return load_from_http(location, map_location)
-    return load_checkpoint_safely(location, map_location)
-
-
-def load_from_mmcls(filename: str, map_location: MapLocation = None) -> Any:
-    """Load the backbone of `mmcls://NAME` from OpenMMLab's list of classifiers."""
-    url = get_mmcls_models()[filename.split('://', 1)[1]]
-    return _process_mmcls_checkpoint(load_from_http(url, map_location))
-
-
-_LOADERS: dict[Callable, tuple[str, ...]] = {
-    load_from_local: ('',),
-    load_from_http: ('http://', 'https://'),
-    load_from_ceph: (r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
-    load_from_torchvision: ('modelzoo://', 'torchvision://'),
-    load_from_openmmlab: ('open-mmlab://', 'openmmlab://'),
-    load_from_mmcls: ('mmcls://',),
-}
-for _loader, _prefixes in _LOADERS.items():
-    CheckpointLoader.register_scheme(prefixes=_prefixes, loader=_loader, force=True)
+CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)

@@ -1,15 +1,29 @@
 """One-to-one assignment of queries to ground-truth boxes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet3d.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 from .box_encoding import MATCHED_BOX_SIZE, encode_boxes
+
+
+class Match(NamedTuple):
+    """Queries and the boxes that they are to predict.
+
+    Attributes:
+        queries: ``(m,)`` indices of queries.
+        boxes: ``(m,)`` indices of boxes.
+    """
+
+    queries: Tensor
+    boxes: Tensor
 
 
 @TASK_UTILS.register_module()
@@ -64,29 +78,46 @@ class HungarianAssigner3D(BaseAssigner):
         Raises:
             FloatingPointError: If a cost is not finite.
         """
-        num_queries, num_gts = len(pred_instances.bboxes), len(gt_instances.bboxes)
-        device = pred_instances.bboxes.device
-        gt_inds = torch.zeros(num_queries, dtype=torch.long, device=device)
+        ((queries, boxes),) = self.match([(pred_instances, gt_instances)])
+        gt_inds = pred_instances.bboxes.new_zeros(len(pred_instances.bboxes), dtype=torch.long)
         labels = torch.full_like(gt_inds, -1)
-        if num_gts and num_queries:
-            cost = self._cost(pred_instances, gt_instances).detach()
-            if not torch.isfinite(cost).all():
-                raise FloatingPointError(
-                    'HungarianAssigner3D: the matching cost is not finite. A predicted logit or '
-                    'box, or the centre, size or yaw of a ground-truth box, is NaN or infinite.'
-                )
-            rows, columns = linear_sum_assignment(cost.cpu().numpy())
-            queries = torch.as_tensor(rows, device=device)
-            boxes = torch.as_tensor(columns, device=device)
-            gt_inds[queries] = boxes + 1
-            labels[queries] = gt_instances.labels[boxes]
-        return AssignResult(num_gts, gt_inds, None, labels=labels)
+        gt_inds[queries] = boxes + 1
+        labels[queries] = gt_instances.labels[boxes]
+        return AssignResult(len(gt_instances.bboxes), gt_inds, None, labels=labels)
 
-    def _cost(self, pred_instances: InstanceData, gt_instances: InstanceData) -> torch.Tensor:
+    def match(self, pairs: Sequence[tuple[InstanceData, InstanceData]]) -> list[Match]:
+        """Match many sets of queries and boxes with one copy to the host and one back.
+
+        Args:
+            pairs: Predictions and ground truth as for :meth:`assign`, on one device.
+
+        Returns:
+            For each pair the indices of the matched queries, ascending, and of their boxes.
+
+        Raises:
+            FloatingPointError: If a cost is not finite.
+        """
+        device = pairs[0][0].bboxes.device
+        costs = [self._cost(predicted, target).detach() for predicted, target in pairs]
+        on_host = torch.cat([cost.flatten() for cost in costs]).cpu()
+        if not torch.isfinite(on_host).all():
+            raise FloatingPointError(
+                'HungarianAssigner3D: the matching cost is not finite. A predicted logit or box, '
+                'or the centre, size or yaw of a ground-truth box, is NaN or infinite.'
+            )
+        parts = on_host.split([cost.numel() for cost in costs])
+        found = [
+            np.stack(linear_sum_assignment(part.view(cost.shape).numpy()))
+            for part, cost in zip(parts, costs, strict=True)
+        ]
+        matched = torch.from_numpy(np.concatenate(found, axis=1)).to(device, non_blocking=True)
+        return [Match(*part) for part in matched.split([part.shape[1] for part in found], dim=1)]
+
+    def _cost(self, pred_instances: InstanceData, gt_instances: InstanceData) -> Tensor:
         predicted = pred_instances.bboxes
         target = encode_boxes(gt_instances.bboxes)
         if self.code_weights is not None:
-            weights = predicted.new_tensor(self.code_weights)
+            weights = torch.tensor(self.code_weights).to(predicted, non_blocking=True)
             predicted, target = predicted * weights, target * weights
         reg_cost = self.reg_cost(predicted[:, :MATCHED_BOX_SIZE], target[:, :MATCHED_BOX_SIZE])
         return self.cls_cost(pred_instances, gt_instances) + reg_cost

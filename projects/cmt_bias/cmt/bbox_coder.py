@@ -65,10 +65,8 @@ class MultiTaskBBoxCoder:
             )
         scores = torch.cat(list(task_logits), dim=-1).sigmoid()  # (B, Q, num_classes)
         boxes = torch.stack(list(task_boxes), dim=1)  # (B, tasks, Q, 10)
-        task_of_class = torch.repeat_interleave(
-            torch.arange(len(classes_of_task), device=scores.device),
-            torch.tensor(classes_of_task, device=scores.device),
-        )
+        task_of_class = torch.repeat_interleave(torch.tensor(classes_of_task))
+        task_of_class = task_of_class.to(scores.device, non_blocking=True)
         return [
             self._decode_sample(sample_scores, sample_boxes, task_of_class)
             for sample_scores, sample_boxes in zip(scores, boxes, strict=True)
@@ -85,11 +83,12 @@ class MultiTaskBBoxCoder:
 
         keep = torch.ones_like(scores, dtype=torch.bool)
         if self.post_center_range is not None:
-            limits = decoded.new_tensor(self.post_center_range)
+            limits = torch.tensor(self.post_center_range).to(decoded, non_blocking=True)
             center = decoded[:, :3]
             keep &= ((center >= limits[:3]) & (center <= limits[3:])).all(dim=-1)
         if self.score_threshold is not None:
             keep &= scores > self.score_threshold
+        kept = keep.nonzero().squeeze(-1)
         return dict(
-            bboxes=decoded[keep], scores=scores[keep], labels=labels[keep], queries=queries[keep]
+            bboxes=decoded[kept], scores=scores[kept], labels=labels[kept], queries=queries[kept]
         )

@@ -6,6 +6,7 @@ Shape letters: L decoder layers, B batch, Q queries, N denoising queries that st
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from mmdet.utils import reduce_mean
@@ -13,6 +14,7 @@ from mmdet3d.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from .assigner import Match
 from .box_encoding import ENCODED_BOX_SIZE, encode_boxes
 from .denoising import DenoisingQueries
 from .precision import float32_island
@@ -51,6 +53,8 @@ class CmtCriterion(nn.Module):
         ValueError: If there are not ten code weights.
     """
 
+    box_weights: Tensor
+
     def __init__(
         self,
         loss_cls: dict,
@@ -70,7 +74,9 @@ class CmtCriterion(nn.Module):
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.assigner = TASK_UTILS.build(assigner)
-        self.code_weights = list(code_weights)
+        self.register_buffer(
+            'box_weights', torch.tensor(code_weights, dtype=torch.float32), persistent=False
+        )
         self.classes_of_task = list(classes_of_task)
         self.dn_weight = dn_weight
         self.dn_split = dn_split
@@ -117,51 +123,81 @@ class CmtCriterion(nn.Module):
         batch_gt_instances_3d: Sequence[InstanceData],
     ) -> list[tuple[Tensor, Tensor]]:
         """Class and box loss of each layer, summed over the task groups."""
-        device = predictions[0].logits.device
+        targets = self._targets(batch_gt_instances_3d, predictions[0].logits.device)
+        tasks = [(task.logits.float(), task.boxes.float()) for task in predictions]
+        layers, samples = (range(size) for size in predictions[0].logits.shape[:2])
+        matches = iter(
+            self.assigner.match(
+                [
+                    (InstanceData(bboxes=boxes[layer, i], scores=logits[layer, i]), of_task[i])
+                    for layer in layers
+                    for (logits, boxes), of_task in zip(tasks, targets, strict=True)
+                    for i in samples
+                ]
+            )
+        )
+        losses = []
+        for layer in layers:
+            of_tasks = [
+                self._matching_loss(
+                    logits[layer], boxes[layer], of_task, [next(matches) for _ in samples]
+                )
+                for (logits, boxes), of_task in zip(tasks, targets, strict=True)
+            ]
+            loss_cls, loss_bbox = (torch.stack(part).sum() for part in zip(*of_tasks, strict=True))
+            losses.append((loss_cls, loss_bbox))
+        return losses
+
+    def _targets(
+        self, batch_gt_instances_3d: Sequence[InstanceData], device: torch.device
+    ) -> list[list[InstanceData]]:
+        """For each task group and sample the boxes ``(n, 9)`` and labels of the group's classes.
+
+        Which boxes these are is found on the host: with one copy of all labels to it, and one of
+        all indices back.
+        """
         boxes = [gravity_center_boxes(gt).to(device) for gt in batch_gt_instances_3d]
         labels = [gt.labels_3d.to(device).long() for gt in batch_gt_instances_3d]
-        num_layers = len(predictions[0].logits)
-        totals = [(boxes[0].new_zeros(()), boxes[0].new_zeros(())) for _ in range(num_layers)]
-        first_class = 0
-        for prediction, num_classes in zip(predictions, self.classes_of_task, strict=True):
-            targets = [
-                _instances_of_task(sample_boxes, sample_labels, first_class, num_classes)
-                for sample_boxes, sample_labels in zip(boxes, labels, strict=True)
+        on_host = torch.cat(labels).cpu().split([len(part) for part in labels])
+        firsts = [0, *accumulate(self.classes_of_task)]
+        chosen = [
+            ((part >= first) & (part < last)).nonzero().squeeze(-1)
+            for first, last in pairwise(firsts)
+            for part in on_host
+        ]
+        indices = torch.cat(chosen).to(device, non_blocking=True)
+        parts = iter(indices.split([len(part) for part in chosen]))
+        return [
+            [
+                InstanceData(bboxes=of_sample[index], labels=label[index] - first)
+                for of_sample, label, index in zip(boxes, labels, parts, strict=False)
             ]
-            first_class += num_classes
-            for layer in range(num_layers):
-                loss_cls, loss_bbox = self._matching_loss(
-                    prediction.logits[layer].float(), prediction.boxes[layer].float(), targets
-                )
-                totals[layer] = (totals[layer][0] + loss_cls, totals[layer][1] + loss_bbox)
-        return totals
+            for first in firsts[:-1]
+        ]
 
     def _matching_loss(
-        self, logits: Tensor, boxes: Tensor, targets: Sequence[InstanceData]
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        targets: Sequence[InstanceData],
+        matches: Sequence[Match],
     ) -> tuple[Tensor, Tensor]:
         """Losses of one layer and task group: ``(B, Q, classes)``, ``(B, Q, 10)``."""
         num_classes = logits.shape[-1]
         labels = torch.full(logits.shape[:2], num_classes, device=logits.device)
-        matched_predictions, matched_targets = [], []
-        for index, target in enumerate(targets):
-            predicted = InstanceData(bboxes=boxes[index], scores=logits[index])
-            gt_inds = self.assigner.assign(predicted, target).gt_inds
-            queries = gt_inds.nonzero().squeeze(-1)
-            matched = gt_inds[queries] - 1
-            labels[index, queries] = target.labels[matched]
-            matched_predictions.append(boxes[index, queries])
-            matched_targets.append(target.bboxes[matched])
+        for of_sample, target, match in zip(labels, targets, matches, strict=True):
+            of_sample[match.queries] = target.labels[match.boxes]
+        predicted = [of[match.queries] for of, match in zip(boxes, matches, strict=True)]
+        wanted = [of.bboxes[match.boxes] for of, match in zip(targets, matches, strict=True)]
 
-        positives = sum(len(matched) for matched in matched_targets)
+        positives = sum(len(match.queries) for match in matches)
         negatives = labels.numel() - positives
         loss_cls = self.loss_cls(
             logits.flatten(0, 1),
             labels.flatten(),
             avg_factor=max(positives + BACKGROUND_AVERAGE_WEIGHT * negatives, 1.0),
         )
-        loss_bbox = self._box_loss(
-            torch.cat(matched_predictions), torch.cat(matched_targets), max(positives, 1)
-        )
+        loss_bbox = self._box_loss(torch.cat(predicted), torch.cat(wanted), max(positives, 1))
         return loss_cls, loss_bbox
 
     def _denoising_losses(
@@ -173,8 +209,8 @@ class CmtCriterion(nn.Module):
         """
         num_boxes = len(denoising.boxes)
         cls_average = max(num_boxes * math.pi / 6 * self.dn_split**3, 1.0)
-        count = denoising.boxes.new_tensor([float(num_boxes)])
-        box_average = reduce_mean(count).clamp(min=1).item()
+        count = denoising.boxes.new_full((), float(num_boxes))
+        box_average = reduce_mean(count).clamp(min=1)
         where = (denoising.sample_index, denoising.query_index)
 
         layers = []
@@ -191,22 +227,29 @@ class CmtCriterion(nn.Module):
                 boxes = prediction.boxes[layer].float()[where]
                 loss_cls = loss_cls + self.loss_cls(logits, labels, avg_factor=cls_average)
                 loss_bbox = loss_bbox + self._box_loss(
-                    boxes[in_task], denoising.boxes[in_task], box_average
+                    boxes, denoising.boxes, box_average, in_task
                 )
                 first_class += num_classes
             layers.append((self.dn_weight * loss_cls, self.dn_weight * loss_bbox))
         return layers
 
-    def _box_loss(self, predicted: Tensor, gt_boxes: Tensor, average: float) -> Tensor:
-        """Weighted loss of ``(n, 10)`` predictions; boxes with a non-finite target are left out.
+    def _box_loss(
+        self,
+        predicted: Tensor,
+        gt_boxes: Tensor,
+        average: float | Tensor,
+        counted: Tensor | None = None,
+    ) -> Tensor:
+        """Weighted loss of ``(n, 10)`` predictions, or of those that are ``counted``.
 
-        nuScenes has boxes without a velocity (NaN).
+        Boxes with a non-finite target have no weight: nuScenes has some without a velocity (NaN).
         """
         target = encode_boxes(gt_boxes)
-        finite = torch.isfinite(target).all(dim=-1)
-        predicted, target = predicted[finite], target[finite]
-        weight = predicted.new_tensor(self.code_weights).expand_as(predicted)
-        return self.loss_bbox(predicted, target, weight, avg_factor=average)
+        finite = torch.isfinite(target).all(dim=-1, keepdim=True)
+        weight = self.box_weights * finite
+        if counted is not None:
+            weight = weight * counted.unsqueeze(-1)
+        return self.loss_bbox(predicted, target.where(finite, 0.0), weight, avg_factor=average)
 
 
 def gravity_center_boxes(gt_instances_3d: InstanceData) -> Tensor:
@@ -228,11 +271,3 @@ def _labels_in_task(labels: Tensor, first_class: int, num_classes: int) -> Tenso
     """Labels counted within a task group; ``num_classes`` (background) for those of others."""
     own = labels - first_class
     return own.masked_fill((own < 0) | (own >= num_classes), num_classes)
-
-
-def _instances_of_task(
-    boxes: Tensor, labels: Tensor, first_class: int, num_classes: int
-) -> InstanceData:
-    own_labels = _labels_in_task(labels, first_class, num_classes)
-    chosen = own_labels < num_classes
-    return InstanceData(bboxes=boxes[chosen], labels=own_labels[chosen])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .position_encoding import normalize_points
+from .position_encoding import PointRange, normalize_points
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def make_denoising_queries(
     gt_boxes: Sequence[Tensor],
     gt_labels: Sequence[Tensor],
     num_learned: int,
-    pc_range: Sequence[float],
+    pc_range: PointRange,
     background_label: int,
     config: DenoisingConfig,
 ) -> DenoisingQueries:
@@ -109,10 +109,10 @@ def make_denoising_queries(
     box_labels = torch.cat(list(gt_labels)).long().repeat(groups)
     device = boxes.device
 
-    sample_index = torch.repeat_interleave(
-        torch.arange(len(counts), device=device), torch.tensor(counts, device=device)
-    )
-    index_in_sample = torch.cat([torch.arange(count, device=device) for count in counts])
+    # counted on the host, and copied to the device without waiting for it
+    samples = torch.repeat_interleave(torch.tensor(counts))
+    indices = torch.stack((samples, torch.cat([torch.arange(count) for count in counts])))
+    sample_index, index_in_sample = indices.to(device, non_blocking=True)
     group_start = torch.arange(groups, device=device) * group_size
     query_index = (group_start[:, None] + index_in_sample).flatten()
     sample_index = sample_index.repeat(groups)

@@ -32,6 +32,7 @@ from .position_encoding import (
     denormalize_points,
     pos2embed,
     project_to_cameras,
+    range_limits,
     ray_depths,
 )
 from .precision import float32_island
@@ -113,6 +114,8 @@ class CmtHead(BaseModule):
         ValueError: If values of the config contradict one another.
     """
 
+    range_limits: Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -158,6 +161,9 @@ class CmtHead(BaseModule):
         self.classes_of_task = [len(names) for names in self.class_names]
         self.bbox_coder = TASK_UTILS.build(bbox_coder)
         self.pc_range = self.bbox_coder.pc_range
+        self.register_buffer(
+            'range_limits', torch.tensor(self.pc_range, dtype=torch.float32), persistent=False
+        )
         self.bev_shape = self._configured_bev_shape(train_cfg or test_cfg, downsample_scale)
         self.criterion = (
             CmtCriterion(
@@ -365,7 +371,7 @@ class CmtHead(BaseModule):
             [gravity_center_boxes(gt).to(device) for gt in instances],
             [gt.labels_3d.to(device) for gt in instances],
             num_learned=self.num_query,
-            pc_range=self.pc_range,
+            pc_range=self.range_limits,
             background_label=sum(self.classes_of_task),
             config=self.denoising,
         )
@@ -388,9 +394,11 @@ class CmtHead(BaseModule):
             np.stack([np.asarray(meta['lidar2img'], dtype=np.float64) for meta in img_metas])
         )
         weight = self.reference_points.weight
+        both = torch.stack((lidar2img, torch.linalg.inv(lidar2img)))
+        lidar2img, img2lidar = both.to(weight, non_blocking=True)
         return CameraGeometry(
-            lidar2img=lidar2img.to(weight),
-            img2lidar=torch.linalg.inv(lidar2img).to(weight),
+            lidar2img=lidar2img,
+            img2lidar=img2lidar,
             pad_shape=common_image_shape(img_metas[0]['pad_shape']),
         )
 
@@ -463,7 +471,7 @@ class CmtHead(BaseModule):
         depths = ray_depths(self.depth_num, self.pc_range[3], pixels.device)
         first = self.rv_embedding[0]
         assert isinstance(first, nn.Linear)
-        hidden = camera_ray_hidden(pixels, cameras.img2lidar, depths, self.pc_range, first)
+        hidden = camera_ray_hidden(pixels, cameras.img2lidar, depths, self.range_limits, first)
         return self.rv_embedding[1:](hidden)
 
     def _query_position(self, reference_points: Tensor, cameras: CameraGeometry | None) -> Tensor:
@@ -474,7 +482,7 @@ class CmtHead(BaseModule):
         if cameras is None:
             return position
         pixels, visible = project_to_cameras(
-            denormalize_points(points, self.pc_range), cameras.lidar2img, cameras.pad_shape
+            denormalize_points(points, self.range_limits), cameras.lidar2img, cameras.pad_shape
         )
         rays = self._embed_rays(pixels, cameras) * visible.unsqueeze(-1)  # (B, V, P + Q, C)
         return position + rays.sum(dim=1)
@@ -505,7 +513,7 @@ class CmtHead(BaseModule):
         """Branches of one task group; centre and height in metres."""
         branches = task_head(outputs)
         reference = inverse_sigmoid(reference_points)
-        low, high = outputs.new_tensor(self.pc_range[:3]), outputs.new_tensor(self.pc_range[3:])
+        low, high = range_limits(self.range_limits, outputs)
         center = (branches['center'] + reference[..., :2]).sigmoid()
         height = (branches['height'] + reference[..., 2:]).sigmoid()
         branches['center'] = center * (high - low)[:2] + low[:2]
@@ -574,8 +582,13 @@ class CmtHead(BaseModule):
         )
 
     def _check_finite(self, tasks: Sequence[dict]) -> None:
+        names = (*BOX_BRANCHES, 'cls_logits')
+        # one question to the device; only what is not finite is looked for
+        finite = [torch.isfinite(task[name]).all() for task in tasks for name in names]
+        if torch.stack(finite).all():
+            return
         for index, task in enumerate(tasks):
-            for name in (*BOX_BRANCHES, 'cls_logits'):
+            for name in names:
                 finite = torch.isfinite(task[name]).flatten(1).all(dim=1)  # (L,)
                 if not finite.all():
                     layer = int((~finite).nonzero()[0])
@@ -611,11 +624,12 @@ class CmtHead(BaseModule):
         """
         results = []
         for sample, meta in zip(self.decode_boxes(task_outputs), img_metas, strict=True):
-            boxes = sample['bboxes']
+            boxes = sample['bboxes'].clone()
+            boxes[:, 2] -= boxes[:, 5] * 0.5  # from the middle to the bottom of the box
             box_type = meta['box_type_3d']
             results.append(
                 InstanceData(
-                    bboxes_3d=box_type(boxes, boxes.shape[-1], origin=(0.5, 0.5, 0.5)),
+                    bboxes_3d=box_type(boxes, boxes.shape[-1]),
                     scores_3d=sample['scores'],
                     labels_3d=sample['labels'],
                 )

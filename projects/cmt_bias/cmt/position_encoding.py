@@ -15,6 +15,9 @@ from torch import Tensor, nn
 # Keeps the perspective division finite for points in a camera's own plane (released value).
 DEPTH_EPS = 1e-6
 
+# (x_min, y_min, z_min, x_max, y_max, z_max) in metres; a tensor (6,) saves a copy to the device
+PointRange = Sequence[float] | Tensor
+
 
 @dataclass(frozen=True)
 class CameraGeometry:
@@ -45,7 +48,7 @@ def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
         ``(..., 2 * num_pos_feats)``: the embedding of y, then the embedding of x.
     """
     # (..., 2, num_pos_feats), y before x
-    return axis_embedding(positions[..., [1, 0]], num_pos_feats).flatten(-2)
+    return axis_embedding(positions[..., :2].flip(-1), num_pos_feats).flatten(-2)
 
 
 def axis_embedding(coordinate: Tensor, num_pos_feats: int) -> Tensor:
@@ -190,15 +193,24 @@ def ray_depths(depth_num: int, max_depth: float, device: torch.device | str) -> 
     return 1 + step * (max_depth - 1) / depth_num
 
 
-def denormalize_points(normalized: Tensor, pc_range: Sequence[float]) -> Tensor:
+def range_limits(pc_range: PointRange, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper limits ``(3,)`` of a range, in the type and on the device of a tensor.
+
+    A range that is a tensor there already costs no copy to the device.
+    """
+    limits = torch.as_tensor(pc_range, dtype=like.dtype, device=like.device)
+    return limits[:3], limits[3:]
+
+
+def denormalize_points(normalized: Tensor, pc_range: PointRange) -> Tensor:
     """Map normalized points ``(..., 3)`` to metres in the LiDAR frame."""
-    low, high = normalized.new_tensor(pc_range[:3]), normalized.new_tensor(pc_range[3:])
+    low, high = range_limits(pc_range, normalized)
     return normalized * (high - low) + low
 
 
-def normalize_points(points: Tensor, pc_range: Sequence[float]) -> Tensor:
+def normalize_points(points: Tensor, pc_range: PointRange) -> Tensor:
     """Map points ``(..., 3)`` in metres in the LiDAR frame to [0, 1] over the range."""
-    low, high = points.new_tensor(pc_range[:3]), points.new_tensor(pc_range[3:])
+    low, high = range_limits(pc_range, points)
     return (points - low) / (high - low)
 
 
@@ -229,9 +241,7 @@ def project_to_cameras(
     return pixels, visible & in_front.squeeze(-1)
 
 
-def camera_rays(
-    pixels: Tensor, img2lidar: Tensor, depths: Tensor, pc_range: Sequence[float]
-) -> Tensor:
+def camera_rays(pixels: Tensor, img2lidar: Tensor, depths: Tensor, pc_range: PointRange) -> Tensor:
     """Sample the rays through pixels at fixed depths, in the LiDAR frame.
 
     Args:
@@ -256,7 +266,7 @@ def camera_ray_hidden(
     pixels: Tensor,
     img2lidar: Tensor,
     depths: Tensor,
-    pc_range: Sequence[float],
+    pc_range: PointRange,
     linear: nn.Linear,
 ) -> Tensor:
     """Apply a linear layer to the rays through pixels.
@@ -275,7 +285,7 @@ def camera_ray_hidden(
         ``(B, V, ..., linear.out_features)``: ``linear(camera_rays(pixels, ...))``.
     """
     weight = linear.weight.unflatten(1, (-1, 3))  # (out, D, 3)
-    low, high = pixels.new_tensor(pc_range[:3]), pixels.new_tensor(pc_range[3:])
+    low, high = range_limits(pc_range, pixels)
     along = (weight * depths[:, None]).sum(1) / (high - low)  # (out, 3), for a metre of the ray
     at_start = weight.sum(1) / (high - low)
     matrix = along @ img2lidar[..., :3, :3]  # (B, V, out, 3)

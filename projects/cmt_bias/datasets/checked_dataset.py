@@ -51,14 +51,13 @@ class CheckedNuScenesDataset(NuScenesDataset):
             example = super().prepare_data(index)
             if _is_finite(example):
                 return example
-            fault = 'points with NaN or infinite values'
+            fault = self._fault(index) or 'points with NaN or infinite values'
+            cause: Exception | None = None
         except Exception as error:
             found = self._fault(index)
             if found is None:
                 raise
             fault, cause = found, error
-        else:
-            fault, cause = self._fault(index) or fault, None
         name = f'frame {index} (token {self.get_data_info(index).get("token")})'
         if not self.skip_bad_frames or self.test_mode:
             raise BadFrameError(

@@ -10,13 +10,13 @@ writes), each a dict with
 """
 
 import os.path as osp
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import mmengine
 import numpy as np
 
+from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .sensor_files import POINT_VALUES, SensorFile, faults_of_files
 
@@ -60,9 +60,11 @@ def check_database(
     if problems:
         return problems
     try:
-        infos = pickle.loads(mmengine.fileio.get(info_path, backend_args=backend_args))
-    except Exception as error:  # unpickling damaged bytes raises nearly anything
-        return [Problem(f"'{info_path}' cannot be read as a pickle: {error}", _remedy(data_root))]
+        with mmengine.fileio.get_local_path(info_path, backend_args=backend_args) as local_path:
+            infos = load_info_file(local_path)
+    except (OSError, InfoFileError) as error:
+        what, _, remedy = str(error).partition('Remedy: ')
+        return [Problem(f'the database {what.strip()}', remedy or _remedy(data_root))]
     classes = list(classes)
     problems = check_database_entries(
         infos, info_path, data_root, classes, image_crops, backend_args

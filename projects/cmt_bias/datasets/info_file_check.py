@@ -1,7 +1,6 @@
 """Can an annotation file be read by mmdet3d 1.4, and trained on? Asked before training."""
 
 import os.path as osp
-import pickle
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmdet3d.datasets import NuScenesDataset
 
+from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .sensor_files import UsedData
 
@@ -47,13 +47,10 @@ def read_info_file(path: str) -> dict[str, Any] | Problem:
     if not osp.isfile(path):
         return Problem(f"the info file '{path}' does not exist", create)
     try:
-        with open(path, 'rb') as file:
-            infos = pickle.load(file)
-    except Exception as error:  # unpickling damaged bytes raises nearly anything
-        what = (
-            f"the info file '{path}' cannot be read as a pickle: {error or type(error).__name__}"
-        )
-        return Problem(what, create)
+        infos = load_info_file(path)
+    except (OSError, InfoFileError) as error:
+        what, _, remedy = str(error).partition('Remedy: ')
+        return Problem(f'the info file {what.strip()}', remedy or create)
     if isinstance(infos, list) or (isinstance(infos, Mapping) and 'infos' in infos):
         what = f"the info file '{path}' has the old format, of mmdet3d before 1.1"
         return Problem(what, convert)

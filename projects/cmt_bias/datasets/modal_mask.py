@@ -21,10 +21,11 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
+from ..config_type import type_name
+
 MASKED_MODALITY = {'LC': None, 'L': 'image', 'C': 'points'}
 """What is masked for each set of sensors (value of ``--modality``) that shall see anything."""
 
-_PACKING = ('Pack3DDetInputs', 'TestTimeAug')
 _INPUT_KEY = {'image': 'img', 'points': 'points'}
 
 
@@ -111,8 +112,7 @@ def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
         modality: 'LC' both sensors, 'L' LiDAR alone, 'C' cameras alone.
 
     Returns:
-        Copy of the pipeline, with a :class:`ModalMask3D` in front of the packing unless 'LC', or
-        of the test time augmentation that packs.
+        Copy of the pipeline, with a :class:`ModalMask3D` in front of the packing unless 'LC'.
 
     Raises:
         ValueError: If ``modality`` is unknown or no transform of the pipeline packs the inputs.
@@ -123,11 +123,16 @@ def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
     mask_modal = MASKED_MODALITY[modality]
     if mask_modal is None:
         return steps
-    packing = [i for i, step in enumerate(steps) if step['type'] in _PACKING]
-    if not packing:
-        raise ValueError(
-            'the test pipeline has no Pack3DDetInputs at its top level, in front of which a '
-            'sensor could be masked'
-        )
-    steps.insert(packing[0], dict(type='ModalMask3D', mode='test', mask_modal=mask_modal))
-    return steps
+    mask = dict(type='ModalMask3D', mode='test', mask_modal=mask_modal)
+    for index, step in enumerate(steps):
+        if type_name(step) == 'Pack3DDetInputs':
+            steps.insert(index, mask)
+            return steps
+        for stage, alternatives in enumerate(step.get('transforms', ())):
+            # TestTimeAug has stages, each a list of alternatives.
+            if any(type_name(inner) == 'Pack3DDetInputs' for inner in alternatives):
+                step['transforms'].insert(stage, [mask])
+                return steps
+    raise ValueError(
+        'the test pipeline has no Pack3DDetInputs, in front of which a sensor could be masked'
+    )

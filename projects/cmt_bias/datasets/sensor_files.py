@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from ..config_type import type_name
+
 POINT_VALUES = 5
 """float32 values of a point in a nuScenes file: x, y, z, intensity, ring."""
 
@@ -84,8 +86,7 @@ def _steps(pipeline: Sequence) -> Iterator[tuple[str, Mapping]]:
     """Types and configs of all transforms, those inside others too."""
     for step in pipeline:
         if isinstance(step, Mapping):
-            kind = step.get('type', '')
-            yield kind if isinstance(kind, str) else getattr(kind, '__name__', ''), step
+            yield type_name(step), step
             yield from _steps(step.get('transforms') or ())
         elif isinstance(step, Sequence) and not isinstance(step, str):
             yield from _steps(step)

@@ -1,4 +1,4 @@
-"""Day, night and rain: what scene descriptions tell, and the sensors that suffer from it."""
+"""Day, night, rain and fog: what scene descriptions tell, and the sensors that suffer from it."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from .sample_random import sample_token
 from .spoiled_parts import add_spoiled
 
 DAY = 'day'
-CONDITION_WORDS = {'night': r'\bnight', 'rain': r'\brain'}
+CONDITION_WORDS = {'night': r'\bnight', 'rain': r'\brain', 'fog': r'\bfog'}
 
 
 def scene_condition(description: str) -> str:
@@ -22,8 +22,8 @@ def scene_condition(description: str) -> str:
         description: Such as 'Night, after rain, many peds in lit area'.
 
     Returns:
-        'day', 'night', 'rain' or, where both are named, 'night and rain': each scene has exactly
-        one. As usual with nuScenes, 'after rain' counts as rain.
+        'day', 'night', 'rain', 'fog' or, where several are named, such as 'night and rain': each
+        scene has exactly one. As usual with nuScenes, 'after rain' counts as rain.
     """
     named = [
         condition

@@ -1,4 +1,4 @@
-"""The condition of each sample: day, night or rain."""
+"""The condition of each sample: day, night, rain or fog."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..config_type import type_name
+
 NUSCENES_METRIC = 'NuScenesMetric'
 
 
@@ -13,13 +15,12 @@ def metric_configs(evaluator: Mapping | Sequence[Mapping] | None) -> list[Any]:
         evaluator: ``test_evaluator`` or ``val_evaluator`` of a config: a metric, several or None.
 
     Returns:
-        The metrics' own configs, not copies.
+        The metrics' own configs, not copies; what is built already is no config.
     """
-    if evaluator is None:
-        return []
-    return [evaluator] if isinstance(evaluator, Mapping) else list(evaluator)
+    several = evaluator if isinstance(evaluator, Sequence) else [evaluator]
+    return [metric for metric in several if isinstance(metric, Mapping)]
 
 
 def nuscenes_metric_configs(evaluator: Mapping | Sequence[Mapping] | None) -> list[Any]:
     """Those of :func:`metric_configs` that are the official nuScenes evaluation."""
-    return [m for m in metric_configs(evaluator) if m.get('type') == NUSCENES_METRIC]
+    return [m for m in metric_configs(evaluator) if type_name(m) == NUSCENES_METRIC]

@@ -1,49 +1,44 @@
-"""On a CPU: torch's flash attention without the windows' bias, corrected on the keys in windows.
+"""On a CPU: torch's flash attention without the bias, corrected on the keys in windows.
 
-With ``o0, L0`` the output and log-sum-exp of attention without that bias, ``s`` the scores and
-``b`` the bias of a query's window keys, and ``w_k = exp(b_k) - 1``:
+With ``o0, L0`` the output and log-sum-exp of attention without a bias, ``s`` the scores and ``b``
+the bias of a query's window keys, and ``w_k = exp(b_k) - 1``:
 
     o = (o0 + sum w_k exp(s_k - L0) v_k) / (1 + sum w_k exp(s_k - L0))
     L = L0 + log(1 + sum w_k exp(s_k - L0))
 
 The flash backward kernel, given this o and L, is right for all keys outside the windows. Those
-inside lack the part of their probability that the bias adds, ``w_k exp(s_k - L)``.
+inside lack the part of their probability that the bias adds, ``w_k exp(s_k - L)``. The sums over
+windows are in ``cpu_kernel.cpp``, compiled when the package is installed.
 
 The denominator above is what the bias leaves of a query's mass. Where it is small, the error of o0
 would be divided by it: such queries, whose attention lies in a window with a strongly negative
 bias, attend once more, with the bias as a mask.
 
-A modality that counts as a whole needs no window: the modalities are attended to apart, and joined
-by their log-sum-exps, shifted by the bias.
-
-The sums over windows are in ``cpu_kernel.cpp``, compiled when the package is installed.
-
-Shape letters: B batch, H heads, Q queries, K keys, D channels of a head, N some queries.
+Half precision is computed in float32, in which alone the correction is worth its name.
 """
 
 import ctypes
 import logging
 import math
+import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .dense import dense_bias
-from .geometry import QueryWindows, WindowedBias
+from .geometry import QueryWindows, Window, WindowedBias
 
 _logger = logging.getLogger('cmt_bias')
 _aten = torch.ops.aten
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# Below this share of its mass a query attends with a mask. In half precision the kernel's output
-# is rounded, so that there is less to lose.
+# Below this share of its mass a query attends with a mask.
 _SMALLEST_SHARE = 0.5
-_SMALLEST_SHARE_HALF = 0.7
 # Parts of the keys that threads take in the backward pass: each has the queries' gradients once.
 _MOST_PARTS = 16
 
@@ -73,9 +68,7 @@ def why_not(
     """Why the backend cannot run on such tensors; None if it can."""
     if query.device.type != 'cpu':
         return f"it computes on the CPU, not on device type '{query.device.type}'"
-    if query.dtype not in _DTYPES:
-        return f'it does not compute in {query.dtype}'
-    if not (query.numel() and key.numel()):
+    if not query.numel():
         return 'the kernels do not take empty tensors'
     if not hasattr(_aten, '_scaled_dot_product_flash_attention_for_cpu'):
         return f'torch {torch.__version__} has no flash attention for CPUs with a mask'
@@ -93,28 +86,22 @@ def attend(
     strength: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention; arguments and result as in :class:`cmt_bias.ops.operator.Backend`.
-
-    The third result is the log-sum-exp without the windows' bias.
-    """
-    query, key, value = (_with_unit_stride(tensor) for tensor in (query, key, value))
-    dtype = _sum_dtype(query)
-    if strength is None:
-        output, unbiased = _zeros_like(query, dtype), query.new_zeros(query.shape[:3], dtype=dtype)
-    else:
-        output, unbiased = _attend_ranges(query, key, value, windows, strength, scale)
-    output, logsumexp = _rows(output, dtype), _rows(unbiased, dtype).clone()
+    """Attention, as operator.py says; the third result is the log-sum-exp without the bias."""
     problem = _Problem.of(query, key, value, windows, strength, scale)
-    problem.call('attend', _rows(query, dtype), output, logsumexp)
+    if strength is None:
+        plain, unbiased = (torch.zeros_like(t) for t in (problem.query, problem.query[..., 0]))
+    else:
+        plain, unbiased = problem.flash()
+    # what the loop writes over
+    output, logsumexp = _rows(plain).clone(), _rows(unbiased).clone()
+    problem.call('attend', _rows(problem.query), output, logsumexp)
     output, logsumexp = output.transpose(1, 2), logsumexp.transpose(1, 2)
     if strength is not None:
-        for part, queries in _groups(_lost_mass(unbiased, logsumexp, query.dtype), query):
-            mask = _mask(windows, strength, part, queries, query.dtype)
-            some = query[part][:, :, queries]
-            again, its_logsumexp = _flash(some, key[part], value[part], scale, mask)
-            output[part, :, queries] = again.to(dtype)
+        for part, queries in _groups(_lost_mass(unbiased, logsumexp), problem.most_masked):
+            again, its_logsumexp = problem.part(part, queries).flash(with_mask=True)
+            output[part, :, queries] = again
             logsumexp[part, :, queries] = its_logsumexp
-    return output, logsumexp, unbiased
+    return output[..., : query.shape[-1]], logsumexp, unbiased
 
 
 def gradients(
@@ -129,74 +116,47 @@ def gradients(
     logsumexp: Tensor,
     extra: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Gradients; arguments and result as in :class:`cmt_bias.ops.operator.Backend`."""
-    query, key, value, grad_output = (
-        _with_unit_stride(tensor) for tensor in (query, key, value, grad_output)
-    )
-    dtype = _sum_dtype(query)
-    batch, _, queries, _ = query.shape
-    delta = (grad_output * output.to(dtype)).sum(-1)
-    if strength is None:
-        lost = torch.zeros(batch, queries, dtype=torch.bool)
-        grads = [_zeros_like(tensor, dtype) for tensor in (query, key, value)]
-    else:
-        lost = _lost_mass(extra, logsumexp, query.dtype)
-        inputs = (grad_output, query, key, value, windows, strength, scale, output, logsumexp)
-        grads = [grad.to(dtype) for grad in _flash_gradients(*inputs, lost)]
+    """Gradients, as operator.py says."""
     problem = _Problem.of(query, key, value, windows, strength, scale)
-    parts = min(problem.threads, _MOST_PARTS)
-    read = [_rows(tensor, dtype) for tensor in (query, grad_output, logsumexp, delta)]
+    channels = query.shape[-1]
+    folded = problem.query.shape[-1] - channels
+    grad_output, output = (
+        F.pad(t.to(problem.query.dtype), (0, folded)) for t in (grad_output, output)
+    )
+    delta = (grad_output * output).sum(-1)
+    lost = torch.zeros(query.shape[0], query.shape[2], dtype=torch.bool)
+    if strength is None:
+        grads = [_rows(torch.zeros_like(tensor)) for tensor in problem.tensors]
+    else:
+        lost = _lost_mass(extra, logsumexp)
+        grads = _flash_gradients(problem, lost, grad_output, output, logsumexp)
+    parts = min(torch.get_num_threads(), _MOST_PARTS)
+    read = [_rows(tensor) for tensor in (problem.query, grad_output, logsumexp, delta)]
     query_parts = read[0].new_zeros(parts, *read[0].shape)
-    strength_parts = query.new_zeros(parts, batch, queries, 2, dtype=dtype)
-    problem.call(
-        'backward',
-        *(ctypes.c_int64(parts), lost, *read, query_parts),
-        *(ctypes.byref(_Tokens.of(grad)) for grad in grads[1:]),
-        strength_parts,
-    )
-    grads[0] = grads[0] + query_parts.sum(0).transpose(1, 2)
-    grad_strength = None
-    if strength is not None:
-        grad_strength = strength_parts.sum(0)
-        for keys, modality in _ranges(windows):
-            if modality is not None:
-                attended, its_logsumexp = _flash(query, key[:, :, keys], value[:, :, keys], scale)
-                mass = (its_logsumexp + _whole_bias(strength, modality) - logsumexp).exp()
-                along = (grad_output * attended.to(dtype)).sum(-1)
-                grad_strength[..., modality] += (mass * (along - delta)).sum(1)
-    return grads[0], grads[1], grads[2], grad_strength
+    strength_parts = read[0].new_zeros(parts, query.shape[0], query.shape[2], 2)
+    problem.call('backward', lost, *read, query_parts, *grads[1:], strength_parts, parts=parts)
+    grads[0] += query_parts.sum(0)
+    grad_strength = strength_parts.sum(0)
+    if folded:
+        grad_strength += grads[0][..., channels:].sum(2) / scale * _whole(windows)
+    of_query, of_key, of_value = (grad.transpose(1, 2)[..., :channels] for grad in grads)
+    return of_query, of_key, of_value, grad_strength
 
 
-class _Tokens(ctypes.Structure):
-    """Mirror of the struct in ``cpu_kernel.cpp``."""
+@dataclass(frozen=True)
+class _Problem:
+    """Arguments of :func:`attend` as the kernels take them.
 
-    _fields_ = (
-        ('data', ctypes.c_void_p),
-        ('batch_stride', ctypes.c_int64),
-        ('head_stride', ctypes.c_int64),
-        ('token_stride', ctypes.c_int64),
-    )
+    The bias on a whole modality is folded into two more channels: the query's hold the strengths,
+    the keys' tell the modalities. What remains are windows.
+    """
 
-    @classmethod
-    def of(cls, tokens: Tensor) -> '_Tokens':
-        """Of ``(B, H, N, D)`` with neighbouring channels."""
-        return cls(tokens.data_ptr(), *tokens.stride()[:3])
-
-
-class _Problem(ctypes.Structure):
-    """Mirror of the struct in ``cpu_kernel.cpp``."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ('batch', 'heads', 'queries', 'keys', 'channels')),
-        ('threads', ctypes.c_int64),
-        *((name, ctypes.c_int64 * 2) for name in ('maps', 'rows', 'columns', 'radius')),
-        ('sigma', ctypes.c_double * 2),
-        ('scale', ctypes.c_double),
-        ('cells', ctypes.c_void_p),
-        ('strength', ctypes.c_void_p),
-        ('key', _Tokens),
-        ('value', _Tokens),
-    )
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    windows: QueryWindows
+    strength: Tensor | None
+    scale: float
 
     @classmethod
     def of(
@@ -208,215 +168,138 @@ class _Problem(ctypes.Structure):
         strength: Tensor | None,
         scale: float,
     ) -> '_Problem':
-        """Of the arguments of :func:`attend`; keeps what it points to."""
-        layout, cells = windows.layout, windows.cells.contiguous()
-        if strength is not None:
-            strength = strength.to(_sum_dtype(query)).contiguous()
+        """From the arguments."""
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
+        strength = None if strength is None else strength.to(dtype)
+        if strength is not None and windows.has_whole_modality():
+            of_query = (strength * _whole(windows) / scale).unsqueeze(1)
+            is_camera = torch.arange(key.shape[2]) >= windows.layout.num_lidar_tokens
+            of_key = torch.stack((~is_camera, is_camera), dim=-1).to(dtype)
+            query = torch.cat((query, of_query.expand(*query.shape[:3], 2)), dim=-1)
+            key = torch.cat((key, of_key.expand(*key.shape[:3], 2)), dim=-1)
+            value = F.pad(value, (0, 2))
+            lidar, camera = (Window(-1) if w.radius is None else w for w in windows.shapes)
+            windows = replace(windows, shapes=(lidar, camera))
+        # the kernels read the channels of a head as neighbours
+        tensors = (t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value))
+        return cls(*tensors, windows, strength, scale)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value."""
+        return self.query, self.key, self.value
+
+    @property
+    def most_masked(self) -> int:
+        """So many queries at once have a mask as large as the keys."""
+        return self.query.shape[1] * self.query.shape[3]
+
+    def part(self, part: slice, queries: Tensor) -> '_Problem':
+        """That of one batch element and some of its queries."""
+        query = self.query[part][:, :, queries]
+        cells = self.windows.cells[part][:, queries]
+        windows = replace(self.windows, cells=cells)
+        assert self.strength is not None
+        strength = self.strength[part][:, queries]
+        return _Problem(query, self.key[part], self.value[part], windows, strength, self.scale)
+
+    def mask(self) -> Tensor:
+        """``(B, 1, Q, K)`` bias of the windows."""
+        assert self.strength is not None
+        return dense_bias(WindowedBias(self.windows, self.strength)).unsqueeze(1)
+
+    def flash(self, with_mask: bool = False) -> tuple[Tensor, Tensor]:
+        """Output and log-sum-exp of torch's kernel, without the windows' bias or with it."""
+        mask = self.mask() if with_mask else None
+        return _aten._scaled_dot_product_flash_attention_for_cpu(
+            *self.tensors, attn_mask=mask, scale=self.scale
+        )
+
+    def flash_backward(
+        self, grad_output: Tensor, output: Tensor, logsumexp: Tensor, with_mask: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of query, key and value by torch's kernel, for any output and log-sum-exp."""
+        mask = self.mask() if with_mask else None
+        return _aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            *(grad_output, *self.tensors, output, logsumexp, 0.0, False),
+            attn_mask=mask,
+            scale=self.scale,
+        )
+
+    def call(self, name: str, *tensors: Tensor, parts: int = 1) -> None:
+        """Call a function of the kernel, in place of whose pointers tensors are given."""
+        layout, shapes = self.windows.layout, self.windows.shapes
+        cells = self.windows.cells.contiguous()
+        strength = None if self.strength is None else self.strength.contiguous()
         bev, view = layout.bev_shape or (0, 0), layout.view_shape or (0, 0)
-        radius = [-1 if window.radius is None else window.radius for window in windows.shapes]
-        problem = cls(
-            *(*query.shape[:3], *key.shape[2:], torch.get_num_threads()),
-            (int(layout.bev_shape is not None), layout.num_views),
-            *((bev[axis], view[axis]) for axis in (0, 1)),
-            tuple(radius),
-            tuple(window.sigma or 0.0 for window in windows.shapes),
-            *(scale, cells.data_ptr(), None if strength is None else strength.data_ptr()),
-            *(_Tokens.of(key), _Tokens.of(value)),
+        # as the struct in cpu_kernel.cpp has them
+        numbers = struct.pack(
+            '25q3d',
+            *(*self.query.shape[:3], *self.key.shape[2:], torch.get_num_threads(), parts),
+            *(int(layout.bev_shape is not None), layout.num_views),
+            *(bev[0], view[0], bev[1], view[1]),
+            *(-1 if window.radius is None else window.radius for window in shapes),
+            *(cells.data_ptr(), 0 if strength is None else strength.data_ptr()),
+            *(
+                number
+                for t in (self.key, self.value)
+                for number in (t.data_ptr(), *t.stride()[:3])
+            ),
+            *(*(window.sigma or 0.0 for window in shapes), self.scale),
         )
-        problem.kept = cells, strength, key, value
-        return problem
-
-    def call(self, name: str, *arguments: Any) -> None:
-        """Call the kernel's function for the type of keys and values; tensors by their address."""
-        kernel, dtype = load_kernel(), str(self.kept[-1].dtype).removeprefix('torch.')
-        getattr(kernel, f'{name}_{dtype}')(
-            ctypes.byref(self),
-            *(ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments),
-        )
+        kernel: Any = load_kernel()
+        function = getattr(kernel, f'{name}_{str(self.query.dtype).removeprefix("torch.")}')
+        function(numbers, *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
 
 
-def _sum_dtype(tensor: Tensor) -> torch.dtype:
-    """What products are summed up in: float32 for half precision."""
-    return torch.promote_types(tensor.dtype, torch.float32)
+def _whole(windows: QueryWindows) -> Tensor:
+    """``(2,)`` 1 for LiDAR and cameras if they count as a whole, else 0."""
+    return torch.tensor([float(window.radius is None) for window in windows.shapes])
 
 
-def _rows(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _rows(tensor: Tensor) -> Tensor:
     """``(B, H, N, ...)`` to contiguous ``(B, N, H, ...)``: a view if heads were split off so."""
-    return tensor.to(dtype).transpose(1, 2).contiguous()
+    return tensor.transpose(1, 2).contiguous()
 
 
-def _zeros_like(tokens: Tensor, dtype: torch.dtype) -> Tensor:
-    """``(B, H, N, D)`` with the heads of a token next to each other."""
-    batch, heads, count, channels = tokens.shape
-    return tokens.new_zeros(batch, count, heads, channels, dtype=dtype).transpose(1, 2)
-
-
-def _with_unit_stride(tensor: Tensor) -> Tensor:
-    """The kernels read the channels of a head as neighbours."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def _lost_mass(unbiased: Tensor, logsumexp: Tensor, dtype: torch.dtype) -> Tensor:
+def _lost_mass(unbiased: Tensor, logsumexp: Tensor) -> Tensor:
     """``(B, Q)`` True for queries of which the bias leaves a head too little mass.
 
     Args:
         unbiased: ``(B, H, Q)`` log-sum-exp without the windows' bias.
         logsumexp: ``(B, H, Q)`` with it.
-        dtype: Of the queries.
     """
-    smallest = _SMALLEST_SHARE if dtype == logsumexp.dtype else _SMALLEST_SHARE_HALF
     # not the contrary: NaN counts as lost
-    return ~(logsumexp - unbiased >= math.log(smallest)).all(1)
+    return ~(logsumexp - unbiased >= math.log(_SMALLEST_SHARE)).all(1)
 
 
-def _groups(chosen: Tensor, query: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Batch elements, and some of their chosen queries: a mask of them is as large as the keys.
-
-    Args:
-        chosen: ``(B, Q)`` bool.
-        query: ``(B, H, Q, D)``.
-    """
+def _groups(chosen: Tensor, most: int) -> Iterator[tuple[slice, Tensor]]:
+    """Batch elements and their chosen queries ``(B, Q)``, so many at once at most."""
     if chosen.any():
         for element, of_element in enumerate(chosen):
-            for queries in of_element.nonzero().squeeze(1).split(query.shape[1] * query.shape[3]):
+            for queries in of_element.nonzero().squeeze(1).split(most):
                 if len(queries):
                     yield slice(element, element + 1), queries
 
 
-def _mask(
-    windows: QueryWindows, strength: Tensor, part: slice, queries: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """``(1, 1, N, K)`` the bias of some queries of a batch element.
+def _flash_gradients(problem: _Problem, lost: Tensor, *given: Tensor) -> list[Tensor]:
+    """Gradients ``(B, N, H, D)`` without the windows' bias, but those of lost queries with it.
 
-    Half precision goes with a float32 mask; float64 with a float32 mask gives wrong results.
+    Args:
+        problem: The problem.
+        lost: ``(B, Q)``.
+        given: Gradient of the output, output and log-sum-exp.
     """
-    one = QueryWindows(windows.layout, windows.cells[part][:, queries], windows.shapes)
-    mask_dtype = torch.promote_types(dtype, torch.float32)
-    return dense_bias(WindowedBias(one, strength[part][:, queries].to(mask_dtype))).unsqueeze(1)
-
-
-def _ranges(windows: QueryWindows) -> list[tuple[slice, int | None]]:
-    """Keys that are attended to at once, and the modality that they are as a whole."""
-    layout = windows.layout
-    if not windows.has_whole_modality():
-        return [(slice(0, layout.num_tokens), None)]
-    bounds = pairwise((0, layout.num_lidar_tokens, layout.num_tokens))
-    return [
-        (slice(start, stop), modality if windows.shapes[modality].radius is None else None)
-        for modality, (start, stop) in enumerate(bounds)
-        if stop > start
-    ]
-
-
-def _whole_bias(strength: Tensor, modality: int | None) -> Tensor | float:
-    """``(B, 1, Q)``, or 0."""
-    return 0.0 if modality is None else strength[..., modality].unsqueeze(1)
-
-
-def _attend_ranges(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    windows: QueryWindows,
-    strength: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp without the windows' bias, but with that on whole modalities."""
-    outputs, logsumexps = [], []
-    for keys, modality in _ranges(windows):
-        output, logsumexp = _flash(query, key[:, :, keys], value[:, :, keys], scale)
-        outputs.append(output)
-        logsumexps.append(logsumexp + _whole_bias(strength, modality))
-    if len(outputs) == 1:
-        return outputs[0], logsumexps[0]
-    logsumexp = torch.stack(logsumexps).logsumexp(0)
-    weights = [(part - logsumexp).exp().unsqueeze(-1) for part in logsumexps]
-    return weights[0] * outputs[0] + weights[1] * outputs[1], logsumexp
-
-
-def _range_gradients(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    windows: QueryWindows,
-    strength: Tensor,
-    scale: float,
-    output: Tensor,
-    logsumexp: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of :func:`_attend_ranges`, for any output and log-sum-exp."""
-    grads = []
-    for keys, modality in _ranges(windows):
-        shifted = logsumexp - _whole_bias(strength, modality)
-        part = query, key[:, :, keys], value[:, :, keys], output, shifted, scale
-        grads.append(_flash_backward(grad_output, *part))
-    if len(grads) == 1:
-        return grads[0]
-    (first, *firsts), (second, *seconds) = grads
-    grad_key, grad_value = (
-        torch.cat([part.transpose(1, 2) for part in parts], dim=1).transpose(1, 2)
-        for parts in zip(firsts, seconds, strict=True)
-    )
-    return first + second, grad_key, grad_value
-
-
-def _flash_gradients(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    windows: QueryWindows,
-    strength: Tensor,
-    scale: float,
-    output: Tensor,
-    logsumexp: Tensor,
-    lost: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients without the windows' bias, but those of lost queries with it."""
-    rest = grad_output, query, key, value, windows, strength, scale, output, logsumexp
     if not lost.any():
-        return _range_gradients(*rest)
-    grads = tuple(_zeros_like(tensor, logsumexp.dtype) for tensor in (query, key, value))
-    for with_mask in (False, True):
-        for part, queries in _groups(lost if with_mask else ~lost, query):
-            grad, some, its_output, its_logsumexp = (
-                tensor[part][:, :, queries] for tensor in (grad_output, query, output, logsumexp)
-            )
-            of_part = some, key[part], value[part]
-            if with_mask:
-                mask = _mask(windows, strength, part, queries, query.dtype)
-                found = _flash_backward(grad, *of_part, its_output, its_logsumexp, scale, mask)
-            else:
-                its_strength = strength[part][:, queries]
-                bias = windows, its_strength, scale
-                found = _range_gradients(grad, *of_part, *bias, its_output, its_logsumexp)
-            grads[0][part, :, queries] = found[0].to(logsumexp.dtype)
-            grads[1][part] += found[1]
-            grads[2][part] += found[2]
+        return [_rows(grad) for grad in problem.flash_backward(*given)]
+    grads = [_rows(torch.zeros_like(tensor)) for tensor in problem.tensors]
+    for chosen, with_mask in ((~lost, False), (lost, True)):
+        most = problem.most_masked if with_mask else lost.shape[1]
+        for part, queries in _groups(chosen, most):
+            some = (tensor[part][:, :, queries] for tensor in given)
+            found = problem.part(part, queries).flash_backward(*some, with_mask=with_mask)
+            grads[0][part, queries] = _rows(found[0])
+            grads[1][part] += _rows(found[1])
+            grads[2][part] += _rows(found[2])
     return grads
-
-
-def _flash(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp of torch's kernel; the mask ``(1, 1, Q, K)`` is added to logits."""
-    return _aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, attn_mask=mask, scale=scale
-    )
-
-
-def _flash_backward(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    logsumexp: Tensor,
-    scale: float,
-    mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value by torch's kernel, for any output and log-sum-exp."""
-    return _aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad_output, query, key, value, output, logsumexp, 0.0, False, attn_mask=mask, scale=scale
-    )

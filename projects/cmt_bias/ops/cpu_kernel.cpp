@@ -31,46 +31,23 @@ struct Tokens {
     int64_t batch_stride, head_stride, token_stride;
 };
 
-// Mirrored by cpu.py. Maps, radii and sigmas: LiDAR, then cameras.
+// As cpu.py packs it. Maps, radii and sigmas: LiDAR, then cameras.
 struct Problem {
     int64_t batch, heads, queries, keys, channels, threads;
+    int64_t parts;  // of the keys in the backward pass, each for one thread
     int64_t maps[2], rows[2], columns[2];
-    int64_t radius[2];  // -1: no windows in this modality
-    double sigma[2];    // 0: gain 1 in the whole window
-    double scale;
+    int64_t radius[2];     // -1: no windows in this modality
     const int32_t *cells;  // (B, Q, S, 2)
     const void *strength;  // (B, Q, 2); null: attention to the keys in windows alone
     Tokens key, value;
+    double sigma[2];  // 0: gain 1 in the whole window
+    double scale;
 };
 
 namespace {
 
 // e^80 is finite in float32
 constexpr int largest_exponent = 80;
-
-struct BFloat16 {
-    uint16_t bits;
-    INLINED operator float() const {
-        const uint32_t word = static_cast<uint32_t>(bits) << 16;
-        float number;
-        std::memcpy(&number, &word, sizeof number);
-        return number;
-    }
-};
-
-struct Half {
-    uint16_t bits;
-    // Exponent and fraction shifted into their places, the bias of the exponent mended by a product,
-    // which is right for subnormal numbers too; the largest exponent means infinity or NaN.
-    INLINED operator float() const {
-        const uint32_t word = (bits & 0x8000u) << 16 | (bits & 0x7fffu) << 13;
-        const uint32_t special = word | 0x7f800000u;
-        float number, not_finite;
-        std::memcpy(&number, &word, sizeof number);
-        std::memcpy(&not_finite, &special, sizeof special);
-        return (bits & 0x7c00u) == 0x7c00u ? not_finite : number * 0x1p112f;
-    }
-};
 
 // e^x by the powers of two and a polynomial on [-ln 2 / 2, ln 2 / 2]: without branches, for loops that
 // the compiler turns into vector instructions. Relative error about 1e-7; 0 below -87.
@@ -95,19 +72,19 @@ INLINED float exponential(float x) {
 
 INLINED double exponential(double x) { return std::exp(x); }
 
-template <typename Token, typename Sum>
-INLINED Sum dot(const Token *left, const Sum *right, int64_t channels) {
-    Sum sum = 0;
+template <typename Number>
+INLINED Number dot(const Number *left, const Number *right, int64_t channels) {
+    Number sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < channels; ++c) sum += static_cast<Sum>(left[c]) * right[c];
+    for (int64_t c = 0; c < channels; ++c) sum += static_cast<Number>(left[c]) * right[c];
     return sum;
 }
 
 // target += factor * row
-template <typename Row, typename Sum>
-INLINED void add(Sum *target, Sum factor, const Row *row, int64_t channels) {
+template <typename Row, typename Number>
+INLINED void add(Number *target, Number factor, const Row *row, int64_t channels) {
 #pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) target[c] += factor * static_cast<Sum>(row[c]);
+    for (int64_t c = 0; c < channels; ++c) target[c] += factor * static_cast<Number>(row[c]);
 }
 
 template <typename Number>
@@ -143,37 +120,37 @@ void visit_runs(const Problem &problem, int64_t batch, int64_t query, Visit visi
     }
 }
 
-template <typename Sum>
-INLINED void exponentiate(Sum *values, int64_t size) {
+template <typename Number>
+INLINED void exponentiate(Number *values, int64_t size) {
 #pragma omp simd
     for (int64_t i = 0; i < size; ++i) values[i] = exponential(values[i]);
 }
 
 // The biases of a run's keys, and the profile of the window there.
-template <typename Sum>
+template <typename Number>
 struct RunBias {
-    std::vector<Sum> gain, bias;
+    std::vector<Number> gain, bias;
 
     void find(const Problem &problem, const Run &run) {
         const double sigma = problem.sigma[run.modality];
-        gain.assign(run.size, Sum(1));
+        gain.assign(run.size, Number(1));
         if (sigma > 0) {
             const double factor = -1 / (2 * sigma * sigma);
             for (int64_t e = 0; e < run.size; ++e) {
                 const double down = run.down, right = run.right + e;
-                gain[e] = static_cast<Sum>(std::exp(factor * (down * down + right * right)));
+                gain[e] = static_cast<Number>(std::exp(factor * (down * down + right * right)));
             }
         }
-        bias.assign(run.size, Sum(0));
+        bias.assign(run.size, Number(0));
         if (!problem.strength) return;
         const int64_t row = run.batch * problem.queries + run.query;
-        const Sum strength = static_cast<const Sum *>(problem.strength)[2 * row + run.modality];
+        const Number strength = static_cast<const Number *>(problem.strength)[2 * row + run.modality];
         for (int64_t e = 0; e < run.size; ++e) bias[e] = strength * gain[e];
     }
 
     // f of each bias, into values; once where all are the same
     template <typename Function>
-    void apply(std::vector<Sum> &values, Function f) const {
+    void apply(std::vector<Number> &values, Function f) const {
         values.resize(bias.size());
         for (size_t e = 0; e < bias.size(); ++e) {
             values[e] = e && bias[e] == bias[e - 1] ? values[e - 1] : f(bias[e]);
@@ -181,40 +158,40 @@ struct RunBias {
     }
 };
 
-template <typename Sum>
+template <typename Number>
 struct Scratch {
     std::vector<Run> runs;
-    RunBias<Sum> bias;
-    std::vector<Sum> terms, slopes, factors, shares, mass, sums;
+    RunBias<Number> bias;
+    std::vector<Number> terms, slopes, factors, shares, mass, sums;
 };
 
 // With a bias: corrects the output and log-sum-exp of attention without it. Without: the output and
 // log-sum-exp of attention to the keys in the windows alone, zeros for a query that has none.
 // fixed_channels: the compiler unrolls loops of a known length; 0 for any other.
-template <typename Token, typename Sum, int fixed_channels>
-FOR_PROCESSORS void attend_query(const Problem &problem, Scratch<Sum> &scratch, const Sum *query,
-                                 Sum *output, Sum *logsumexp) {
+template <typename Number, int fixed_channels>
+FOR_PROCESSORS void attend_query(const Problem &problem, Scratch<Number> &scratch, const Number *query,
+                                 Number *output, Number *logsumexp) {
     const int64_t heads = problem.heads;
     const int64_t channels = fixed_channels ? fixed_channels : problem.channels;
-    const Sum scale = static_cast<Sum>(problem.scale);
+    const Number scale = static_cast<Number>(problem.scale);
     int64_t size = 0;
     for (const Run &run : scratch.runs) size += run.size;
     scratch.terms.resize(size * heads);
-    scratch.mass.assign(heads, Sum(0));
-    scratch.sums.assign(heads * channels, Sum(0));
-    Sum *terms = scratch.terms.data(), *mass = scratch.mass.data(), *sums = scratch.sums.data();
-    Sum *term = terms;
+    scratch.mass.assign(heads, Number(0));
+    scratch.sums.assign(heads * channels, Number(0));
+    Number *terms = scratch.terms.data(), *mass = scratch.mass.data(), *sums = scratch.sums.data();
+    Number *term = terms;
     for (const Run &run : scratch.runs) {
-        const Token *key = token<const Token>(problem.key, run.batch, run.first_key);
+        const Number *key = token<Number>(problem.key, run.batch, run.first_key);
         for (int64_t e = 0; e < run.size; ++e, key += problem.key.token_stride) {
             for (int64_t h = 0; h < heads; ++h) {
-                const Token *of_head = key + h * problem.key.head_stride;
+                const Number *of_head = key + h * problem.key.head_stride;
                 *term++ = scale * dot(of_head, query + h * channels, channels);
             }
         }
     }
     if (!problem.strength) {
-        std::fill(logsumexp, logsumexp + heads, Sum(0));
+        std::fill(logsumexp, logsumexp + heads, Number(0));
         std::copy(terms, terms + (size ? heads : 0), logsumexp);
         for (int64_t i = heads; i < size * heads; ++i) {
             logsumexp[i % heads] = std::max(logsumexp[i % heads], terms[i]);
@@ -227,21 +204,21 @@ FOR_PROCESSORS void attend_query(const Problem &problem, Scratch<Sum> &scratch, 
     term = terms;
     for (const Run &run : scratch.runs) {
         scratch.bias.find(problem, run);
-        scratch.bias.apply(scratch.factors, [](Sum bias) { return std::expm1(bias); });
-        const Token *value = token<const Token>(problem.value, run.batch, run.first_key);
+        scratch.bias.apply(scratch.factors, [](Number bias) { return std::expm1(bias); });
+        const Number *value = token<Number>(problem.value, run.batch, run.first_key);
         for (int64_t e = 0; e < run.size; ++e, value += problem.value.token_stride) {
-            const Sum factor = problem.strength ? scratch.factors[e] : Sum(1);
+            const Number factor = problem.strength ? scratch.factors[e] : Number(1);
             for (int64_t h = 0; h < heads; ++h) {
-                const Sum weight = factor * *term++;
+                const Number weight = factor * *term++;
                 mass[h] += weight;
                 add(sums + h * channels, weight, value + h * problem.value.head_stride, channels);
             }
         }
     }
     for (int64_t h = 0; h < heads; ++h) {
-        Sum *target = output + h * channels, *sum = sums + h * channels;
-        const Sum rest = problem.strength ? Sum(1) : Sum(0);
-        const Sum total = rest + mass[h];
+        Number *target = output + h * channels, *sum = sums + h * channels;
+        const Number rest = problem.strength ? Number(1) : Number(0);
+        const Number total = rest + mass[h];
         if (size) {
             for (int64_t c = 0; c < channels; ++c) target[c] = (rest * target[c] + sum[c]) / total;
         }
@@ -249,37 +226,36 @@ FOR_PROCESSORS void attend_query(const Problem &problem, Scratch<Sum> &scratch, 
     }
 }
 
-// Queries with neighbouring windows one after the other, for the caches.
+// Queries whose last windows are neighbours one after the other, for the caches.
 std::vector<int64_t> order_by_place(const Problem &problem) {
     std::vector<std::pair<int64_t, int64_t>> places;
-    std::vector<int64_t> first_keys, order;
     for (int64_t row = 0; row < problem.batch * problem.queries; ++row) {
         const int64_t batch = row / problem.queries;
-        first_keys.clear();
-        visit_runs(problem, batch, row % problem.queries,
-                   [&](const Run &run) { first_keys.push_back(run.first_key); });
-        const int64_t middle = first_keys.empty() ? 0 : first_keys[first_keys.size() / 2];
-        places.emplace_back(batch * problem.keys + middle, row);
+        places.emplace_back(batch * problem.keys, row);
+        visit_runs(problem, batch, row % problem.queries, [&](const Run &run) {
+            places.back().first = batch * problem.keys + run.first_key;
+        });
     }
     std::sort(places.begin(), places.end());
+    std::vector<int64_t> order;
     for (const auto &place : places) order.push_back(place.second);
     return order;
 }
 
-template <typename Token, typename Sum, int fixed_channels>
-void attend(const Problem &problem, const Sum *query, Sum *output, Sum *logsumexp) {
+template <typename Number, int fixed_channels>
+void attend(const Problem &problem, const Number *query, Number *output, Number *logsumexp) {
     const int64_t row_size = problem.heads * problem.channels;
     const std::vector<int64_t> order = order_by_place(problem);
 #pragma omp parallel num_threads(problem.threads)
     {
-        Scratch<Sum> scratch;
+        Scratch<Number> scratch;
 #pragma omp for schedule(dynamic, 8)
         for (int64_t i = 0; i < problem.batch * problem.queries; ++i) {
             const int64_t row = order[i];
             scratch.runs.clear();
             visit_runs(problem, row / problem.queries, row % problem.queries,
                        [&](const Run &run) { scratch.runs.push_back(run); });
-            attend_query<Token, Sum, fixed_channels>(problem, scratch, query + row * row_size,
+            attend_query<Number, fixed_channels>(problem, scratch, query + row * row_size,
                                                      output + row * row_size,
                                                      logsumexp + row * problem.heads);
         }
@@ -292,52 +268,49 @@ void attend(const Problem &problem, const Sum *query, Sum *output, Sum *logsumex
 // With t = exp(score + max(b, 0) - logsumexp) a key's probability is t exp(min(b, 0)), and the part
 // of it that is due to the bias t * (1 - exp(-b)) for b > 0, t * (exp(b) - 1) for b < 0: no power
 // overflows.
-template <typename Token, typename Sum, int fixed_channels>
-FOR_PROCESSORS void backward_run(const Problem &problem, Scratch<Sum> &scratch, const Run &run,
-                                 bool only_strength, const Sum *query, const Sum *grad_output,
-                                 const Sum *logsumexp, const Sum *delta, Sum *grad_query,
-                                 const Tokens &grad_key, const Tokens &grad_value,
-                                 Sum *grad_strength) {
+template <typename Number, int fixed_channels>
+FOR_PROCESSORS void backward_run(const Problem &problem, Scratch<Number> &scratch, const Run &run,
+                                 bool only_strength, const Number *query, const Number *grad_output,
+                                 const Number *logsumexp, const Number *delta, Number *grad_query,
+                                 Number *grad_key, Number *grad_value, Number *grad_strength) {
     const int64_t heads = problem.heads;
     const int64_t channels = fixed_channels ? fixed_channels : problem.channels;
-    const Sum scale = static_cast<Sum>(problem.scale);
+    const Number scale = static_cast<Number>(problem.scale);
     scratch.bias.find(problem, run);
-    scratch.bias.apply(scratch.shares, [](Sum bias) { return std::exp(std::min(bias, Sum(0))); });
-    scratch.bias.apply(scratch.factors, [](Sum bias) {
+    scratch.bias.apply(scratch.shares, [](Number bias) { return std::exp(std::min(bias, Number(0))); });
+    scratch.bias.apply(scratch.factors, [](Number bias) {
         return bias > 0 ? -std::expm1(-bias) : std::expm1(bias);
     });
     scratch.terms.resize(run.size * heads);
     scratch.slopes.resize(run.size * heads);
-    Sum *terms = scratch.terms.data(), *slopes = scratch.slopes.data();
-    const Token *keys = token<const Token>(problem.key, run.batch, run.first_key);
-    const Token *values = token<const Token>(problem.value, run.batch, run.first_key);
+    Number *terms = scratch.terms.data(), *slopes = scratch.slopes.data();
+    const Number *keys = token<Number>(problem.key, run.batch, run.first_key);
+    const Number *values = token<Number>(problem.value, run.batch, run.first_key);
     for (int64_t e = 0; e < run.size; ++e) {
-        const Sum shift = std::max(scratch.bias.bias[e], Sum(0));
-        const Token *key = keys + e * problem.key.token_stride;
-        const Token *value = values + e * problem.value.token_stride;
+        const Number shift = std::max(scratch.bias.bias[e], Number(0));
+        const Number *key = keys + e * problem.key.token_stride;
+        const Number *value = values + e * problem.value.token_stride;
         for (int64_t h = 0; h < heads; ++h) {
             const int64_t c = h * channels;
-            const Sum score = scale * dot(key + h * problem.key.head_stride, query + c, channels);
-            const Sum along = dot(value + h * problem.value.head_stride, grad_output + c, channels);
-            terms[e * heads + h] = std::min(score + shift - logsumexp[h], Sum(largest_exponent));
+            const Number score = scale * dot(key + h * problem.key.head_stride, query + c, channels);
+            const Number along = dot(value + h * problem.value.head_stride, grad_output + c, channels);
+            terms[e * heads + h] = std::min(score + shift - logsumexp[h], Number(largest_exponent));
             slopes[e * heads + h] = along - delta[h];
         }
     }
     exponentiate(terms, run.size * heads);
     for (int64_t e = 0; e < run.size; ++e) {
-        const Token *key = keys + e * problem.key.token_stride;
-        Sum *key_target = token<Sum>(grad_key, run.batch, run.first_key + e);
-        Sum *value_target = token<Sum>(grad_value, run.batch, run.first_key + e);
-        const Sum factor = problem.strength ? scratch.factors[e] : Sum(1);
-        Sum along_bias = 0;
+        const Number *key = keys + e * problem.key.token_stride;
+        const Number factor = problem.strength ? scratch.factors[e] : Number(1);
+        Number along_bias = 0;
         for (int64_t h = 0; h < heads; ++h) {
-            const Sum term = terms[e * heads + h], slope = term * slopes[e * heads + h];
+            const Number term = terms[e * heads + h], slope = term * slopes[e * heads + h];
             along_bias += slope;
             if (only_strength) continue;
             const int64_t c = h * channels;
-            const Sum of_score = scale * factor * slope;
-            add(value_target + h * grad_value.head_stride, factor * term, grad_output + c, channels);
-            add(key_target + h * grad_key.head_stride, of_score, query + c, channels);
+            const Number of_score = scale * factor * slope;
+            add(grad_value + e * heads * channels + c, factor * term, grad_output + c, channels);
+            add(grad_key + e * heads * channels + c, of_score, query + c, channels);
             add(grad_query + c, of_score, key + h * problem.key.head_stride, channels);
         }
         grad_strength[run.modality] += along_bias * scratch.shares[e] * scratch.bias.gain[e];
@@ -346,11 +319,12 @@ FOR_PROCESSORS void backward_run(const Problem &problem, Scratch<Sum> &scratch, 
 
 // only_strength: (B, Q) whether queries add to the strength's gradient alone.
 // grad_query (parts, B, Q, H * D), grad_strength (parts, B, Q, 2): each part takes some of the keys.
-template <typename Token, typename Sum, int fixed_channels>
-void backward(const Problem &problem, int64_t parts, const bool *only_strength, const Sum *query,
-              const Sum *grad_output, const Sum *logsumexp, const Sum *delta, Sum *grad_query,
-              const Tokens &grad_key, const Tokens &grad_value, Sum *grad_strength) {
+template <typename Number, int fixed_channels>
+void backward(const Problem &problem, const bool *only_strength, const Number *query,
+              const Number *grad_output, const Number *logsumexp, const Number *delta,
+              Number *grad_query, Number *grad_key, Number *grad_value, Number *grad_strength) {
     const int64_t row_size = problem.heads * problem.channels, rows = problem.batch * problem.queries;
+    const int64_t parts = problem.parts;
     std::vector<Run> runs;
     int64_t pairs = 0;
     for (int64_t row = 0; row < rows; ++row) {
@@ -359,68 +333,64 @@ void backward(const Problem &problem, int64_t parts, const bool *only_strength, 
             pairs += run.size;
         });
     }
-    // queries with neighbouring windows one after the other, for the caches
-    std::stable_sort(runs.begin(), runs.end(), [](const Run &left, const Run &right) {
-        return std::make_pair(left.batch, left.first_key) < std::make_pair(right.batch, right.first_key);
+    // keys are numbered through all batch elements; neighbouring runs one after the other, for the caches
+    const auto first_of = [&](const Run &run) { return run.batch * problem.keys + run.first_key; };
+    std::stable_sort(runs.begin(), runs.end(), [&](const Run &left, const Run &right) {
+        return first_of(left) < first_of(right);
     });
-    // first keys of the parts, of about as many pairs each
-    std::vector<std::pair<int64_t, int64_t>> bounds(parts + 1, {problem.batch, 0});
-    bounds[0] = {0, 0};
+    // where the parts begin, of about as many pairs each
+    std::vector<int64_t> bounds(parts + 1, problem.batch * problem.keys);
+    bounds[0] = 0;
     int64_t seen = 0, part = 1;
     for (const Run &run : runs) {
-        for (; part < parts && seen >= part * pairs / parts; ++part) bounds[part] = {run.batch, run.first_key};
+        for (; part < parts && seen >= part * pairs / parts; ++part) bounds[part] = first_of(run);
         seen += run.size;
     }
 #pragma omp parallel for num_threads(problem.threads) schedule(dynamic, 1)
     for (int64_t part = 0; part < parts; ++part) {
-        Scratch<Sum> scratch;
+        Scratch<Number> scratch;
         for (Run run : runs) {
             // the run's keys that are in this part
-            const auto [low_batch, low] = bounds[part];
-            const auto [high_batch, high] = bounds[part + 1];
-            if (run.batch < low_batch || run.batch > high_batch) continue;
-            const int64_t end = run.first_key + run.size;
-            const int64_t from = run.batch == low_batch ? std::max(run.first_key, low) : run.first_key;
-            const int64_t to = run.batch == high_batch ? std::min(end, high) : end;
-            if (to <= from) continue;
-            run.right += from - run.first_key;
-            run.first_key = from;
-            run.size = to - from;
+            const int64_t first = first_of(run);
+            const int64_t cut = std::max<int64_t>(bounds[part] - first, 0);
+            run.size = std::min(run.size, bounds[part + 1] - first) - cut;
+            if (run.size <= 0) continue;
+            run.first_key += cut;
+            run.right += cut;
             const int64_t row = run.batch * problem.queries + run.query, copy = part * rows + row;
-            backward_run<Token, Sum, fixed_channels>(
+            const int64_t target = (run.batch * problem.keys + run.first_key) * row_size;
+            backward_run<Number, fixed_channels>(
                 problem, scratch, run, only_strength[row], query + row * row_size,
                 grad_output + row * row_size, logsumexp + row * problem.heads,
-                delta + row * problem.heads, grad_query + copy * row_size, grad_key, grad_value,
-                grad_strength + copy * 2);
+                delta + row * problem.heads, grad_query + copy * row_size, grad_key + target,
+                grad_value + target, grad_strength + copy * 2);
         }
     }
 }
 
 }  // namespace
 
-#define FOR_CHANNELS(function, Token, Sum, ...)                          \
-    switch (problem->channels) {                                         \
-        case 16: function<Token, Sum, 16>(*problem, __VA_ARGS__); break; \
-        case 32: function<Token, Sum, 32>(*problem, __VA_ARGS__); break; \
-        case 64: function<Token, Sum, 64>(*problem, __VA_ARGS__); break; \
-        default: function<Token, Sum, 0>(*problem, __VA_ARGS__);         \
+#define FOR_CHANNELS(function, Number, ...)                          \
+    switch (problem->channels) {                                     \
+        case 16: function<Number, 16>(*problem, __VA_ARGS__); break; \
+        case 32: function<Number, 32>(*problem, __VA_ARGS__); break; \
+        case 64: function<Number, 64>(*problem, __VA_ARGS__); break; \
+        default: function<Number, 0>(*problem, __VA_ARGS__);         \
     }
 
-#define EXPORT(name, Token, Sum)                                                                \
-    extern "C" void attend_##name(const Problem *problem, const Sum *query, Sum *output,        \
-                                  Sum *logsumexp) {                                             \
-        FOR_CHANNELS(attend, Token, Sum, query, output, logsumexp)                              \
+#define EXPORT(name, Number)                                                                    \
+    extern "C" void attend_##name(const Problem *problem, const Number *query, Number *output,  \
+                                  Number *logsumexp) {                                          \
+        FOR_CHANNELS(attend, Number, query, output, logsumexp)                                  \
     }                                                                                           \
-    extern "C" void backward_##name(const Problem *problem, int64_t parts,                      \
-                                    const bool *only_strength, const Sum *query,                \
-                                    const Sum *grad_output, const Sum *logsumexp,               \
-                                    const Sum *delta, Sum *grad_query, const Tokens *grad_key,  \
-                                    const Tokens *grad_value, Sum *grad_strength) {             \
-        FOR_CHANNELS(backward, Token, Sum, parts, only_strength, query, grad_output, logsumexp, \
-                     delta, grad_query, *grad_key, *grad_value, grad_strength)                  \
+    extern "C" void backward_##name(const Problem *problem, const bool *only_strength,          \
+                                    const Number *query, const Number *grad_output,             \
+                                    const Number *logsumexp, const Number *delta,               \
+                                    Number *grad_query, Number *grad_key, Number *grad_value,   \
+                                    Number *grad_strength) {                                    \
+        FOR_CHANNELS(backward, Number, only_strength, query, grad_output, logsumexp, delta,     \
+                     grad_query, grad_key, grad_value, grad_strength)                           \
     }
 
-EXPORT(float32, float, float)
-EXPORT(float64, double, double)
-EXPORT(bfloat16, BFloat16, float)
-EXPORT(float16, Half, float)
+EXPORT(float32, float)
+EXPORT(float64, double)

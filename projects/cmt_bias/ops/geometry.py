@@ -9,7 +9,6 @@ Shape letters: B batch, Q queries, K keys, V views, S segments (BEV map and view
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -77,7 +76,7 @@ class TokenLayout:
         """K."""
         return self.num_lidar_tokens + self.num_camera_tokens
 
-    @cached_property
+    @property
     def segments(self) -> tuple[Segment, ...]:
         """The maps, in the order of the tokens."""
         bev = () if self.bev_shape is None else (Segment(0, *self.bev_shape, 0),)

@@ -157,6 +157,13 @@ def _attend(
     return _forward_operator(*inputs)[0]
 
 
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` or ``torch.export`` traces."""
+    if hasattr(torch.compiler, 'is_compiling'):
+        return torch.compiler.is_compiling()
+    return torch._dynamo.is_compiling()  # torch < 2.3
+
+
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast as autocast does for torch's own attention."""
     device = tensors[0].device.type
@@ -316,7 +323,7 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> Non
 
 def _differentiate(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Any, ...]:
     """Gradients of the inputs of :func:`_forward`."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and not is_compiling():
         raise RuntimeError(
             'attention with a bias can be differentiated once only: call backward without '
             'create_graph=True.'

@@ -1,5 +1,6 @@
 """What surrounds a run: command line options, checks before it, and the summary at its start."""
 
+from .non_finite_hook import NonFiniteHook
 from .run_summary_hook import RunSummaryHook
 
-__all__ = ['RunSummaryHook']
+__all__ = ['NonFiniteHook', 'RunSummaryHook']

@@ -1,5 +1,6 @@
 """Does a checkpoint fit the model it is to be loaded into? Asked before training or testing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 from ..checkpoints.checkpoint_report import CheckpointReport, compare_state_dict
+from ..checkpoints.safe_loading import weights_of
 from ..problem import Problem
 from ..unwrapping import unwrapped
 from .preflight import stop_on
@@ -26,17 +28,26 @@ def check_checkpoint_file(path: str | None) -> list[Problem]:
     return [Problem(f"the checkpoint '{path}' does not exist", remedy)]
 
 
-def report_checkpoint(model: nn.Module, path: str) -> CheckpointReport:
+def report_checkpoint(
+    model: nn.Module, path: str, skipped: Sequence[str] = ()
+) -> CheckpointReport:
     """Compare a checkpoint's keys with those of a model, maybe a wrapped one.
+
+    Args:
+        model: The built model.
+        path: The checkpoint.
+        skipped: Parts of the model that are not to be loaded.
 
     Raises:
         CheckpointError: If the file is damaged or unsafe to read.
     """
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    return compare_state_dict(unwrapped(model), checkpoint.get('state_dict', checkpoint))
+    return compare_state_dict(unwrapped(model), weights_of(checkpoint, path), skipped)
 
 
-def check_starting_weights(model: nn.Module, path: str | None, resume: bool) -> list[Problem]:
+def check_starting_weights(
+    model: nn.Module, path: str | None, resume: bool, skipped: Sequence[str] = ()
+) -> list[Problem]:
     """Whether a training can start from a checkpoint.
 
     Weights of some parts alone (``load_from`` with a pretrained backbone) will do, and what is
@@ -46,17 +57,19 @@ def check_starting_weights(model: nn.Module, path: str | None, resume: bool) -> 
         model: The built model.
         path: The checkpoint; None: none, or the latest of the run, which is of this model.
         resume: Whether the training goes on, rather than starts from these weights.
+        skipped: The config's ``load_from_skip``: parts of the model that keep their initial
+            values. A resume skips nothing.
 
     Returns:
         What is wrong; empty if nothing is.
 
     Raises:
-        OtherModelError: If the checkpoint was written by another model.
+        OtherModelError: If the checkpoint is another model's, or has parts of another size.
         CheckpointError: If the file is damaged or unsafe to read.
     """
     if path is None:
         return []
-    report = report_checkpoint(model, path)
+    report = report_checkpoint(model, path, () if resume else skipped)
     report.raise_if_other_model(path)
     if resume:
         return _incomplete(report, path, 'resume with the config that wrote the checkpoint')
@@ -80,7 +93,7 @@ def check_tested_weights(
         What is wrong; empty if nothing is.
 
     Raises:
-        OtherModelError: If the checkpoint was written by another model.
+        OtherModelError: If the checkpoint is another model's, or has parts of another size.
         CheckpointError: If the file is damaged or unsafe to read.
     """
     report = report_checkpoint(model, path)

@@ -1,6 +1,5 @@
 """What ``tools/doctor.py`` looks at when it is given a config: model, data and checkpoint."""
 
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 
 from mmdet3d.registry import MODELS
@@ -9,7 +8,9 @@ from mmengine.config import Config, DictAction
 from torch import nn
 
 from ..checkpoints.safe_loading import CheckpointError
+from ..config_type import type_name
 from ..datasets.database_check import command_that_makes_it, has_image_crops
+from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .checkpoint_check import check_checkpoint_file, report_checkpoint
 from .data_check import SPLITS, Depth, check_config_data, innermost_datasets
@@ -56,7 +57,8 @@ def check_config(
         answers.append(('model', Problem(f'{type(error).__name__}: {error}', remedy)))
     for subject, file in (('load_from', cfg.get('load_from')), ('checkpoint', checkpoint)):
         if file is not None:
-            answers += check_weights(model, file, subject)
+            skipped = (cfg.get('load_from_skip') or ()) if subject == 'load_from' else ()
+            answers += check_weights(model, file, subject, skipped)
     return answers
 
 
@@ -85,7 +87,7 @@ def _check_data(cfg: Config, sampled_frames: int, depth: Depth) -> Iterator[tupl
 
 def check_sweep_loader(pipeline: Sequence[Mapping]) -> list[Problem]:
     """A warning if sweeps are loaded by mmdet3d's own transform, which misplaces them in turns."""
-    if all(step['type'] != 'LoadPointsFromMultiSweeps' for step in pipeline):
+    if all(type_name(step) != 'LoadPointsFromMultiSweeps' for step in pipeline):
         return []
     what = 'LoadPointsFromMultiSweeps misplaces the sweeps of a turning vehicle'
     return [Problem(what, "set type='LoadAlignedSweeps' for this step", 'warning')]
@@ -98,9 +100,8 @@ def check_image_crops(pipeline: Sequence[Mapping]) -> list[tuple[str, Answer]]:
         if sampler is None or not step.get('sample_2d'):
             continue
         try:
-            with open(sampler['info_path'], 'rb') as file:
-                infos = pickle.load(file)
-        except Exception:  # the data's own check says so
+            infos = load_info_file(sampler['info_path'])
+        except (OSError, InfoFileError):  # the data's own check says so
             continue
         if has_image_crops(infos):
             return [('pasting', f"'{sampler['info_path']}', with image crops")]
@@ -110,13 +111,16 @@ def check_image_crops(pipeline: Sequence[Mapping]) -> list[tuple[str, Answer]]:
     return []
 
 
-def check_weights(model: nn.Module | None, path: str, subject: str) -> list[tuple[str, Answer]]:
+def check_weights(
+    model: nn.Module | None, path: str, subject: str, skipped: Sequence[str] = ()
+) -> list[tuple[str, Answer]]:
     """Answers about a checkpoint: one for each submodule whose keys differ.
 
     Args:
         model: What it is to fit; None if it could not be built.
         path: The checkpoint.
         subject: 'checkpoint', which must have all keys, or 'load_from', which need not.
+        skipped: Parts of the model that are not to be loaded.
     """
     problems = check_checkpoint_file(path)
     if problems:
@@ -124,13 +128,15 @@ def check_weights(model: nn.Module | None, path: str, subject: str) -> list[tupl
     if model is None:
         return [(subject, f"'{path}' exists (no model to compare it with)")]
     try:
-        report = report_checkpoint(model, path)
+        report = report_checkpoint(model, path, skipped)
+        if subject == 'load_from':
+            report.raise_if_other_model(path)
     except CheckpointError as error:
         what, _, remedy = str(error).partition('Remedy: ')
         return [(subject, Problem(what.strip(), remedy))]
     if report.is_complete:
         return [(subject, f"'{path}': all {report.num_matched} keys match")]
-    wrong = subject == 'checkpoint' or report.is_other_model
+    wrong = subject == 'checkpoint'
     return [
         (
             f'{subject}: {part.name}',

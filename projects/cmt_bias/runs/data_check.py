@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mmdet3d.datasets import NuScenesDataset
+from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.runner import Runner
 from nuscenes.utils.splits import create_splits_scenes
 
+from ..config_type import type_name
 from ..datasets import info_file_check
 from ..datasets.database_check import check_database
 from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES
@@ -85,19 +88,28 @@ def check_iterations(runner: Runner) -> list[Problem]:
     return [Problem(what, 'set a smaller train_dataloader.batch_size, or drop_last=False')]
 
 
-def innermost_datasets(dataset: Mapping) -> list[Mapping]:
-    """The datasets inside wrappers such as ``CBGSDataset`` or ``ConcatDataset``."""
+def innermost_datasets(dataset: Any) -> list[Mapping]:
+    """The datasets inside wrappers such as ``CBGSDataset`` or ``ConcatDataset``.
+
+    None of what is no config, as a dataset that is built already.
+    """
+    if not isinstance(dataset, Mapping):
+        return []
     if 'datasets' in dataset:
         return [inner for part in dataset['datasets'] for inner in innermost_datasets(part)]
-    if 'dataset' in dataset:
-        return innermost_datasets(dataset['dataset'])
-    return [dataset]
+    return innermost_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
 
 
-def _is_balanced(dataset: Mapping) -> bool:
-    inner = dataset.get('dataset')
-    balances = dataset.get('type') == 'CBGSDataset'
-    return balances or (isinstance(inner, Mapping) and _is_balanced(inner))
+def _is_balanced(dataset: Any) -> bool:
+    if not isinstance(dataset, Mapping):
+        return False
+    return type_name(dataset) == 'CBGSDataset' or _is_balanced(dataset.get('dataset'))
+
+
+def _is_nuscenes(dataset: Mapping) -> bool:
+    kind = dataset.get('type', NuScenesDataset)
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(kind, type) and issubclass(kind, NuScenesDataset)
 
 
 def _validates(cfg: Config) -> bool:
@@ -117,8 +129,8 @@ def check_dataset(
     """Look at one dataset's info file, sensor files and database for pasting.
 
     Args:
-        dataset: Config of a dataset of mmdet3d's ``Det3DDataset`` family. One that is read from
-            elsewhere than local files is passed over.
+        dataset: Config of a ``NuScenesDataset``. Another dataset, whose needs are not known here,
+            and one that is read from elsewhere than local files are passed over.
         sampled_frames: Frames, spread over the info file, whose sensor files are looked for.
         depth: 'all': read every file of every frame, with a progress bar, and list all that are
             bad. 'sampled': see that the files of a few frames exist.
@@ -128,7 +140,7 @@ def check_dataset(
     Returns:
         What is wrong; empty if nothing is.
     """
-    if not is_local(dataset.get('backend_args')):
+    if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
         return []
     root = Path(dataset.get('data_root') or '.')
     path = str(root / dataset['ann_file'])
@@ -154,7 +166,7 @@ def check_dataset(
         return problems
     if balanced:
         classes = dict(dataset.get('metainfo') or {}).get('classes') or info_file_check.CLASSES
-        least_points = 0 if dataset.get('type') == 'AllBoxesNuScenesDataset' else 1
+        least_points = 0 if type_name(dataset) == 'AllBoxesNuScenesDataset' else 1
         problems += info_file_check.check_class_balance(infos, path, classes, least_points)
     if used.from_here:
         problems += _check_files(dataset, path, frames, sampled_frames, depth)
@@ -219,7 +231,7 @@ def check_evaluation(
     Returns:
         What is wrong; empty if nothing is.
     """
-    if not is_local(dataset.get('backend_args')):
+    if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
         return []
     problems = []
     for metric in nuscenes_metric_configs(evaluator):

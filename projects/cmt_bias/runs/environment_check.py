@@ -24,7 +24,7 @@ MMCV_REMEDY = (
     'mmcv==2.1.0`'
 )
 VERSIONS = {
-    'torch': ('>=2.1,<3', 'install `torch==2.13.0` first, then all the rest: `make setup`'),
+    'torch': ('>=2.1,<2.14', 'install `torch==2.13.0` first, then all the rest: `make setup`'),
     'numpy': ('>=1.22,<2', "`pip install 'numpy<2'`: mmcv and mmdet3d are built for numpy 1"),
     'mmengine': ('>=0.10.7,<1.0', '`pip install mmengine==0.10.7`'),
     'mmcv': ('>=2.0.0rc4,<2.2.0', f'mmdet and mmdet3d refuse it; {MMCV_REMEDY}'),
@@ -99,7 +99,7 @@ def check_version(name: str) -> Answer:
 
 
 def fits(version: str, wanted: str) -> bool:
-    """Whether a version such as '2.13.0+cpu' is among those that are wanted, '>=2.1,<3'."""
+    """Whether a version such as '2.13.0+cpu' is among those that are wanted, '>=2.1,<2.14'."""
     specifiers = importlib.import_module('packaging.specifiers')
     return specifiers.SpecifierSet(wanted).contains(version, prereleases=True)
 

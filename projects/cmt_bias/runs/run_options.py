@@ -9,10 +9,13 @@ from typing import Any
 import matplotlib
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import HOOKS
 
-from ..checkpoints.latest_checkpoint import find_latest_intact_checkpoint
+from ..checkpoints.latest_checkpoint import find_checkpoint_to_resume
+from ..config_type import type_name
 from ..datasets.modal_mask import with_modality
 from ..problem import Problem
+from ..unwrapping import unwrapped_config
 from .preflight import ProblemsFound
 
 SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
@@ -101,7 +104,7 @@ def _set_backend(part: Any, backend: Mapping) -> None:
     if isinstance(part, Mapping):
         for value in part.values():
             _set_backend(value, backend)
-        loads = re.match(r'Load\w*(Point|Sweep|Image|Annotations)', str(part.get('type')))
+        loads = re.match(r'Load\w*(Point|Sweep|Image|Annotations)', type_name(part))
         if loads or 'backend_args' in part:
             part['backend_args'] = ConfigDict(backend)  # type: ignore[index]
     elif isinstance(part, list | tuple):
@@ -145,7 +148,7 @@ def enable_amp(cfg: Config) -> None:
     Raises:
         ProblemsFound: If the config has an optimizer wrapper of its own kind.
     """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
     if kind == 'AmpOptimWrapper':
         return
     if kind != 'OptimWrapper':
@@ -161,7 +164,7 @@ def disable_amp(cfg: Config) -> bool:
     Returns:
         Whether mixed precision was set before.
     """
-    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper':
+    if type_name(cfg.optim_wrapper) != 'AmpOptimWrapper':
         return False
     cfg.optim_wrapper.type = 'OptimWrapper'
     for key in AMP_ONLY_KEYS:
@@ -192,19 +195,23 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         resume: 'auto' for the latest checkpoint in the work directory, a checkpoint's path, or
             None for what the config says. Where 'auto' finds no checkpoint, training starts as
             without it, from the config's ``load_from``.
+
+    Raises:
+        CheckpointError: If there are checkpoints, but none that can be used.
     """
-    if resume is None:
-        return
-    if resume == 'auto' and find_latest_intact_checkpoint(cfg.work_dir) is None:
-        return
-    cfg.resume = True
-    cfg.load_from = None if resume == 'auto' else resume
+    if resume == 'auto':
+        settings = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        hook = HOOKS.build({'type': 'ResumableCheckpointHook', **settings})
+        resume = find_checkpoint_to_resume(hook, cfg.work_dir)
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = resume
 
 
 def ensure_hook(cfg: Config, hook_type: str) -> None:
     """Add a hook without arguments unless the config has one of its type."""
     hooks = list(cfg.get('custom_hooks') or [])
-    if all(hook['type'] != hook_type for hook in hooks):
+    if all(type_name(hook) != hook_type for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=hook_type)]
 
 
@@ -217,7 +224,7 @@ def add_picture_hook(cfg: Config, **settings: Any) -> None:
     """
     hooks = list(cfg.get('custom_hooks') or [])
     for hook in hooks:
-        if hook['type'] == 'DetectionPictureHook':
+        if type_name(hook) == 'DetectionPictureHook':
             hook.update(settings)
             return
     new = dict(type='DetectionPictureHook', save='out_dir' in settings, **settings)
@@ -247,12 +254,7 @@ def show_in_window(cfg: Config, task: str, wait_time: float) -> None:
 
 
 def model_modality(model: Mapping) -> str:
-    """The sensors that a detector reads: 'LC', 'L' or 'C', by the backbones that it has.
-
-    One that is wrapped (as the ``module`` of a test time augmentation) is seen through.
-    """
-    while 'module' in model:
-        model = model['module']
+    """The sensors that a detector reads: 'LC', 'L' or 'C', by the backbones that it has."""
     sensors = 'L' if model.get('pts_voxel_encoder') or model.get('pts_backbone') else ''
     return sensors + ('C' if model.get('img_backbone') else '')
 
@@ -269,7 +271,7 @@ def set_modality(cfg: Config, modality: str | None) -> None:
     Raises:
         ProblemsFound: If the model does not read a sensor of ``modality``.
     """
-    available = model_modality(cfg.model)
+    available = model_modality(unwrapped_config(cfg.model))
     if modality is None or modality == available:
         return
     absent = [SENSOR_NAMES[sensor] for sensor in modality if sensor not in available]

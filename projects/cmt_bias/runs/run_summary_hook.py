@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
@@ -20,6 +21,7 @@ from ..learning_rate_peaks import (
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from ..unwrapping import unwrapped
 from .package_log import show_package_log
+from .resumed_schedule import Settings, resume_warnings, schedule_settings
 
 GAIN_TOLERANCE = 1e-3
 """Relative difference of the groups' gains above which a schedule counts as losing lr_mult."""
@@ -46,26 +48,27 @@ class RunSummaryHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self) -> None:
-        self._rate_lines: list[str] = []
-        self._warnings: list[str] = []
+        self._configured: Settings = {}
         self._num_skipped = 0
 
     def before_run(self, runner: Runner) -> None:
-        """Play the schedule through, while it is still at its start (a resume moves it on)."""
-        if isinstance(runner.optim_wrapper, OptimWrapper):
-            self._rate_lines = told('learning rates', lambda: self._describe_rates(runner))
+        """Remember the schedule of the config; a resume puts the saved one in its place."""
+        with suppress(Exception):  # what is not known is not compared
+            self._configured = schedule_settings(runner.optim_wrapper, runner.param_schedulers)
 
     def before_train(self, runner: Runner) -> None:
-        """Write the summary to the log."""
+        """Write the summary to the log, of the schedule that will be trained with."""
         show_package_log()
         logger = MMLogger.get_current_instance()
         wrapper = runner.optim_wrapper
-        lines = told('batch', lambda: describe_batch(runner)) + self._rate_lines
+        warnings: list[str] = []
+        lines = told('batch', lambda: describe_batch(runner))
+        lines += told('learning rates', lambda: self._describe_rates(runner, warnings))
         lines += told('precision', lambda: describe_precision(wrapper))
         lines += told('attention', lambda: describe_attention(runner.model))
         lines += told('parameters', lambda: describe_parameters(unwrapped(runner.model)))
         logger.info('\n  '.join(['This run:', *lines]))
-        for warning in self._warnings:
+        for warning in warnings:
             logger.warning(warning)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -83,7 +86,10 @@ class RunSummaryHook(Hook):
             if scores.absent_classes:
                 MMLogger.get_current_instance().warning(scores.describe_own_means())
 
-    def _describe_rates(self, runner: Runner) -> list[str]:
+    def _describe_rates(self, runner: Runner, warnings: list[str]) -> list[str]:
+        """Lines about the schedule that will be trained with; what is wrong with it is added."""
+        in_effect = schedule_settings(runner.optim_wrapper, runner.param_schedulers)
+        warnings += resume_warnings(self._configured, in_effect)
         length = training_length(runner)
         if length is None:
             return ['learning rates: unknown, for the training loop has no length']
@@ -103,7 +109,7 @@ class RunSummaryHook(Hook):
             peaks = peak_learning_rates(model, single, schedulers, *length)
             lines += describe_peaks(peaks)
             scaled = bool((runner.auto_scale_lr or {}).get('enable'))
-            self._warnings += schedule_warnings(peaks, schedulers, scaled)
+            warnings += schedule_warnings(peaks, schedulers, scaled)
         return lines
 
 

@@ -19,6 +19,7 @@ from submitit.helpers import TorchDistributedEnvironment
 
 from ..atomic_file import write_atomically
 from ..checkpoints.latest_checkpoint import find_latest_intact_checkpoint, is_intact_checkpoint
+from ..checkpoints.safe_loading import CheckpointError
 from .run_lock import FolderLock
 from .study_config import keep_detections
 
@@ -125,7 +126,7 @@ class StudyRun:
         stages = _Stages(self, state, lock if is_first else None)
         try:
             stages.carry_out()
-        except _StageError as error:
+        except (_StageError, CheckpointError) as error:
             stages.keep(failure=str(error).splitlines()[0])
             return str(error)
         finally:

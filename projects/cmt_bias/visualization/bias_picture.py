@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 
-from .attention_mass import PARTS
+from .bias_panels import BiasColours, count_queries, draw_attention, draw_queries
 from .bias_scene import BiasMap, BiasScene
 from .detection_picture import PictureLayout, axes_in_inches, camera_panels
 from .detection_scene import CameraView
@@ -31,13 +26,6 @@ from .scene_panels import (
     draw_projected_boxes,
 )
 
-MASS_COLOURS = ('#00796b', '#a9ddd5', '#f7dfab', '#d98700')
-"""Of the parts of attention: the LiDAR's in teal, the cameras' in amber, windows darker."""
-
-MASS_NAMES = ('LiDAR, in windows', 'LiDAR, elsewhere', 'cameras, elsewhere', 'cameras, in windows')
-
-_STATES = ('no bias', 'bias')
-_BIAS_COLOURS = colormaps['coolwarm']
 _BOX_COLOUR = 'white'
 _WHOLE_OPACITY = 0.25  # of a bias on all cells, under which the picture must stay visible
 _TIMES = '\N{MULTIPLICATION SIGN}'
@@ -47,22 +35,6 @@ _HEADER = 1.5
 _BEV_SIDE = 5.1
 _AXIS_LABELS = 0.45
 _CAMERAS = PictureLayout(cameras_width=_WIDTH - 2 * _MARGIN)
-
-
-@dataclass(frozen=True)
-class _Colours:
-    """What colour a bias has."""
-
-    limit: float
-
-    @property
-    def mappable(self) -> ScalarMappable:
-        return ScalarMappable(CenteredNorm(0.0, self.limit), _BIAS_COLOURS)
-
-    def of(self, bias: float) -> tuple[float, float, float, float]:
-        """RGBA of a bias in logits."""
-        red, green, blue, alpha = self.mappable.to_rgba(np.array(bias))
-        return float(red), float(green), float(blue), float(alpha)
 
 
 def draw_bias(
@@ -94,7 +66,9 @@ def draw_bias(
             'bev_range (metres) and colour_limit (logits) must be > 0, got '
             f'{bev_range} and {colour_limit}'
         )
-    colours = _Colours(colour_limit or _rounded_up(float(np.abs(bias_scene.bias).max(initial=0))))
+    colours = BiasColours(
+        colour_limit or _rounded_up(float(np.abs(bias_scene.bias).max(initial=0)))
+    )
     panels, cameras_height = camera_panels(bias_scene.scene.cameras, _CAMERAS)
     below = _MARGIN + _AXIS_LABELS + _BEV_SIDE + _MARGIN
     height = below + cameras_height + _HEADER
@@ -115,7 +89,7 @@ def draw_bias(
 
 
 def _draw_camera_bias(
-    axes: Axes, bias_scene: BiasScene, view: CameraView, colours: _Colours
+    axes: Axes, bias_scene: BiasScene, view: CameraView, colours: BiasColours
 ) -> None:
     """One camera with windows, boxes and numbers of the queries that it sees."""
     scene = bias_scene.scene
@@ -139,7 +113,7 @@ def _draw_camera_bias(
 
 
 def _draw_bev_bias(
-    axes: Axes, bias_scene: BiasScene, colours: _Colours, bev_range: float | None
+    axes: Axes, bias_scene: BiasScene, colours: BiasColours, bev_range: float | None
 ) -> None:
     """The bird's-eye view with windows, boxes and numbers of all queries."""
     x_min, y_min, _, x_max, y_max, _ = bias_scene.pc_range
@@ -187,7 +161,7 @@ def _draw_map(
     axes: Axes,
     bias_map: BiasMap,
     extent: tuple[float, float, float, float],
-    colours: _Colours,
+    colours: BiasColours,
     alpha: float,
 ) -> None:
     """Colour the cells that have a bias, and outline each query's window.
@@ -203,7 +177,7 @@ def _draw_map(
     left, right, low, high = extent
     axes.imshow(
         bias_map.values,
-        cmap=_BIAS_COLOURS,
+        cmap=colours.mappable.get_cmap(),
         norm=CenteredNorm(0.0, colours.limit),
         extent=extent,
         origin='lower' if low < high else 'upper',
@@ -260,7 +234,7 @@ def _draw_number(
 
 
 def _draw_right_panels(
-    figure: Figure, bias_scene: BiasScene, colours: _Colours, bev_right: float
+    figure: Figure, bias_scene: BiasScene, colours: BiasColours, bev_right: float
 ) -> None:
     """Colour bar, list of queries and attention, to the right of the bird's-eye view."""
     left, right = bev_right + 0.35, _WIDTH - _MARGIN
@@ -277,122 +251,12 @@ def _draw_right_panels(
     bottom = _MARGIN + 0.95
     panel_height = top - 1.0 - bottom
     queries = axes_in_inches(figure, left + 1.55, bottom, 1.6, panel_height)
-    _draw_queries(queries, bias_scene, colours)
+    draw_queries(queries, bias_scene, colours)
     attention_left = left + 1.55 + 1.6 + 0.95 + 1.0
     attention = axes_in_inches(
         figure, attention_left, bottom, right - attention_left - 0.1, panel_height
     )
-    _draw_attention(attention, bias_scene)
-
-
-def _draw_queries(axes: Axes, bias_scene: BiasScene, colours: _Colours) -> None:
-    """A row for each shown query: class, score, distance; bias and weight of both sensors."""
-    boxes = bias_scene.scene.detections
-    if boxes is None or boxes.scores is None or len(boxes) == 0:
-        draw_notice(axes, 'no detection')
-        return
-    rows = np.arange(len(boxes))
-    names = []
-    for row, (label, score) in enumerate(zip(boxes.labels, boxes.scores, strict=True)):
-        name = bias_scene.scene.class_names[label].replace('_', ' ')
-        name = name if len(name) <= 13 else f'{name[:12]}\N{HORIZONTAL ELLIPSIS}'
-        distance = np.hypot(*boxes.boxes[row, :2])
-        names.append(f'{row + 1}  {name} {score:.2f}, {distance:.0f} m')
-    axes.axvline(0, color='#888888', linewidth=0.8)
-    for column, marker in enumerate('os'):
-        axes.scatter(
-            bias_scene.bias[:, column],
-            rows,
-            marker=marker,
-            s=34,
-            c=[colours.of(bias) for bias in bias_scene.bias[:, column]],
-            edgecolors='black',
-            linewidths=0.7,
-            zorder=3,
-        )
-    axes.set_yticks(rows, names, fontsize=8)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    limit = 1.12 * colours.limit
-    axes.set_xlim(-limit, limit)
-    for row, (lidar, camera) in enumerate(bias_scene.weights):
-        text = f'{lidar:+.2f}  {camera:+.2f}'
-        axes.text(1.05, row, text, transform=axes.get_yaxis_transform(), fontsize=8, va='center')
-    axes.text(1.05, 1.015, 'weights: L, C', transform=axes.transAxes, fontsize=8, va='bottom')
-    axes.set_title('bias of each query', fontsize=10)
-    _style_panel(axes, 'bias (logit)')
-    handles = [
-        Line2D([], [], linestyle='', color='#555555', marker='o', label='LiDAR (L)'),
-        Line2D([], [], linestyle='', color='#555555', marker='s', label='cameras (C)'),
-    ]
-    _draw_legend_below(axes, handles, (0.5, -0.11), handletextpad=0.2)
-
-
-def _draw_attention(axes: Axes, bias_scene: BiasScene) -> None:
-    """Stacked bars for each layer, without and with the bias: shares of the parts of attention."""
-    num_layers, _, num_queries, _ = bias_scene.mass.shape
-    if num_queries == 0:
-        draw_notice(axes, 'no detection')
-        return
-    shares = bias_scene.mass.mean(axis=2).reshape(2 * num_layers, len(PARTS))
-    rows = np.repeat(np.arange(num_layers), 2) + np.tile([-0.2, 0.2], num_layers)
-    starts = np.cumsum(shares, axis=1) - shares
-    for part, colour in enumerate(MASS_COLOURS):
-        axes.barh(rows, shares[:, part], left=starts[:, part], height=0.36, color=colour)
-        for row, start, share in zip(rows, starts[:, part], shares[:, part], strict=True):
-            if share >= 0.12:
-                dark = part in (0, 3)
-                axes.text(
-                    start + share / 2,
-                    row,
-                    f'{share:.1%}',
-                    fontsize=7.5,
-                    color='white' if dark else '#333333',
-                    ha='center',
-                    va='center_baseline',
-                )
-    names = [f'layer {layer}, {name}' for layer in range(num_layers) for name in _STATES]
-    axes.set_yticks(rows, names, fontsize=8)
-    axes.set_ylim(num_layers - 0.5, -0.5)
-    axes.set_xlim(0, 1)
-    axes.set_title(f'where attention goes, mean of {_queries(num_queries)}', fontsize=10)
-    _style_panel(
-        axes, 'share of attention, mean of all heads\n(no bias: left out of this layer alone)'
-    )
-    handles = [
-        Patch(color=colour, label=name)
-        for colour, name in zip(MASS_COLOURS, MASS_NAMES, strict=True)
-    ]
-    _draw_legend_below(axes, handles, (0.4, -0.145))
-
-
-def _draw_legend_below(
-    axes: Axes,
-    handles: Sequence[Artist],
-    anchor: tuple[float, float],
-    handletextpad: float | None = None,
-) -> None:
-    """A legend of two columns whose upper edge is at ``anchor``, in shares of the panel."""
-    axes.legend(
-        handles=handles,
-        loc='upper center',
-        bbox_to_anchor=anchor,
-        ncols=2,
-        fontsize=8,
-        frameon=False,
-        handletextpad=handletextpad,
-        columnspacing=1.0,
-    )
-
-
-def _queries(number: int) -> str:
-    return f'{number} quer{"y" if number == 1 else "ies"}'
-
-
-def _style_panel(axes: Axes, label: str) -> None:
-    axes.set_xlabel(label, fontsize=8, labelpad=2)
-    axes.tick_params(axis='x', labelsize=8, length=2.5, pad=2)
-    axes.tick_params(axis='y', length=0)
-    axes.spines[['top', 'right']].set_visible(False)
+    draw_attention(attention, bias_scene)
 
 
 def _draw_titles(figure: Figure, bias_scene: BiasScene, score_thr: float) -> None:
@@ -402,7 +266,7 @@ def _draw_titles(figure: Figure, bias_scene: BiasScene, score_thr: float) -> Non
     shown = 0 if scene.detections is None else len(scene.detections)
     parts = [scene.subtitle] if scene.subtitle else []
     parts.append(
-        f'{_queries(shown)} shown, of {bias_scene.num_detections} detections with score '
+        f'{count_queries(shown)} shown, of {bias_scene.num_detections} detections with score '
         f'≥ {score_thr:g}'
     )
     layer = f'shown: bias of decoder layer {bias_scene.layer} of 0 to {num_layers - 1}'

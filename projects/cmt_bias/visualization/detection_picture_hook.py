@@ -162,7 +162,8 @@ def show_figure(figure: Figure, seconds: float) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())  # (height, width, 4)
-    window = plt.figure('detections', figsize=figure.get_size_inches() / 2, clear=True)
+    width, height = figure.get_size_inches() / 2
+    window = plt.figure('detections', figsize=(width, height), clear=True)
     axes = window.add_axes((0, 0, 1, 1))
     axes.imshow(pixels)
     axes.set_axis_off()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -195,8 +196,10 @@ def _draw_box_names(
         label = int(boxes.labels[number])
         known = 0 <= label < len(class_names)
         name = class_names[label].replace('_', ' ') if known else 'other'
+        left, top = segments[number][visible[number]].reshape(-1, 2).min(axis=0)
         text = axes.text(
-            *segments[number][visible[number]].reshape(-1, 2).min(axis=0),
+            left,
+            top,
             name if boxes.scores is None else f'{name} {boxes.scores[number]:.2f}',
             fontsize=7.0,
             color=class_colour(label, class_names),
@@ -205,9 +208,11 @@ def _draw_box_names(
             zorder=6,
         )
         extent = text.get_window_extent()
-        shift = np.minimum(0.0, axes.bbox.max - extent.max)  # back into the image
-        text.set_position(axes.transData.inverted().transform(extent.min + shift))
-        extent = extent.translated(*shift)
+        # back into the image
+        right, up = np.minimum(0.0, np.subtract(axes.bbox.max, extent.max))
+        extent = extent.translated(right, up)
+        left, bottom = axes.transData.inverted().transform((extent.x0, extent.y0))
+        text.set_position((left, bottom))
         if extent.count_overlaps(taken):
             text.remove()
         else:
@@ -277,7 +282,7 @@ def draw_bev_boxes(axes: Axes, boxes: LabelledBoxes, colours: Sequence[str], das
         colours: one for each box.
         dashed: thin dashed lines, as for annotations.
     """
-    style = dict(
+    style: dict[str, Any] = dict(
         linewidths=0.8 if dashed else 1.8, zorder=5 if dashed else 4, edgecolors=list(colours)
     )
     outline_style = (0, (3, 2.2)) if dashed else 'solid'

@@ -118,7 +118,7 @@ def test_an_entry_without_weights_of_its_own_needs_no_gradient():
 def test_what_is_not_finite_is_said_once(row, what):
     watching = watch()
     (warning,) = watching.check(row)
-    assert f'{what} of {PARAMETER}' in warning and 'not finite' in warning
+    assert f'{what} of {PARAMETER} (shared) not finite' in warning
     assert watching.check(row) == []
 
 

@@ -154,7 +154,7 @@ class BiasScaleHook(Hook):
     def _record(self, runner: Runner, iteration: int) -> dict[str, float | None]:
         """The scale as it is now."""
         assert self._head is not None
-        low, high = self._head.scale_range()
+        low, high = self._head.generator.bounds()
         return {
             'iteration': iteration,
             'epoch': runner.epoch + 1,

@@ -82,16 +82,20 @@ def _sight(
         for modality in MODALITIES
         if record.get(f'{modality}_std') is not None
     }
+    weights = [number for numbers in seen.values() for number in numbers]
     own = [modality for modality in seen if name.endswith(modality)] or seen
+    gradient = record.get(f'bias_scale_grad/{name}')
+    found = {'value': [scale], 'gradient': [gradient or 0.0], 'weights': weights}
     return SimpleNamespace(
         iteration=record['iteration'],
         parameter=head.scale_name,
         config=head.config_key('bias_scale').removesuffix('bias_scale'),
         name=name,
         scale=scale,
-        gradient=record.get(f'bias_scale_grad/{name}'),
+        gradient=gradient,
+        not_finite=', '.join(what for what, x in found.items() if not all(map(math.isfinite, x))),
         lacks_gradient=lacks_gradient,
-        weights=[number for numbers in seen.values() for number in numbers],
+        weights=weights,
         has_own_weights=any(any(seen[modality]) for modality in own),
         low=low,
         high=high,
@@ -161,25 +165,12 @@ RULES: tuple[Rule, ...] = (
         '{s.config}learnable_scale=False.',
     ),
     Rule(
-        'value not finite',
-        lambda s: not math.isfinite(s.scale),
-        f'Iteration {{s.iteration}}: value of {_ENTRY} not finite: {{s.scale}}.',
-        'Go back to a checkpoint from before, and lower its lr_mult or the rate.',
+        'not finite',
+        lambda s: s.not_finite,
+        f'Iteration {{s.iteration}}: {{s.not_finite}} of {_ENTRY} not finite.',
+        'Go back to a checkpoint from before. Of a gradient: set optim_wrapper.clip_grad, or '
+        "optim_wrapper.dtype='bfloat16'; of weights: lower the rate of the weight_generator.",
         each=True,
-    ),
-    Rule(
-        'gradient not finite',
-        lambda s: s.gradient is not None and not math.isfinite(s.gradient),
-        f'Iteration {{s.iteration}}: gradient of {_ENTRY} not finite: {{s.gradient}}.',
-        "Set optim_wrapper.clip_grad, or optim_wrapper.dtype='bfloat16'.",
-        each=True,
-    ),
-    Rule(
-        'weights not finite',
-        lambda s: not all(map(math.isfinite, s.weights)),
-        'Iteration {s.iteration}: weights of {s.parameter} not finite: {s.weights}.',
-        'The weight_generator returns them: lower its learning rate, and look for the first '
-        'non-finite loss in the log.',
     ),
     Rule(  # all start at exactly 0, and leave it with the first step of the optimizer
         'weights zero',
@@ -257,7 +248,7 @@ _DRIFT = (
 )
 
 READINGS: tuple[Rule, ...] = (
-    Rule('not finite', lambda s: not math.isfinite(s.scale), 'not finite: the model is of no use'),
+    Rule('of no use', lambda s: not math.isfinite(s.scale), 'not finite: the model is of no use'),
     Rule('strong', lambda s: s.scale > STRONG, f'above {STRONG}, stronger modulation was wanted'),
     Rule('weak', lambda s: s.scale < WEAK, f'below {WEAK}, the weights are of little use'),
     Rule(

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from ...learning_rate_peaks import scheduled_learning_rates
+from ...learning_rate_peaks import scheduled_learning_rates, training_length, unforeseeable
 
 
 class ScaleOptimizer:
@@ -75,22 +75,16 @@ class ScaleOptimizer:
         the learning rate when its gradients agree, and shorter when they do not. (Rare gradients
         after many zeros make longer steps.)
         """
-        schedulers = runner.param_schedulers or []
-        lists = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
-        try:
-            begin, end = runner.iter, runner.max_iters
-            in_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
-            rates = scheduled_learning_rates(
-                self._group_index,
-                self._optimizer,
-                [scheduler for several in lists for scheduler in several],
-                end - begin,
-                len(runner.train_dataloader) if in_epochs else end,
-            )
-        except Exception:  # such as a scheduler of the user's own: what informs must not raise
+        found = runner.param_schedulers or []
+        lists = found.values() if isinstance(found, dict) else [found]
+        schedulers = [scheduler for several in lists for scheduler in several]
+        length = training_length(runner)
+        if length is None or unforeseeable(schedulers):
             return None
-        if rates is None:
-            return None
+        begin, (end, epoch_length) = runner.iter, length
+        rates = scheduled_learning_rates(
+            self._group_index, self._optimizer, schedulers, end - begin, epoch_length
+        )
         # With accumulated gradients the optimizer steps in every n-th iteration, and in the last.
         return sum(
             rate

@@ -1,5 +1,5 @@
 _base_ = [
-    './cmt-bias-learnable_voxel0100_r50_800x320_8xb2-cyclic-20e_nus-3d.py',
+    './cmt-bias-finetune_voxel0100_r50_800x320_8xb4-cosine-6e_nus-3d.py',
     './presets/robust.py',
 ]
 

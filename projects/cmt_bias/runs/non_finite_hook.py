@@ -1,0 +1,133 @@
+"""Stop at the first number that is none, and name the sample or the parameter it came from."""
+
+import sys
+from typing import Any, cast
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from ..unwrapping import unwrapped
+from .non_finite_origin import find_non_finite, find_origin
+
+REMEDY = (
+    'Remedy: correct the data, if it is an input (tools/doctor.py CONFIG reads them); else go on '
+    'from the newest checkpoint, with a lower learning rate or gradient clipping'
+)
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss, an output or a gradient is NaN or infinite; the message says where that began."""
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Stops a run at the first loss, gradient or output of a head that is not finite.
+
+    The gradients are looked at before the optimizer makes NaN of all parameters with them: the
+    error names the input and its sample, the parameter or the module where it began, found by
+    running the batch once more. Gradients that AMP's loss scale makes overflow are AMP's matter.
+
+    In an iteration it costs one norm of the gradients.
+
+    Raises:
+        NonFiniteError: In training, from the optimizer's step or after the iteration; else from
+            the forward pass.
+    """
+
+    # Before other hooks save or log what comes of it.
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+        self._runner: Runner | None = None
+        self._batch: Any = None
+        self._is_looking = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Look at what comes out of the model and goes into the optimizers."""
+        self.after_run(runner)
+        self._runner = runner
+        model = unwrapped(runner.model)
+        self._handles = [model.register_forward_hook(self._after_forward, always_call=True)]
+        self._handles += [
+            head.register_forward_hook(self._after_head)
+            for name, head in model.named_children()
+            if name.endswith('head')
+        ]
+        wrapper = runner.optim_wrapper
+        for single in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+            if isinstance(single, OptimWrapper):
+                self._handles.append(single.optimizer.register_step_pre_hook(self._before_step))
+
+    def after_run(self, runner: Runner) -> None:
+        """Leave model and optimizers alone again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._batch = [], None
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep the batch, to find out which sample it was."""
+        self._batch = data_batch
+
+    before_val_iter = before_test_iter = before_train_iter
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Look at the loss, for iterations in which no optimizer has made a step."""
+        loss = (outputs or {}).get('loss')
+        if isinstance(loss, torch.Tensor) and not torch.isfinite(loss).all():
+            self._fail('The loss')
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if getattr(optimizer, 'found_inf', None) is not None:
+            return  # a fused optimizer, which leaves such a step out by itself
+        gradients = [
+            parameter.grad
+            for group in optimizer.param_groups
+            for parameter in group['params']
+            if parameter.grad is not None
+        ]
+        if not torch.isfinite(get_total_norm(gradients, norm_type=float('inf'))):
+            self._fail('The gradient')
+
+    def _after_head(self, head: nn.Module, args: Any, outputs: Any) -> None:
+        if not (head.training or self._is_looking) and find_non_finite(outputs):
+            self._fail('An output of the head')
+
+    def _after_forward(self, model: nn.Module, args: Any, outputs: Any) -> None:
+        """After a forward pass that has failed, say so if it was for numbers that are none."""
+        error = sys.exc_info()[1]
+        if error is None or outputs is not None or self._is_looking:
+            return
+        if isinstance(error, (NonFiniteError, torch.cuda.OutOfMemoryError)):
+            return
+        origin = self._origin()
+        if origin:
+            MMLogger.get_current_instance().error(f'{origin} {REMEDY}. What failed then:')
+
+    def _fail(self, what: str) -> None:
+        assert self._runner is not None
+        where = f'iteration {self._runner.iter + 1}' if self._is_training else 'the evaluation'
+        origin = self._origin() or 'Where it began was not found by running the batch once more.'
+        raise NonFiniteError(f'{what} is not finite in {where}. {origin} {REMEDY}.')
+
+    @property
+    def _is_training(self) -> bool:
+        return self._runner is not None and unwrapped(self._runner.model).training
+
+    def _origin(self) -> str:
+        assert self._runner is not None
+        self._is_looking = True
+        try:
+            return find_origin(cast(BaseModel, unwrapped(self._runner.model)), self._batch)
+        finally:
+            self._is_looking = False

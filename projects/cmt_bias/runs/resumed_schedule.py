@@ -1,0 +1,86 @@
+"""What a resume changes of the schedule that a config gives.
+
+mmengine loads the saved state of schedulers and optimizer over what the config made of them:
+rates, periods and decays are those of the first start, whatever the config says by now. The number
+of epochs is the config's.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
+
+Settings = dict[str, Any]
+"""Settings by the name under which a warning shows them."""
+
+# How far a scheduler is, not how it was set. What differs between groups follows from the groups'.
+_PROGRESS = {'last_step', 'verbose', 'base_values'}
+_SCHEDULED = {'lr': ('lr',), 'momentum': ('momentum', 'betas')}
+
+
+def schedule_settings(
+    wrapper: OptimWrapper | dict | None,
+    schedulers: Mapping[str, Sequence] | Sequence[_ParamScheduler] | None,
+) -> Settings:
+    """How optimizers and schedulers are set, whether they have been resumed or not.
+
+    Args:
+        wrapper: The runner's optimizer wrapper, also one of several optimizers.
+        schedulers: The runner's schedulers: None, a list, or a list for each optimizer.
+
+    Returns:
+        A copy of the settings; nothing of what is not built yet.
+    """
+    settings: Settings = {}
+    lists = schedulers if isinstance(schedulers, Mapping) else {'': schedulers or ()}
+    for owner, inner in lists.items():
+        for index, scheduler in enumerate(inner):
+            if not isinstance(scheduler, _ParamScheduler):
+                continue
+            prefix = f'{owner} param_scheduler[{index}]'.strip()
+            settings[prefix] = type(scheduler).__name__
+            for key, value in scheduler.state_dict().items():
+                if key not in _PROGRESS and not key.startswith('_'):
+                    settings[f'{prefix}.{key}'] = copy.deepcopy(value)
+    wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
+    for owner, single in wrappers.items():
+        if not isinstance(single, OptimWrapper):
+            continue
+        for index, group in enumerate(single.optimizer.param_groups):
+            moving = {'params', 'lr'}.union(
+                *(keys for name, keys in _SCHEDULED.items() if f'initial_{name}' in group)
+            )
+            for key, value in group.items():
+                if key not in moving:
+                    name = f'{owner} optimizer.param_groups[{index}].{key}'.strip()
+                    settings[name] = copy.deepcopy(value)
+    return settings
+
+
+def resume_warnings(configured: Settings, in_effect: Settings) -> list[str]:
+    """Name the settings of a config which do not hold, because a resume brought others.
+
+    Args:
+        configured: `schedule_settings` before the resume.
+        in_effect: `schedule_settings` after it.
+
+    Returns:
+        One warning with all of them, or none.
+    """
+    absent = 'not set'
+    different = [
+        f'  {name}: {configured.get(name, absent)} in the config, '
+        f'{in_effect.get(name, absent)} in the checkpoint'
+        for name in dict.fromkeys([*configured, *in_effect])
+        if configured.get(name, absent) != in_effect.get(name, absent)
+    ]
+    if not configured or not different:
+        return []
+    return [
+        'The training goes on with the schedule of its checkpoint, not with that of the config; '
+        'what the checkpoint says holds:\n'
+        + '\n'.join(different)
+        + '\nTo train with the schedule of the config, start from the weights instead: '
+        'load_from=CHECKPOINT without resume, in another work_dir.'
+    ]

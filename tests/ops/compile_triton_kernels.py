@@ -1,0 +1,94 @@
+"""Compile the Triton kernels without a GPU and print the registers they need, as JSON."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ['TRITON_INTERPRET'] = '0'
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from cmt_bias.ops import triton_attention, triton_kernels
+
+CAPABILITIES = (80, 90)
+# Channels of a head and whether keys outside the windows are hidden: decoder and router of CMT.
+USES = {'bias': (32, False), 'windows alone': (64, True)}
+_INPUTS = ('Query', 'Key', 'Value', 'Queries', 'Grads', 'GradKey', 'GradValue')
+_INTEGERS = ('Cells', 'Order', 'Boxes')
+
+
+def type_of(name: str, constants: dict[str, object]) -> str:
+    """The type of a kernel's argument: capitalized words are pointers, all else are numbers."""
+    if name in constants:
+        return 'constexpr'
+    if re.fullmatch('[A-Z][A-Za-z]*[a-z]', name):
+        numbers = 'bf16' if name in _INPUTS else 'i32' if name in _INTEGERS else 'fp32'
+        return f'*{numbers}'
+    return 'fp32' if name == 'scale' or name.startswith('FALLOFF') else 'i32'
+
+
+def compiled(
+    kernel: triton.JITFunction,
+    tiles: triton_attention.Tiles,
+    capability: int,
+    head_dim: int,
+    hide: bool,
+) -> triton.compiler.CompiledKernel:
+    """A kernel for half precision and strides as those of contiguous tensors."""
+    constants = dict(
+        PROFILE0=0, PROFILE1=0, HIDE=hide, D=head_dim, DP=head_dim, BM=tiles.queries,
+        BN=tiles.keys, PRECISION='ieee', SEGMENTS0=1,
+    )  # fmt: skip
+    types = {name: type_of(name, constants) for name in kernel.arg_names}
+    strides = re.compile('[a-z]{1,2}[bhns]|os')
+    aligned = [
+        index
+        for index, (name, kind) in enumerate(types.items())
+        if kind.startswith('*') or strides.fullmatch(name)
+    ]
+    return triton.compile(
+        ASTSource(
+            fn=kernel,
+            signature=types,
+            constexprs=constants,
+            attrs={(index,): [['tt.divisibility', 16]] for index in aligned},
+        ),
+        target=GPUTarget('cuda', capability, 32),
+        options=dict(num_warps=tiles.warps, num_stages=tiles.stages),
+    )
+
+
+def usage(kernel: triton.compiler.CompiledKernel) -> dict[str, int]:
+    """Registers of a thread, and bytes of its stack, where spilled registers are."""
+    tool = Path(triton.__file__).parent / 'backends/nvidia/bin/cuobjdump'
+    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
+        file.write(kernel.asm['cubin'])
+        file.flush()
+        command = [tool, '--dump-resource-usage', file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = dict(re.findall(r'(REG|STACK):(\d+)', text))
+    return dict(registers=int(found['REG']), spilled=int(found['STACK']))
+
+
+def main() -> None:
+    """Print what each kernel needs."""
+    found = {}
+    for capability in CAPABILITIES:
+        for use, (head_dim, hide) in USES.items():
+            tiles = triton_attention.default_tiles(head_dim, torch.bfloat16, capability)
+            kernels = (triton_kernels.attend, triton_kernels.differentiate)
+            for kernel, its_tiles in zip(kernels, tiles, strict=True):
+                name = f'{kernel.__name__} {use} {capability} {its_tiles}'
+                found[name] = usage(compiled(kernel, its_tiles, capability, head_dim, hide))
+    sys.stdout.write(json.dumps(found))
+
+
+if __name__ == '__main__':
+    main()
