@@ -71,7 +71,7 @@ def test_head_has_the_scale_and_the_windows_of_preset_and_recipe(preset, recipe)
     assert torch.all(generator.bias_scale == scale)
     assert isinstance(generator.bias_scale, nn.Parameter) == learnable
     assert generator.scale_granularity == granularity
-    windows = (generator.lidar_window.size, generator.camera_window.size)
+    windows = tuple(window.size for window in generator.window_shapes)
     assert windows == RECIPES[recipe][2]
 
 
