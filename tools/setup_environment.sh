@@ -169,8 +169,8 @@ install_torch() { pip_install "$1" "${TORCH:-$(grep '^torch==' requirements/buil
 # The tested files, each compared with its hash; what follows then finds them installed.
 install_locked() {
     local left_out='^$'
-    # On a GPU spconv is another build, with its own cumm, and torch has brought its triton.
-    if [ -n "${SPCONV:-}" ] || gpu_is_there; then left_out='^(spconv|cumm|triton)=='; fi
+    # On a GPU spconv is another build, with its own cumm.
+    if [ -n "${SPCONV:-}" ] || gpu_is_there; then left_out='^(spconv|cumm)=='; fi
     awk -v left_out="$left_out" '/^[A-Za-z0-9]/ { keep = $0 !~ left_out } /^#/ { keep = 0 } keep' \
         requirements/hashes-python311.txt >"$STATE/hashes.txt"
     run_logged "$1" "$PY" -m pip install --require-hashes --no-deps -r "$STATE/hashes.txt"
