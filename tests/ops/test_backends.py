@@ -20,6 +20,7 @@ def test_unknown_backend_names_those_that_there_are():
         attend(random_case(), 'fast')
 
 
+@pytest.mark.cpu_backend
 def test_backend_that_cannot_run_says_why():
     with pytest.raises(RuntimeError, match=r"'cpu' cannot run: .* empty tensors"):
         attend(random_case(queries=0), 'cpu')
@@ -27,6 +28,7 @@ def test_backend_that_cannot_run_says_why():
         attend(random_case(), 'triton')
 
 
+@pytest.mark.cpu_backend
 def test_without_the_compiled_loop_the_dense_backend_runs(monkeypatch):
     expected = attend(random_case(), 'dense')
     monkeypatch.setattr(cpu, 'load_kernel', lambda: 'it was not compiled')
@@ -42,6 +44,7 @@ def test_missing_library_is_a_warning_that_names_the_remedy(monkeypatch, caplog)
     assert 'Install cmt-bias again where there is a C++ compiler' in caplog.text
 
 
+@pytest.mark.cpu_backend
 def test_automatic_choice_is_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(operator, '_logged_choices', set())
     case = random_case()
