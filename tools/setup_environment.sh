@@ -358,7 +358,7 @@ main() {
     step stack 'mmengine, mmdet, mmdet3d, spconv (about 3 minutes)' "$stack" install_stack
     step requirements 'further requirements, test and lint tools (about a minute)' \
         "$stack requirements/runtime.txt requirements/tests.txt" install_requirements
-    step project 'cmt-bias itself, editable (seconds)' 'setup.py projects/cmt_bias/ops/cpu_kernel.cpp' \
+    step project 'cmt-bias itself, editable, with its C++ loop (seconds)' 'setup.py projects/cmt_bias/ops/cpu_kernel.cpp' \
         install_project
     step check 'check of the environment (seconds)' "$stack requirements/runtime.txt requirements/tests.txt" \
         check_environment

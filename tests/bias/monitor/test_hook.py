@@ -354,3 +354,22 @@ def test_a_picture_that_cannot_be_drawn_costs_no_checkpoint(tmp_path):
     make_runner(tmp_path, BiasedModel(), [BiasScaleHook(interval=5)], max_epochs=1).train()
     assert (tmp_path / 'epoch_1.pth').is_file()
     assert 'could not be drawn' in read_log(tmp_path)
+
+
+class SpoilHistory(Hook):
+    def __init__(self, content: str | None) -> None:
+        self.content = content
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        history = Path(runner.work_dir) / 'bias_scale.csv'
+        history.unlink()
+        if self.content is not None:
+            history.write_text(self.content)
+
+
+@pytest.mark.parametrize('content', [None, 'rubbish\x00\n1,2,3\n'])
+def test_a_history_that_is_spoiled_meanwhile_costs_neither_checkpoint_nor_end(tmp_path, content):
+    hooks = [BiasScaleHook(interval=5), SpoilHistory(content)]
+    make_runner(tmp_path, BiasedModel(), hooks, max_epochs=1).train()
+    assert (tmp_path / 'epoch_1.pth').is_file()
+    assert "bias_scale.csv' could not be drawn" in read_log(tmp_path)

@@ -23,10 +23,10 @@ class BiasScaleHook(Hook):
     Every ``interval`` iterations, and in the last one:
 
     - to mmengine's message hub, and with it to the console line, ``vis_data/*.json`` and
-      TensorBoard: ``bias_scale/<entry>``, ``bias_scale_grad/<entry>``, ``bias_scale_raw/<entry>``,
-      ``bias_scale_lr``, ``router/lidar_mean``, ``router/lidar_std``, ``router/camera_mean``,
-      ``router/camera_std``;
-    - to ``work_dir/bias_scale.csv``, which a kill or a resume leaves without gaps and doubles.
+      TensorBoard: ``bias_scale/<entry>``, ``bias_scale_grad/<entry>``, ``bias_scale_lr``,
+      ``router/lidar_mean``, ``router/lidar_std``, ``router/camera_mean``, ``router/camera_std``;
+    - with raw values and range to ``work_dir/bias_scale.csv``, which a kill or a resume leaves
+      without gaps and doubles.
 
     ``work_dir/bias_scale_curve.png`` is drawn from it at every checkpoint and at the end.
 
@@ -125,21 +125,13 @@ class BiasScaleHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Draw the curve so far."""
-        self._draw()
+        if self._head is not None and self.draw_curve:
+            self._show(ended=False)
 
     def after_train(self, runner: Runner) -> None:
         """Draw the whole curve, and say what the value means."""
-        if self._head is None:
-            return
-        self._draw()
-        rows = history.read_history(self._history.path)
-        if self._watch is None or rows.empty:
-            return
-        optimizer = self._optimizer
-        settings = (optimizer.accumulated, optimizer.is_like_adam) if optimizer else ()
-        names = self._head.generator.scale_names()
-        lines = [read_ending(rows, name, *settings) for name in names]
-        MMLogger.get_current_instance().info('\n  '.join(['Bias scale at the end:', *lines]))
+        if self._head is not None:
+            self._show(ended=True)
 
     def _iterations_left(self, runner: Runner) -> int:
         """Iterations until the next one that is logged; 0 in that one."""
@@ -168,7 +160,7 @@ class BiasScaleHook(Hook):
     def _tell(self, runner: Runner, record: history.Record, lacks_gradient: bool = False) -> None:
         """Give a record to the message hub, and to the rules."""
         for column, value in record.items():
-            if column.startswith('bias_scale'):
+            if column.startswith(('bias_scale/', 'bias_scale_grad/')):
                 key = column
             elif column == 'learning_rate':
                 key = 'bias_scale_lr'
@@ -181,11 +173,20 @@ class BiasScaleHook(Hook):
         for warning in self._watch.check(record, lacks_gradient) if self._watch else []:
             MMLogger.get_current_instance().warning(warning)
 
-    def _draw(self) -> None:
-        if self._head is None or not self.draw_curve:
-            return
-        path = self._history.path.with_name(plot.FILE_NAME)
+    def _show(self, ended: bool) -> None:
+        """Draw the curve; at the end of training say what it means."""
+        assert self._head is not None
+        logger, path = MMLogger.get_current_instance(), self._history.path
         try:
-            plot.save_bias_scale_curve(path, history.read_history(self._history.path))
-        except Exception as error:  # a picture must not cost the checkpoint that is being written
-            MMLogger.get_current_instance().warning(f"'{path}' could not be drawn: {error!r}")
+            rows = history.read_history(path)
+            if self.draw_curve:
+                plot.save_bias_scale_curve(path.with_name(plot.FILE_NAME), rows)
+        except Exception as error:  # must not cost the checkpoint that is being written
+            logger.warning(f"the curve of '{path}' could not be drawn: {error!r}")
+            return
+        if self._watch is None or rows.empty or not ended:
+            return
+        optimizer = self._optimizer
+        settings = (optimizer.accumulated, optimizer.is_like_adam) if optimizer else ()
+        lines = [read_ending(rows, name, *settings) for name in self._head.generator.scale_names()]
+        logger.info('\n  '.join(['Bias scale at the end:', *lines]))
