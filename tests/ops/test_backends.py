@@ -23,6 +23,7 @@ def test_unknown_backend_names_those_that_there_are():
         attend(random_case(), 'fast')
 
 
+@pytest.mark.cpu_backend
 def test_backend_that_cannot_run_says_why():
     with pytest.raises(RuntimeError, match=r"'cpu' cannot run: .* empty tensors"):
         attend(random_case(queries=0), 'cpu')
@@ -30,6 +31,7 @@ def test_backend_that_cannot_run_says_why():
         attend(random_case(), 'triton')
 
 
+@pytest.mark.cpu_backend
 def test_without_the_compiled_loop_the_dense_backend_runs(monkeypatch):
     expected = attend(random_case(), 'dense')
     monkeypatch.setattr(cpu, 'load_kernel', lambda: 'it was not compiled')
@@ -57,6 +59,7 @@ def test_library_of_another_source_is_not_used(tmp_path, monkeypatch):
     assert 'another version of its source' in cpu.load_kernel.__wrapped__()
 
 
+@pytest.mark.cpu_backend
 def test_automatic_choice_is_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(operator, '_logged_choices', set())
     case = random_case()

@@ -144,6 +144,7 @@ def test_same_result_every_time(backend, strength_size):
 
 
 @pytest.mark.parametrize('threads', [1, 3, 40])
+@pytest.mark.cpu_backend
 def test_any_number_of_threads(threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -166,7 +167,7 @@ def test_half_precision_is_as_exact_as_without_a_bias(backend, dtype, seed, stre
     # attention without a bias, through the same kernel
     nothing = torch.zeros_like(case.strength)
     plain = relative_errors(
-        replace(case, strength=nothing).run('cpu'),
+        replace(case, strength=nothing).run('auto'),
         replace(exact, strength=nothing.double()).run('by definition'),
     )
     for name in ('output', 'query', 'key', 'value'):

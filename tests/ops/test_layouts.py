@@ -48,7 +48,7 @@ def test_any_order_of_axes_and_any_gaps(seed, batch, heads, orders, steps, offse
 
 
 def assert_same(actual: Case, expected: Case) -> None:
-    found, wanted = actual.run('cpu'), expected.run('cpu')
+    found, wanted = actual.run('auto'), expected.run('auto')
     for name, tensor in wanted.items():
         torch.testing.assert_close(
             found[name], tensor, msg=lambda text, name=name: f'{name} {text}'
@@ -126,5 +126,5 @@ def test_cells_far_outside_of_their_map_are_windows_without_keys(seed, router):
     far = torch.tensor([-(2**31), -(2**20), -100, 100, 2**31 - 1], dtype=torch.int64)
     case.windows.cells[:] = far[torch.randint(0, 5, case.windows.cells.shape, generator=generator)]
     expected = case.to(torch.float64).run('by definition')
-    for name, tensor in case.to(torch.float64).run('cpu').items():
+    for name, tensor in case.to(torch.float64).run('auto').items():
         torch.testing.assert_close(tensor, expected[name])
