@@ -10,6 +10,7 @@ installation goes on without it, and says so.
 them, so the files are found through the package's folder.) An editable install gets a link there.
 """
 
+import hashlib
 import os
 import shutil
 import sys
@@ -65,9 +66,13 @@ class BuildWithConfigs(build_py):
         return outputs + [str(path) for path in target.rglob('*') if path.is_file()]
 
 
+KERNEL_SOURCE = 'projects/cmt_bias/ops/cpu_kernel.cpp'
+KERNEL_DIGEST = hashlib.sha256((ROOT / KERNEL_SOURCE).read_bytes()).hexdigest()
 CPU_KERNEL = Extension(
     'cmt_bias.ops._cpu_kernel',
-    sources=['projects/cmt_bias/ops/cpu_kernel.cpp'],
+    sources=[KERNEL_SOURCE],
+    # so that a library of another version is not used
+    define_macros=[('SOURCE_DIGEST', f'"{KERNEL_DIGEST}"')],
     language='c++',
     # -fopenmp is not for the linker: the threads are those of the OpenMP that torch has loaded.
     # Vector instructions without a check of each result; NaN and infinity stay what they are.

@@ -169,8 +169,8 @@ install_torch() { pip_install "$1" "${TORCH:-$(grep '^torch==' requirements/buil
 # The tested files, each compared with its hash; what follows then finds them installed.
 install_locked() {
     local left_out='^$'
-    # On a GPU spconv is another build, with its own cumm, and torch has brought its triton.
-    if [ -n "${SPCONV:-}" ] || gpu_is_there; then left_out='^(spconv|cumm|triton)=='; fi
+    # On a GPU spconv is another build, with its own cumm.
+    if [ -n "${SPCONV:-}" ] || gpu_is_there; then left_out='^(spconv|cumm)=='; fi
     awk -v left_out="$left_out" '/^[A-Za-z0-9]/ { keep = $0 !~ left_out } /^#/ { keep = 0 } keep' \
         requirements/hashes-python311.txt >"$STATE/hashes.txt"
     run_logged "$1" "$PY" -m pip install --require-hashes --no-deps -r "$STATE/hashes.txt"
@@ -358,7 +358,7 @@ main() {
     step stack 'mmengine, mmdet, mmdet3d, spconv (about 3 minutes)' "$stack" install_stack
     step requirements 'further requirements, test and lint tools (about a minute)' \
         "$stack requirements/runtime.txt requirements/tests.txt" install_requirements
-    step project 'cmt-bias itself, editable (seconds)' 'setup.py projects/cmt_bias/ops/cpu_kernel.cpp' \
+    step project 'cmt-bias itself, editable, with its C++ loop (seconds)' 'setup.py projects/cmt_bias/ops/cpu_kernel.cpp' \
         install_project
     step check 'check of the environment (seconds)' "$stack requirements/runtime.txt requirements/tests.txt" \
         check_environment

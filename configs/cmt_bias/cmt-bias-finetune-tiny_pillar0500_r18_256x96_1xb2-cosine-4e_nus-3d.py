@@ -13,6 +13,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys=dict(
             _base_.bias_paramwise_cfg.custom_keys,
+            _delete_=True,
             **{'attention_bias_generator.bias_scale': dict(lr_mult=20.0, decay_mult=0.0)},
         )
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet3d.registry import HOOKS, MODELS
+from mmdet3d.registry import HOOKS, MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
@@ -17,6 +17,7 @@ from cmt_bias.bias import AttentionBiasCmtHead
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 PRESETS = ('fixed', 'learnable', 'aggressive', 'modality', 'layer', 'annealed', 'finetune')
+ROBUST = {'robust': 'learnable', 'robust-finetune': 'finetune'}  # and what they train otherwise
 # recipe: how its files are named, and the windows of LiDAR and cameras
 RECIPES = {
     'tiny': ('-tiny_*', 'cmt-tiny_*', (3, 3)),
@@ -126,7 +127,7 @@ def test_hooks_of_the_baseline_stay_and_are_joined_by_those_of_the_bias(preset, 
         ['BiasScaleHook', 'BiasScaleRangeHook'] if preset == 'annealed' else ['BiasScaleHook']
     )
     assert added == expected
-    if preset != 'finetune':  # it does not paste objects
+    if preset != 'finetune':  # it neither pastes objects nor starts from branches alone
         assert all(hook in cfg.custom_hooks for hook in baseline.custom_hooks)
     for hook in cfg.custom_hooks:
         HOOKS.build(hook)
@@ -159,12 +160,38 @@ def test_scale_has_a_group_of_its_own(preset, recipe):
         for name, known in model.named_parameters()
         if known is parameter and name != 'pts_bbox_head.attention_bias_generator.bias_scale'
     }
+    of_baseline = (
+        load_baseline(recipe).optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
+    )
     for name, rate in rates.items():
         part = name.split('.')[1]
-        expected = 1.0
+        expected = next((mult.lr_mult for key, mult in of_baseline.items() if key in name), 1.0)
         if preset == 'finetune':
             expected = {'weight_generator': 1.0, 'transformer': 0.5}.get(part, 0.8)
         assert rate == pytest.approx(expected), name
+
+
+@pytest.mark.parametrize('robust', ROBUST)
+def test_a_robust_preset_differs_by_the_failures_alone(robust, recipe):
+    cfg, healthy = load(robust, recipe), load(ROBUST[robust], recipe)
+    arguments = [name for name in signature(Runner).parameters if name != 'cfg']
+    changed = {name for name in arguments if cfg.get(name) != healthy.get(name)}
+    assert changed == {'train_dataloader', 'custom_hooks'}
+    assert [hook for hook in cfg.custom_hooks if hook not in healthy.custom_hooks] == [
+        dict(type='FailureEpochHook')
+    ]
+    pipelines = []
+    for config in (cfg, healthy):
+        dataset = config.train_dataloader.dataset
+        pipelines.append(dataset.get('pipeline') or dataset.dataset.pipeline)
+    kinds = [[step['type'] for step in pipeline] for pipeline in pipelines]
+    place = kinds[1].index('ModalMask3D')
+    assert kinds[0] == [*kinds[1][:place], 'RandomFailure', *kinds[1][place + 1 :]]
+    failure = TRANSFORMS.build(pipelines[0][place])
+    assert 0 < failure.probability < 1 and len(failure.failures) > 20
+    assert {'spoiled_sensors', 'spoiled_views', 'spoiled_regions', 'lidar_aug_matrix'} <= set(
+        pipelines[0][-1]['meta_keys']
+    )
 
 
 def test_value_can_be_set_on_the_command_line(preset):

@@ -278,6 +278,23 @@ def test_autocast_losses_stay_near_float32(detector, dtype):
         assert (actual[0][name] - values).norm() <= tolerance * values.norm(), name
 
 
+def test_the_sparse_encoder_runs_on_one_thread(detector):
+    """On CPUs spconv loses sums with more; all other parts keep their threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    threads = {}
+    for name in ('img_backbone', 'pts_middle_encoder', 'pts_backbone'):
+        detector.get_submodule(name).register_forward_hook(
+            lambda *_, name=name: threads.update({name: torch.get_num_threads()})
+        )
+    try:
+        with torch.no_grad():
+            detector.eval()(**make_batch(detector), mode='tensor')
+    finally:
+        torch.set_num_threads(before)
+    assert threads == dict(img_backbone=2, pts_middle_encoder=1, pts_backbone=2)
+
+
 def test_activation_checkpointing_changes_neither_losses_nor_gradients(detector):
     detector.train()
     batch = make_batch(detector)

@@ -90,7 +90,7 @@ def write_data(folder: Path) -> None:
     cloud = np.fromfile(FRAME / cloud_path, np.float32).reshape(-1, 5)
     database: dict[str, list[dict]] = {name: [] for name in names.values()}
     for number, instance in enumerate(frame['instances']):
-        box = np.array([*instance['bbox_3d'], *instance['velocity']], np.float32)
+        box = np.nan_to_num(np.array([*instance['bbox_3d'], *instance['velocity']], np.float32))
         box[2] -= box[5] / 2  # z at the bottom
         own = cloud[inside_any_box(cloud, box[None])]
         if instance['bbox_label_3d'] < 0 or len(own) < 5:

@@ -16,6 +16,8 @@ CONFIGS = sorted(
     path for folder in ('cmt', 'cmt_bias') for path in (ROOT / 'configs' / folder).glob('*.py')
 )
 FAILURE = dict(type='LiDARDrop', seed=3)
+# may draw none of the few objects; the scenes are shorter than 2 s
+MAY_CHANGE_NOTHING = {'lidar_objects_50', 'camera_frozen', 'camera_frozen_3'}
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -90,7 +92,7 @@ def test_on_nuscenes_files_the_packed_input_changes_and_the_sample_tells(
     # Points outside the range, which the pipeline drops, may be all that has changed.
     differs = not _same_inputs(clean_sample, after)
     assert meta['changed_by_failure'] or not differs
-    if failure.name != 'lidar_objects_50':  # may draw none of its few objects
+    if failure.name not in MAY_CHANGE_NOTHING:
         assert differs
         assert meta['spoiled_sensors'] == failure.spoils
 

@@ -1,6 +1,9 @@
 """Which backend runs, and what is said about it."""
 
+import ctypes
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,6 +43,18 @@ def test_missing_library_is_a_warning_that_names_the_remedy(monkeypatch, caplog)
     with caplog.at_level(logging.WARNING, logger='cmt_bias'):
         assert 'was not compiled' in cpu.load_kernel.__wrapped__()
     assert 'Install cmt-bias again where there is a C++ compiler' in caplog.text
+
+
+def test_library_of_another_source_is_not_used(tmp_path, monkeypatch):
+    """After an update without an installation; its arguments may have another order."""
+    folder = Path(cpu.__file__).parent
+    for path in (folder / 'cpu_kernel.cpp', *folder.glob('_cpu_kernel*.so')):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(cpu, '__file__', str(tmp_path / 'cpu.py'))
+    assert isinstance(cpu.load_kernel.__wrapped__(), ctypes.CDLL)
+    with open(tmp_path / 'cpu_kernel.cpp', 'a') as source:
+        source.write('// changed')
+    assert 'another version of its source' in cpu.load_kernel.__wrapped__()
 
 
 def test_automatic_choice_is_logged_once(caplog, monkeypatch):

@@ -96,7 +96,7 @@ def test_sorted_queries_need_the_bias_in_few_tiles(layout):
         low_row, high_row, low_column, high_column = problem.boxes.unbind(-1)
         rows, columns = (high_row - low_row + 1), (high_column - low_column + 1)
         areas.append((rows.clamp(min=0) * columns.clamp(min=0)).sum().item())
-    assert areas[0] < 0.5 * areas[1]
+    assert areas[0] < 0.6 * areas[1]
 
 
 @pytest.mark.parametrize('channels', [5, 16, 24])

@@ -1,20 +1,17 @@
-"""The demo's bookkeeping, with real commands that are small."""
+"""The commands of `make demo` and `make base`, and how they are run."""
 
 import importlib.util
 import io
-import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DEMO = Path('demo')
 
 
 def load_tool(name: str):
@@ -29,190 +26,83 @@ def load_tool(name: str):
 run_demo = load_tool('run_demo')
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The current folder of a test, with a tool that appends its argument to a file."""
-    monkeypatch.chdir(tmp_path)
-    DEMO.mkdir()
-    (tmp_path / 'append.py').write_text(
-        "import sys\nprint('appending', sys.argv[2])\nopen(sys.argv[1], 'a').write(sys.argv[2])\n"
-    )
-
-
-def append_step(name: str, word: str, **settings) -> 'run_demo.Step':
-    output = DEMO / f'{name}.txt'
-    command = ('append.py', str(output), word)
-    return run_demo.Step(name=name, purpose=name, command=command, output=output, **settings)
-
-
-def run(steps) -> tuple[list[float | None], str]:
-    """One run of the demo: seconds of each step and what was announced."""
+def run(steps: list['run_demo.Step'], folder: Path) -> tuple[list[float], str]:
+    """Seconds of each step, and what was announced."""
     text = io.StringIO()
-    state = run_demo.DemoState(DEMO / 'state.json')
-    return run_demo.run_steps(steps, state, Console(file=text, width=200)), text.getvalue()
+    seconds = run_demo.run_steps(steps, folder, Console(file=text, width=200))
+    return seconds, text.getvalue()
 
 
-@pytest.mark.usefixtures('folder')
-def test_second_run_keeps_what_is_done():
-    steps = [append_step('first', 'a'), append_step('second', 'b', needs=('first',))]
-    spent, _ = run(steps)
-    assert all(seconds > 0 for seconds in spent)
-    spent, announced = run(steps)
-    assert spent == [None, None]
-    assert announced.count('done before, kept') == 2
-    assert (DEMO / 'first.txt').read_text() == 'a'
+def test_steps_run_in_a_row_and_one_that_is_done_is_left_alone(tmp_path):
+    tool = tmp_path / 'append.py'
+    tool.write_text("import sys; open(sys.argv[1], 'a').write(sys.argv[2])")
+    log = tmp_path / 'words'
+    steps = [run_demo.Step(word, (str(tool), str(log), word), done=log) for word in ('a', 'b')]
+    seconds, announced = run(steps, tmp_path)
+    assert log.read_text() == 'a'  # with its file there, the second is done
+    assert seconds[0] > 0 and seconds[1] == 0
+    assert 'step 1 of 2: a' in announced and 'done before' in announced
 
 
-@pytest.mark.usefixtures('folder')
-def test_changed_command_redoes_the_step_and_those_that_need_it():
+def test_a_failing_step_stops_the_row_and_shows_the_end_of_its_log(tmp_path):
+    broken = tmp_path / 'broken.py'
+    broken.write_text("print('begun'); raise SystemExit('no such thing')")
+    never = tmp_path / 'never'
     steps = [
-        append_step('first', 'a'),
-        append_step('second', 'b', needs=('first',)),
-        append_step('third', 'c'),
+        run_demo.Step('breaks', (str(broken),)),
+        run_demo.Step('follows', ('-c', f"open({str(never)!r}, 'w')")),
     ]
-    run(steps)
-    spent, _ = run([append_step('first', 'A'), *steps[1:]])
-    assert [seconds is not None for seconds in spent] == [True, True, False]
-    assert [(DEMO / f'{n}.txt').read_text() for n in ('first', 'second', 'third')] == [
-        'A',
-        'b',
-        'c',
-    ]
+    text = io.StringIO()
+    with pytest.raises(run_demo.StepFailedError, match=r'breaks ended with status 1; log: .*'):
+        run_demo.run_steps(steps, tmp_path, Console(file=text, width=200))
+    assert 'begun' in text.getvalue() and 'no such thing' in text.getvalue()
+    assert not never.exists()
 
 
-@pytest.mark.usefixtures('folder')
-def test_changed_source_redoes_the_step():
-    source = Path('source')
-    source.mkdir()
-    (source / 'code.py').write_text('1')
-    steps = [append_step('first', 'a', sources=(source,))]
-    run(steps)
-    assert run(steps)[0] == [None]
-    (source / 'code.py').write_text('2')
-    assert run(steps)[0] != [None]
-
-
-@pytest.mark.usefixtures('folder')
-def test_setting_inherited_by_the_config_counts_and_a_comment_does_not():
-    Path('base.py').write_text('epochs = 1\n')
-    Path('recipe.py').write_text("_base_ = ['base.py']\n")
-    steps = [append_step('first', 'a', config='recipe.py')]
-    run(steps)
-    Path('base.py').write_text('# a comment\nepochs = 1\n')
-    assert run(steps)[0] == [None]
-    Path('base.py').write_text('epochs = 2\n')
-    assert run(steps)[0] != [None]
-
-
-@pytest.mark.usefixtures('folder')
-def test_missing_output_is_made_again():
-    steps = [append_step('first', 'a')]
-    run(steps)
-    (DEMO / 'first.txt').unlink()
-    assert run(steps)[0] != [None]
-    assert (DEMO / 'first.txt').read_text() == 'a'
-
-
-@pytest.mark.usefixtures('folder')
-def test_failed_step_names_itself_and_its_log_and_the_rest_waits():
-    Path('fail.py').write_text("print('the cause'); raise SystemExit(3)")
-    failing = run_demo.Step('second', 'fails', ('fail.py',), DEMO / 'second.txt')
-    with pytest.raises(run_demo.StepFailedError, match=r'second: .* status 3; log: .*second\.log'):
-        run([append_step('first', 'a'), failing, append_step('third', 'c')])
-    assert 'the cause' in (DEMO / 'logs' / 'second.log').read_text()
-    assert not (DEMO / 'third.txt').exists()
-
-
-@pytest.mark.usefixtures('folder')
-def test_cut_off_step_goes_on_with_its_output():
-    """The output of an interrupted training, its checkpoints, must be there for the resume."""
-    Path('fail.py').write_text("open('demo/first.txt', 'w').write('half'); raise SystemExit(1)")
-    failing = run_demo.Step('first', 'trains', ('fail.py',), DEMO / 'first.txt')
-    with pytest.raises(run_demo.StepFailedError):
-        run([failing])
-    Path('fail.py').write_text("open('demo/first.txt', 'a').write(' whole')")
-    run([failing])
-    assert (DEMO / 'first.txt').read_text() == 'half whole'
-
-
-@pytest.mark.usefixtures('folder')
-def test_outdated_output_in_the_demo_folder_is_removed_before_a_new_start():
-    (DEMO / 'first.txt').write_text('of another config ')
-    run([append_step('first', 'a')])
-    assert (DEMO / 'first.txt').read_text() == 'a'
-
-
-@pytest.mark.usefixtures('folder')
-def test_output_outside_the_demo_folder_is_left_to_the_tool():
-    Path('data.txt').write_text("the user's ")
-    step = run_demo.Step('data', 'writes', ('append.py', 'data.txt', 'a'), Path('data.txt'))
-    run([step])
-    run([replace(step, command=('append.py', 'data.txt', 'b'))])
-    assert Path('data.txt').read_text() == "the user's ab"
-
-
-@pytest.mark.usefixtures('folder')
-def test_command_without_result_is_a_failure():
-    Path('nothing.py').write_text('')
-    step = run_demo.Step('first', 'does nothing', ('nothing.py',), DEMO / 'first.txt')
-    with pytest.raises(run_demo.StepFailedError, match=r'first\.txt was not made'):
-        run([step])
-
-
-@pytest.mark.usefixtures('folder')
-def test_last_checkpoint_is_put_into_the_command():
-    Path('train').mkdir()
-    Path('train/last_checkpoint').write_text('train/epoch_3.pth')
-    command = ('append.py', 'demo/first.txt', run_demo.LAST_CHECKPOINT)
-    step = run_demo.Step('first', 'tests', command, DEMO / 'first.txt', train_dir=Path('train'))
-    run([step])
-    assert (DEMO / 'first.txt').read_text() == 'train/epoch_3.pth'
-
-
-@pytest.mark.usefixtures('folder')
-def test_missing_checkpoint_is_named():
-    command = ('append.py', 'demo/first.txt', run_demo.LAST_CHECKPOINT)
-    step = run_demo.Step('first', 'tests', command, DEMO / 'first.txt', train_dir=Path('train'))
-    with pytest.raises(run_demo.StepFailedError, match='last_checkpoint is missing'):
-        run([step])
-
-
-def test_metrics_come_from_the_newest_test(tmp_path):
-    prefix = 'NuScenes metric/pred_instances_3d_NuScenes'
-    for number, value in (('20260101_000000', 0.1), ('20260102_000000', 0.4)):
-        file = tmp_path / number / f'{number}.json'
-        file.parent.mkdir()
-        content = {f'{prefix}/mAP': value, f'{prefix}/NDS': value + 0.1, f'{prefix}/mATE': 9.0}
-        file.write_text(json.dumps(content))
-    assert run_demo.read_metrics(tmp_path) == {'mAP': 0.4, 'NDS': 0.5}
-    assert run_demo.read_metrics(tmp_path / 'none') == {}
-
-
-def test_bias_scale_is_read_from_its_history(tmp_path):
-    history = tmp_path / 'bias_scale.csv'
-    assert run_demo.read_scale_path(history) == ''
-    history.write_text('iteration,bias_scale/shared\n0,2.5\n20,2.25\n40,2.714\n')
-    assert run_demo.read_scale_path(history) == '2.50 -> 2.71'
-
-
-def test_model_that_starts_from_another_waits_for_it_and_loads_its_checkpoint(tmp_path):
-    model = run_demo.DemoModel('second', 'configs/second.py', starts_from='first')
-    training = run_demo.model_steps(model)[0]
-    assert 'first_training' in training.needs
-    assert training.train_dir == run_demo.WORK_DIR / 'first' / 'train'
-    assert f'load_from={run_demo.LAST_CHECKPOINT}' in training.command
-
-
-def test_every_step_of_the_demo_names_a_tool_and_a_config_that_exist():
-    steps = run_demo.data_steps()
-    for model in run_demo.MODELS:
-        steps += run_demo.model_steps(model)
+@pytest.mark.parametrize('what', ['demo', 'base'])
+def test_every_step_names_a_tool_that_exists(what, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    steps = getattr(run_demo, f'{what}_steps')(Path('work_dirs') / what)
     names = [step.name for step in steps]
     assert len(set(names)) == len(names)
-    for number, step in enumerate(steps):
+    for step in steps:
         assert (REPOSITORY / step.command[0]).is_file()
-        assert not step.config or (REPOSITORY / step.config).is_file()
-        assert set(step.needs) <= set(names[:number])
+        for word in step.command:
+            if word.endswith('.py') and ':' not in word:
+                assert (REPOSITORY / word).is_file()
+
+
+def test_the_base_is_trained_from_its_pretraining_and_shipped_from_its_training(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    steps = {step.name: step.command for step in run_demo.base_steps(Path('base'))}
+    pretrained = steps['pretraining'][3]
+    (start,) = [word for word in steps['training'] if word.startswith('load_from=')]
+    assert start.startswith(f'load_from={pretrained}/epoch_')
+    assert steps['weights'][3].startswith(f'{steps["training"][3]}/epoch_')
+
+
+def test_other_settings_train_in_another_folder(tmp_path):
+    config = tmp_path / 'recipe.py'
+    config.write_text('lr = 1\n')
+    first = run_demo.train_folder(tmp_path, str(config))
+    assert run_demo.train_folder(tmp_path, str(config)) == first
+    assert run_demo.train_folder(tmp_path, str(config), ['lr=2']) != first
+    config.write_text('lr = 2\n')
+    assert run_demo.train_folder(tmp_path, str(config)) != first
+
+
+def test_the_closing_table_has_both_models_with_and_without_sensors(tmp_path):
+    table = tmp_path / 'robustness.csv'
+    table.write_text(
+        'model,failure,NDS,mAP\nbase,clean,0.4,0.3\nbase,lidar_drop,0.2,0.1\nother,clean,0.5,0.6\n'
+    )
+    text = io.StringIO()
+    Console(file=text, width=120).print(run_demo.scores_table(table))
+    lines = [line for line in text.getvalue().splitlines() if 'base' in line or 'other' in line]
+    assert [word for word in lines[0].split() if word != '│'] == [
+        *('base', '0.300', '/', '0.400', '-', '0.100', '/', '0.200')
+    ]
+    assert '0.600 / 0.500' in lines[1]
 
 
 def test_output_is_passed_on_while_the_command_runs(tmp_path):
@@ -247,35 +137,24 @@ def test_of_each_line_only_what_is_asked_for_is_shown_and_all_is_logged(tmp_path
 
 def test_log_lines_of_the_tools_are_shown_and_their_configs_are_not():
     shown = {
-        run_demo.TRAINING_LINES: {
-            '11/22 - mmengine - INFO - Epoch(train) [1][50/60]  lr: 1e-4  loss: 9.1  d0.x: 1': (
-                'Epoch(train) [1][50/60]  lr: 1e-4  loss: 9.1'
-            ),
-            '11/22 - mmengine - INFO - Saving checkpoint at 1 epochs': (
-                'Saving checkpoint at 1 epochs'
-            ),
-            "dict(type='RunSummaryHook'),": None,
-        },
-        run_demo.SCORE_LINES: {
-            '  traffic_cone           0.311   0.300   0.200       -       -       -  ': (
-                '  traffic_cone           0.311   0.300   0.200       -       -       -'
-            ),
-            '  class                     AP     ATE     ASE     AOE     AVE     AAE  ': (
-                '  class                     AP     ATE     ASE     AOE     AVE     AAE'
-            ),
-            'mAP 0.3100   NDS 0.4100': 'mAP 0.3100   NDS 0.4100',
-            '    num_classes=10,': None,
-        },
-        run_demo.PROGRESS_BARS: {
-            '2D boxes:  17%|#7 | 1/6 [00:01<00:08]': '2D boxes:  17%|#7 | 1/6 [00:01<00:08]',
-            '[>>   ] 2/12, 6.6 task/s': '[>>   ] 2/12, 6.6 task/s',
-            'load 28 motorcycle database infos': None,
-        },
+        '11/22 - mmengine - INFO - Epoch(train) [1][50/60]  lr: 1e-4  loss: 9.1  d0.x: 1': (
+            'Epoch(train) [1][50/60]  lr: 1e-4  loss: 9.1'
+        ),
+        '11/22 - mmengine - INFO - Saving checkpoint at 1 epochs': 'Saving checkpoint at 1 epochs',
+        "dict(type='RunSummaryHook'),": None,
+        '  traffic_cone           0.311   0.300   0.200       -       -       -  ': (
+            '  traffic_cone           0.311   0.300   0.200       -       -       -'
+        ),
+        'mAP 0.3100   NDS 0.4100': 'mAP 0.3100   NDS 0.4100',
+        '    num_classes=10,': None,
+        '2D boxes:  17%|#7 | 1/6 [00:01<00:08]': '2D boxes:  17%|#7 | 1/6 [00:01<00:08]',
+        '[>>   ] 2/12, 6.6 task/s': '[>>   ] 2/12, 6.6 task/s',
+        'load 28 motorcycle database infos': None,
+        '3/6 base / lidar_drop: NDS 0.2 mAP 0.1': '3/6 base / lidar_drop: NDS 0.2 mAP 0.1',
     }
-    for pattern, lines in shown.items():
-        for line, expected in lines.items():
-            found = run_demo.re.search(pattern, line)
-            assert (found and found.group()) == expected
+    for line, expected in shown.items():
+        found = run_demo.re.search(run_demo.SHOWN, line)
+        assert (found and found.group()) == expected, line
 
 
 def test_interrupted_demo_ends_the_running_command(tmp_path):

@@ -13,6 +13,7 @@ from .grid_mask import GridMask
 from .head import TaskOutputs
 from .placeholder_voxels import add_placeholder_voxels
 from .precision import float32_island
+from .single_thread import single_thread_on_cpu
 
 
 @MODELS.register_module()
@@ -93,9 +94,10 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
             voxel_features = self.pts_voxel_encoder(
                 voxel_dict['voxels'].float(), voxel_dict['num_points'], voxel_dict['coors']
             )
-            bev = self.pts_middle_encoder(
-                voxel_features.float(), voxel_dict['coors'], encoded_samples
-            )[:batch_size]
+            with single_thread_on_cpu(voxel_features):
+                bev = self.pts_middle_encoder(
+                    voxel_features.float(), voxel_dict['coors'], encoded_samples
+                )[:batch_size]
             features = self.pts_backbone(bev)
         return list(self.pts_neck(features) if self.with_pts_neck else features)
 

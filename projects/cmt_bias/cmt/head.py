@@ -584,8 +584,8 @@ class CmtHead(BaseModule):
     def _check_finite(self, tasks: Sequence[dict]) -> None:
         names = (*BOX_BRANCHES, 'cls_logits')
         # one question to the device; only what is not finite is looked for
-        finite = [torch.isfinite(task[name]).all() for task in tasks for name in names]
-        if torch.stack(finite).all():
+        flags = [torch.isfinite(task[name]).all() for task in tasks for name in names]
+        if torch.stack(flags).all():
             return
         for index, task in enumerate(tasks):
             for name in names:

@@ -121,7 +121,7 @@ def _convert_dataset(
         )
     new = dict(old)
     if old['type'] in _NUSCENES:
-        new['type'] = 'AllBoxesNuScenesDataset' if training else 'NuScenesDataset'
+        new['type'] = 'AllBoxesNuScenesDataset' if training else 'CheckedNuScenesDataset'
         report.changed[f'{path}.type'] = f"'{old['type']}' is '{new['type']}'"
     else:
         report.lost[f'{path}.type'] = f'no dataset {old["type"]} here; kept'
@@ -139,7 +139,7 @@ def _convert_dataset(
         report.lost[f'{path}.load_interval'] = "use 'indices'"
     modality = old.get('modality') or {}
     new['modality'] = {key: bool(modality.get(key)) for key in ('use_lidar', 'use_camera')}
-    for key in modality.keys() - new['modality'].keys():
+    for key in [key for key in modality if key not in new['modality']]:
         report.lost[f'{path}.modality.{key}'] = 'LiDAR and cameras are the sensors there are'
     new['data_prefix'] = dict(
         pts='samples/LIDAR_TOP',

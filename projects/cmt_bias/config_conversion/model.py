@@ -39,7 +39,7 @@ def convert_model(old: Mapping, preprocessor: Mapping, report: ConversionReport)
 
 def _head_settings(config: Mapping, split: str, report: ConversionReport) -> dict:
     settings = dict(config.get('pts') or {})
-    for key in set(settings).difference(_HEAD_SETTINGS[split]):
+    for key in [key for key in settings if key not in _HEAD_SETTINGS[split]]:
         del settings[key]
         report.lost[f'model.{split}.pts.{key}'] = 'no part of CMT reads it, released or ours'
     return dict(pts=settings)
@@ -89,7 +89,7 @@ def accepted_arguments(cls: type) -> set[str] | None:
     known: set[str] = set()
     for base in inspect.getmro(cls):
         if '__init__' in vars(base):
-            parameters = inspect.signature(base.__init__).parameters
+            parameters = inspect.signature(vars(base)['__init__']).parameters
             known.update(parameters)
             if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
                 return known

@@ -53,4 +53,4 @@ class LoadAlignedSweeps(LoadPointsFromMultiSweeps):
         """Which of ``number`` sweeps are loaded, latest first unless drawn."""
         if number <= self.sweeps_num or self.test_mode:
             return np.arange(min(number, self.sweeps_num))
-        return np.random.choice(number, self.sweeps_num, replace=False)
+        return np.asarray(np.random.choice(number, self.sweeps_num, replace=False))

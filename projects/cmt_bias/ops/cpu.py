@@ -18,6 +18,7 @@ Half precision is computed in float32, in which alone the correction is worth it
 """
 
 import ctypes
+import hashlib
 import logging
 import math
 import struct
@@ -47,13 +48,20 @@ _MOST_PARTS = 16
 def load_kernel() -> ctypes.CDLL | str:
     """The compiled library; why it cannot be had, with a warning, if it cannot."""
     reason = 'its C++ loop was not compiled when the package was installed'
+    source = Path(__file__).with_name('cpu_kernel.cpp')
     for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f'_cpu_kernel{suffix}')
+        path = source.with_name(f'_cpu_kernel{suffix}')
         if path.is_file():
             try:
-                return ctypes.CDLL(str(path))
+                library = ctypes.CDLL(str(path))
             except OSError as error:
                 reason = f'its C++ loop cannot be loaded ({error})'
+                continue
+            # in an editable installation the source may have changed since
+            compiled_from = ctypes.c_char_p.in_dll(library, 'source_digest').value or b''
+            if compiled_from.decode() == hashlib.sha256(source.read_bytes()).hexdigest():
+                return library
+            reason = 'its C++ loop was compiled from another version of its source'
     _logger.warning(
         "Attention with a bias is slower on CPUs: backend 'cpu' cannot run, %s. Install cmt-bias "
         'again where there is a C++ compiler (Debian, Ubuntu: sudo apt install g++).',

@@ -31,6 +31,11 @@ struct Tokens {
     int64_t batch_stride, head_stride, token_stride;
 };
 
+// Of this file, for cpu.py.
+#ifdef SOURCE_DIGEST
+extern "C" const char *const source_digest = SOURCE_DIGEST;
+#endif
+
 // As cpu.py packs it. Maps, radii and sigmas: LiDAR, then cameras.
 struct Problem {
     int64_t batch, heads, queries, keys, channels, threads;

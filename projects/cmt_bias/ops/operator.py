@@ -4,10 +4,21 @@ Both are one operator, ``cmt_bias::windowed_attention``, with a strength of the 
 Where torch takes operators made in Python (2.4) it is registered in ``torch.library``, so that
 ``torch.compile`` and ``torch.export`` trace through it; older versions call the same functions in
 an ``autograd.Function``.
+
+A backend is a module of three functions. Query, key and value have one floating type, all tensors
+any strides; without a strength keys outside of windows have no weight, and a query without keys
+gets zeros.
+
+- ``why_not(query, key, windows, strength)``: why it cannot run on such tensors; None if it can.
+- ``attend(query, key, value, windows, strength, scale)``: the output ``(B, H, Q, D)`` in any
+  floating type, and two tensors ``(B, H, Q)`` in float32 (float64 for float64) for the next: the
+  log-sum-exp of each query's logits, and what it likes.
+- ``gradients(grad_output, *as above, output, *the two tensors)``:
+  the gradients of query, key, value and strength (None without one) in any floating type.
 """
 
 import logging
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,56 +30,8 @@ _logger = logging.getLogger('cmt_bias')
 _logged_choices: set[str] = set()
 
 
-class Backend(Protocol):
-    """What a module of this package offers to be a backend.
-
-    Tensors are of any strides; query, key and value have one floating type. ``strength`` is None
-    for attention to windows alone: keys outside have no weight, a query without keys gets zeros.
-    """
-
-    def why_not(
-        self, query: Tensor, key: Tensor, windows: QueryWindows, strength: Tensor | None
-    ) -> str | None:
-        """Why the backend cannot run on such tensors; None if it can."""
-
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        windows: QueryWindows,
-        strength: Tensor | None,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend.
-
-        Returns:
-            Output ``(B, H, Q, D)`` in any floating type, log-sum-exp of each query's logits
-            ``(B, H, Q)``, and a tensor ``(B, H, Q)`` of the backend's own. The last two are for
-            :meth:`gradients` alone, in float32 (float64 for float64), of any content.
-        """
-
-    def gradients(
-        self,
-        grad_output: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        windows: QueryWindows,
-        strength: Tensor | None,
-        scale: float,
-        output: Tensor,
-        logsumexp: Tensor,
-        extra: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gradients of query, key, value and strength in any floating type.
-
-        ``output`` has the query's type, ``logsumexp`` and ``extra`` are what :meth:`attend` gave.
-        """
-
-
 # By preference.
-_BACKENDS: dict[str, Backend] = {'cpu': cpu, 'triton': triton_attention, 'dense': dense}
+_BACKENDS: dict[str, Any] = {'cpu': cpu, 'triton': triton_attention, 'dense': dense}
 BACKENDS = ('auto', *_BACKENDS)
 
 
@@ -117,20 +80,8 @@ def window_attention(
 
     Differentiable once in query, key and value. A window's profile has no effect.
 
-    Args:
-        query: ``(B, H, Q, D)``.
-        key: ``(B, H, K, D)``.
-        value: ``(B, H, K, D)``.
-        windows: Where the queries look.
-        scale: Factor on the products of queries and keys; ``D ** -0.5`` if None.
-        backend: As for :func:`biased_attention`.
-
-    Returns:
-        ``(B, H, Q, D)`` in the query's type; zeros for a query without any key.
-
-    Raises:
-        ValueError: If shapes, types or devices do not agree, or the backend is unknown.
-        RuntimeError: If the named backend cannot run; says why.
+    Arguments, result and errors are those of :func:`biased_attention`, with the windows in place
+    of the bias. A query without any key gets zeros.
     """
     return _attend(query, key, value, windows, None, scale, backend)
 
@@ -211,7 +162,7 @@ def _check(
 
 def _choose(
     name: str, query: Tensor, key: Tensor, windows: QueryWindows, strength: Tensor | None
-) -> Backend:
+) -> Any:
     """The backend that runs; the same for the same kind of tensors."""
     if name != 'auto':
         reason = _BACKENDS[name].why_not(query, key, windows, strength)

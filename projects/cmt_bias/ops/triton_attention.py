@@ -228,7 +228,7 @@ def attend(
     output = _empty_like(query)
     logsumexp = query.new_empty(batch, heads, num_queries, dtype=torch.float32)
 
-    grid = (problem.query_tiles, problem.heads)
+    grid: tuple[int, ...] = (problem.query_tiles, problem.heads)
     splits = min(problem.key_tiles, -(-launch.programs // math.prod(grid)))
     tiles_of_split = -(-problem.key_tiles // splits)
     splits = -(-problem.key_tiles // tiles_of_split)
@@ -237,7 +237,8 @@ def attend(
         shape = (splits, batch, heads, num_queries)
         part = query.new_empty(*shape, channels, dtype=torch.float32)
         part_logsumexp = query.new_empty(shape, dtype=torch.float32)
-    kernels.attend[(*grid, splits)](
+    grid = (*grid, splits)
+    kernels.attend[grid](
         query,
         key,
         value,

@@ -212,9 +212,9 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Out, LogSumExp,
         query, used, tl.maximum(low, TILES0) - TILES0, high - TILES0, kn, vn, scale * _LOG2_E, NQ,
         S, SEGMENTS0, SIZE1, COLUMNS1, RADIUS1, FALLOFF1, PROFILE1, HIDE, D, DP, BN,
         PRECISION)  # fmt: skip
-    out = total / mass[:, None]
-    if HIDE:
-        out = tl.where((mass == 0.0)[:, None], 0.0, out)
+    # a query without keys gets zeros
+    divisor = tl.where(mass == 0.0, 1.0, mass) if HIDE else mass
+    out = total / divisor[:, None]
     to = Out + split * os + batch * ob + h * oh + query[:, None] * on + d[None, :]
     tl.store(to, out.to(Out.dtype.element_ty), mask=some)
     at = (split * tl.num_programs(1) + head) * NQ + query
@@ -242,7 +242,7 @@ def join_splits(Parts, PartLogSumExps, Out, LogSumExp, ob, oh, on, H, NQ, SPLITS
         part = tl.load(Parts + at[:, None] * D + d[None, :], some, 0.0)
         total += part * share[:, None]
         mass += share
-    out = tl.where((mass == 0.0)[:, None], 0.0, total / mass[:, None])
+    out = total / tl.where(mass == 0.0, 1.0, mass)[:, None]
     to = Out + batch * ob + h * oh + query[:, None] * on + d[None, :]
     tl.store(to, out.to(Out.dtype.element_ty), mask=some)
     tl.store(LogSumExp + head * NQ + query, shift + tl.log(mass), mask=used)
