@@ -31,11 +31,15 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PRETRAINING = 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py'
 BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py'
 FINETUNED = (
     'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
 )
+BASE_TRAININGS = {  # each starts from the one before
+    'pretraining': 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py',
+    'training': BASE,
+    'sharpening': 'configs/cmt/cmt-tiny-sharpen_pillar0500_r18_256x96_1xb2-cosine-3e_nus-3d.py',
+}
 SHIPPED = 'cmt_tiny'
 VAL_INFOS = 'nuscenes_infos_val.pkl'
 # the small set on which a test checks what the base scores
@@ -127,15 +131,17 @@ def demo_steps(root: Path) -> list[Step]:
 def base_steps(root: Path) -> list[Step]:
     """The base from nothing: data, pretraining of the branches, training, tests, weights."""
     data, small = Path('data/synthetic_base'), Path('data/synthetic_small')
-    pretraining = train_folder(root, PRETRAINING)
-    epochs = {
-        config: Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
-        for config in (PRETRAINING, BASE)
-    }
-    start = [f'load_from={pretraining}/epoch_{epochs[PRETRAINING]}.pth', *data_options(data)]
-    start.append(f'train_cfg.val_begin={epochs[BASE] + 1}')  # it is tested afterwards
-    training = train_folder(root, BASE, start)
-    checkpoint = str(training / f'epoch_{epochs[BASE]}.pth')
+    steps = [*data_steps(data, '--preset', 'base'), *data_steps(small, *SMALL, label=' small')]
+    checkpoint = ''
+    for name, config in BASE_TRAININGS.items():
+        epochs = Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
+        # the next training starts from it, or it is tested afterwards
+        options = [*data_options(data), f'train_cfg.val_begin={epochs + 1}']
+        if checkpoint:
+            options.append(f'load_from={checkpoint}')
+        folder = train_folder(root, config, options)
+        steps.append(train_step(name, config, folder, options))
+        checkpoint = str(folder / f'epoch_{epochs}.pth')
 
     def test(name: str, modality: str, on: Path) -> Step:
         command = ('tools/test.py', BASE, checkpoint, '--modality', modality, '--work-dir')
@@ -144,14 +150,8 @@ def base_steps(root: Path) -> list[Step]:
 
     tests = [test(name, name, data) for name in ('LC', 'L', 'C')] + [test('small', 'LC', small)]
     scores = [f'{name}={root}/test_{name}' for name in ('LC', 'L', 'C', 'small')]
-    return [
-        *data_steps(data, '--preset', 'base'),
-        *data_steps(small, *SMALL, label=' small'),
-        train_step('pretraining', PRETRAINING, pretraining, data_options(data)),
-        train_step('training', BASE, training, start),
-        *tests,
-        Step('weights', ('tools/ship_weights.py', SHIPPED, BASE, checkpoint, '--scores', *scores)),
-    ]
+    ship = ('tools/ship_weights.py', SHIPPED, BASE, checkpoint, '--scores', *scores)
+    return [*steps, *tests, Step('weights', ship)]
 
 
 def data_options(data: Path) -> list[str]:
