@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -76,7 +77,7 @@ def test_each_training_of_the_base_starts_from_the_one_before_and_the_last_is_sh
     monkeypatch.chdir(REPOSITORY)
     steps = {step.name: step.command for step in run_demo.base_steps(Path('base'))}
     names = list(run_demo.BASE_TRAININGS)
-    for before, name in zip(names, names[1:], strict=False):
+    for before, name in itertools.pairwise(names):
         (start,) = [word for word in steps[name] if word.startswith('load_from=')]
         assert start.startswith(f'load_from={steps[before][3]}/epoch_')
     assert steps['weights'][3].startswith(f'{steps[names[-1]][3]}/epoch_')
