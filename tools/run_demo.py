@@ -31,13 +31,19 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PRETRAINING = 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py'
 BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py'
 FINETUNED = (
     'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
 )
+BASE_TRAININGS = {  # each starts from the one before
+    'pretraining': 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py',
+    'training': BASE,
+    'sharpening': 'configs/cmt/cmt-tiny-sharpen_pillar0500_r18_256x96_1xb2-cosine-3e_nus-3d.py',
+}
 SHIPPED = 'cmt_tiny'
 VAL_INFOS = 'nuscenes_infos_val.pkl'
+# the small set on which a test checks what the base scores
+SMALL = ('--train-scenes', '1', '--val-scenes', '2', '--samples-per-scene', '3')
 SENSORS = {
     'clean': 'both sensors',
     'camera_drop_all': 'without cameras',
@@ -79,14 +85,14 @@ def train_folder(root: Path, config: str, options: Sequence[str] = ()) -> Path:
     return root / f'{Path(config).stem.split("_")[0]}-{digest}'
 
 
-def data_steps(data: Path, preset: str) -> list[Step]:
-    """Write a synthetic dataset, and make its info files."""
+def data_steps(data: Path, *size: str, label: str = '') -> list[Step]:
+    """Write a synthetic dataset, its size as the generator's options, and make its info files."""
     convert = ('tools/create_data.py', 'nuscenes', '--root-path', str(data), '--out-dir')
-    create = ('tools/create_synthetic_nuscenes.py', '--preset', preset, '--out', str(data))
+    create = ('tools/create_synthetic_nuscenes.py', *size, '--out', str(data))
     return [
-        Step('data', create),
+        Step(f'data{label}', create),
         Step(
-            'conversion',
+            f'conversion{label}',
             (*convert, str(data), '--extra-tag', 'nuscenes'),
             done=data / 'nuscenes_dbinfos_train.pkl',
         ),
@@ -107,7 +113,7 @@ def demo_steps(root: Path) -> list[Step]:
     base = f'{BASE}:cmt_bias://{SHIPPED}'
     pictures = ('--out-dir', str(root / 'pictures'), '--max-samples', '6')
     return [
-        *data_steps(Path('data/synthetic'), 'demo'),
+        *data_steps(Path('data/synthetic'), '--preset', 'demo'),
         train_step('fine-tuning', FINETUNED, folder),
         Step('test', ('tools/test.py', FINETUNED, checkpoint, '--work-dir', str(root / 'test'))),
         Step(
@@ -124,38 +130,38 @@ def demo_steps(root: Path) -> list[Step]:
 
 def base_steps(root: Path) -> list[Step]:
     """The base from nothing: data, pretraining of the branches, training, tests, weights."""
-    data = Path('data/synthetic_base')
-    at = [f'{split}_dataloader.dataset.data_root={data}/' for split in ('train', 'val', 'test')]
-    for evaluator in ('val_evaluator', 'test_evaluator'):
-        at += [f'{evaluator}.data_root={data}/', f'{evaluator}.ann_file={data}/{VAL_INFOS}']
-    pretraining = train_folder(root, PRETRAINING)
-    epochs = {
-        config: Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
-        for config in (PRETRAINING, BASE)
-    }
-    start = [f'load_from={pretraining}/epoch_{epochs[PRETRAINING]}.pth', *at]
-    start.append(f'train_cfg.val_begin={epochs[BASE] + 1}')  # it is tested afterwards
-    training = train_folder(root, BASE, start)
-    checkpoint = str(training / f'epoch_{epochs[BASE]}.pth')
-    tests = [
-        Step(
-            f'test {modality}',
-            (
-                *('tools/test.py', BASE, checkpoint, '--modality', modality),
-                *('--work-dir', str(root / f'test_{modality}'), '--cfg-options', *at),
-            ),
-        )
-        for modality in ('LC', 'L', 'C')
-    ]
-    scores = [f'{modality}={root}/test_{modality}' for modality in ('LC', 'L', 'C')]
+    data, small = Path('data/synthetic_base'), Path('data/synthetic_small')
+    steps = [*data_steps(data, '--preset', 'base'), *data_steps(small, *SMALL, label=' small')]
+    checkpoint = ''
+    for name, config in BASE_TRAININGS.items():
+        epochs = Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
+        # the next training starts from it, or it is tested afterwards
+        options = [*data_options(data), f'train_cfg.val_begin={epochs + 1}']
+        if checkpoint:
+            options.append(f'load_from={checkpoint}')
+        folder = train_folder(root, config, options)
+        steps.append(train_step(name, config, folder, options))
+        checkpoint = str(folder / f'epoch_{epochs}.pth')
+
+    def test(name: str, modality: str, on: Path) -> Step:
+        command = ('tools/test.py', BASE, checkpoint, '--modality', modality, '--work-dir')
+        options = ('--cfg-options', *data_options(on))
+        return Step(f'test {name}', (*command, str(root / f'test_{name}'), *options))
+
+    tests = [test(name, name, data) for name in ('LC', 'L', 'C')] + [test('small', 'LC', small)]
+    scores = [f'{name}={root}/test_{name}' for name in ('LC', 'L', 'C', 'small')]
     ship = ('tools/ship_weights.py', SHIPPED, BASE, checkpoint, '--scores', *scores)
-    return [
-        *data_steps(data, 'base'),
-        train_step('pretraining', PRETRAINING, pretraining, at),
-        train_step('training', BASE, training, start),
-        *tests,
-        Step('weights', ship),
+    return [*steps, *tests, Step('weights', ship)]
+
+
+def data_options(data: Path) -> list[str]:
+    """``--cfg-options`` that point a config to a dataset."""
+    options = [
+        f'{split}_dataloader.dataset.data_root={data}/' for split in ('train', 'val', 'test')
     ]
+    for evaluator in ('val_evaluator', 'test_evaluator'):
+        options += [f'{evaluator}.data_root={data}/', f'{evaluator}.ann_file={data}/{VAL_INFOS}']
+    return options
 
 
 def run_steps(steps: Sequence[Step], log_dir: Path, console: Console) -> list[float]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -72,13 +73,14 @@ def test_every_step_names_a_tool_that_exists(what, monkeypatch):
                 assert (REPOSITORY / word).is_file()
 
 
-def test_the_base_is_trained_from_its_pretraining_and_shipped_from_its_training(monkeypatch):
+def test_each_training_of_the_base_starts_from_the_one_before_and_the_last_is_shipped(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     steps = {step.name: step.command for step in run_demo.base_steps(Path('base'))}
-    pretrained = steps['pretraining'][3]
-    (start,) = [word for word in steps['training'] if word.startswith('load_from=')]
-    assert start.startswith(f'load_from={pretrained}/epoch_')
-    assert steps['weights'][3].startswith(f'{steps["training"][3]}/epoch_')
+    names = list(run_demo.BASE_TRAININGS)
+    for before, name in itertools.pairwise(names):
+        (start,) = [word for word in steps[name] if word.startswith('load_from=')]
+        assert start.startswith(f'load_from={steps[before][3]}/epoch_')
+    assert steps['weights'][3].startswith(f'{steps[names[-1]][3]}/epoch_')
 
 
 def test_other_settings_train_in_another_folder(tmp_path):
