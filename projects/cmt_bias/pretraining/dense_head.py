@@ -59,7 +59,9 @@ class DensePretrainingHead(BaseModule):
         """Initialize, the shared convolution once; the class logits start at their prior."""
         self.bev.init_weights()
         self.camera_hidden.init_weights()
-        nn.init.constant_(self.camera_cls.bias, PRIOR_LOGIT)
+        bias_of_classes = self.camera_cls.bias
+        assert bias_of_classes is not None
+        nn.init.constant_(bias_of_classes, PRIOR_LOGIT)
 
     def loss(
         self,
