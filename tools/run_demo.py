@@ -38,7 +38,6 @@ FINETUNED = (
 BASE_TRAININGS = {  # each starts from the one before
     'pretraining': 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py',
     'training': BASE,
-    'sharpening': 'configs/cmt/cmt-tiny-sharpen_pillar0500_r18_256x96_1xb2-cosine-3e_nus-3d.py',
 }
 SHIPPED = 'cmt_tiny'
 VAL_INFOS = 'nuscenes_infos_val.pkl'
