@@ -59,9 +59,8 @@ class DensePretrainingHead(BaseModule):
         """Initialize, the shared convolution once; the class logits start at their prior."""
         self.bev.init_weights()
         self.camera_hidden.init_weights()
-        bias_of_classes = self.camera_cls.bias
-        assert bias_of_classes is not None
-        nn.init.constant_(bias_of_classes, PRIOR_LOGIT)
+        assert self.camera_cls.bias is not None
+        nn.init.constant_(self.camera_cls.bias, PRIOR_LOGIT)
 
     def loss(
         self,
