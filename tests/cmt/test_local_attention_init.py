@@ -110,8 +110,8 @@ def test_every_head_attends_to_both_sensors(head):
 def test_with_a_preference_half_of_the_heads_start_with_each_sensor(head):
     LocalAttentionInit(preference=3.0)(head)
     lidar, cameras = share_of_cells(head)
-    assert 0.8 < lidar.min() and lidar.max() < 1
-    assert 0 < cameras.min() and cameras.max() < 0.2
+    assert lidar.min() > 0.8 and lidar.max() < 1
+    assert cameras.min() > 0 and cameras.max() < 0.2
 
 
 def test_own_cell_has_the_configured_logit(head):
