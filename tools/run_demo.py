@@ -38,6 +38,7 @@ FINETUNED = (
 BASE_TRAININGS = {  # each starts from the one before
     'pretraining': 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py',
     'training': BASE,
+    'sharpening': 'configs/cmt/cmt-tiny-sharpen_pillar0500_r18_256x96_1xb2-cosine-3e_nus-3d.py',
 }
 SHIPPED = 'cmt_tiny'
 VAL_INFOS = 'nuscenes_infos_val.pkl'
@@ -131,7 +132,7 @@ def base_steps(root: Path) -> list[Step]:
     """The base from nothing: data, pretraining of the branches, training, tests, weights."""
     data, small = Path('data/synthetic_base'), Path('data/synthetic_small')
     steps = [*data_steps(data, '--preset', 'base'), *data_steps(small, *SMALL, label=' small')]
-    checkpoint = ''
+    checkpoint, runs = '', []
     for name, config in BASE_TRAININGS.items():
         epochs = Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
         # the next training starts from it, or it is tested afterwards
@@ -140,6 +141,7 @@ def base_steps(root: Path) -> list[Step]:
             options.append(f'load_from={checkpoint}')
         folder = train_folder(root, config, options)
         steps.append(train_step(name, config, folder, options))
+        runs.append(f'{name}={folder}')
         checkpoint = str(folder / f'epoch_{epochs}.pth')
 
     def test(name: str, modality: str, on: Path) -> Step:
@@ -150,7 +152,7 @@ def base_steps(root: Path) -> list[Step]:
     tests = [test(name, name, data) for name in ('LC', 'L', 'C')] + [test('small', 'LC', small)]
     scores = [f'{name}={root}/test_{name}' for name in ('LC', 'L', 'C', 'small')]
     ship = ('tools/ship_weights.py', SHIPPED, BASE, checkpoint, '--scores', *scores)
-    return [*steps, *tests, Step('weights', ship)]
+    return [*steps, *tests, Step('weights', (*ship, '--runs', *runs))]
 
 
 def data_options(data: Path) -> list[str]:
