@@ -5,7 +5,7 @@ r"""Make weights that come with the package out of a trained checkpoint.
 
 Writes the state dict in half precision, without the optimizer's state, to
 `projects/cmt_bias/weights/NAME.pth`; beside it `NAME.json` with sha256, size, config and the
-scores of the tests in the given work folders, and `NAME.csv` with the course of the given trainings.
+scores of the tests in the given work folders, and `NAME.csv` with the course of the trainings.
 """
 
 import argparse
