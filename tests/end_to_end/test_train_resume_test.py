@@ -41,6 +41,7 @@ train_cfg = dict(max_epochs={MAX_EPOCHS}, val_interval=100)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 log_processor = dict(window_size=1)
 randomness = dict(seed=7)
+load_from = None
 """
 
 
