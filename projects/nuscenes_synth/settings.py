@@ -4,8 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from nuscenes.utils.splits import mini_train, mini_val, train, val
-
 from .rig import FULL_IMAGE_HEIGHT, FULL_IMAGE_WIDTH
 from .weather import WEATHER_CYCLE, WEATHERS, Weather
 
@@ -14,7 +12,11 @@ GENERATOR_VERSION = 2
 
 KEYFRAME_INTERVAL = 0.5
 
-_SPLITS = {'v1.0-trainval': (train, val), 'v1.0-mini': (mini_train, mini_val)}
+# Version: name and number of scenes of the official training and validation split.
+_SPLITS = {
+    'v1.0-trainval': (('train', 700), ('val', 150)),
+    'v1.0-mini': (('mini_train', 8), ('mini_val', 2)),
+}
 
 # A location's map has MAP_CELLS x MAP_CELLS patches of MAP_CELL_SIZE metres, each of which holds
 # one street. With more scenes than patches, streets share a patch, as drives do in nuScenes.
@@ -85,9 +87,9 @@ class DatasetSettings:
     def __post_init__(self) -> None:
         if self.version not in _SPLITS:
             raise ValueError(f'version must be one of {", ".join(_SPLITS)}, not {self.version!r}')
-        train_names, val_names = _SPLITS[self.version]
-        _check_range('train_scenes', self.train_scenes, 1, len(train_names), self.version)
-        _check_range('val_scenes', self.val_scenes, 1, len(val_names), self.version)
+        (_, most_train), (_, most_val) = _SPLITS[self.version]
+        _check_range('train_scenes', self.train_scenes, 1, most_train, self.version)
+        _check_range('val_scenes', self.val_scenes, 1, most_val, self.version)
         # With a single keyframe an object has no velocity.
         _check_range('samples_per_scene', self.samples_per_scene, 2, 40)
         _check_range('sweeps', self.sweeps, 0, 9)
@@ -111,10 +113,12 @@ class DatasetSettings:
 
     def scene_plans(self) -> list[ScenePlan]:
         """List the scenes, training scenes first."""
+        from nuscenes.utils import splits  # takes a second, which the workers need not spend
+
         plans: list[ScenePlan] = []
         counts = (self.train_scenes, self.val_scenes)
-        for names, count in zip(_SPLITS[self.version], counts, strict=True):
-            for position, name in enumerate(names[:count]):
+        for (split, _), count in zip(_SPLITS[self.version], counts, strict=True):
+            for position, name in enumerate(getattr(splits, split)[:count]):
                 number = int(name.removeprefix('scene-'))
                 weather = WEATHERS[WEATHER_CYCLE[position % len(WEATHER_CYCLE)]]
                 column, row = divmod((number // len(LOCATIONS)) % MAP_CELLS**2, MAP_CELLS)

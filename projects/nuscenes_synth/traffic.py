@@ -96,6 +96,7 @@ class TrafficPlanner:
         self._ego_position = middle[:2]
         self._poses = np.empty((0, len(self._times), 3))  # of what is there, ego vehicle first
         self._half_sizes = np.empty((0, 2))
+        self._circles = np.empty((0, 3))  # x, y, radius around the whole way
         self._block_ego(ego)
         self._block_scenery(obstacles)
 
@@ -118,6 +119,7 @@ class TrafficPlanner:
     def _block(self, poses: np.ndarray, half_size: np.ndarray) -> None:
         self._poses = np.concatenate([self._poses, poses[None]])
         self._half_sizes = np.concatenate([self._half_sizes, half_size[None]])
+        self._circles = np.concatenate([self._circles, _circle(poses, half_size)[None]])
 
     def _place(self, kind: ObjectKind) -> Actor | None:
         """Try places until one is free."""
@@ -145,7 +147,10 @@ class TrafficPlanner:
         from_ego = float(np.hypot(*(middle - self._ego_position)))
         if kind.family == 'large' and from_ego < _LARGE_VEHICLE_DISTANCE:
             return False
-        others, other_half_sizes = self._poses, self._half_sizes
+        x, y, radius = _circle(poses, half_size)
+        apart = np.hypot(self._circles[:, 0] - x, self._circles[:, 1] - y)
+        close = apart < self._circles[:, 2] + radius
+        others, other_half_sizes = self._poses[close], self._half_sizes[close]
         distance = np.hypot(others[..., 0] - poses[:, 0], others[..., 1] - poses[:, 1])
         reach = np.hypot(*half_size) + np.hypot(other_half_sizes[:, 0], other_half_sizes[:, 1])
         index, time = np.nonzero(distance < reach[:, None])
@@ -281,6 +286,13 @@ class TrafficPlanner:
     def _kerb(self, side: int) -> float:
         """Distance from the centre line to the edge of the sidewalk; ``side`` is -1 or 1."""
         return ROAD_HALF_WIDTH + self._road.side_parking_depth(side)
+
+
+def _circle(poses: np.ndarray, half_size: np.ndarray) -> np.ndarray:
+    """Circle (x, y, radius) around an object in all of its (T, 3) poses."""
+    center = (poses[0, :2] + poses[-1, :2]) / 2
+    way = np.hypot(poses[:, 0] - center[0], poses[:, 1] - center[1]).max()
+    return np.array([*center, way + np.hypot(*half_size)])
 
 
 _PROPOSALS: dict[str, Callable[[TrafficPlanner, ObjectKind], Proposal]] = {
