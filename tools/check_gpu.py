@@ -78,7 +78,7 @@ class Problem:
     ) -> tuple[Tensor | None, ...]:
         """The backward pass of the kernel."""
         names = ('output', 'logsumexp', 'extra')
-        results = dict(zip(names, kept, strict=True))
+        results: dict[str, Any] = dict(zip(names, kept, strict=True))
         return triton_attention.gradients(self.grad, **self._inputs(), **results, launch=launch)
 
     def exact(self) -> list[Tensor | None]:

@@ -132,7 +132,7 @@ def base_steps(root: Path) -> list[Step]:
     """The base from nothing: data, pretraining of the branches, training, tests, weights."""
     data, small = Path('data/synthetic_base'), Path('data/synthetic_small')
     steps = [*data_steps(data, '--preset', 'base'), *data_steps(small, *SMALL, label=' small')]
-    checkpoint = ''
+    checkpoint, runs = '', []
     for name, config in BASE_TRAININGS.items():
         epochs = Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
         # the next training starts from it, or it is tested afterwards
@@ -141,6 +141,7 @@ def base_steps(root: Path) -> list[Step]:
             options.append(f'load_from={checkpoint}')
         folder = train_folder(root, config, options)
         steps.append(train_step(name, config, folder, options))
+        runs.append(f'{name}={folder}')
         checkpoint = str(folder / f'epoch_{epochs}.pth')
 
     def test(name: str, modality: str, on: Path) -> Step:
@@ -151,7 +152,7 @@ def base_steps(root: Path) -> list[Step]:
     tests = [test(name, name, data) for name in ('LC', 'L', 'C')] + [test('small', 'LC', small)]
     scores = [f'{name}={root}/test_{name}' for name in ('LC', 'L', 'C', 'small')]
     ship = ('tools/ship_weights.py', SHIPPED, BASE, checkpoint, '--scores', *scores)
-    return [*steps, *tests, Step('weights', ship)]
+    return [*steps, *tests, Step('weights', (*ship, '--runs', *runs))]
 
 
 def data_options(data: Path) -> list[str]:

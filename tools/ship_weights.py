@@ -1,16 +1,18 @@
-"""Make weights that come with the package out of a trained checkpoint.
+r"""Make weights that come with the package out of a trained checkpoint.
 
-    python tools/ship_weights.py cmt_tiny CONFIG CHECKPOINT --scores both=DIR without_cameras=DIR
+    python tools/ship_weights.py cmt_tiny CONFIG CHECKPOINT --scores LC=DIR L=DIR \
+        --runs pretraining=DIR training=DIR
 
 Writes the state dict in half precision, without the optimizer's state, to
 `projects/cmt_bias/weights/NAME.pth`; beside it `NAME.json` with sha256, size, config and the
-scores of the tests in the given work folders, and `NAME.csv` with the course of the training.
+scores of the tests in the given work folders, and `NAME.csv` with the course of the trainings.
 """
 
 import argparse
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from cmt_bias.atomic_file import write_atomically
@@ -26,9 +28,15 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('name', help='of the weights: cmt_bias://NAME')
     parser.add_argument('config', help='config file of the training')
-    parser.add_argument('checkpoint', type=Path, help='checkpoint, in the work folder of its run')
+    parser.add_argument('checkpoint', type=Path, help='checkpoint')
     parser.add_argument(
         '--scores', nargs='+', default=[], help='NAME=FOLDER: the work folder of a test'
+    )
+    parser.add_argument(
+        '--runs',
+        nargs='+',
+        default=[],
+        help='NAME=FOLDER: the work folder of a training, in order',
     )
     parser.add_argument('--note', default='', help='kept in the record')
     parser.add_argument('--out-dir', type=Path, default=FOLDER, help=f'default: {FOLDER}')
@@ -52,8 +60,8 @@ def newest_scores(folder: Path) -> dict[str, float]:
     raise FileNotFoundError(f'{folder} has no nuScenes metrics; test the checkpoint there')
 
 
-def training_course(run_dir: Path) -> str:
-    """Loss and learning rate of a run, the mean of each epoch, as CSV."""
+def training_course(run_dir: Path) -> list[list]:
+    """Epoch, last iteration, and means of an epoch of a run: learning rate, loss and so on."""
     rows = {}
     for file in sorted(run_dir.glob('*/vis_data/scalars.json')):  # a resumed run has several
         for line in file.read_text().splitlines():
@@ -63,15 +71,24 @@ def training_course(run_dir: Path) -> str:
     epochs: dict[int, list[dict]] = {}
     for entry in rows.values():
         epochs.setdefault(entry['epoch'], []).append(entry)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['epoch', 'iteration', 'lr', 'loss', 'grad_norm', 'seconds_per_iteration'])
+    course: list[list] = []
     for epoch, entries in sorted(epochs.items()):
         means = [
             sum(entry[key] for entry in entries) / len(entries)
             for key in ('lr', 'loss', 'grad_norm', 'time')
         ]
-        writer.writerow([epoch, entries[-1]['step'], *(f'{value:.4g}' for value in means)])
+        course.append([epoch, entries[-1]['step'], *(f'{value:.4g}' for value in means)])
+    return course
+
+
+def courses(runs: Sequence[str]) -> str:
+    """The course of trainings, given as NAME=FOLDER, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    columns = ['epoch', 'iteration', 'lr', 'loss', 'grad_norm', 'seconds_per_iteration']
+    writer.writerow(['run', *columns])
+    for name, folder in (run.split('=', 1) for run in runs):
+        writer.writerows([name, *row] for row in training_course(Path(folder)))
     return text.getvalue()
 
 
@@ -93,7 +110,7 @@ def main() -> None:
     classes = dict(classes=meta['dataset_meta']['classes'])
     path = args.out_dir / f'{args.name}.pth'
     write_weights(path, checkpoint['state_dict'], dict(dataset_meta=classes), record)
-    write_atomically(path.with_suffix('.csv'), training_course(args.checkpoint.parent).encode())
+    write_atomically(path.with_suffix('.csv'), courses(args.runs).encode())
     print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')
 
 

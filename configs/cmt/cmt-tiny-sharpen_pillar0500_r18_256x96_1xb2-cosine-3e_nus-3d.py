@@ -1,5 +1,5 @@
-# The second part of the base's training. In the first, attention moves slowly, so that both sensors
-# are learned from; it stays broad, and boxes are a metre off. Here it learns at the full rate.
+# The second part of the training of the base. In the first, attention moves slowly, so that both
+# sensors are learned from; it stays broad, and boxes are a metre off. Here it learns at full rate.
 _base_ = './cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py'
 
 custom_hooks = []

@@ -88,8 +88,8 @@ def test_heads_look_along_the_querys_own_ray(head):
     assert (mass * (apart.abs() > 2.0)).sum(-1).max() < 0.25
 
 
-def test_every_head_attends_to_both_sensors(head):
-    LocalAttentionInit()(head)
+def share_of_cells(head: torch.nn.Module) -> torch.Tensor:
+    """Attention to the BEV map beside the cameras' rays, ``(heads, Q)``."""
     positions = torch.rand(20, 2) * 0.8 + 0.1
     with torch.no_grad():
         cells = bev_positions(head, bev_cell_centers(head.bev_shape, 'cpu'))
@@ -97,9 +97,21 @@ def test_every_head_attends_to_both_sensors(head):
         rays = ray_positions(head, torch.arange(0, 360, 0.7).deg2rad())
         query = bev_positions(head, positions) + ray_positions(head, torch.rand(20))
         mass = attention_to(head, query, torch.cat((cells, rays)))
-    share_of_cells = mass[:, :, : len(cells)].sum(-1)  # (heads, Q)
-    assert share_of_cells.min() > 0.2
-    assert share_of_cells.max() < 0.8
+    return mass[:, :, : len(cells)].sum(-1)
+
+
+def test_every_head_attends_to_both_sensors(head):
+    LocalAttentionInit()(head)
+    share = share_of_cells(head)
+    assert share.min() > 0.2
+    assert share.max() < 0.8
+
+
+def test_with_a_preference_half_of_the_heads_start_with_each_sensor(head):
+    LocalAttentionInit(preference=3.0)(head)
+    lidar, cameras = share_of_cells(head)
+    assert lidar.min() > 0.8 and lidar.max() < 1
+    assert cameras.min() > 0 and cameras.max() < 0.2
 
 
 def test_own_cell_has_the_configured_logit(head):

@@ -78,15 +78,17 @@ class RunnerOf:
 
 
 def token_stds(model: torch.nn.Module, batch: dict) -> list[float]:
+    """Standard deviation within channels, of the LiDAR's and the cameras' tokens."""
     model.eval()
     data = model.data_preprocessor(batch, training=False)
     metas = [sample.metainfo for sample in data['data_samples']]
     with torch.no_grad():
         img_feats, pts_feats = model.extract_feat(data['inputs'], metas)
         inputs = model.pts_bbox_head.eval().encode(pts_feats, img_feats, metas)
-    number = inputs.memory.bev_shape[0] * inputs.memory.bev_shape[1]
+    number = inputs.memory.layout.num_lidar_tokens
     tokens = inputs.memory.tokens
-    return [float(tokens[:, :number].std()), float(tokens[:, number:].std())]
+    parts = (tokens[:, :number].flatten(0, 1), tokens[:, number:].flatten(0, 1))
+    return [float(part.var(dim=0, correction=0).mean().sqrt()) for part in parts]
 
 
 @pytest.mark.parametrize('iteration', [0, 5])

@@ -1,8 +1,38 @@
 """A cell's test leaves the files of other tests alone."""
 
+from pathlib import Path
+
+import pytest
 from mmengine.config import Config
 
-from cmt_bias.robustness import keep_no_detections
+from cmt_bias.failures import all_failures
+from cmt_bias.robustness import Cell, CellResult, keep_no_detections, load_result, save_result
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Cell:
+    return Cell('model', all_failures()[0], 'identity', tmp_path / 'cell.json')
+
+
+def test_result_is_read_as_it_was_saved(cell):
+    assert load_result(cell) is None
+    result = CellResult('identity', 0.5, 0.25, {'NDS': 0.5}, 3, 3, {'a': (0.1, -0.2)})
+    save_result(cell.path, result)
+    assert load_result(cell) == result
+
+
+@pytest.mark.parametrize(
+    'content',
+    ['', '{"identity": "identity"', '[]', '3', '{}', '{"identity": "identity"}', '\x00\x01'],
+)
+def test_damaged_result_counts_as_none(cell, content):
+    cell.path.write_text(content)
+    assert load_result(cell) is None
+
+
+def test_result_of_other_settings_counts_as_none(cell):
+    save_result(cell.path, CellResult('another', 0.5, 0.25))
+    assert load_result(cell) is None
 
 
 def test_detections_of_a_finished_run_are_not_overwritten():

@@ -70,6 +70,13 @@ def test_of_an_iteration_done_twice_the_later_loss_counts(tmp_path):
     assert read_losses(tmp_path / 'none').empty
 
 
+def test_a_clock_that_has_gone_back_makes_no_older_loss_count(tmp_path):
+    rows = {step: json.dumps(dict(step=step, loss=float(step))) for step in (1, 2, 3)}
+    write_log(tmp_path, '20260102_000000', [rows[1], rows[2], rows[3]])
+    write_log(tmp_path, '20260101_000000', [json.dumps(dict(step=2, loss=7.0)), '[1]', '4'])
+    assert read_losses(tmp_path).to_dict() == {1: 1.0, 2: 7.0, 3: 3.0}
+
+
 def test_scales_come_from_the_history_of_the_hook(tmp_path):
     rows = ['iteration,epoch,bias_scale/lidar,bias_scale/camera,lidar_mean']
     rows += ['0,1,2.5,2.5,', '80,1,2.0,3.0,0.1', '100,2,1.5,3.25,0.2']

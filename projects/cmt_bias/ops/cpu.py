@@ -54,11 +54,12 @@ def load_kernel() -> ctypes.CDLL | str:
         if path.is_file():
             try:
                 library = ctypes.CDLL(str(path))
-            except OSError as error:
+                digest = ctypes.c_char_p.in_dll(library, 'source_digest')
+            except (OSError, ValueError) as error:  # damaged, or older than the digest
                 reason = f'its C++ loop cannot be loaded ({error})'
                 continue
             # in an editable installation the source may have changed since
-            compiled_from = ctypes.c_char_p.in_dll(library, 'source_digest').value or b''
+            compiled_from = digest.value or b''
             if compiled_from.decode() == hashlib.sha256(source.read_bytes()).hexdigest():
                 return library
             reason = 'its C++ loop was compiled from another version of its source'

@@ -59,6 +59,7 @@ class DensePretrainingHead(BaseModule):
         """Initialize, the shared convolution once; the class logits start at their prior."""
         self.bev.init_weights()
         self.camera_hidden.init_weights()
+        assert self.camera_cls.bias is not None
         nn.init.constant_(self.camera_cls.bias, PRIOR_LOGIT)
 
     def loss(

@@ -7,7 +7,7 @@ from mmdet3d.registry import HOOKS
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..unwrapping import unwrapped
 
@@ -89,7 +89,7 @@ def _tokens_of(model: Any, data: dict) -> dict[str, Tensor]:
 def _scale_tokens(model: Any, sensor: str, mean: Tensor, factor: Tensor) -> None:
     """Multiply a sensor's tokens; those of the cameras, which nothing rectifies, centred."""
     if sensor == 'LiDAR':
-        layer: nn.Module = model.pts_bbox_head.shared_conv.bn
+        layer: Any = model.pts_bbox_head.shared_conv.bn
     else:
         output = model.img_neck.fpn_convs[0]
         layer = output.bn if output.with_norm else output.conv

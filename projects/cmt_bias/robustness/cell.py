@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
 
 from ..atomic_file import write_atomically
 from ..failures import Failure, with_failure
@@ -103,11 +104,20 @@ def save_result(path: Path, result: CellResult) -> None:
 
 
 def load_result(cell: Cell) -> CellResult | None:
-    """The result of an earlier run; None if there is none, or the cell was another one then."""
+    """The result of an earlier run; None if there is none, or the cell was another one then.
+
+    A damaged file counts as none, with a warning: the test is made again.
+    """
     if not cell.path.is_file():
         return None
-    stored = json.loads(cell.path.read_text())
-    if stored.get('identity') != cell.identity:
+    try:
+        stored = json.loads(cell.path.read_text())
+        if stored['identity'] != cell.identity:
+            return None
+        stored['weights'] = {name: (pair[0], pair[1]) for name, pair in stored['weights'].items()}
+        return CellResult(**stored)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        MMLogger.get_current_instance().warning(
+            f"'{cell.path}' is damaged ({type(error).__name__}: {error}); its test is made again"
+        )
         return None
-    stored['weights'] = {name: (pair[0], pair[1]) for name, pair in stored['weights'].items()}
-    return CellResult(**stored)

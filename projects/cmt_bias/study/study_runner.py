@@ -55,11 +55,11 @@ def make_executors(
             those behind them.
         options: Parameters of submitit, such as ``dict(slurm_partition='gpu')``.
     """
-    executors = []
+    executors: list[submitit.Executor] = []
     for job in range(jobs):
         parameters: dict[str, Any] = dict(tasks_per_node=processes, gpus_per_node=gpus)
         if cluster == 'local':
-            executor = submitit.LocalExecutor(folder)
+            executor: submitit.Executor = submitit.LocalExecutor(folder)
             parameters['timeout_min'] = MINUTES_WITHOUT_LIMIT
             parameters['visible_gpus'] = list(range(job * gpus, (job + 1) * gpus))
         else:

@@ -24,16 +24,21 @@ def read_losses(train_dir: Path) -> pd.Series:
     Returns:
         Loss by iteration, ascending; empty without a log.
     """
-    losses = {}
+    logs = []
     for path in sorted(train_dir.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
+        losses = {}
+        for line in path.read_text(errors='replace').splitlines():
             try:
                 row = json.loads(line)
             except ValueError:  # cut off by a kill
                 continue
-            if 'loss' in row and 'step' in row:
+            if isinstance(row, dict) and 'loss' in row and 'step' in row:
                 losses[int(row['step'])] = float(row['loss'])
-    return pd.Series(losses, dtype=float).sort_index()
+        logs.append(losses)
+    # Folders are named by the clock, which may have gone back; who resumed began later.
+    logs.sort(key=lambda losses: min(losses, default=0))
+    merged = {step: loss for losses in logs for step, loss in losses.items()}
+    return pd.Series(merged, dtype=float).sort_index()
 
 
 def running_mean(curve: pd.Series) -> pd.Series:

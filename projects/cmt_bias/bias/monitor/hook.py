@@ -74,16 +74,19 @@ class BiasScaleHook(Hook):
         if generator.learnable_scale:
             if head.scale.requires_grad:
                 self._optimizer = find_scale_optimizer(runner.optim_wrapper, head.scale)
-            travel = self._optimizer and self._optimizer.travel(runner)
-            judges = self._optimizer and self._optimizer.is_like_adam and runner.iter == 0
-            self._watch = BiasScaleWatch(head, self._optimizer, travel if judges else None)
+            judged = None
+            if self._optimizer is not None:
+                travel = self._optimizer.travel(runner)
+                judged = travel if self._optimizer.is_like_adam and runner.iter == 0 else None
+            self._watch = BiasScaleWatch(head, self._optimizer, judged)
         record = self._record(runner, runner.iter)
+        shown: dict[str, Any] = dict(record)
         lines = [
             'Bias scale:',
             f'{head.scale_name}: {"learnable" if self._watch else "fixed"}, '
             f'{generator.scale_granularity}',
-            ', '.join(f'{name} {record[f"bias_scale/{name}"]:.4g}' for name in names)
-            + '; range [{range_low:g}, {range_high:g}]'.format(**record),
+            ', '.join(f'{name} {shown[f"bias_scale/{name}"]:.4g}' for name in names)
+            + '; range [{range_low:g}, {range_high:g}]'.format(**shown),
             f"history: '{self._history.path}', every {self.interval} iterations",
         ]
         if self._optimizer is not None:

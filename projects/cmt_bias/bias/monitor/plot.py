@@ -3,6 +3,7 @@
 import io
 import os
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,11 +61,13 @@ def _draw_scales(axes: Axes, history: pd.DataFrame) -> None:
         name = str(column).removeprefix('bias_scale/')
         camera, layer = name.endswith('camera'), re.match(r'layer(\d+)', name)
         # Color by layer and dashes for the camera; where there are no layers, color by modality.
-        color = _COLORS.get(name, '#333333')
+        color: Any = _COLORS.get(name, '#333333')
         if layer:
             color = colormaps['viridis'](0.9 * int(layer[1]) / max(len(layers) - 1, 1))
         label = f'{name}: {values.iloc[-1]:.3g}' if len(values) else name
-        style = dict(color=color, linestyle='dashed' if layer and camera else 'solid')
+        style: dict[str, Any] = dict(
+            color=color, linestyle='dashed' if layer and camera else 'solid'
+        )
         axes.plot(values, label=label, marker='.' if len(values) < 20 else '', **style)
     start = axes.plot(scales.iloc[:1], 'o', color='#333333', markerfacecolor='white', zorder=3)
     start[0].set_label('start')
@@ -97,7 +100,9 @@ def _draw_weights(axes: Axes, history: pd.DataFrame) -> None:
     seen = history.dropna(subset=['lidar_mean', 'camera_mean'])
     for modality in MODALITIES:
         mean, deviation = seen[f'{modality}_mean'], seen[f'{modality}_std']
-        band = dict(color=_COLORS[modality], label=f'{modality}: ± 1 std', alpha=0.18)
+        band: dict[str, Any] = dict(
+            color=_COLORS[modality], label=f'{modality}: ± 1 std', alpha=0.18
+        )
         axes.plot(mean, color=_COLORS[modality], label=f'{modality}: mean')
         axes.fill_between(seen.index, mean - deviation, mean + deviation, linewidth=0, **band)
     axes.axhline(0, color='#888888', linewidth=0.8)

@@ -66,6 +66,19 @@ class Rule(NamedTuple):
         return f'{self.says} {self.do}'.rstrip().format(s=s)
 
 
+def _at_bound(key: str, side: str) -> Rule:
+    """The rule of an entry that has come to a bound of its range."""
+    return Rule(
+        f'at {key}',
+        lambda s: s.bound == key,
+        'Iteration {s.iteration}: bias scale {s.name} is {s.scale:.3g}, within '
+        f'{CLOSE:.0%} of {key}={{s.{side}:g}}, and cannot go on.',
+        f'If it stays there, widen {{s.config}}{key} or the schedule of BiasScaleRangeHook.',
+        each=True,
+        ends=lambda s: s.loose_bound != key,
+    )
+
+
 def _sight(
     head: BiasedHead,
     optimizer: ScaleOptimizer | None,
@@ -75,8 +88,9 @@ def _sight(
     lacks_gradient: bool,
 ) -> SimpleNamespace:
     """What a rule looks at: the entry ``name`` of the scale in a logged iteration."""
-    low, high = record['range_low'], record['range_high']
-    scale = record[f'bias_scale/{name}']
+    low: Any = record['range_low']
+    high: Any = record['range_high']
+    scale: Any = record[f'bias_scale/{name}']
     seen = {
         modality: (record[f'{modality}_mean'], record[f'{modality}_std'])
         for modality in MODALITIES
@@ -85,7 +99,7 @@ def _sight(
     weights = [number for numbers in seen.values() for number in numbers]
     own = [modality for modality in seen if name.endswith(modality)] or seen
     gradient = record.get(f'bias_scale_grad/{name}')
-    found = {'value': [scale], 'gradient': [gradient or 0.0], 'weights': weights}
+    found: dict[str, list] = {'value': [scale], 'gradient': [gradient or 0.0], 'weights': weights}
     return SimpleNamespace(
         iteration=record['iteration'],
         parameter=head.scale_name,
@@ -190,18 +204,8 @@ RULES: tuple[Rule, ...] = (
         each=True,
         rows=PATIENCE,
     ),
-    *(
-        Rule(
-            f'at {key}',
-            lambda s, key=key: s.bound == key,
-            'Iteration {s.iteration}: bias scale {s.name} is {s.scale:.3g}, within '
-            f'{CLOSE:.0%} of {key}={{s.{side}:g}}, and cannot go on.',
-            f'If it stays there, widen {{s.config}}{key} or the schedule of BiasScaleRangeHook.',
-            each=True,
-            ends=lambda s, key=key: s.loose_bound != key,
-        )
-        for key, side in (('min_scale', 'low'), ('max_scale', 'high'))
-    ),
+    _at_bound('min_scale', 'low'),
+    _at_bound('max_scale', 'high'),
 )
 
 

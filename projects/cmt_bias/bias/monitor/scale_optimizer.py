@@ -85,6 +85,8 @@ class ScaleOptimizer:
         rates = scheduled_learning_rates(
             self._group_index, self._optimizer, schedulers, end - begin, epoch_length
         )
+        if rates is None:
+            return None
         # With accumulated gradients the optimizer steps in every n-th iteration, and in the last.
         return sum(
             rate
