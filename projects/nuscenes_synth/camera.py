@@ -264,8 +264,7 @@ def _degrade(image: np.ndarray, weather: Weather, rng: np.random.Generator) -> n
     noise = noise[0].astype(np.float32) + noise[1]
     noise -= np.float32(255)
     noise *= np.float32(weather.image_noise / _NOISE_DEVIATION)
-    noise += image
-    return np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8)
+    return cv2.add(image, noise, dtype=cv2.CV_8U)  # rounds and saturates
 
 
 def visible_shares(caster: RayCaster, cameras: tuple[Camera, ...], num_actors: int) -> np.ndarray:
