@@ -81,7 +81,7 @@ def test_missing_data_are_named_for_each_split(tmp_path):
         f'{split}_dataloader.dataset.data_root={tmp_path}/none/'
         for split in ('train', 'val', 'test')
     ]
-    errors = errors_of(str(TINY), overrides=overrides)
+    errors = errors_of(str(TINY), overrides=[*overrides, 'load_from=None'])
     assert set(errors) == {'train data', 'val data', 'test data'}
     for finding, remedy in errors.values():
         assert f"'{tmp_path}/none' does not exist" in finding
@@ -101,6 +101,7 @@ def test_every_bad_file_is_listed_when_all_are_read(tmp_path, smallest_nuscenes)
     for split in ('val', 'test'):
         overrides.append(f'{split}_evaluator.data_root={root}')
         overrides.append(f'{split}_evaluator.ann_file={root}nuscenes_infos_val.pkl')
+    overrides.append('load_from=None')
     assert errors_of(str(TINY), overrides=overrides) == {}
     answers = check_config(str(TINY), overrides=overrides, depth='all')
     found = {answer.what.split("'")[1] for _, answer in answers if not isinstance(answer, str)}

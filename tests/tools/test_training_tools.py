@@ -55,7 +55,7 @@ def checkpoint(tmp_path: Path) -> str:
 
 
 def test_training_without_data_names_the_folder_and_how_to_get_it(stopped):
-    message = stopped('train', TINY)
+    message = stopped('train', TINY, '--cfg-options', 'load_from=None')
     assert "the data folder 'data/synthetic' does not exist" in message
     assert 'python tools/create_synthetic_nuscenes.py --out data/synthetic' in message
     assert 'Traceback' not in message

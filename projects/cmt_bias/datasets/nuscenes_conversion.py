@@ -23,7 +23,7 @@ import mmengine
 import torch
 from mmdet3d.datasets import convert_utils
 from mmdet3d.registry import DATASETS
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import DefaultScope
 from nuscenes import NuScenes, nuscenes
 from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
@@ -230,9 +230,8 @@ def _prepared_converter(tables: NuScenes) -> Iterator[_Converter]:
                 step['type'] = LoadAlignedSweeps
         return DATASETS.build(config)
 
-    if DefaultScope.get_current_instance() is None:
-        init_default_scope('mmdet3d')
     with (
+        DefaultScope.overwrite_default_scope('mmdet3d'),
         _replaced(nuscenes, 'NuScenes', loaded_tables),
         _replaced(converter.update, 'NuScenes', loaded_tables),
         _replaced(convert_utils, 'post_process_coords', clip),
