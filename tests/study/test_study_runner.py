@@ -18,7 +18,7 @@ from cmt_bias.study.study_run import DETECTIONS, StudyRun, is_alive, read_state
 from cmt_bias.study.study_runner import Progress, carry_out, make_executors
 
 TRAIN = """
-import os, shutil, sys
+import os, shutil, sys, time
 from pathlib import Path
 config = {}
 exec(Path(sys.argv[1]).read_text(), config)
@@ -27,6 +27,8 @@ work_dir.mkdir(parents=True, exist_ok=True)
 with open(work_dir / 'calls', 'a') as calls:
     calls.write(' '.join(sys.argv[3:]) + chr(10))
 (work_dir / f'rank_{os.environ.get("RANK", "none")}').touch()
+while len(list(work_dir.glob('rank_*'))) < int(os.environ.get('WORLD_SIZE', 1)):
+    time.sleep(0.05)  # ranks wait for each other
 if config.get('fails'):
     print('the cause')
     raise SystemExit(3)
