@@ -99,6 +99,15 @@ def test_key_changes_with_all_that_decides_the_result():
     assert run_key(run_config(study, 'a', 0), 1) in keys
 
 
+def test_a_study_may_start_from_weights_of_the_package_or_the_net():
+    study = read_study(write_study())
+    shipped, remote = (
+        run_config(study, 'a', 0, {'load_from': name})
+        for name in ('cmt_bias://cmt_tiny', 'https://example.org/cmt.pth')
+    )
+    assert run_key(shipped, 1) != run_key(remote, 1)
+
+
 def test_detections_are_kept_where_the_analysis_looks(folder):
     cfg = Config(dict(test_evaluator=[dict(type='Other'), dict(type='NuScenesMetric')]))
     keep_detections(cfg, folder / 'x')

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..checkpoints.shipped_weights import SCHEME, weights_record
 from ..metrics.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound, stop_on
@@ -166,7 +167,7 @@ def run_config(
     cfg.merge_from_dict(dict(options or {}))
     problems = []
     load_from = cfg.get('load_from')
-    if load_from is not None and not Path(load_from).is_file():
+    if load_from is not None and '://' not in load_from and not Path(load_from).is_file():
         what = f"'{path}': the checkpoint load_from='{load_from}' does not exist"
         problems.append(Problem(what, 'name another with --cfg-options load_from=FILE'))
     if not nuscenes_metric_configs(cfg.get('test_evaluator')):
@@ -188,8 +189,11 @@ def run_key(cfg: Config, num_processes: int) -> str:
     """
     digest = hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode())
     digest.update(str(num_processes).encode())
-    if cfg.get('load_from') is not None:
-        digest.update(Path(cfg.load_from).read_bytes())
+    load_from = cfg.get('load_from') or ''
+    if load_from.startswith(SCHEME):
+        digest.update(weights_record(load_from.removeprefix(SCHEME))['sha256'].encode())
+    elif load_from and '://' not in load_from:
+        digest.update(Path(load_from).read_bytes())
     return digest.hexdigest()
 
 
