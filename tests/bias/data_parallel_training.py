@@ -22,7 +22,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-import cmt_bias  # noqa: F401
+from cmt_bias.datasets.pasting_switch_off_hook import transforms_with
 
 NUM_SAMPLES, NUM_BOXES, STEPS = 2, 5, 4
 
@@ -30,6 +30,8 @@ NUM_SAMPLES, NUM_BOXES, STEPS = 2, 5, 4
 def load_samples(cfg: Config) -> list[dict]:
     """The first samples, always augmented in the same way."""
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    for transform in transforms_with(dataset, 'epoch'):
+        transform.epoch.fill_(0)
     samples = []
     for index in range(NUM_SAMPLES):
         random.seed(index)
