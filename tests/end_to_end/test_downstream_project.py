@@ -31,7 +31,7 @@ class VisibilityWeightGenerator(WeightGenerator):
         self.gain = gain
 
     def forward(self, query_pos, memory, memory_pos, windows, img_metas):
-        seen = (windows.index[..., windows.num_lidar_slots:] >= 0).any(-1).float()
+        seen = (windows.cells[:, :, 1:, 0] >= 0).any(-1).float()  # by any camera
         trust = (self.gain * self.linear(query_pos).squeeze(-1)).tanh()
         return trust, trust * seen
 '''
@@ -55,6 +55,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=2, val_interval=10)
+load_from = None
 custom_hooks = [
     dict(type='BiasScaleHook', interval=1),
     dict(type='BiasScaleRangeHook', schedule=[(0, (1.0, 2.5)), (1, (0.5, 4.0))]),

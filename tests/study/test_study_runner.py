@@ -209,7 +209,9 @@ def test_tools_of_a_killed_runner_end(tools, make_run, tmp_path, number):
     )
     run = make_run('a')
     program = (
-        'import os, sys; from pathlib import Path\n'
+        'import os, signal, sys; from pathlib import Path\n'
+        # A test run in the background has inherited that it is ignored.
+        'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
         'from cmt_bias.study.study_run import StudyRun\n'
         'from cmt_bias.study.study_runner import carry_out, make_executors\n'
         f'run = StudyRun("a", Path({str(run.folder)!r}), "key", Path({str(tools)!r}), '
