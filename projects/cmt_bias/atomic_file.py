@@ -1,11 +1,16 @@
 """Write files so that a killed process leaves the old file or the new one, nothing in between."""
 
 import fcntl
+import io
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmengine.fileio import LocalBackend, register_backend
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PARTIAL_SUFFIX = '.cmt_bias.partial'
 """How the temporary file of a write ends; nobody else's does."""
@@ -34,6 +39,18 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     finally:
         partial.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def save_figure(figure: 'Figure', path: str | os.PathLike[str]) -> Path:
+    """Write a matplotlib figure as PNG; see `write_atomically`.
+
+    Returns:
+        The path.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format='png')
+    write_atomically(path, content.getvalue())
+    return Path(path)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,6 +1,5 @@
 """The plot of a robustness test."""
 
-import io
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..atomic_file import write_atomically
+from ..atomic_file import save_figure
 
 _MARKERS = {'lidar_weight': ('LiDAR', 'o', 'full'), 'camera_weight': ('cameras', 's', 'none')}
 _COLORS = colormaps['tab10'].colors  # type: ignore[attr-defined]
@@ -22,9 +21,7 @@ def save_robustness_plot(path: Path, table: pd.DataFrame) -> None:
         path: The file.
         table: Of :func:`cmt_bias.robustness.long_table`.
     """
-    picture = io.BytesIO()
-    draw_robustness(table).savefig(picture, format='png')
-    write_atomically(path, picture.getvalue())
+    save_figure(draw_robustness(table), path)
 
 
 def draw_robustness(table: pd.DataFrame) -> Figure:

@@ -1,6 +1,5 @@
 """The picture of a scale sweep."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..atomic_file import write_atomically
+from ..atomic_file import save_figure
 from .scale_sweep_table import LEARNED_POINT, OVERRIDE, SCORES, without_halves
 
 
@@ -20,9 +19,7 @@ def save_sweep_plot(path: Path, table: pd.DataFrame, learned: Mapping[str, float
         table: Of :func:`.scale_sweep_table.long_table`.
         learned: The entries of the learned scale, in logits.
     """
-    picture = io.BytesIO()
-    draw_sweep(table, learned).savefig(picture, format='png')
-    write_atomically(path, picture.getvalue())
+    save_figure(draw_sweep(table, learned), path)
 
 
 def draw_sweep(table: pd.DataFrame, learned: Mapping[str, float]) -> Figure:

@@ -1,6 +1,5 @@
 """Pictures of a study's report."""
 
-import io
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..atomic_file import write_atomically
+from ..atomic_file import save_figure
 from .seed_statistics import compare
 from .study_results import StudyResults
 from .training_curves import running_mean
@@ -29,12 +28,6 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=DPI, layout='constrained', facecolor='white')
     FigureCanvasAgg(figure)
     return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format='png')
-    write_atomically(path, picture.getvalue())
 
 
 def save_differences(results: StudyResults, path: Path) -> bool:
@@ -73,7 +66,7 @@ def save_differences(results: StudyResults, path: Path) -> bool:
         frameon=False,
         fontsize=9,
     )
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -104,5 +97,5 @@ def save_curves(results: StudyResults, path: Path) -> bool:
             for i, name in enumerate(entries)
         ]
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
     return True

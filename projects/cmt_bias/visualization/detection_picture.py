@@ -6,19 +6,14 @@ functions may run in any process or thread.
 
 from __future__ import annotations
 
-import io
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-
-from cmt_bias.atomic_file import write_atomically
 
 from .detection_scene import CameraView, DetectionScene, LabelledBoxes
 from .scene_panels import class_colour, draw_birds_eye_view, draw_camera, draw_notice
@@ -105,22 +100,6 @@ def draw_scene(
     _draw_legend(legend_axes, scene, detections, layout.cameras_width)
     _draw_titles(figure, scene, detections, score_thr, layout)
     return figure
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as PNG; a half-written file never stands under the final name.
-
-    Args:
-        figure: from :func:`draw_scene`.
-        path: the file; its folder is made if need be.
-
-    Returns:
-        The path.
-    """
-    content = io.BytesIO()
-    figure.savefig(content, format='png')
-    write_atomically(path, content.getvalue())
-    return Path(path)
 
 
 def camera_rows(cameras: Sequence[CameraView]) -> list[list[CameraView]]:

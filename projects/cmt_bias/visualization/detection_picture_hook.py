@@ -17,7 +17,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from .detection_picture import draw_scene, save_figure
+from ..atomic_file import save_figure
+from .detection_picture import draw_scene
 from .sample_captions import SampleCaptions, spread_samples
 from .scene_from_sample import ImageSource, scene_from_sample
 

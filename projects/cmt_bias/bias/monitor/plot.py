@@ -1,6 +1,5 @@
 """Draw the path of the bias scale and of the weights over a training run."""
 
-import io
 import os
 import re
 from typing import Any
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ...atomic_file import write_atomically
+from ...atomic_file import save_figure
 from ...ops import MODALITIES
 
 FILE_NAME = 'bias_scale_curve.png'
@@ -22,9 +21,7 @@ _LEAST_SPAN = 1.0
 
 def save_bias_scale_curve(path: str | os.PathLike[str], history: pd.DataFrame) -> None:
     """Draw a history into a PNG file, which is replaced at once."""
-    picture = io.BytesIO()
-    draw_bias_scale_curve(history).savefig(picture, format='png')
-    write_atomically(path, picture.getvalue())
+    save_figure(draw_bias_scale_curve(history), path)
 
 
 def draw_bias_scale_curve(history: pd.DataFrame) -> Figure:
