@@ -9,10 +9,11 @@ A backend is a module of three functions of :class:`AttentionInputs`. Without a 
 outside of windows have no weight, and a query without keys gets zeros.
 
 - ``why_not(inputs)``: why it cannot run on them; None if it can.
-- ``attend(inputs)``: the output ``(B, Q, H, D)`` and the log-sum-exp of each query's logits
-  ``(B, Q, H)``, contiguous, the latter in float32 (float64 for float64) and for the next alone.
-- ``gradients(inputs, grad_output, output, logsumexp)``: those of query, key, value and strength
-  (None without one).
+- ``attend(inputs)``: the output ``(B, Q, H, D)``, and two tensors for the next, which not every
+  backend needs: the log-sum-exp of each query's logits ``(B, Q, H)``, in float32 (float64 for
+  float64), and a choice of queries ``(B, Q)``. All are contiguous.
+- ``gradients(inputs, grad_output, output, logsumexp, chosen)``: those of query, key, value and
+  strength; the last is not looked at without one.
 """
 
 import logging
@@ -109,7 +110,7 @@ def _attend(
         windows = replace(windows, shapes=(lidar, camera))
     tokens = (tensor.transpose(1, 2) for tensor in (query, key, value))
     numbers = AttentionInputs.numbers_of(windows)
-    output, _ = _forward_operator(*tokens, windows.cells, strength, *numbers, scale, backend)
+    output, *_ = _forward_operator(*tokens, windows.cells, strength, *numbers, scale, backend)
     return output.transpose(1, 2)[..., :channels].to(dtype)
 
 
@@ -223,26 +224,31 @@ def _prepare(arguments: tuple) -> tuple[Any, AttentionInputs]:
     return backend, AttentionInputs(query, key, value, cells, strength, *inputs[5:])
 
 
-def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp."""
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, and what the backward pass wants to know."""
     backend, inputs = _prepare(arguments)
     with torch.autocast(inputs.query.device.type, enabled=False):
-        output, logsumexp = backend.attend(inputs)
-    return output.to(arguments[0].dtype), logsumexp
+        output, logsumexp, chosen = backend.attend(inputs)
+    return output.to(arguments[0].dtype), logsumexp, chosen
 
 
-def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     precise = torch.promote_types(query.dtype, torch.float32)
-    return query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=precise)
+    logsumexp = query.new_empty(query.shape[:3], dtype=precise)
+    return (
+        query.new_empty(query.shape),
+        logsumexp,
+        logsumexp.new_empty(query.shape[:2], dtype=bool),
+    )
 
 
 def _backward(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
     """Gradients of query, key, value and strength; the last is empty without a strength."""
-    *arguments, output, logsumexp = arguments
+    *arguments, output, logsumexp, chosen = arguments
     backend, inputs = _prepare(arguments)
     grad_output, output = (t.to(inputs.query.dtype).contiguous() for t in (grad_output, output))
     with torch.autocast(inputs.query.device.type, enabled=False):
-        grads = backend.gradients(inputs, grad_output, output, logsumexp)
+        grads = backend.gradients(inputs, grad_output, output, logsumexp, chosen)
     return [
         grad_output.new_empty(0) if tensor is None else grad.to(tensor.dtype)
         for grad, tensor in zip(grads, (*arguments[:3], arguments[4]), strict=True)
@@ -254,7 +260,7 @@ def _backward_shapes(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
     return [grad_output.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
 
 
-def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     """Keep what the backward pass needs: nothing as large as keys but these themselves."""
     *tensors, ctx.sizes, ctx.sigmas, ctx.scale, ctx.backend = inputs
     ctx.save_for_backward(*tensors, *output)
@@ -270,9 +276,9 @@ def _differentiate(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Any, 
         )
     if grad_output is None:
         return (None,) * 9
-    *tensors, output, logsumexp = ctx.saved_tensors
+    tensors, kept = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
     numbers = ctx.sizes, ctx.sigmas, ctx.scale, ctx.backend
-    *grads, of_strength = _backward_operator(grad_output, *tensors, *numbers, output, logsumexp)
+    *grads, of_strength = _backward_operator(grad_output, *tensors, *numbers, *kept)
     return *grads, None, None if tensors[4] is None else of_strength, *(None,) * 4
 
 
@@ -292,8 +298,8 @@ def _register() -> tuple[Any, Any]:
         'Tensor query, Tensor key, Tensor value, Tensor cells, Tensor? strength, int[] sizes, '
         'float[] sigmas, float scale, str backend'
     )
-    name, kept = 'cmt_bias::windowed_attention', 'Tensor output, Tensor logsumexp'
-    torch.library.define(name, f'({inputs}) -> (Tensor, Tensor)')
+    name, kept = 'cmt_bias::windowed_attention', 'Tensor output, Tensor logsumexp, Tensor chosen'
+    torch.library.define(name, f'({inputs}) -> (Tensor, Tensor, Tensor)')
     torch.library.define(
         f'{name}_backward',
         f'(Tensor grad_output, {inputs}, {kept}) -> (Tensor, Tensor, Tensor, Tensor)',
