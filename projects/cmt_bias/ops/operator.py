@@ -64,7 +64,7 @@ def biased_attention(
         ValueError: If shapes, types or devices do not agree, or the backend is unknown.
         RuntimeError: If the named backend cannot run; says why.
     """
-    return _attend(query, key, value, bias.windows, bias.strength, scale, backend)
+    return _attend((query, key, value), bias.windows, bias.strength, scale, backend)
 
 
 def window_attention(
@@ -82,33 +82,29 @@ def window_attention(
     Arguments, result and errors are those of :func:`biased_attention`, with the windows in place
     of the bias. A query without any key gets zeros.
     """
-    return _attend(query, key, value, windows, None, scale, backend)
+    return _attend((query, key, value), windows, None, scale, backend)
 
 
 def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    tokens: tuple[Tensor, ...],
     windows: QueryWindows,
     strength: Tensor | None,
     scale: float | None,
     backend: str,
 ) -> Tensor:
-    tensors = [t for t in (query, key, value, windows.cells, strength) if t is not None]
-    if len({tensor.device for tensor in tensors}) > 1:
-        raise ValueError(f'tensors lie on {sorted({str(t.device) for t in tensors})}.')
-    query, key, value = _autocast(query, key, value)
-    _check(query, key, value, windows, strength)
+    devices = {str(t.device) for t in (*tokens, windows.cells, strength) if t is not None}
+    if len(devices) > 1:
+        raise ValueError(f'tensors lie on {sorted(devices)}.')
+    tokens = _autocast(*tokens)
+    _check(*tokens, windows, strength)
     if backend not in BACKENDS:
         raise ValueError(f'unknown backend {backend!r}; there are {", ".join(BACKENDS)}.')
-    channels, dtype = query.shape[-1], query.dtype
+    channels, dtype = tokens[0].shape[-1], tokens[0].dtype
     scale = channels**-0.5 if scale is None else scale
-    on_cpu = query.device.type == 'cpu' and backend in ('auto', 'cpu')
+    on_cpu = tokens[0].device.type == 'cpu' and backend in ('auto', 'cpu')
     if on_cpu and strength is not None and windows.has_whole_modality():
-        query, key, value = _fold_whole_modalities(query, key, value, windows, strength, scale)
-        lidar, camera = (Window(-1) if w.radius is None else w for w in windows.shapes)
-        windows = replace(windows, shapes=(lidar, camera))
-    tokens = (tensor.transpose(1, 2) for tensor in (query, key, value))
+        tokens, windows = _fold_whole_modalities(tokens, windows, strength / scale)
+    tokens = tuple(tensor.transpose(1, 2) for tensor in tokens)
     numbers = AttentionInputs.numbers_of(windows)
     output, *_ = _forward_operator(*tokens, windows.cells, strength, *numbers, scale, backend)
     return output.transpose(1, 2)[..., :channels].to(dtype)
@@ -168,23 +164,20 @@ def _check(
 
 
 def _fold_whole_modalities(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    windows: QueryWindows,
-    strength: Tensor,
-    scale: float,
-) -> list[Tensor]:
+    tokens: tuple[Tensor, ...], windows: QueryWindows, strength: Tensor
+) -> tuple[tuple[Tensor, ...], QueryWindows]:
     """Bias on whole modalities as channels: the query's hold it, the keys' tell the modality."""
-    dtype = torch.promote_types(query.dtype, torch.float32)
+    dtype = torch.promote_types(tokens[0].dtype, torch.float32)
     is_whole = torch.tensor([window.radius is None for window in windows.shapes])
-    of_query = (strength * is_whole / scale).unsqueeze(1)
-    is_camera = torch.arange(key.shape[2]) >= windows.layout.num_lidar_tokens
-    of_key, of_value = torch.stack((~is_camera, is_camera), dim=-1), key.new_zeros(2)
-    return [
-        torch.cat((tokens.to(dtype), more.to(dtype).expand(*tokens.shape[:3], 2)), dim=-1)
-        for tokens, more in ((query, of_query), (key, of_key), (value, of_value))
-    ]
+    is_camera = torch.arange(windows.layout.num_tokens) >= windows.layout.num_lidar_tokens
+    of_key = torch.stack((~is_camera, is_camera), dim=-1)
+    more = ((strength * is_whole).unsqueeze(1), of_key, strength.new_zeros(2))
+    tokens = tuple(
+        torch.cat((tensor.to(dtype), channels.to(dtype).expand(*tensor.shape[:3], 2)), dim=-1)
+        for tensor, channels in zip(tokens, more, strict=True)
+    )
+    lidar, camera = (Window(-1) if window.radius is None else window for window in windows.shapes)
+    return tokens, replace(windows, shapes=(lidar, camera))
 
 
 def _choose(name: str, inputs: AttentionInputs) -> Any:
@@ -235,11 +228,8 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     precise = torch.promote_types(query.dtype, torch.float32)
     logsumexp = query.new_empty(query.shape[:3], dtype=precise)
-    return (
-        query.new_empty(query.shape),
-        logsumexp,
-        logsumexp.new_empty(query.shape[:2], dtype=bool),
-    )
+    chosen = query.new_empty(query.shape[:2], dtype=torch.bool)
+    return query.new_empty(query.shape), logsumexp, chosen
 
 
 def _backward(grad_output: Tensor, *arguments: Any) -> list[Tensor]:

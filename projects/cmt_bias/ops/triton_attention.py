@@ -195,7 +195,7 @@ def gradients(
     """Gradients, as operator.py says."""
     kernels, (query, key, value, *_) = _kernels(), inputs
     launch = launch or Launch.default(query)
-    batch, queries, heads, channels = query.shape
+    batch, queries, heads, _ = query.shape
     arguments = kernel_arguments(inputs, launch.backward, launch.is_sorted)
     shared = {name: arguments[name] for name in ('Order', 'H', 'NQ', 'D', 'DP', 'BM')}
     query_tiles, all_heads = -(-queries // launch.backward.queries), batch * heads

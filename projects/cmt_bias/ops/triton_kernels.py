@@ -198,11 +198,8 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, sc
             total += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
             mass = mass * shrink + tl.sum(p, 1)
             top = new_top
-    if HIDE:
-        total = tl.where((mass == 0.0)[:, None], 0.0, total / mass[:, None])
-    else:
-        total = total / mass[:, None]
-    # the queries of all batch elements are half of the grid's heads times NQ
+    # a query without keys gets zeros
+    total = total / tl.where(mass == 0.0, 1.0, mass)[:, None]
     row = (split * (tl.num_programs(1) // H) * NQ + query) * H + h
     tl.store(Parts + row.to(tl.int64)[:, None] * D + d[None, :], total, mask=some)
     tl.store(PartSums + row, top / _LOG2_E + tl.log(mass), mask=used)
