@@ -181,16 +181,10 @@ def _describe_result(report: ForwardReport, batch: dict, result: Any) -> None:
 
 
 def _draw_frame(dataset: Any, batch: dict, picture: str) -> None:
-    from cmt_bias.visualization import SampleCaptions, draw_scene, save_figure, scene_from_sample
+    from cmt_bias.visualization import DatasetScenes, draw_scene, save_figure
 
-    captions = SampleCaptions(dataset)
-    scene = scene_from_sample(
-        {key: values[0] for key, values in batch['inputs'].items()},
-        batch['data_samples'][0],
-        dataset.metainfo['classes'],
-        captions.title(0),
-        captions.subtitle(0),
-    )
+    inputs = {key: values[0] for key, values in batch['inputs'].items()}
+    scene = DatasetScenes(dataset).scene(0, inputs, batch['data_samples'][0])
     save_figure(draw_scene(scene), picture)
 
 

@@ -1,10 +1,11 @@
 """What the options of ``tools/train.py`` and ``tools/test.py`` do to a config."""
 
+import argparse
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import torch
@@ -18,6 +19,7 @@ from ..problem import Problem
 from ..unwrapping import unwrapped_config
 from .preflight import ProblemsFound
 
+Number = TypeVar('Number', int, float)
 SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
 AMP_ONLY_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
 WORKER_ONLY_KEYS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
@@ -73,6 +75,19 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
             for key in WORKER_ONLY_KEYS:
                 dataloader.pop(key, None)
     return cfg
+
+
+def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
+    """An argparse type for numbers above 0."""
+
+    def parse(text: str) -> Number:
+        number = kind(text)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f'{text} is not possible: give a number above 0')
+        return number
+
+    parse.__name__ = kind.__name__  # what argparse calls it where the text is no number
+    return parse
 
 
 def use_ceph(cfg: Config) -> None:
