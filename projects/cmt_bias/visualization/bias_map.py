@@ -66,12 +66,8 @@ def draw_map(
 ) -> None:
     """Colour the cells that have a bias, and outline each query's window.
 
-    Args:
-        axes: where to draw.
-        bias_map: cells and windows.
-        extent: left, right, and the ordinates at the lower and upper edge of the picture; the
-            map's first row lies at the smaller ordinate.
-        colours: of biases.
+    ``extent`` is left, right, and the ordinates at the lower and upper edge of the picture; the
+    map's first row lies at the smaller ordinate.
     """
     left, right, low, high = extent
     axes.imshow(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.lines import Line2D
@@ -31,12 +30,7 @@ def draw_queries(
 ) -> None:
     """A row for each shown query: class, score, distance; bias and weight of both sensors.
 
-    Args:
-        axes: where to draw.
-        scene: with the detections of the queries.
-        weights: (n, 2) trust in LiDAR and cameras.
-        bias: (n, 2) logits.
-        colours: of biases.
+    ``weights`` and ``bias``, in logits, are (n, 2), of LiDAR and cameras.
     """
     boxes = scene.detections
     if not boxes:
@@ -52,24 +46,22 @@ def draw_queries(
         name = name if len(name) <= 13 else f'{name[:12]}\N{HORIZONTAL ELLIPSIS}'
         names.append(f'{row + 1}  {name} {score:.2f}, {distance:.0f} m')
     axes.axvline(0, color='#888888', linewidth=0.8)
+    style: dict[str, Any] = dict(edgecolors='black', linewidths=0.7, s=34, zorder=3)
     for of_sensor, marker in zip(bias.T, 'os', strict=True):
-        style = dict(edgecolors='black', linewidths=0.7, s=34, zorder=3)
         axes.scatter(of_sensor, rows, marker=marker, c=colours.to_rgba(of_sensor), **style)
     axes.set_yticks(rows, names, fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(1.12 * np.array(colours.get_clim()))
+    axes.set_xlim(*1.12 * np.array(colours.get_clim()))
     for row, (lidar, camera) in enumerate(weights):
         text = f'{lidar:+.2f}  {camera:+.2f}'
         axes.text(1.05, row, text, transform=axes.get_yaxis_transform(), fontsize=8, va='center')
     axes.text(1.05, 1.015, 'weights: L, C', transform=axes.transAxes, fontsize=8, va='bottom')
     axes.set_title('bias of each query', fontsize=10)
-    _style_panel(axes, 'bias (logit)')
-    style = dict(linestyle='', color='#555555')
     handles = [
-        Line2D([], [], marker='o', label='LiDAR (L)', **style),
-        Line2D([], [], marker='s', label='cameras (C)', **style),
+        Line2D([], [], linestyle='', color='#555555', marker=marker, label=name)
+        for marker, name in (('o', 'LiDAR (L)'), ('s', 'cameras (C)'))
     ]
-    _draw_legend_below(axes, handles, (0.5, -0.11), handletextpad=0.2)
+    _finish_panel(axes, 'bias (logit)', handles, (0.5, -0.11), handletextpad=0.2)
 
 
 def draw_attention(axes: Axes, observed: ObservedBias) -> None:
@@ -93,34 +85,19 @@ def draw_attention(axes: Axes, observed: ObservedBias) -> None:
     axes.set_xlim(0, 1)
     title = f'where attention goes, mean of {count_queries(len(observed.queries))}'
     axes.set_title(title, fontsize=10)
-    label = 'share of attention, mean of all heads\n(no bias: left out of this layer alone)'
-    _style_panel(axes, label)
     parts = zip(MASS_COLOURS, MASS_NAMES, strict=True)
     handles = [Patch(color=colour, label=name) for colour, name in parts]
-    _draw_legend_below(axes, handles, (0.4, -0.145))
+    label = 'share of attention, mean of all heads\n(no bias: left out of this layer alone)'
+    _finish_panel(axes, label, handles, (0.4, -0.145))
 
 
-def _draw_legend_below(
-    axes: Axes,
-    handles: Sequence[Artist],
-    anchor: tuple[float, float],
-    handletextpad: float | None = None,
+def _finish_panel(
+    axes: Axes, label: str, handles: list[Any], anchor: tuple[float, float], **legend: Any
 ) -> None:
-    """A legend of two columns whose upper edge is at ``anchor``, in shares of the panel."""
-    axes.legend(
-        handles=handles,
-        loc='upper center',
-        bbox_to_anchor=anchor,
-        ncols=2,
-        fontsize=8,
-        frameon=False,
-        handletextpad=handletextpad,
-        columnspacing=1.0,
-    )
-
-
-def _style_panel(axes: Axes, label: str) -> None:
+    """Label the abscissa, and add a legend whose upper edge is at ``anchor`` of the panel."""
     axes.set_xlabel(label, fontsize=8, labelpad=2)
     axes.tick_params(axis='x', labelsize=8, length=2.5, pad=2)
     axes.tick_params(axis='y', length=0)
     axes.spines[['top', 'right']].set_visible(False)
+    place: dict[str, Any] = dict(loc='upper center', bbox_to_anchor=anchor, ncols=2)
+    axes.legend(handles=handles, fontsize=8, frameon=False, columnspacing=1.0, **place, **legend)

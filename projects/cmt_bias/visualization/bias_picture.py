@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,24 +11,22 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
-from mmdet3d.structures import LiDARInstance3DBoxes
 
 from .bias_map import bias_maps, draw_map
 from .bias_panels import draw_attention, draw_queries
-from .camera_view import BoolArray, CameraView, FloatArray
+from .camera_view import BoolArray, FloatArray
 from .observed_bias import ObservedBias
 from .picture_layout import (
     MARGIN,
     add_camera_panels,
     axes_in_inches,
-    cameras_height,
+    camera_places,
     draw_titles,
     new_figure,
 )
 from .scene import Scene
-from .scene_panels import draw_bev_boxes, draw_birds_eye_view, draw_camera, draw_projected_boxes
+from .scene_panels import draw_bev_boxes, draw_birds_eye_view, draw_projected_boxes
 
-_BOX_COLOUR = 'white'
 _TIMES = '\N{MULTIPLICATION SIGN}'
 # Inches.
 _WIDTH = 14.2
@@ -64,20 +62,9 @@ def draw_bias(
             as holds the shown queries.
         colour_limit: bias of the strongest colour, logits; if None, the largest that is shown,
             rounded up.
-
-    Returns:
-        The figure; :func:`save_figure` writes it.
-
-    Raises:
-        ValueError: if ``bev_range`` or ``colour_limit`` is not positive.
     """
-    if min(value for value in (bev_range, colour_limit, 1.0) if value is not None) <= 0:
-        raise ValueError(
-            'bev_range (metres) and colour_limit (logits) must be > 0, got '
-            f'{bev_range} and {colour_limit}'
-        )
     bias = observed.weights * observed.scales[layer]  # (n, 2)
-    limit = colour_limit or _rounded_up(np.abs(bias).max(initial=0.0))
+    limit = colour_limit or max(0.1, np.ceil(10 * np.abs(bias).max(initial=0.0)) / 10)
     colours = ScalarMappable(CenteredNorm(0.0, limit), 'coolwarm')
     assert scene.detections is not None
     boxes = scene.detections.bboxes_3d
@@ -87,26 +74,35 @@ def draw_bias(
     maps = bias_maps(observed.layers[layer].bias)
     bev_map = maps.pop(0) if observed.layout.bev_shape else None
 
-    width = _WIDTH - 2 * MARGIN
+    places, cameras_height = camera_places(scene.cameras, _WIDTH - 2 * MARGIN)
     below = MARGIN + _AXIS_LABELS + _BEV_SIDE + MARGIN
-    figure = new_figure(_WIDTH, below + cameras_height(scene.cameras, width) + _HEADER)
-    panels = add_camera_panels(figure, scene.cameras, MARGIN, below, width)
-    for number, (view, axes) in enumerate(zip(scene.cameras, panels, strict=True)):
-        draw_camera(axes, bare, view)
-        if observed.pad_shape is not None:
-            rows, columns = observed.pad_shape
-            draw_map(axes, maps[number], (0, columns, rows, 0), colours)
-            _draw_queries_in_camera(axes, view, boxes, links, colours.to_rgba(bias[:, 1]))
+    figure = new_figure(_WIDTH, below + cameras_height + _HEADER)
+    panels = add_camera_panels(figure, bare, places, below)
+    white = ['white'] * len(boxes)
+    if observed.pad_shape is not None:
+        rows, columns = observed.pad_shape
+        for view, axes, of_view in zip(scene.cameras, panels, maps, strict=True):
+            draw_map(axes, of_view, (0, columns, rows, 0), colours)
+            draw_projected_boxes(axes, view, boxes, white, line_width=0.7)
+            pixels, visible = view.project(links)
+            starts, seen = view.project(links[:, [0, 0]])
+            rgba = colours.to_rgba(bias[:, 1])
+            _draw_queries(axes, pixels[visible], starts[:, 0], seen, rgba)
 
     left = bottom = MARGIN + _AXIS_LABELS
     bev = axes_in_inches(figure, left, bottom, _BEV_SIDE, _BEV_SIDE)
-    half_side = bev_range or _needed_range(links, observed.pc_range)
+    x_min, y_min, _, x_max, y_max, _ = observed.pc_range
+    farthest = np.abs(links[..., :2]).max(initial=0.0)
+    whole = float(np.abs([x_min, y_min, x_max, y_max]).max())
+    half_side = bev_range or min(whole, max(20.0, 1.1 * farthest))
     draw_birds_eye_view(bev, bare, half_side)
     if bev_map is not None:
-        x_min, y_min, _, x_max, y_max, _ = observed.pc_range
         draw_map(bev, bev_map, (x_min, x_max, y_min, y_max), colours)
+    draw_bev_boxes(bev, boxes, white)
+    starts = links[:, 0, :2]
+    seen = np.abs(starts).max(axis=1, initial=0.0) <= half_side
     offset = _number_offset(observed, half_side)
-    _draw_queries_from_above(bev, boxes, links, colours.to_rgba(bias[:, 0]), offset)
+    _draw_queries(bev, links[..., :2], starts, seen, colours.to_rgba(bias[:, 0]), offset)
 
     queries, attention = _add_right_panels(figure, colours, left + _BEV_SIDE)
     draw_queries(queries, scene, observed.weights, bias, colours)
@@ -116,42 +112,6 @@ def draw_bias(
     lines = [scene.subtitle, f'{which}  |  {scales}', _window_text(observed), _EXPLANATION]
     draw_titles(figure, scene.title, lines, _WIDTH)
     return figure
-
-
-def _draw_queries_in_camera(
-    axes: Axes,
-    view: CameraView,
-    boxes: LiDARInstance3DBoxes,
-    links: FloatArray,
-    colours: FloatArray,
-) -> None:
-    """Boxes and numbers of the queries that a camera sees."""
-    draw_projected_boxes(axes, view, boxes, [_BOX_COLOUR] * len(boxes), line_width=0.7)
-    pixels, visible = view.project(links)
-    _draw_links(axes, pixels[visible])
-    points, visible = view.project(links[:, [0, 0]])
-    _draw_numbers(axes, points[:, 0], visible, colours)
-
-
-def _draw_queries_from_above(
-    axes: Axes,
-    boxes: LiDARInstance3DBoxes,
-    links: FloatArray,
-    colours: FloatArray,
-    offset: float,
-) -> None:
-    """Boxes and numbers of all queries on a bird's-eye view."""
-    draw_bev_boxes(axes, boxes, [_BOX_COLOUR] * len(boxes))
-    _draw_links(axes, links[..., :2])
-    inside = np.abs(links[:, 0, :2]).max(axis=1, initial=0.0) <= axes.get_xlim()[1]
-    _draw_numbers(axes, links[:, 0, :2], inside, colours, offset)
-
-
-def _needed_range(links: FloatArray, pc_range: Sequence[float]) -> float:
-    """Half the side of a bird's-eye view that holds the queries, metres; 20 m at least."""
-    x_min, y_min, _, x_max, y_max, _ = pc_range
-    farthest = np.abs(links[..., :2]).max(initial=0.0)
-    return float(min(np.abs([x_min, y_min, x_max, y_max]).max(), max(20.0, 1.1 * farthest)))
 
 
 def _number_offset(observed: ObservedBias, half_side: float) -> float:
@@ -168,30 +128,33 @@ def _number_offset(observed: ObservedBias, half_side: float) -> float:
     return half_window + 5.0 if half_window < 14.0 else 0.0
 
 
-def _draw_links(axes: Axes, links: FloatArray) -> None:
-    style = dict(colors=_BOX_COLOUR, linewidths=0.8, linestyles=':', zorder=4)
-    axes.add_collection(LineCollection(list(links), **style))
-
-
-def _draw_numbers(
-    axes: Axes, points: FloatArray, shown: BoolArray, colours: FloatArray, offset: float = 0.0
+def _draw_queries(
+    axes: Axes,
+    links: FloatArray,
+    points: FloatArray,
+    shown: BoolArray,
+    colours: FloatArray,
+    offset: float = 0.0,
 ) -> None:
-    """Write numbers at points (n, 2), in circles of the colours (n, 4) of the biases."""
+    """Draw m links (m, 2, 2) to boxes, and numbers of n queries in circles of a colour each.
+
+    Numbers stand at ``points`` (n, 2), ``offset`` times 1/72 inch up and right of them.
+    """
+    lines: dict[str, Any] = dict(colors='white', linewidths=0.8, linestyles=':', zorder=4)
+    axes.add_collection(LineCollection(list(links), **lines))
+    style: dict[str, Any] = dict(fontsize=6.5, ha='center', va='center', zorder=8)
     for query in np.flatnonzero(shown)[::-1]:
-        dark = colours[query, :3] @ (0.299, 0.587, 0.114) <= 0.5
-        circle = {'boxstyle': 'circle,pad=0.2', 'facecolor': colours[query], 'lw': 0.6}
+        colour = colours[query]
+        circle = dict(boxstyle='circle,pad=0.2', facecolor=colour, edgecolor='black', lw=0.6)
         axes.annotate(
             str(query + 1),
             tuple(points[query]),
             xytext=(offset, offset),
             textcoords='offset points',
-            fontsize=6.5,
-            color='white' if dark else 'black',
-            ha='center',
-            va='center',
+            color='black' if colour[:3] @ (0.299, 0.587, 0.114) > 0.5 else 'white',
             annotation_clip=True,
-            bbox={**circle, 'edgecolor': 'black'},
-            zorder=8,
+            bbox=circle,
+            **style,
         )
 
 
@@ -214,18 +177,14 @@ def _add_right_panels(
 
 
 def _scale_text(scales: FloatArray) -> str:
-    """The scale in words: one number if all are the same, else as far as they differ."""
+    """The scale in words: one number if all are the same."""
     if np.ptp(scales) == 0:
         return f'bias scale {scales[0, 0]:.3g}, of all layers and both sensors'
-    columns = [('LiDAR ', scales[:, 0]), ('cameras ', scales[:, 1])]
-    if (scales[:, 0] == scales[:, 1]).all():
-        columns = [('', scales[:, 0])]
-    texts = []
-    for name, values in columns:
-        different = values if np.ptp(values) else values[:1]
-        texts.append(name + ', '.join(f'{value:.3g}' for value in different))
-    by_layer = ' (layer 0, 1, ...)' if np.ptp(scales, axis=0).any() else ''
-    return f'bias scale{by_layer}: ' + '; '.join(texts)
+    texts = [
+        f'{name} ' + ', '.join(f'{value:.3g}' for value in column)
+        for name, column in zip(('LiDAR', 'cameras'), scales.T, strict=True)
+    ]
+    return 'bias scale of layer 0, 1, ...: ' + '; '.join(texts)
 
 
 def _window_text(observed: ObservedBias) -> str:
@@ -246,11 +205,3 @@ def _window_text(observed: ObservedBias) -> str:
         cell = f'{width / columns:.3g} px {_TIMES} {height / rows:.3g} px'
         texts.append(f'cameras {sizes[1]} of {cell}')
     return 'windows: ' + ', '.join(texts)
-
-
-def _rounded_up(value: float) -> float:
-    """A round number that is not less, at least 0.1."""
-    value = max(value, 0.1)
-    power = 10.0 ** np.floor(np.log10(value))
-    steps = (1, 1.5, 2, 3, 5, 7.5, 10)
-    return float(next(step * power for step in steps if step * power >= value * (1 - 1e-9)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,7 @@ class DatasetScenes:
         return self.dataset.get_data_info(index).get('token') or ''
 
     def choose(self, samples: Sequence[str] | None, count: int) -> list[int]:
-        """The numbers of the samples to picture.
-
-        Args:
-            samples: Numbers or tokens; None for ``count`` samples spread over the dataset.
-            count: At least 1.
+        """The numbers of the samples of these numbers or tokens, or of ``count`` samples.
 
         Raises:
             ProblemsFound: If a sample is not in the dataset.
@@ -60,11 +57,7 @@ class DatasetScenes:
         return [places[sample] for sample in samples]
 
     def load(self, index: int) -> dict[str, Any]:
-        """What the pipeline makes of a sample: ``inputs`` and ``data_samples``.
-
-        Raises:
-            ValueError: If it leaves nothing of it.
-        """
+        """What the pipeline makes of a sample; ValueError if it leaves nothing of it."""
         prepare = getattr(self.dataset, 'prepare_data', self.dataset.__getitem__)
         example = prepare(index)
         if example is None:
@@ -78,28 +71,22 @@ class DatasetScenes:
         data_sample: Det3DDataSample,
         image_source: ImageSource = 'input',
     ) -> Scene:
-        """A sample's scene; arguments as for :func:`scene_from_sample`.
+        """A sample's scene, see :func:`scene_from_sample`, with its nuScenes scene as title.
 
-        The title is the nuScenes scene's name and description, or the LiDAR file's name where the
-        dataset has no tables.
+        Where the dataset has no tables, the LiDAR file's name is the title.
         """
         token = self.token(index)
         lidar = self.dataset.get_data_info(index).get('lidar_points', {}).get('lidar_path', '')
-        return scene_from_sample(
-            inputs,
-            data_sample,
-            self.dataset.metainfo['classes'],
-            self._titles.get(token, Path(lidar).name),
-            f'sample {index}' + (f', token {token}' if token else ''),
-            image_source,
+        classes = self.dataset.metainfo['classes']
+        return replace(
+            scene_from_sample(inputs, data_sample, classes, image_source),
+            title=self._titles.get(token, Path(lidar).name),
+            subtitle=f'sample {index}' + (f', token {token}' if token else ''),
         )
 
 
 def _scene_titles(tables: Path) -> dict[str, str]:
-    """From sample token to ``'scene-0061: Parked truck, ...'``; empty where there are no tables.
-
-    A dataset may be used with its info files alone.
-    """
+    """From sample token to ``'scene-0061: Parked truck, ...'``; empty without tables."""
     try:
         scenes, samples = (
             json.loads((tables / f'{name}.json').read_text()) for name in ('scene', 'sample')
@@ -111,15 +98,7 @@ def _scene_titles(tables: Path) -> dict[str, str]:
 
 
 def spread_samples(dataset_length: int, interval: int, max_samples: int | None) -> list[int]:
-    """Which samples to picture: every ``interval``-th, thinned evenly to at most ``max_samples``.
-
-    Args:
-        dataset_length: number of samples.
-        interval: at least 1.
-        max_samples: at least 1, or None for no limit.
-
-    Returns:
-        Increasing sample numbers, spread over the whole dataset.
+    """Numbers of every ``interval``-th sample, thinned evenly to at most ``max_samples`` if given.
 
     Raises:
         ValueError: if ``interval`` or ``max_samples`` is below 1.

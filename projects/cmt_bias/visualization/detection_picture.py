@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,12 +13,12 @@ from .picture_layout import (
     MARGIN,
     add_camera_panels,
     axes_in_inches,
-    cameras_height,
+    camera_places,
     draw_titles,
     new_figure,
 )
 from .scene import Scene
-from .scene_panels import class_colour, draw_birds_eye_view, draw_camera
+from .scene_panels import class_colour, draw_birds_eye_view
 
 # Inches.
 _WIDTH = 12.1  # of the cameras
@@ -33,22 +35,18 @@ def draw_scene(scene: Scene, score_thr: float = 0.3, bev_range: float = 55.0) ->
         score_thr: detections below this score are left out.
         bev_range: half the side of the bird's-eye view, metres.
 
-    Returns:
-        The figure; :func:`save_figure` writes it.
-
     Raises:
         ValueError: if ``bev_range`` is not positive.
     """
     if bev_range <= 0:
         raise ValueError(f'bev_range is half a side in metres and must be > 0, got {bev_range}')
     scene = scene.with_scores_from(score_thr)
-    height = 2 * MARGIN + _HEADER + cameras_height(scene.cameras, _WIDTH) + _LEGEND
+    places, cameras_height = camera_places(scene.cameras, _WIDTH)
+    height = 2 * MARGIN + _HEADER + cameras_height + _LEGEND
     bev_side = height - 2 * MARGIN - _AXIS_LABELS
     bev_left = MARGIN + _WIDTH + GAP + _AXIS_LABELS
     figure = new_figure(bev_left + bev_side + MARGIN, height)
-    panels = add_camera_panels(figure, scene.cameras, MARGIN, MARGIN + _LEGEND, _WIDTH)
-    for view, axes in zip(scene.cameras, panels, strict=True):
-        draw_camera(axes, scene, view)
+    add_camera_panels(figure, scene, places, MARGIN + _LEGEND)
     bev = axes_in_inches(figure, bev_left, MARGIN + _AXIS_LABELS, bev_side, bev_side)
     draw_birds_eye_view(bev, scene, bev_range)
     _draw_legend(axes_in_inches(figure, MARGIN, MARGIN, _WIDTH, _LEGEND - GAP), scene)
@@ -84,13 +82,7 @@ def _draw_legend(axes: Axes, scene: Scene) -> None:
             text = f'{name.replace("_", " ")}: ' + ' / '.join(map(str, counts))
             colour = class_colour(label, scene.class_names)
             handles.append(Line2D([], [], color=colour, linewidth=3, label=text))
+    places: dict[str, Any] = dict(loc='center left', ncols=5, borderaxespad=0.0)
     axes.legend(
-        handles=handles,
-        loc='center left',
-        ncols=5,
-        fontsize=9,
-        frameon=False,
-        borderaxespad=0.0,
-        handlelength=2.2,
-        columnspacing=1.6,
+        handles=handles, fontsize=9, frameon=False, handlelength=2.2, columnspacing=1.6, **places
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cmt.position_encoding import common_image_shape, denormalize_points
 from ..ops import QueryWindows, TokenLayout, WindowedBias
@@ -34,10 +34,6 @@ class ObservedLayer:
     query: Tensor
     key: Tensor
     bias: WindowedBias
-
-    def of_queries(self, queries: Tensor) -> ObservedLayer:
-        """The same for some of the queries."""
-        return ObservedLayer(self.query[:, :, queries], self.key, self.bias.of_queries(queries))
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,10 @@ class ObservedBias:
             queries=self.queries[rows],
             weights=self.weights[rows],
             reference_points=self.reference_points[rows],
-            layers=tuple(layer.of_queries(chosen) for layer in self.layers),
+            layers=tuple(
+                ObservedLayer(layer.query[:, :, chosen], layer.key, layer.bias.of_queries(chosen))
+                for layer in self.layers
+            ),
         )
 
     @cached_property
@@ -102,7 +101,7 @@ class ObservedBias:
         return self.mass.mean(axis=2)
 
 
-def observe_bias(head: nn.Module, forward: Callable[[], Result]) -> tuple[Result, ObservedBias]:
+def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, ObservedBias]:
     """Watch a head with an attention bias through hooks; its results stay as they are.
 
     Keeps the projected queries and keys of every layer, some 60 MB a layer for 56,400 tokens.
@@ -117,7 +116,6 @@ def observe_bias(head: nn.Module, forward: Callable[[], Result]) -> tuple[Result
     Raises:
         RuntimeError: If there was not exactly one forward pass of one sample.
     """
-    watched: Any = head
     passes: list[tuple] = []
     trusts: list[tuple] = []
     layers: list[ObservedLayer] = []
@@ -125,11 +123,10 @@ def observe_bias(head: nn.Module, forward: Callable[[], Result]) -> tuple[Result
     def keep_layer(attention: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         query, key, value = args
         query, key = query + kwargs['query_pos'], key + kwargs['key_pos']
-        layers.append(
-            ObservedLayer(*attention.project_heads(query, key, value)[:2], kwargs['logit_bias'])
-        )
+        query, key, _ = attention.project_heads(query, key, value)
+        layers.append(ObservedLayer(query, key, kwargs['logit_bias']))
 
-    generator, decoder = watched.attention_bias_generator, watched.transformer.decoder
+    generator, decoder = head.attention_bias_generator, head.transformer.decoder
     handles = [
         head.register_forward_hook(lambda _, inputs, outputs: passes.append((inputs, outputs))),
         generator.register_forward_hook(lambda _, inputs, biases: trusts.append(inputs)),
@@ -147,8 +144,8 @@ def observe_bias(head: nn.Module, forward: Callable[[], Result]) -> tuple[Result
         raise RuntimeError('observe_bias needs one forward pass of one sample')
     (((_, img_feats, img_metas), outputs),), ((_, *weights),) = passes, trusts
     has_images = bool(img_feats) and img_feats[0] is not None
-    points = denormalize_points(watched.reference_points.weight.clamp(0, 1), watched.pc_range)
-    queries = watched.decode_boxes(outputs)[0]['queries']
+    points = denormalize_points(head.reference_points.weight.clamp(0, 1), head.pc_range)
+    queries = head.decode_boxes(outputs)[0]['queries']
     observed = ObservedBias(
         queries=torch.arange(len(points)),
         weights=_array(torch.cat(weights).T),
@@ -156,7 +153,7 @@ def observe_bias(head: nn.Module, forward: Callable[[], Result]) -> tuple[Result
         scales=_array(generator.scale_of_modalities().expand(decoder.num_layers, 2)),
         layers=tuple(layers),
         pad_shape=common_image_shape(img_metas[0]['pad_shape']) if has_images else None,
-        pc_range=tuple(watched.pc_range),
+        pc_range=tuple(head.pc_range),
     )
     return result, observed.of_detections(queries.cpu())
 

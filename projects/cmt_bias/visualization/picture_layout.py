@@ -14,6 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .camera_view import CameraView
+from .scene import Scene
+from .scene_panels import draw_camera, draw_notice
+
+Place = tuple[float, float, float, float]
+"""Left, bottom, width and height."""
 
 CAMERA_ROWS: tuple[tuple[str, ...], ...] = (
     ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
@@ -61,54 +66,39 @@ def camera_rows(names: Sequence[str]) -> list[list[int]]:
     return [numbers[start : start + 3] for start in numbers[::3]]
 
 
-def cameras_height(cameras: Sequence[CameraView], width: float) -> float:
-    """The height of the panels of :func:`add_camera_panels`."""
+def camera_places(cameras: Sequence[CameraView], width: float) -> tuple[list[Place], float]:
+    """Where each camera is drawn, in rows of a width, and the height of all.
+
+    Places are (left, bottom, width, height) from the lower left corner of all. Without cameras
+    there is one place, and the height is that of two rows of three common images.
+    """
     rows = camera_rows([view.name for view in cameras])
     if not rows:
-        return 9 / 16 * width / 1.5  # as two rows of three common images
+        height = 9 / 16 * width / 1.5
+        return [(0.0, 0.0, width, height)], height
     columns = max(map(len, rows))
-    shape = max(view.image.shape[0] / view.image.shape[1] for view in cameras)
-    panel_height = shape * (width - (columns - 1) * GAP) / columns
-    return len(rows) * (panel_height + GAP) - GAP
+    across = (width - (columns - 1) * GAP) / columns
+    up = across * max(view.image.shape[0] / view.image.shape[1] for view in cameras)
+    places = {}
+    for above, row in enumerate(reversed(rows)):
+        for right, number in enumerate(row):
+            places[number] = (right * (across + GAP), above * (up + GAP), across, up)
+    return [places[number] for number in range(len(cameras))], len(rows) * (up + GAP) - GAP
 
 
 def add_camera_panels(
-    figure: Figure, cameras: Sequence[CameraView], left: float, bottom: float, width: float
+    figure: Figure, scene: Scene, places: Sequence[Place], bottom: float
 ) -> list[Axes]:
-    """Add a panel for each camera, or where there is none one that says so.
-
-    Args:
-        figure: The figure.
-        cameras: Any number of views.
-        left: Of all panels, from the figure's left side.
-        bottom: Of all panels, from the figure's lower side.
-        width: Of the panels of a row together.
-
-    Returns:
-        The axes of each camera.
-    """
-    height = cameras_height(cameras, width)
-    rows = camera_rows([view.name for view in cameras])
-    if not rows:
-        panel = axes_in_inches(figure, left, bottom, width, height)
-        draw_notice(panel, 'no camera in this sample')
-        return []
-    columns = max(map(len, rows))
-    panel_width = (width - (columns - 1) * GAP) / columns
-    panel_height = (height - (len(rows) - 1) * GAP) / len(rows)
-    panels = {}
-    for up, row in enumerate(reversed(rows)):
-        for right, number in enumerate(row):
-            corner = left + right * (panel_width + GAP), bottom + up * (panel_height + GAP)
-            panels[number] = axes_in_inches(figure, *corner, panel_width, panel_height)
-    return [panels[number] for number in range(len(cameras))]
-
-
-def draw_notice(axes: Axes, text: str) -> None:
-    """Fill an empty panel with a line of text."""
-    axes.set_facecolor('#e9edf2')
-    axes.set(xticks=[], yticks=[])
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha='center', va='center', fontsize=14)
+    """The axes of each camera at its place, with its image and boxes; or a notice in its stead."""
+    panels = [
+        axes_in_inches(figure, MARGIN + left, bottom + above, *size)
+        for left, above, *size in places
+    ]
+    for view, axes in zip(scene.cameras, panels, strict=bool(scene.cameras)):
+        draw_camera(axes, scene, view)
+    if not scene.cameras:
+        draw_notice(panels[0], 'no camera in this sample')
+    return panels
 
 
 def draw_titles(figure: Figure, title: str, lines: Sequence[str], width: float) -> None:

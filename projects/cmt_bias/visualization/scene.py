@@ -53,8 +53,6 @@ def scene_from_sample(
     inputs: Mapping[str, Any],
     data_sample: Det3DDataSample,
     class_names: Sequence[str],
-    title: str = '',
-    subtitle: str = '',
     image_source: ImageSource = 'input',
 ) -> Scene:
     """Collect what the detector was given, what it found and what is annotated.
@@ -68,19 +66,15 @@ def scene_from_sample(
     Args:
         inputs: one sample's ``inputs`` as ``Pack3DDetInputs`` gives them: ``img`` (V, 3, H, W),
             BGR, values 0..255, and ``points`` (P, >= 3); either may be missing.
-        data_sample: where there are images, with ``lidar2img`` (V, 4, 4) among its meta
-            information, with ``filename`` and ``ori_lidar2img`` too for ``image_source='file'``,
-            and best with ``camera_names``: without it the cameras are numbered.
-            ``LoadCalibratedMultiViewImages`` gives all four. ``pred_instances_3d`` if a detector
-            ran; annotations in ``gt_instances_3d`` (training pipelines) or ``eval_ann_info``
-            (test pipelines).
+        data_sample: with ``lidar2img`` (V, 4, 4) among its meta information, for 'file' with
+            ``filename`` and ``ori_lidar2img`` too, and best with ``camera_names``, as
+            ``LoadCalibratedMultiViewImages`` gives them. ``pred_instances_3d`` if a detector ran;
+            annotations in ``gt_instances_3d`` (training) or ``eval_ann_info`` (test pipelines).
         class_names: names of the labels 0, 1, ...
-        title: first line of the picture.
-        subtitle: second line of the picture.
         image_source: which images to show.
 
     Returns:
-        The scene. Annotations of no known class (label -1) are left out.
+        The scene, without titles. Annotations of no known class (label -1) are left out.
 
     Raises:
         ValueError: if there are images but no ``lidar2img``, or their numbers differ; with
@@ -104,8 +98,6 @@ def scene_from_sample(
         None if points is None else points[:, :3].detach().cpu().numpy(),
         ground_truth and ground_truth[ground_truth.labels_3d >= 0],
         detections,
-        title,
-        subtitle,
     )
 
 

@@ -30,30 +30,23 @@ CLASS_COLOURS: dict[str, str] = {
 }
 """Bright colours, told apart on photos and dark ground; green is left to the ground truth."""
 
-_OTHER_COLOURS = tuple(CLASS_COLOURS.values())
-_UNKNOWN_COLOUR = '#9aa4b2'
-_BEV_GROUND = '#11161d'
-_BEV_LINES = '#3c4856'
-_BEV_TEXT = '#8d9aa9'
+_BEV_GROUND, _BEV_LINES, _BEV_TEXT = '#11161d', '#3c4856', '#8d9aa9'
+_ON_BLACK: dict[str, Any] = dict(facecolor='black', edgecolor='none')
 
 
 def class_colour(label: int, class_names: Sequence[str]) -> str:
     """The colour of a class: fixed by name for nuScenes' classes, else by its position."""
     if not 0 <= label < len(class_names):
-        return _UNKNOWN_COLOUR
-    return CLASS_COLOURS.get(class_names[label], _OTHER_COLOURS[label % len(_OTHER_COLOURS)])
+        return '#9aa4b2'
+    others = tuple(CLASS_COLOURS.values())
+    return CLASS_COLOURS.get(class_names[label], others[label % len(others)])
 
 
 def draw_camera(axes: Axes, scene: Scene, view: CameraView) -> None:
-    """Draw one camera image with the boxes it sees.
+    """Draw one of a scene's images with the boxes in it, in axes of the image's pixels.
 
     Detections have the colours of their classes, names and scores. Annotations are dashed and of
     one colour; where there are no detections, named and in the colours of their classes.
-
-    Args:
-        axes: where to draw; data coordinates become the image's pixels.
-        scene: the boxes.
-        view: one of the scene's cameras.
     """
     height, width = view.image.shape[:2]
     axes.imshow(view.image, extent=(0, width, height, 0), interpolation='bilinear')
@@ -61,19 +54,10 @@ def draw_camera(axes: Axes, scene: Scene, view: CameraView) -> None:
     axes.set_axis_off()
     for boxes, colours, dashed in _coloured_boxes(scene):
         draw_projected_boxes(axes, view, boxes, colours, dashed)
-    axes.text(
-        0.008,
-        0.975,
-        view.name.removeprefix('CAM_').replace('_', ' '),
-        transform=axes.transAxes,
-        ha='left',
-        va='top',
-        fontsize=9,
-        fontweight='bold',
-        color='white',
-        bbox={'facecolor': 'black', 'alpha': 0.65, 'edgecolor': 'none', 'pad': 2.5},
-        zorder=10,
-    )
+    name = view.name.removeprefix('CAM_').replace('_', ' ')
+    style: dict[str, Any] = dict(fontsize=9, fontweight='bold', color='white', va='top', zorder=10)
+    box = dict(_ON_BLACK, alpha=0.65, pad=2.5)
+    axes.text(0.008, 0.975, name, transform=axes.transAxes, **style, bbox=box)
     named = scene.ground_truth if scene.detections is None else scene.detections
     if named is not None:
         _draw_box_names(axes, view, named, scene.class_names)
@@ -82,10 +66,7 @@ def draw_camera(axes: Axes, scene: Scene, view: CameraView) -> None:
 def draw_birds_eye_view(axes: Axes, scene: Scene, bev_range: float) -> None:
     """Draw points, range rings, the ego vehicle and boxes from above.
 
-    Args:
-        axes: where to draw; data coordinates become (x, y) of the LiDAR frame in metres.
-        scene: points, boxes and cameras (whose viewing directions are marked).
-        bev_range: half the side of the view, metres.
+    Axes are in metres of the LiDAR frame, from ``-bev_range`` to ``bev_range``.
     """
     axes.set_facecolor(_BEV_GROUND)
     axes.set(xlim=(-bev_range, bev_range), ylim=(-bev_range, bev_range), aspect='equal')
@@ -127,7 +108,7 @@ def draw_projected_boxes(
     """Draw what a camera sees of N boxes, the front faces bolder.
 
     Args:
-        axes: in the pixels of the view, as :func:`draw_camera` leaves them.
+        axes: as :func:`draw_camera` leaves them.
         view: the calibration.
         boxes: the boxes.
         colours: one for each box.
@@ -138,22 +119,20 @@ def draw_projected_boxes(
     box_numbers, edge_numbers = np.nonzero(visible)
     if len(box_numbers) == 0:
         return
-    lines = list(segments[visible])
     widths = np.full(visible.shape[1], 0.7 if dashed else line_width)
     widths[FRONT_EDGES] *= 1.7
-    line_widths = widths[edge_numbers]
+    lines, line_widths = list(segments[visible]), widths[edge_numbers]
     # A dark line underneath all boxes keeps the colour readable on sky and white walls alike.
-    shadow: dict[str, Any] = dict(colors='black', alpha=0.45, zorder=2)
-    axes.add_collection(LineCollection(lines, linewidths=line_widths + 1.0, **shadow))
-    axes.add_collection(
-        LineCollection(
-            lines,
-            colors=[colours[number] for number in box_numbers],
-            linewidths=line_widths,
-            linestyles=[(0, (4, 2.5)) if dashed else 'solid'],
-            zorder=4 if dashed else 3,  # a detection in its place is seen through the gaps
-        )
+    dark = LineCollection(lines, colors='black', linewidths=line_widths + 1, alpha=0.45, zorder=2)
+    coloured = LineCollection(
+        lines,
+        colors=[colours[number] for number in box_numbers],
+        linewidths=line_widths,
+        linestyles=[(0, (4, 2.5)) if dashed else 'solid'],
+        zorder=4 if dashed else 3,  # a detection in its place is seen through the gaps
     )
+    axes.add_collection(dark)
+    axes.add_collection(coloured)
 
 
 def draw_bev_boxes(
@@ -161,11 +140,7 @@ def draw_bev_boxes(
 ) -> None:
     """Draw outlines and headings of boxes into axes of :func:`draw_birds_eye_view`.
 
-    Args:
-        axes: in metres, LiDAR frame.
-        boxes: the boxes.
-        colours: one for each box.
-        dashed: thin dashed lines, as for annotations.
+    One colour for each box; thin dashed lines for annotations.
     """
     style: dict[str, Any] = dict(
         linewidths=0.8 if dashed else 1.8, zorder=5 if dashed else 4, edgecolors=list(colours)
@@ -204,7 +179,7 @@ def _draw_box_names(
             fontsize=7.0,
             color=class_colour(label, class_names),
             va='bottom',
-            bbox={'facecolor': 'black', 'alpha': 0.55, 'edgecolor': 'none', 'pad': 0.8},
+            bbox=dict(_ON_BLACK, alpha=0.55, pad=0.8),
             zorder=6,
         )
         extent = text.get_window_extent()
@@ -222,38 +197,21 @@ def _draw_box_names(
 def _draw_range_rings(axes: Axes, bev_range: float) -> None:
     step = max(5.0, 5.0 * round(bev_range / 15.0))
     for radius in np.arange(step, 1.42 * bev_range, step):
-        ring = Circle((0, 0), radius, fill=False, color=_BEV_LINES, linewidth=0.7, zorder=1)
-        axes.add_patch(ring)
+        axes.add_patch(Circle((0, 0), radius, fill=False, color=_BEV_LINES, lw=0.7, zorder=1))
         across = radius * np.sqrt(0.5)
         if across < 0.95 * bev_range:
-            axes.text(
-                across,
-                across,
-                f'{radius:g} m',
-                fontsize=7,
-                color=_BEV_TEXT,
-                ha='center',
-                va='center',
-                bbox={'facecolor': _BEV_GROUND, 'edgecolor': 'none', 'pad': 0.6},
-                zorder=6,
-            )
+            style: dict[str, Any] = dict(fontsize=7, color=_BEV_TEXT, ha='center', va='center')
+            ground = dict(facecolor=_BEV_GROUND, edgecolor='none', pad=0.6)
+            axes.text(across, across, f'{radius:g} m', **style, bbox=ground, zorder=6)
 
 
 def _draw_points(axes: Axes, points: FloatArray, bev_range: float) -> None:
     inside = np.abs(points[:, :2]).max(axis=1, initial=0.0) <= bev_range
     kept = points[inside]
     x, y, z = kept[np.argsort(kept[:, 2], kind='stable'), :3].T  # higher points over lower ones
-    axes.scatter(
-        x,
-        y,
-        c=np.clip(z, -3.0, 2.0),
-        cmap='bone',
-        vmin=-5.0,
-        vmax=4.5,
-        s=np.clip(40_000 / max(len(kept), 1), 0.35, 2.0),  # points squared
-        linewidths=0,
-        zorder=2,
-    )
+    size = np.clip(40_000 / max(len(kept), 1), 0.35, 2.0)  # points squared
+    colours: dict[str, Any] = dict(c=np.clip(z, -3.0, 2.0), cmap='bone', vmin=-5.0, vmax=4.5)
+    axes.scatter(x, y, **colours, s=size, linewidths=0, zorder=2)
 
 
 def _draw_ego(axes: Axes, cameras: Sequence[CameraView], bev_range: float) -> None:
@@ -265,3 +223,10 @@ def _draw_ego(axes: Axes, cameras: Sequence[CameraView], bev_range: float) -> No
             tip = 0.075 * bev_range * ahead / np.linalg.norm(ahead)
             arrow = {'arrowstyle': '-|>', 'color': 'white', 'linewidth': 1.6}
             axes.annotate('', xy=tuple(tip), xytext=(0, 0), arrowprops=arrow, zorder=7)
+
+
+def draw_notice(axes: Axes, text: str) -> None:
+    """Fill an empty panel with a line of text."""
+    axes.set_facecolor('#e9edf2')
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha='center', va='center', fontsize=14)
