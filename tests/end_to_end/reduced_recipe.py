@@ -23,7 +23,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from cmt_bias.datasets.box_overlap import inside_any_box
+from cmt_bias.datasets.box_overlap import points_in_boxes
 from cmt_bias.datasets.image_pasting import visible_boxes
 from cmt_bias.datasets.object_image_crops import lidar_to_image
 
@@ -92,7 +92,7 @@ def write_data(folder: Path) -> None:
     for number, instance in enumerate(frame['instances']):
         box = np.nan_to_num(np.array([*instance['bbox_3d'], *instance['velocity']], np.float32))
         box[2] -= box[5] / 2  # z at the bottom
-        own = cloud[inside_any_box(cloud, box[None])]
+        own = cloud[points_in_boxes(cloud, box[None])[:, 0]]
         if instance['bbox_label_3d'] < 0 or len(own) < 5:
             continue
         own[:, :3] -= box[:3]

@@ -192,7 +192,7 @@ class UnifiedDataBaseSampler:
         fitting: list[Mapping] = []
         for index in np.random.randint(len(pool), size=number):
             box = self._boxes([pool[index]], taken)  # (1, 7 or 9)
-            if not overlap_on_ground(box, taken).any():
+            if not overlap_on_ground(box[0], taken).any():
                 fitting.append(pool[index])
                 taken = np.concatenate([taken, box])
         return fitting

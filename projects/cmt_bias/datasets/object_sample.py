@@ -7,7 +7,7 @@ from mmdet3d.datasets.transforms import ObjectSample
 from mmdet3d.registry import TRANSFORMS
 from mmengine.logging import MMLogger
 
-from .box_overlap import inside_any_box
+from .box_overlap import points_in_boxes
 from .database_check import command_that_makes_it
 from .database_sampler import SampledObjects
 from .image_pasting import NO_OWNER, paste_crops, points_shown, visible_boxes
@@ -79,7 +79,7 @@ class UnifiedObjectSample(ObjectSample):
                 f'points of the dataset have {points.shape[1]} values, those of the database '
                 f'{sampled.points.shape[1]}; make use_dim of points_loader that of the dataset'
             )
-        points = points[~inside_any_box(points.coord.numpy(), sampled.boxes)]
+        points = points[~points_in_boxes(points.coord.numpy(), sampled.boxes).any(axis=1)]
         points_object = np.concatenate(
             [np.full(len(points), NO_OWNER), len(boxes) + sampled.points_object]
         )

@@ -6,7 +6,6 @@ convex quadrilaterals on the ground, counter-clockwise, in metres of the LiDAR f
 points were loaded. ``lidar_aug_matrix`` says where augmentation has moved that frame.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +55,7 @@ def sector_regions(start: float, stop: float) -> np.ndarray:
 
     Args:
         start: Azimuth, radians, counter-clockwise from the x axis.
-        stop: Azimuth beyond it.
+        stop: Azimuth beyond it, radians.
 
     Returns:
         (R, 4, 2); each spans a quarter turn at most.
@@ -84,41 +83,3 @@ def box_regions(boxes: np.ndarray, margin: float = 1.0) -> np.ndarray:
     cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
     rotation = np.stack((np.stack((cos, -sin), axis=1), np.stack((sin, cos), axis=1)), axis=1)
     return local @ rotation.transpose(0, 2, 1) + boxes[:, None, :2]
-
-
-def chosen_views(num_views: int | None, total: int, rng: np.random.Generator) -> np.ndarray:
-    """Which cameras a failure hits, drawn at random.
-
-    Args:
-        num_views: How many; None for all.
-        total: Cameras of the sample.
-        rng: The sample's random numbers.
-
-    Returns:
-        (total,) bool.
-
-    Raises:
-        ValueError: If there are not as many.
-    """
-    if num_views is None:
-        return np.ones(total, dtype=bool)
-    if num_views > total:
-        raise ValueError(f'num_views={num_views}, but a sample has {total} cameras')
-    return np.isin(np.arange(total), rng.permutation(total)[:num_views])
-
-
-def check_num_views(num_views: int | None, asked_by: str) -> None:
-    """Complain about a number of views that is not positive.
-
-    Raises:
-        ValueError: It names the failure.
-    """
-    if num_views is not None and num_views < 1:
-        raise ValueError(f'{asked_by}: num_views={num_views} must be 1 or more, or None')
-
-
-def with_views(
-    images: Sequence[np.ndarray], views: np.ndarray, changed: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """The images, with those of the spoiled views exchanged."""
-    return [new if hit else old for old, new, hit in zip(images, changed, views, strict=True)]
