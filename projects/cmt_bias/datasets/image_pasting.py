@@ -4,7 +4,7 @@ Pure functions of arrays. Pixel coordinates as in ``resize_crop_flip_image.py``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,21 +13,17 @@ NO_OWNER = -1
 _MIN_RECTANGLE_SIDE = 2
 
 
-@dataclass(frozen=True)
-class VisibleBoxes:
-    """Boxes that lie in front of a camera and touch its image, farthest first.
-
-    Attributes:
-        index: (K,) which of the boxes, int64.
-        rectangle: (K, 4) left, top, right, bottom of the projected corners, clipped to the
-            image, whole pixels, right and bottom exclusive. As in the released code the image's
-            last row and column are never in it.
-        depth: (K,) mean depth of the corners, metres.
-    """
+class VisibleBoxes(NamedTuple):
+    """K boxes that lie in front of a camera and touch its image, farthest first."""
 
     index: np.ndarray
+    """(K,) which of the boxes, int64."""
     rectangle: np.ndarray
+    """(K, 4) left, top, right, bottom of the projected corners, clipped to the image, whole
+    pixels, right and bottom exclusive. As in the released code the image's last row and column
+    are never in it."""
     depth: np.ndarray
+    """(K,) mean depth of the corners, metres."""
 
 
 def visible_boxes(
@@ -55,11 +51,7 @@ def visible_boxes(
 
     kept = np.flatnonzero((high - low >= _MIN_RECTANGLE_SIDE).all(axis=1))
     order = kept[np.argsort(-depth[kept], kind='stable')]
-    return VisibleBoxes(
-        index=index[order],
-        rectangle=np.concatenate([low, high], axis=1)[order],
-        depth=depth[order],
-    )
+    return VisibleBoxes(index[order], np.concatenate([low, high], 1)[order], depth[order])
 
 
 def paste_crops(

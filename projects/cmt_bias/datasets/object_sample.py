@@ -8,7 +8,6 @@ from mmdet3d.registry import TRANSFORMS
 from mmengine.logging import MMLogger
 
 from .box_overlap import points_in_boxes
-from .database_check import command_that_makes_it
 from .database_sampler import SampledObjects
 from .image_pasting import NO_OWNER, paste_crops, points_shown, visible_boxes
 
@@ -40,6 +39,7 @@ class UnifiedObjectSample(ObjectSample):
     Raises:
         ValueError: If ``mixup_rate`` is above 1, ``modify_points`` is set without ``sample_2d``,
             or points of the database have other values than those of the dataset.
+        FileNotFoundError: If a file of the database is missing.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class UnifiedObjectSample(ObjectSample):
             self.sample_2d = False
             MMLogger.get_current_instance().warning(
                 f"'{self.db_sampler.info_path}' has no image crops: objects are pasted into the "
-                'point cloud alone. To paste into the images too: '
-                f'{command_that_makes_it(self.db_sampler.data_root)}'
+                f'point cloud alone. To paste into the images too, {self.db_sampler.remedy}'
             )
 
     def transform(self, results: dict) -> dict:
@@ -69,7 +68,14 @@ class UnifiedObjectSample(ObjectSample):
         if self.disabled:
             return results
         boxes, labels = results['gt_bboxes_3d'], results['gt_labels_3d']
-        sampled = self.db_sampler.sample_all(boxes.numpy(), labels)
+        try:
+            sampled = self.db_sampler.sample_all(boxes.numpy(), labels)
+            crops = self._crops(sampled, len(boxes)) if sampled and self.sample_2d else {}
+        except FileNotFoundError as error:
+            info_path, remedy = self.db_sampler.info_path, self.db_sampler.remedy
+            raise FileNotFoundError(
+                f"a file of the database for pasting '{info_path}' is missing: {error}; {remedy}"
+            ) from error
         if sampled is None:
             return results
 
@@ -87,26 +93,33 @@ class UnifiedObjectSample(ObjectSample):
         results['gt_bboxes_3d'] = boxes.new_box(np.concatenate([boxes.numpy(), sampled.boxes]))
         results['gt_labels_3d'] = np.concatenate([labels, sampled.labels]).astype(np.int64)
         if self.sample_2d:
-            self._paste_into_images(results, sampled, points_object)
+            self._paste_into_images(results, crops, len(boxes), points_object)
         return results
 
+    def _crops(self, sampled: SampledObjects, num_own: int) -> dict[int, np.ndarray]:
+        """Crops (h, w, 3) of those sampled objects that have one, by the index of their box."""
+        return {
+            index: self.db_sampler.load_image_crop(entry['image_path'])
+            for index, entry in enumerate(sampled.entries, start=num_own)
+            if entry.get('image_path')
+        }
+
     def _paste_into_images(
-        self, results: dict, sampled: SampledObjects, points_object: np.ndarray
+        self,
+        results: dict,
+        crops: Mapping[int, np.ndarray],
+        num_own: int,
+        points_object: np.ndarray,
     ) -> None:
         """Paint the crops, and with ``modify_points`` drop the points that disagree.
 
         Args:
             results: The sample; its boxes are the own ones, then the sampled ones.
-            sampled: The objects.
+            crops: Crops (h, w, 3) by the index of their box.
+            num_own: Number of own boxes.
             points_object: (P,) index of the sampled box each point belongs to, or ``NO_OWNER``.
         """
         corners = results['gt_bboxes_3d'].corners.numpy().astype(np.float64)  # (N + M, 8, 3)
-        num_own = len(corners) - len(sampled.entries)
-        crops = {
-            index: self.db_sampler.load_image_crop(entry['image_path'])
-            for index, entry in enumerate(sampled.entries, start=num_own)
-            if entry.get('image_path')
-        }
         keep = np.ones(len(points_object), dtype=bool)
         for view, (image, lidar2img) in enumerate(
             zip(results['img'], results['lidar2img'], strict=True)
@@ -119,9 +132,3 @@ class UnifiedObjectSample(ObjectSample):
                 keep &= points_shown(points, points_object, owner, num_own, lidar2img)
         if self.modify_points:
             results['points'] = results['points'][keep]
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(db_sampler={self.db_sampler}, sample_2d={self.sample_2d}, '
-            f'mixup_rate={self.mixup_rate}, modify_points={self.modify_points})'
-        )

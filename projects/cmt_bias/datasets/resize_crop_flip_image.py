@@ -5,8 +5,9 @@ pixel is (0.5, 0.5). This is how the released code scales (u -> s u) and mirrors
 how ``cv2.resize`` samples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ _ALLOWED_ASPECT_ERROR = 0.02
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """One draw: what is done to an image, in the order of the fields.
+    """What is done to an image, in the order of the fields.
 
     Attributes:
         resized: (width, height) after resizing, pixels.
@@ -48,10 +49,12 @@ class ImageAugmentation:
         Returns:
             Affine matrix (3, 3), float64. The scale is that of the rounded size, not of the draw.
         """
-        scale = np.diag([self.resized[0] / source_size[0], self.resized[1] / source_size[1], 1.0])
         width, height = self.size
-        shift = _affine(np.eye(2), (-self.crop[0], -self.crop[1]))
-        mirror = _affine(np.diag([-1.0, 1.0]), (width, 0)) if self.flip else np.eye(3)
+        scale = np.diag([self.resized[0] / source_size[0], self.resized[1] / source_size[1], 1.0])
+        shift, mirror = np.eye(3), np.eye(3)
+        shift[:2, 2] = -self.crop[0], -self.crop[1]
+        if self.flip:
+            mirror[0] = -1, 0, width
         return _rotation_about((width / 2, height / 2), self.rotation) @ mirror @ shift @ scale
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -61,13 +64,10 @@ class ImageAugmentation:
         cropped = np.zeros((height, width, *image.shape[2:]), dtype=image.dtype)
         left, top = max(self.crop[0], 0), max(self.crop[1], 0)
         inside = resized[top : max(self.crop[3], 0), left : max(self.crop[2], 0)]
-        if self.flip:
-            inside = inside[:, ::-1]
-        row = top - self.crop[1]
-        column = left - self.crop[0]
-        if self.flip:
-            column = width - column - inside.shape[1]
+        row, column = top - self.crop[1], left - self.crop[0]
         cropped[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+        if self.flip:
+            cropped = np.ascontiguousarray(cropped[:, ::-1])
         if self.rotation == 0:
             return cropped
         # warpAffine counts pixel centres as whole numbers, our coordinates have them at one half.
@@ -75,23 +75,14 @@ class ImageAugmentation:
         return cv2.warpAffine(cropped, _rotation_about(centre, self.rotation)[:2], (width, height))
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """Random numbers of one draw, which do not depend on the size of an image.
+class _Draw(NamedTuple):
+    """Random numbers of one draw, which do not depend on the size of an image."""
 
-    Attributes:
-        scale: Size after resizing over size before, None: as small as fills the crop.
-        cut: Share of the height cut off at the bottom.
-        place: Horizontal place of the crop, 0 left to 1 right.
-        flip: Whether left and right are exchanged.
-        rotation: Degrees.
-    """
-
-    scale: float | None
-    cut: float
-    place: float
+    scale: float | None  # size after resizing over size before; None: as small as fills the crop
+    cut: float  # share of the height cut off at the bottom
+    place: float  # horizontal place of the crop, 0 left to 1 right
     flip: bool = False
-    rotation: float = 0.0
+    rotation: float = 0.0  # degrees
 
 
 @TRANSFORMS.register_module()
@@ -145,13 +136,13 @@ class ResizeCropFlipImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Augment every image and update the matrices."""
-        images: Sequence[np.ndarray] = results['img']
-        augmented, motions = [], np.tile(np.eye(4), (len(images), 1, 1))
-        shared_draw = self._draw()
-        for view, image in enumerate(images):
-            draw = self._draw() if self.pic_wise and view > 0 else shared_draw
+        augmented, motions = [], np.tile(np.eye(4), (len(results['img']), 1, 1))
+        draw = self._draw()
+        for view, image in enumerate(results['img']):
+            if self.pic_wise and view > 0:
+                draw = self._draw()
             source_size = (image.shape[1], image.shape[0])
-            augmentation = self._augmentation(draw, self._nominal_size(source_size))
+            augmentation = self._augmentation(draw, *source_size)
             augmented.append(augmentation.apply(image))
             # The third row of (u d, v d, d, 1) is the depth, which does not change.
             motions[view, :3, :3] = augmentation.matrix(source_size)
@@ -162,20 +153,6 @@ class ResizeCropFlipImage(BaseTransform):
         results['img_aug_matrix'] = motions @ results.get('img_aug_matrix', np.eye(4))
         results['img_shape'] = results['pad_shape'] = augmented[0].shape[:2]
         return results
-
-    def _nominal_size(self, source_size: tuple[int, int]) -> tuple[int, int]:
-        """The (width, height) that the drawn scale refers to."""
-        if 'H' not in self.data_aug_conf:
-            return source_size
-        nominal = (self.data_aug_conf['W'], self.data_aug_conf['H'])
-        ratio = (source_size[0] / source_size[1]) / (nominal[0] / nominal[1])
-        if abs(ratio - 1) > _ALLOWED_ASPECT_ERROR:
-            raise ValueError(
-                f'ResizeCropFlipImage: an image is {source_size[0]} x {source_size[1]} pixels, '
-                f"but data_aug_conf says W={nominal[0]}, H={nominal[1]}; set 'H' and 'W' to the "
-                'size of the images or leave both out'
-            )
-        return nominal
 
     def _draw(self) -> _Draw:
         """Draw at random in training; else fill the crop, centred, neither mirrored nor turned."""
@@ -191,36 +168,32 @@ class ResizeCropFlipImage(BaseTransform):
             rotation=np.random.uniform(*conf.get('rot_lim', (0.0, 0.0))),
         )
 
-    def _augmentation(self, draw: _Draw, nominal_size: tuple[int, int]) -> ImageAugmentation:
-        """What the draw means in whole pixels for images of ``nominal_size`` (width, height)."""
-        width, height = nominal_size
-        crop_height, crop_width = self.data_aug_conf['final_dim']
+    def _augmentation(self, draw: _Draw, width: int, height: int) -> ImageAugmentation:
+        """What the draw means in whole pixels for an image of this size."""
+        conf = self.data_aug_conf
+        nominal_width, nominal_height = conf.get('W', width), conf.get('H', height)
+        ratio = (width / height) / (nominal_width / nominal_height)
+        if abs(ratio - 1) > _ALLOWED_ASPECT_ERROR:
+            raise ValueError(
+                f'ResizeCropFlipImage: an image is {width} x {height} pixels, but data_aug_conf '
+                f"says W={nominal_width}, H={nominal_height}; set 'H' and 'W' to the size of the "
+                'images or leave both out'
+            )
+        crop_height, crop_width = conf['final_dim']
         scale = draw.scale
         if scale is None:
-            scale = max(crop_height / height, crop_width / width)
-        resized = (int(width * scale), int(height * scale))
+            scale = max(crop_height / nominal_height, crop_width / nominal_width)
+        resized = (int(nominal_width * scale), int(nominal_height * scale))
         left = int(draw.place * max(0, resized[0] - crop_width))
         top = int((1 - draw.cut) * resized[1]) - crop_height
         crop = (left, top, left + crop_width, top + crop_height)
         return ImageAugmentation(resized, crop, draw.flip, draw.rotation)
 
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(data_aug_conf={self.data_aug_conf}, '
-            f'training={self.training}, pic_wise={self.pic_wise})'
-        )
-
-
-def _affine(linear: np.ndarray, offset: Sequence[float]) -> np.ndarray:
-    """Matrix (3, 3) of x -> linear x + offset, for linear (2, 2)."""
-    matrix = np.eye(3)
-    matrix[:2, :2] = linear
-    matrix[:2, 2] = offset
-    return matrix
-
 
 def _rotation_about(centre: tuple[float, float], degrees: float) -> np.ndarray:
     """Matrix (3, 3), counter-clockwise as seen on an image whose v axis points down."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    linear = np.array([[cos, sin], [-sin, cos]])
-    return _affine(linear, np.asarray(centre) - linear @ np.asarray(centre))
+    matrix = np.eye(3)
+    matrix[:2, :2] = [[cos, sin], [-sin, cos]]
+    matrix[:2, 2] = np.asarray(centre) - matrix[:2, :2] @ np.asarray(centre)
+    return matrix
