@@ -12,7 +12,7 @@ from mmdet3d.registry import DATASETS
 from mmengine.dataset import ConcatDataset, pseudo_collate
 from torch.utils.data import DataLoader
 
-from cmt_bias.datasets.checked_dataset import BadFrameError, skipped_frames
+from cmt_bias.datasets.nuscenes_dataset import BadFrameError, skipped_frames
 
 from ..visualization.tiny_dataset import dataset_config, write_tiny_dataset
 

@@ -1,7 +1,5 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
-from .all_boxes_nuscenes_dataset import AllBoxesNuScenesDataset
-from .checked_dataset import BadFrameError, CheckedNuScenesDataset
 from .database_sampler import UnifiedDataBaseSampler
 from .lidar_frame_augmentation import (
     CustomRandomFlip3D,
@@ -10,6 +8,11 @@ from .lidar_frame_augmentation import (
 )
 from .modal_mask import ModalMask3D, with_modality
 from .multi_view_image_loading import LoadCalibratedMultiViewImages
+from .nuscenes_dataset import (
+    AllBoxesNuScenesDataset,
+    BadFrameError,
+    CheckedNuScenesDataset,
+)
 from .object_sample import UnifiedObjectSample
 from .pasting_switch_off_hook import PastingSwitchOffHook
 from .resize_crop_flip_image import ResizeCropFlipImage

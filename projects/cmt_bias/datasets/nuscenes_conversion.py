@@ -128,20 +128,12 @@ def check_layout(root: Path, version: str) -> None:
     tables = root / version
     missing = [name for name in NUSCENES_TABLES if not (tables / f'{name}.json').is_file()]
     if missing:
-        present = sorted(path.name for path in root.glob('v1.0-*') if path.is_dir())
-        if tables.is_dir():
-            hint = (
-                f'The folder is there, but {missing[0]}.json is not in it: unpack the metadata '
-                'archive again.'
-            )
-        elif present:
-            hint = f'Found {", ".join(present)}: pass --version, or the root that holds {version}.'
-        else:
-            hint = (
-                'Unpack the metadata archive of nuScenes there (it holds this folder), or pass '
-                'as --root-path the folder that has samples/, sweeps/, maps/ and v1.0-*/.'
-            )
-        raise DatasetLayoutError(f'No nuScenes tables in {tables}. {hint}')
+        present = ', '.join(sorted(path.name for path in root.glob('v1.0-*'))) or 'none'
+        raise DatasetLayoutError(
+            f'No nuScenes tables in {tables}: {missing[0]}.json is not in it. Unpack the metadata '
+            f'archive of nuScenes there, pass --version (found: {present}), or pass as --root-path '
+            'the folder that has samples/, sweeps/, maps/ and v1.0-*/.'
+        )
     for folder in ('maps', *_SENSOR_FOLDERS):
         if not (root / folder).is_dir():
             raise DatasetLayoutError(

@@ -7,6 +7,8 @@ from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from .nuscenes_dataset import inner_datasets
+
 
 @HOOKS.register_module()
 class PastingSwitchOffHook(Hook):
@@ -78,10 +80,7 @@ def transforms_with(dataset: Any, attribute: str) -> Iterator[Any]:
         dataset: A dataset, or wrappers around it that keep it in ``dataset`` or ``datasets``.
         attribute: Such as ``disabled`` of those that paste.
     """
-    for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
-        if inner is not None:
-            yield from transforms_with(inner, attribute)
-    steps = [getattr(dataset, 'pipeline', ())]
+    steps: list[Any] = [getattr(inner, 'pipeline', ()) for inner in inner_datasets(dataset)]
     while steps:
         step = steps.pop()
         if isinstance(step, (list, tuple)):

@@ -11,7 +11,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, _Par
 from mmengine.runner import Runner
 from torch import nn
 
-from ..datasets.checked_dataset import skipped_frames
+from ..datasets.nuscenes_dataset import skipped_frames
 from ..learning_rate_peaks import (
     LearningRatePeak,
     peak_learning_rates,
