@@ -9,17 +9,10 @@ import numpy as np
 
 
 def overlap_on_ground(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which rectangles in the x-y plane overlap that of one box.
+    """Which boxes (N, >= 7) overlap one box (>= 7,) in the x-y plane: bool (N,).
 
     Two rectangles are apart exactly if their projections on a side of one of them are apart
-    (separating axis theorem).
-
-    Args:
-        box: (>= 7,).
-        others: (N, >= 7).
-
-    Returns:
-        bool (N,); rectangles that only touch do not overlap.
+    (separating axis theorem), those that only touch too.
     """
     offset = others[:, :2] - box[:2]
     turn = others[:, 6] - box[6]
@@ -33,15 +26,7 @@ def overlap_on_ground(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def points_in_boxes(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Which points lie in which box.
-
-    Args:
-        points: (P, >= 3), metres, LiDAR frame.
-        boxes: (M, >= 7).
-
-    Returns:
-        bool (P, M).
-    """
+    """Which points (P, >= 3) lie in which box (M, >= 7): bool (P, M)."""
     x, y, z = np.ascontiguousarray(points[:, :3].T)
     inside = np.zeros((len(points), len(boxes)), dtype=bool)
     for index, box in enumerate(boxes):

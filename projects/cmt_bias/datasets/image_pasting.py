@@ -29,16 +29,12 @@ class VisibleBoxes(NamedTuple):
 def visible_boxes(
     corners: np.ndarray, lidar2img: np.ndarray, image_shape: tuple[int, ...]
 ) -> VisibleBoxes:
-    """Project boxes into a camera.
+    """The boxes with all corners in front of a camera that cover 2 x 2 pixels of it or more.
 
     Args:
         corners: (N, 8, 3), metres, LiDAR frame.
         lidar2img: (4, 4).
         image_shape: (H, W) in pixels.
-
-    Returns:
-        The boxes with all corners in front of the camera and a rectangle of at least 2 x 2
-        pixels inside the image.
     """
     projected = corners @ lidar2img[:3, :3].T + lidar2img[:3, 3]  # (N, 8, 3)
     index = np.flatnonzero((projected[..., 2] > 0).all(axis=1))
@@ -113,9 +109,6 @@ def points_shown(
         owner: (H, W) as from :func:`paste_crops`.
         num_own: Number of boxes that belong to the image itself.
         lidar2img: (4, 4).
-
-    Returns:
-        bool (P,).
     """
     projected = points[:, :3] @ lidar2img[:3, :3].T + lidar2img[:3, 3]
     agrees = np.ones(len(points), dtype=bool)

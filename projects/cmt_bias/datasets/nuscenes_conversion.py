@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,15 +35,7 @@ from .sweep_loading import LoadAlignedSweeps
 VERSIONS = tuple(CONVERTED_SPLITS)
 MAX_SWEEPS = 10
 _STAGING_FOLDER = '.unfinished_conversion'
-_SENSOR_FOLDERS = (
-    'samples/LIDAR_TOP',
-    'samples/CAM_FRONT',
-    'samples/CAM_FRONT_RIGHT',
-    'samples/CAM_FRONT_LEFT',
-    'samples/CAM_BACK',
-    'samples/CAM_BACK_LEFT',
-    'samples/CAM_BACK_RIGHT',
-)
+_CAMERA_PLACES = ('FRONT', 'FRONT_RIGHT', 'FRONT_LEFT', 'BACK', 'BACK_LEFT', 'BACK_RIGHT')
 
 
 class DatasetLayoutError(RuntimeError):
@@ -131,10 +123,11 @@ def check_layout(root: Path, version: str) -> None:
         present = ', '.join(sorted(path.name for path in root.glob('v1.0-*'))) or 'none'
         raise DatasetLayoutError(
             f'No nuScenes tables in {tables}: {missing[0]}.json is not in it. Unpack the metadata '
-            f'archive of nuScenes there, pass --version (found: {present}), or pass as --root-path '
-            'the folder that has samples/, sweeps/, maps/ and v1.0-*/.'
+            f'archive of nuScenes there, pass --version (found: {present}), or as --root-path the '
+            'folder that has samples/, sweeps/, maps/ and v1.0-*/.'
         )
-    for folder in ('maps', *_SENSOR_FOLDERS):
+    cameras = (f'samples/CAM_{place}' for place in _CAMERA_PLACES)
+    for folder in ('maps', 'samples/LIDAR_TOP', *cameras):
         if not (root / folder).is_dir():
             raise DatasetLayoutError(
                 f'{root / folder} is missing. Unpack all archives of {version} into {root}.'
@@ -142,16 +135,15 @@ def check_layout(root: Path, version: str) -> None:
     # The converter fails on a split without a scene, the devkit without a map, with no reason.
     names = {scene['name'] for scene in read_table(root, version, 'scene')}
     for official in CONVERTED_SPLITS[version].values():
-        if not names.intersection(create_splits_scenes()[official]):
+        if names.isdisjoint(create_splits_scenes()[official]):
             raise DatasetLayoutError(
                 f'{tables} has no scene of the official split {official}; '
                 'each split of a version needs one. Is --version right?'
             )
-    for record in read_table(root, version, 'map'):
-        if not (root / record['filename']).is_file():
+    for path in (root / record['filename'] for record in read_table(root, version, 'map')):
+        if not path.is_file():
             raise DatasetLayoutError(
-                f'The map {root / record["filename"]} is missing. Unpack the maps of nuScenes '
-                f'into {root}.'
+                f'The map {path} is missing. Unpack the maps of nuScenes into {root}.'
             )
 
 
@@ -229,18 +221,10 @@ def _update_infos(converter: SimpleNamespace, tables: NuScenes, path: Path, work
     return len(infos['data_list'])
 
 
-_project: Callable[[dict], dict] | None = None
-
-
-def _set_projection(project: Callable[[dict], dict]) -> None:
-    """Start a worker process: keep what all its tasks share."""
-    global _project
-    torch.set_num_threads(1)
-    _project = project
+_project: Callable[[dict], dict]  # what forked processes share
 
 
 def _apply_projection(info: dict) -> dict:
-    assert _project is not None, 'runs in workers started with _set_projection'
     return _project(info)
 
 
@@ -249,17 +233,19 @@ def _project_instances(
 ) -> dict[str, dict]:
     """Project the boxes of each sample into its cameras; results by sample token.
 
-    This is the converter's slowest step, and the only one worth several processes.
+    This is the converter's slowest step, and the only one worth several processes. Forked, these
+    share the tables, which take gigabytes for the whole of nuScenes.
     """
-    progress = functools.partial(tqdm, total=len(infos), desc='2D boxes', unit='sample')
-    if workers > 1 and 'fork' in multiprocessing.get_all_start_methods():
-        # Forked, the workers share the tables, which take gigabytes for the whole of nuScenes.
-        context = multiprocessing.get_context('fork')
-        with context.Pool(workers, _set_projection, (project,)) as pool:
-            results = list(progress(pool.imap(_apply_projection, infos, chunksize=4)))
-    else:
-        results = list(progress(map(project, infos)))
-    return {info['token']: result for info, result in zip(infos, results, strict=True)}
+    global _project
+    _project = project
+    with contextlib.ExitStack() as stack:
+        results: Iterable[dict] = map(project, infos)
+        if workers > 1 and 'fork' in multiprocessing.get_all_start_methods():
+            context = multiprocessing.get_context('fork')
+            pool = stack.enter_context(context.Pool(workers, torch.set_num_threads, (1,)))
+            results = pool.imap(_apply_projection, infos, chunksize=4)
+        shown = tqdm(results, total=len(infos), desc='2D boxes', unit='sample')
+        return {info['token']: result for info, result in zip(infos, shown, strict=True)}
 
 
 def _write_database(converter: SimpleNamespace, root: Path, staging: Path, prefix: str) -> int:

@@ -15,6 +15,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 _ALLOWED_ASPECT_ERROR = 0.02
+_OPTIONAL = dict(bot_pct_lim=(0.0, 0.0), rot_lim=(0.0, 0.0), rand_flip=False, H=None, W=None)
 
 
 @dataclass(frozen=True)
@@ -115,22 +116,17 @@ class ResizeCropFlipImage(BaseTransform):
             image are not those of ``H`` and ``W``.
     """
 
-    _REQUIRED = frozenset({'resize_lim', 'final_dim'})
-    _OPTIONAL = frozenset({'bot_pct_lim', 'rot_lim', 'rand_flip', 'H', 'W'})
-
     def __init__(
         self, data_aug_conf: Mapping, training: bool = True, pic_wise: bool = False
     ) -> None:
-        given = set(data_aug_conf)
-        unknown = given - self._REQUIRED - self._OPTIONAL
-        missing = self._REQUIRED - given
-        if unknown or missing or (('H' in given) != ('W' in given)):
+        self.data_aug_conf = conf = {**_OPTIONAL, **data_aug_conf}
+        wrong = sorted(set(conf) ^ {'resize_lim', 'final_dim', *_OPTIONAL})
+        if wrong or (conf['H'] is None) != (conf['W'] is None):
             raise ValueError(
-                f'ResizeCropFlipImage: data_aug_conf has unknown keys {sorted(unknown)}, lacks '
-                f'{sorted(missing)}; it takes {sorted(self._REQUIRED)} and optionally '
-                f"{sorted(self._OPTIONAL)}, 'H' and 'W' both or neither"
+                f'ResizeCropFlipImage: data_aug_conf lacks or does not know {wrong}; it takes '
+                f"resize_lim, final_dim and optionally {', '.join(_OPTIONAL)}, 'H' and 'W' both "
+                'or neither'
             )
-        self.data_aug_conf = dict(data_aug_conf)
         self.training = training
         self.pic_wise = pic_wise
 
@@ -157,21 +153,20 @@ class ResizeCropFlipImage(BaseTransform):
     def _draw(self) -> _Draw:
         """Draw at random in training; else fill the crop, centred, neither mirrored nor turned."""
         conf = self.data_aug_conf
-        cut_limits = conf.get('bot_pct_lim', (0.0, 0.0))
         if not self.training:
-            return _Draw(scale=None, cut=float(np.mean(cut_limits)), place=0.5)
+            return _Draw(scale=None, cut=float(np.mean(conf['bot_pct_lim'])), place=0.5)
         return _Draw(
             scale=np.random.uniform(*conf['resize_lim']),
-            cut=np.random.uniform(*cut_limits),
+            cut=np.random.uniform(*conf['bot_pct_lim']),
             place=np.random.uniform(),
-            flip=bool(conf.get('rand_flip', False) and np.random.rand() < 0.5),
-            rotation=np.random.uniform(*conf.get('rot_lim', (0.0, 0.0))),
+            flip=bool(conf['rand_flip'] and np.random.rand() < 0.5),
+            rotation=np.random.uniform(*conf['rot_lim']),
         )
 
     def _augmentation(self, draw: _Draw, width: int, height: int) -> ImageAugmentation:
         """What the draw means in whole pixels for an image of this size."""
         conf = self.data_aug_conf
-        nominal_width, nominal_height = conf.get('W', width), conf.get('H', height)
+        nominal_width, nominal_height = conf['W'] or width, conf['H'] or height
         ratio = (width / height) / (nominal_width / nominal_height)
         if abs(ratio - 1) > _ALLOWED_ASPECT_ERROR:
             raise ValueError(

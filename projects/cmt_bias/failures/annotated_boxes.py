@@ -12,16 +12,12 @@ _MARGIN = 0.05  # metres: a box is annotated to this, and its points lie on its 
 _VELOCITY = slice(7, 9)
 
 
-def annotated_boxes(results: Mapping, needed_by: str) -> np.ndarray:
+def annotated_boxes(results: Mapping) -> np.ndarray:
     """The boxes of a sample's annotated objects.
 
     In training a dataset gives annotations as ``ann_info``, in test (``test_mode=True``) as
     ``eval_ann_info``, which is meant for the evaluation and is there for the official test split
     too, empty.
-
-    Args:
-        results: Sample in a pipeline.
-        needed_by: Who asks, for the message.
 
     Returns:
         (M, 9) float64: x, y, z of the bottom's centre, sizes along x, y, z, yaw, velocity along
@@ -36,8 +32,8 @@ def annotated_boxes(results: Mapping, needed_by: str) -> np.ndarray:
             given = annotations['gt_bboxes_3d'].tensor.double().numpy()[:, :9]
             return np.nan_to_num(np.pad(given, ((0, 0), (0, 9 - given.shape[1]))))
     raise KeyError(
-        f"{needed_by} needs the annotated boxes, but the sample has neither 'eval_ann_info' nor "
-        "'ann_info'; set test_mode=True and leave load_eval_anns=True in the dataset"
+        "a sensor failure needs the annotated boxes, but the sample has neither 'eval_ann_info' "
+        "nor 'ann_info'; set test_mode=True and leave load_eval_anns=True in the dataset"
     )
 
 

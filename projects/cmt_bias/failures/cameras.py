@@ -35,15 +35,12 @@ class CameraFailure(SensorFailure):
 
     @abstractmethod
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
-        """What the cameras show instead.
+        """What the V cameras show instead: (H, W, 3) each, None for one that shows its own.
 
         Args:
             results: The sample.
             hit: (V,) bool, the cameras that fail; pictures of others are passed over.
             rng: The sample's random numbers.
-
-        Returns:
-            V pictures (H, W, 3), None for a camera that after all shows its own.
         """
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
@@ -52,9 +49,7 @@ class CameraFailure(SensorFailure):
         hit = np.ones(len(images), dtype=bool)
         if self.num_views is not None:
             if self.num_views > len(images):
-                raise ValueError(
-                    f'num_views={self.num_views}, but a sample has {len(images)} cameras'
-                )
+                raise ValueError(f'num_views={self.num_views}, but of {len(images)} cameras')
             hit = np.isin(np.arange(len(images)), rng.permutation(len(images))[: self.num_views])
         pictures = self.pictures(results, hit, rng)
         hit &= [picture is not None for picture in pictures]
@@ -92,7 +87,6 @@ class CameraShift(CameraFailure):
 
     Args:
         share: Shift as a share of the width, within (0, 1), to either side.
-        num_views: See :class:`CameraFailure`.
     """
 
     def __init__(self, share: float = 0.15, num_views: int | None = None, seed: int = 0) -> None:
@@ -140,7 +134,6 @@ class CameraFrozen(_OtherRecording):
 
     Args:
         seconds: Age of the picture, positive.
-        num_views: See :class:`CameraFailure`.
     """
 
     def __init__(self, seconds: float = 2.0, num_views: int | None = None, seed: int = 0) -> None:

@@ -1,7 +1,5 @@
 """A LiDAR that sees nothing, too little, too much, or the past."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from mmdet3d.registry import TRANSFORMS
@@ -129,7 +127,7 @@ class LiDARObjectFailure(SensorFailure):
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
         """See :meth:`SensorFailure.spoil`."""
-        boxes = annotated_boxes(results, type(self).__name__)
+        boxes = annotated_boxes(results)
         unseen = boxes[rng.random(len(boxes)) < self.probability]
         points = results['points']
         lost = points_in_annotated_boxes(points.tensor, unseen).any(axis=1)
@@ -159,7 +157,7 @@ class LiDARGhosts(SensorFailure):
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
         """See :meth:`SensorFailure.spoil`."""
-        boxes = annotated_boxes(results, type(self).__name__)
+        boxes = annotated_boxes(results)
         turns = rng.uniform(_LEAST_TURN, 2 * np.pi - _LEAST_TURN, len(boxes))
         doubled = rng.random(len(boxes)) < self.probability
         boxes, turns = boxes[doubled], turns[doubled]
@@ -229,12 +227,13 @@ class LiDARTimeOffset(Degradation):
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
         """See :meth:`SensorFailure.spoil`."""
-        sweep = self._nearest_sweep(results)
-        if sweep is None:
+        sweeps = results.get('lidar_sweeps') or []
+        sweep = min(sweeps, key=lambda s: abs(sweep_lag(results, s) - self.level), default=None)
+        if sweep is None or sweep_lag(results, sweep) < _CLOSE_ENOUGH * self.level:
             return
         points = results['points']
         cloud: Tensor = points.tensor.clone()
-        boxes = annotated_boxes(results, type(self).__name__)
+        boxes = annotated_boxes(results)
         inside = points_in_annotated_boxes(cloud, boxes)
         moving = inside.any(axis=1)
         if moving.any():
@@ -242,12 +241,3 @@ class LiDARTimeOffset(Degradation):
             cloud[moving, :2] -= cloud.new_tensor(velocity * sweep_lag(results, sweep))
         cloud[:, :3] = into_sweep_frame(cloud[:, :3], sweep)
         results['points'] = points.new_point(cloud)
-
-    def _nearest_sweep(self, results: Mapping) -> Mapping | None:
-        """The sweep whose age is nearest to the offset; None if none is old enough."""
-        sweeps = results.get('lidar_sweeps') or []
-        nearest = min(
-            sweeps, key=lambda sweep: abs(sweep_lag(results, sweep) - self.level), default=None
-        )
-        old_enough = nearest and sweep_lag(results, nearest) >= _CLOSE_ENOUGH * self.level
-        return nearest if old_enough else None

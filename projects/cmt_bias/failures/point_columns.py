@@ -26,10 +26,8 @@ def ring_column(points: Tensor) -> Tensor | None:
     if points.shape[1] <= FIFTH or len(points) == 0:
         return None
     column = points[:, FIFTH]
-    whole = bool((column == column.round()).all())
-    if not whole or not 1 <= float(column.max()) < NUM_RINGS or float(column.min()) < 0:
-        return None
-    return column.long()
+    in_range = column.min() >= 0 and 1 <= column.max() < NUM_RINGS
+    return column.long() if in_range and (column == column.round()).all() else None
 
 
 def time_lags(points: Tensor) -> Tensor:
@@ -40,13 +38,10 @@ def time_lags(points: Tensor) -> Tensor:
 
 
 def rings_from_elevation(positions: Tensor) -> Tensor:
-    """The HDL-32E's ring, 0 the lowest, nearest to the elevation of each point.
+    """The HDL-32E's ring, 0 the lowest, nearest to the elevation of each point: (N,) int64.
 
     Args:
         positions: (N, 3) metres, in the frame of the LiDAR when it took them.
-
-    Returns:
-        (N,) int64.
     """
     x, y, z = positions.double().unbind(-1)
     elevation = torch.rad2deg(torch.atan2(z, torch.hypot(x, y)))
@@ -63,11 +58,9 @@ def into_sweep_frame(positions: Tensor, sweep: Mapping) -> Tensor:
     """Undo what ``LoadAlignedSweeps`` did.
 
     Args:
-        positions: (N, 3) metres, LiDAR frame of the keyframe.
+        positions: (N, 3) metres, LiDAR frame of the keyframe; those returned are in that of the
+            time of the sweep.
         sweep: Entry of ``lidar_sweeps``.
-
-    Returns:
-        (N, 3) metres, LiDAR frame at the time of the sweep.
     """
     matrix = torch.from_numpy(np.asarray(sweep['lidar_points']['lidar2sensor'], dtype=np.float64))
     moved = positions.double() @ matrix[:3, :3].T + matrix[:3, 3]
@@ -80,9 +73,6 @@ def positions_when_taken(points: Tensor, results: Mapping) -> Tensor:
     Args:
         points: (N, D) of a keyframe and sweeps, metres, LiDAR frame of the keyframe.
         results: The sample, with ``timestamp`` and ``lidar_sweeps`` if it has sweeps.
-
-    Returns:
-        (N, 3) metres.
     """
     lags, positions = time_lags(points), points[:, :3].clone()
     for sweep in results.get('lidar_sweeps') or []:

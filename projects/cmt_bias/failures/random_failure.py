@@ -74,8 +74,8 @@ class RandomFailure(BaseTransform):
 
     def _draw(self, results: Mapping, rng: np.random.Generator) -> Failure | None:
         """A failure of the sensors that the sample has."""
-        sensors = ('L' if 'points' in results else '') + ('C' if 'img' in results else '')
-        fitting = [(f, weight) for f, weight in self.failures if set(f.spoils) <= set(sensors)]
+        sensors = {sensor for sensor, key in (('L', 'points'), ('C', 'img')) if key in results}
+        fitting = [(f, weight) for f, weight in self.failures if set(f.spoils) <= sensors]
         if rng.random() >= self.probability or not fitting:
             return None
         weights = np.array([weight for _, weight in fitting])

@@ -15,15 +15,10 @@ _OTHER_SCENE = 60e6  # microseconds: a scene of nuScenes lasts 20 s
 
 
 def file_at(path: str, seconds: float) -> str | None:
-    """The file of the same sensor that is nearest to so many seconds before.
+    """The file of the same sensor that is nearest to so many seconds before that at ``path``.
 
-    Args:
-        path: A file of nuScenes.
-        seconds: How much older.
-
-    Returns:
-        Its path; at the beginning of a recording that of a file as much later. None if there is
-        none in the recording that differs from what was asked for by half of it at most.
+    At the beginning of a recording it is that of so many seconds later. None if there is none in
+    the recording that differs from what was asked for by half of it at most.
     """
     folder, log, time = _parts(path)
     logs, times, names = _recorded(folder)

@@ -9,7 +9,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.structures.points import BasePoints
 
-from .spoiled_parts import ALL, SpoiledPart, add_spoiled
+from .spoiled_parts import SpoiledPart, add_spoiled
 
 CHANGED_KEY = 'changed_by_failure'
 """Key of a sample that tells whether a failure has changed its input."""
@@ -53,10 +53,11 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
 
     @abstractmethod
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart | None:
-        """Replace entries of the sample; ``rng`` is the sample's own.
+        """Replace entries of the sample; return the part that is spoiled, if it is not all.
 
-        Returns:
-            The part that is spoiled, if it is not all of the sensors.
+        Args:
+            results: The sample.
+            rng: Its own random numbers.
         """
 
     def transform(self, results: dict) -> dict:
@@ -72,7 +73,7 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
         results[CHANGED_KEY] = changed or results.get(CHANGED_KEY, False)
         if changed:  # calibration counts for the cameras
             sensors = ''.join('L' if key == 'points' else 'C' for key in before)
-            add_spoiled(results, sensors, part or ALL)
+            add_spoiled(results, sensors, part)
         return results
 
     def __repr__(self) -> str:

@@ -136,7 +136,7 @@ def _as_image(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def scatter_points(
     points: BasePoints, extinction: float, backscatter: float, rng: np.random.Generator
 ) -> BasePoints:
-    """Weaken, lose and divert the echoes of a cloud in air that scatters.
+    """A new cloud, in the same order: air that scatters weakens, loses and diverts its echoes.
 
     An echo from distance r comes back weaker by ``exp(-2 extinction r)`` (Beer-Lambert, both
     ways), as does its intensity. In clear air its power is ``reflectivity / r^2``, with
@@ -152,9 +152,6 @@ def scatter_points(
         extinction: Extinction coefficient, 1/m.
         backscatter: Share of the lost echoes that come back from the drops, 0-1.
         rng: Random numbers.
-
-    Returns:
-        A new cloud with fewer points, in the same order.
     """
 
     def draw() -> Tensor:
