@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mmdet3d.datasets.transforms import DataBaseSampler
 
-from cmt_bias.datasets.database_check import check_database
 from cmt_bias.datasets.multi_view_image_loading import camera_matrices
+from cmt_bias.datasets.object_database import check_database
 
 CLASSES = (
     'car',

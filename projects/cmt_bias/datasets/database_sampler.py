@@ -1,6 +1,5 @@
 """Draw objects of a ground-truth database that fit into a scene."""
 
-import os.path as osp
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from mmdet3d.structures.points import BasePoints
 from mmengine.logging import MMLogger
 
 from .box_overlap import overlap_on_ground
-from .database_check import command_that_makes_it, entry_faults, has_image_crops, read_database
+from .object_database import ObjectDatabase, has_image_crops
 
 _POINTS_LOADER = dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5)
 
@@ -44,7 +43,7 @@ class UnifiedDataBaseSampler:
     draw is made from numpy's global random numbers and nothing is remembered.
 
     Args:
-        info_path: The database, ``.../nuscenes_dbinfos_train.pkl``; see ``database_check.py``.
+        info_path: The database, ``.../nuscenes_dbinfos_train.pkl``; see :class:`ObjectDatabase`.
         data_root: What paths in it are relative to; None: the current folder.
         rate: Share of the missing number of objects that is drawn.
         prepare: Filters and their argument: ``filter_by_difficulty`` (list of difficulties to
@@ -76,18 +75,14 @@ class UnifiedDataBaseSampler:
         unknown = set(sample_groups) - set(classes)
         if unknown:
             raise ValueError(f'sample_groups has {sorted(unknown)}, which are not in classes')
-        self.info_path = info_path
-        self.data_root = data_root
         self.rate = rate
-        self.backend_args = backend_args
         self.label_of = {name: label for label, name in enumerate(classes)}
         self.points_loader = TRANSFORMS.build(points_loader or _POINTS_LOADER)
-        self.remedy = f'make the database (anew): {command_that_makes_it(data_root)}'
-        infos = read_database(info_path, data_root, backend_args)
-        used = {name: infos.get(name, []) for name in sample_groups}
-        faults = list(entry_faults(used, info_path, data_root, True, backend_args))
+        self.database = ObjectDatabase(info_path, data_root, backend_args)
+        faults = list(self.database.faults(sample_groups, image_crops=True))
         if faults:
-            raise ValueError('\n'.join((*faults, self.remedy)))
+            raise ValueError('\n'.join((*faults, self.database.remedy)))
+        infos = self.database.entries
         self.has_image_crops = has_image_crops(infos)
         self.entries = self._filtered(infos, prepare)
         logger = MMLogger.get_current_instance()
@@ -134,7 +129,8 @@ class UnifiedDataBaseSampler:
 
     def load_image_crop(self, path: str) -> np.ndarray:
         """Read a crop (h, w, 3), uint8 BGR, that an entry names."""
-        encoded = mmengine.fileio.get(self._full_path(path), backend_args=self.backend_args)
+        path, backend_args = self.database.full_path(path), self.database.backend_args
+        encoded = mmengine.fileio.get(path, backend_args=backend_args)
         return mmcv.imfrombytes(encoded, flag='color')
 
     @staticmethod
@@ -158,16 +154,13 @@ class UnifiedDataBaseSampler:
         box, width = entry['box3d_lidar'], like.shape[1]
         if len(box) < width:
             raise ValueError(
-                f"boxes of '{self.info_path}' have {len(box)} values, those of the dataset "
-                f'{width}; {self.remedy}'
+                f"boxes of '{self.database.info_path}' have {len(box)} values, those of the "
+                f'dataset {width}; {self.database.remedy}'
             )
         return np.array(box[:width], dtype=like.dtype)
 
     def _load_points(self, entry: Mapping) -> BasePoints:
-        path = self._full_path(entry['path'])
+        path = self.database.full_path(entry['path'])
         points = self.points_loader(dict(lidar_points=dict(lidar_path=path)))['points']
         points.translate(entry['box3d_lidar'][:3])
         return points
-
-    def _full_path(self, path: str) -> str:
-        return osp.join(self.data_root or '', path)

@@ -8,7 +8,6 @@ from mmdet3d.registry import TRANSFORMS
 from mmengine.logging import MMLogger
 
 from .box_overlap import points_in_boxes
-from .database_sampler import SampledObjects
 from .image_pasting import NO_OWNER, paste_crops, points_shown, visible_boxes
 
 
@@ -58,9 +57,10 @@ class UnifiedObjectSample(ObjectSample):
         self.modify_points = modify_points
         if sample_2d and not self.db_sampler.has_image_crops:
             self.sample_2d = False
+            database = self.db_sampler.database
             MMLogger.get_current_instance().warning(
-                f"'{self.db_sampler.info_path}' has no image crops: objects are pasted into the "
-                f'point cloud alone. To paste into the images too, {self.db_sampler.remedy}'
+                f"'{database.info_path}' has no image crops: objects are pasted into the point "
+                f'cloud alone. To paste into the images too, {database.remedy}'
             )
 
     def transform(self, results: dict) -> dict:
@@ -70,14 +70,16 @@ class UnifiedObjectSample(ObjectSample):
         boxes, labels = results['gt_bboxes_3d'], results['gt_labels_3d']
         try:
             sampled = self.db_sampler.sample_all(boxes.numpy(), labels)
-            crops = self._crops(sampled, len(boxes)) if sampled and self.sample_2d else {}
+            if sampled is None:
+                return results
+            crops = {
+                index: self.db_sampler.load_image_crop(entry['image_path'])
+                for index, entry in enumerate(sampled.entries, start=len(boxes))
+                if self.sample_2d and entry.get('image_path')
+            }
         except FileNotFoundError as error:
-            info_path, remedy = self.db_sampler.info_path, self.db_sampler.remedy
-            raise FileNotFoundError(
-                f"a file of the database for pasting '{info_path}' is missing: {error}; {remedy}"
-            ) from error
-        if sampled is None:
-            return results
+            remedy = self.db_sampler.database.remedy
+            raise FileNotFoundError(f'objects for pasting: {error}; {remedy}') from error
 
         points = results['points']
         if points.shape[1] != sampled.points.shape[1]:
@@ -96,14 +98,6 @@ class UnifiedObjectSample(ObjectSample):
             self._paste_into_images(results, crops, len(boxes), points_object)
         return results
 
-    def _crops(self, sampled: SampledObjects, num_own: int) -> dict[int, np.ndarray]:
-        """Crops (h, w, 3) of those sampled objects that have one, by the index of their box."""
-        return {
-            index: self.db_sampler.load_image_crop(entry['image_path'])
-            for index, entry in enumerate(sampled.entries, start=num_own)
-            if entry.get('image_path')
-        }
-
     def _paste_into_images(
         self,
         results: dict,
@@ -121,9 +115,8 @@ class UnifiedObjectSample(ObjectSample):
         """
         corners = results['gt_bboxes_3d'].corners.numpy().astype(np.float64)  # (N + M, 8, 3)
         keep = np.ones(len(points_object), dtype=bool)
-        for view, (image, lidar2img) in enumerate(
-            zip(results['img'], results['lidar2img'], strict=True)
-        ):
+        for view, image in enumerate(results['img']):
+            lidar2img = results['lidar2img'][view]
             visible = visible_boxes(corners, lidar2img, image.shape[:2])
             painted, owner = paste_crops(image, visible, crops, num_own, self.mixup_rate)
             results['img'][view] = painted

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..checkpoints.safe_loading import CheckpointError
 from ..config_type import type_name
-from ..datasets.database_check import command_that_makes_it, has_image_crops
+from ..datasets.object_database import command_that_makes_it, has_image_crops
 from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .checkpoint_check import check_checkpoint_file, report_checkpoint

@@ -18,8 +18,8 @@ from nuscenes.utils.splits import create_splits_scenes
 
 from ..config_type import type_name
 from ..datasets import info_file_check
-from ..datasets.database_check import check_database
 from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES
+from ..datasets.object_database import check_database
 from ..datasets.sensor_files import faults_of_files, is_local, sensor_files, used_data
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..problem import Problem, Severity
