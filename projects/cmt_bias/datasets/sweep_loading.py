@@ -38,7 +38,7 @@ class LoadAlignedSweeps(LoadPointsFromMultiSweeps):
             clouds += [copy] * self.sweeps_num
         chosen = np.arange(min(len(sweeps), self.sweeps_num))  # the latest
         if len(sweeps) > self.sweeps_num and not self.test_mode:
-            chosen = np.random.choice(len(sweeps), self.sweeps_num, replace=False)
+            chosen = np.asarray(np.random.choice(len(sweeps), self.sweeps_num, replace=False))
         for index in chosen:
             sweep = sweeps[index]
             points = self._load_points(sweep['lidar_points']['lidar_path'])
