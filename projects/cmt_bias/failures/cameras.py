@@ -48,8 +48,8 @@ class CameraFailure(SensorFailure):
         images = results['img']
         hit = np.ones(len(images), dtype=bool)
         if self.num_views is not None:
-            if self.num_views > len(images):
-                raise ValueError(f'num_views={self.num_views}, but of {len(images)} cameras')
+            enough = self.num_views <= len(images)
+            self.check('num_views', enough, f'not exceed the {len(images)} cameras of a sample')
             hit = np.isin(np.arange(len(images)), rng.permutation(len(images))[: self.num_views])
         pictures = self.pictures(results, hit, rng)
         hit &= [picture is not None for picture in pictures]

@@ -99,10 +99,10 @@ class Degradation(SensorFailure):
 
 
 def _differ(old: Any, new: Any) -> bool:
-    """Whether two clouds, or images or matrices of some cameras, differ."""
+    """Whether two clouds, or the images or matrices of some cameras, differ."""
     if isinstance(old, BasePoints):
         return not np.array_equal(old.numpy(), new.numpy())
-    return not all(np.array_equal(*pair) for pair in zip(old, new, strict=True))
+    return len(old) != len(new) or not all(map(np.array_equal, old, new))
 
 
 def sample_token(results: Mapping) -> str:
