@@ -1,7 +1,6 @@
 """Draw objects of a ground-truth database that fit into a scene."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import mmcv
 import mmengine
@@ -15,21 +14,6 @@ from .box_overlap import overlap_on_ground
 from .object_database import ObjectDatabase, has_image_crops
 
 _POINTS_LOADER = dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5)
-
-
-class SampledObjects(NamedTuple):
-    """M objects to be pasted into a scene."""
-
-    boxes: np.ndarray
-    """(M, 7 or 9) x, y, z bottom, sizes, yaw and maybe velocity; metres, LiDAR frame."""
-    labels: np.ndarray
-    """(M,) class numbers, int64."""
-    points: BasePoints
-    """The points of all objects, in the LiDAR frame."""
-    points_object: np.ndarray
-    """(P,) which of the M objects each point belongs to, int64."""
-    entries: list[Mapping]
-    """The M database entries."""
 
 
 @TRANSFORMS.register_module()
@@ -95,15 +79,18 @@ class UnifiedDataBaseSampler:
             )
         self.sample_groups = {n: int(k) for n, k in sample_groups.items() if n not in empty}
 
-    def sample_all(self, gt_boxes: np.ndarray, gt_labels: np.ndarray) -> SampledObjects | None:
+    def sample_all(
+        self, gt_boxes: np.ndarray, gt_labels: np.ndarray
+    ) -> tuple[list[Mapping], np.ndarray]:
         """Draw objects that collide neither with the scene nor with each other.
 
         Args:
-            gt_boxes: (N, 7 or 9) boxes of the scene, LiDAR frame.
+            gt_boxes: (N, 7 or 9) x, y, z bottom, sizes, yaw and maybe velocity of the scene's
+                boxes; metres, LiDAR frame.
             gt_labels: (N,) their class numbers.
 
         Returns:
-            The drawn objects with their points, None if there are none.
+            The entries of M drawn objects and their boxes (M, 7 or 9), of the same dtype.
         """
         drawn: list[Mapping] = []
         taken = gt_boxes
@@ -116,16 +103,14 @@ class UnifiedDataBaseSampler:
                 if not overlap_on_ground(box, taken).any():  # one drawn twice fits only once
                     drawn.append(pool[index])
                     taken = np.concatenate([taken, box[None]])
-        if not drawn:
-            return None
-        points = [self._load_points(entry) for entry in drawn]
-        return SampledObjects(
-            boxes=taken[len(gt_boxes) :],
-            labels=np.array([self.label_of[entry['name']] for entry in drawn], dtype=np.int64),
-            points=points[0].cat(points),
-            points_object=np.repeat(np.arange(len(drawn)), [len(p) for p in points]),
-            entries=drawn,
-        )
+        return drawn, taken[len(gt_boxes) :]
+
+    def load_points(self, entry: Mapping) -> BasePoints:
+        """Read the points of an object, in the LiDAR frame."""
+        path = self.database.full_path(entry['path'])
+        points = self.points_loader(dict(lidar_points=dict(lidar_path=path)))['points']
+        points.translate(entry['box3d_lidar'][:3])
+        return points
 
     def load_image_crop(self, path: str) -> np.ndarray:
         """Read a crop (h, w, 3), uint8 BGR, that an entry names."""
@@ -158,9 +143,3 @@ class UnifiedDataBaseSampler:
                 f'dataset {width}; {self.database.remedy}'
             )
         return np.array(box[:width], dtype=like.dtype)
-
-    def _load_points(self, entry: Mapping) -> BasePoints:
-        path = self.database.full_path(entry['path'])
-        points = self.points_loader(dict(lidar_points=dict(lidar_path=path)))['points']
-        points.translate(entry['box3d_lidar'][:3])
-        return points

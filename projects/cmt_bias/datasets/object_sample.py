@@ -68,34 +68,36 @@ class UnifiedObjectSample(ObjectSample):
         if self.disabled:
             return results
         boxes, labels = results['gt_bboxes_3d'], results['gt_labels_3d']
+        sampler, num_own = self.db_sampler, len(boxes)
+        entries, new_boxes = sampler.sample_all(boxes.numpy(), labels)
+        if not entries:
+            return results
         try:
-            sampled = self.db_sampler.sample_all(boxes.numpy(), labels)
-            if sampled is None:
-                return results
+            clouds = [sampler.load_points(entry) for entry in entries]
             crops = {
-                index: self.db_sampler.load_image_crop(entry['image_path'])
-                for index, entry in enumerate(sampled.entries, start=len(boxes))
+                index: sampler.load_image_crop(entry['image_path'])
+                for index, entry in enumerate(entries, start=num_own)
                 if self.sample_2d and entry.get('image_path')
             }
         except FileNotFoundError as error:
-            remedy = self.db_sampler.database.remedy
+            remedy = sampler.database.remedy
             raise FileNotFoundError(f'objects for pasting: {error}; {remedy}') from error
 
         points = results['points']
-        if points.shape[1] != sampled.points.shape[1]:
+        if points.shape[1] != clouds[0].shape[1]:
             raise ValueError(
                 f'points of the dataset have {points.shape[1]} values, those of the database '
-                f'{sampled.points.shape[1]}; make use_dim of points_loader that of the dataset'
+                f'{clouds[0].shape[1]}; make use_dim of points_loader that of the dataset'
             )
-        points = points[~points_in_boxes(points.coord.numpy(), sampled.boxes).any(axis=1)]
-        points_object = np.concatenate(
-            [np.full(len(points), NO_OWNER), len(boxes) + sampled.points_object]
-        )
-        results['points'] = points.cat([points, sampled.points])
-        results['gt_bboxes_3d'] = boxes.new_box(np.concatenate([boxes.numpy(), sampled.boxes]))
-        results['gt_labels_3d'] = np.concatenate([labels, sampled.labels]).astype(np.int64)
+        points = points[~points_in_boxes(points.coord.numpy(), new_boxes).any(axis=1)]
+        owners = [np.full(len(cloud), index) for index, cloud in enumerate(clouds, start=num_own)]
+        point_owner = np.concatenate([np.full(len(points), NO_OWNER), *owners])
+        new_labels = [sampler.label_of[entry['name']] for entry in entries]
+        results['points'] = points.cat([points, *clouds])
+        results['gt_bboxes_3d'] = boxes.new_box(np.concatenate([boxes.numpy(), new_boxes]))
+        results['gt_labels_3d'] = np.concatenate([labels, new_labels]).astype(np.int64)
         if self.sample_2d:
-            self._paste_into_images(results, crops, len(boxes), points_object)
+            self._paste_into_images(results, crops, num_own, point_owner)
         return results
 
     def _paste_into_images(
@@ -103,18 +105,18 @@ class UnifiedObjectSample(ObjectSample):
         results: dict,
         crops: Mapping[int, np.ndarray],
         num_own: int,
-        points_object: np.ndarray,
+        point_owner: np.ndarray,
     ) -> None:
         """Paint the crops, and with ``modify_points`` drop the points that disagree.
 
         Args:
-            results: The sample; its boxes are the own ones, then the sampled ones.
+            results: The sample; its boxes are the own ones, then the pasted ones.
             crops: Crops (h, w, 3) by the index of their box.
             num_own: Number of own boxes.
-            points_object: (P,) index of the sampled box each point belongs to, or ``NO_OWNER``.
+            point_owner: (P,) index of the pasted box each point belongs to, or ``NO_OWNER``.
         """
         corners = results['gt_bboxes_3d'].corners.numpy().astype(np.float64)  # (N + M, 8, 3)
-        keep = np.ones(len(points_object), dtype=bool)
+        keep = np.ones(len(point_owner), dtype=bool)
         for view, image in enumerate(results['img']):
             lidar2img = results['lidar2img'][view]
             visible = visible_boxes(corners, lidar2img, image.shape[:2])
@@ -122,6 +124,6 @@ class UnifiedObjectSample(ObjectSample):
             results['img'][view] = painted
             if self.modify_points:
                 points = results['points'].coord.numpy()
-                keep &= points_shown(points, points_object, owner, num_own, lidar2img)
+                keep &= points_shown(points, point_owner, owner, num_own, lidar2img)
         if self.modify_points:
             results['points'] = results['points'][keep]

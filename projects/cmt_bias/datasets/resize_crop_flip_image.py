@@ -7,7 +7,6 @@ how ``cv2.resize`` samples.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 _ALLOWED_ASPECT_ERROR = 0.02
+_Draw = tuple[float | None, float, float, bool, float]
 _OPTIONAL = dict(bot_pct_lim=(0.0, 0.0), rot_lim=(0.0, 0.0), rand_flip=False, H=None, W=None)
 
 
@@ -74,16 +74,6 @@ class ImageAugmentation:
         # warpAffine counts pixel centres as whole numbers, our coordinates have them at one half.
         centre = ((width - 1) / 2, (height - 1) / 2)
         return cv2.warpAffine(cropped, _rotation_about(centre, self.rotation)[:2], (width, height))
-
-
-class _Draw(NamedTuple):
-    """Random numbers of one draw, which do not depend on the size of an image."""
-
-    scale: float | None  # size after resizing over size before; None: as small as fills the crop
-    cut: float  # share of the height cut off at the bottom
-    place: float  # horizontal place of the crop, 0 left to 1 right
-    flip: bool = False
-    rotation: float = 0.0  # degrees
 
 
 @TRANSFORMS.register_module()
@@ -151,21 +141,28 @@ class ResizeCropFlipImage(BaseTransform):
         return results
 
     def _draw(self) -> _Draw:
-        """Draw at random in training; else fill the crop, centred, neither mirrored nor turned."""
+        """Draw at random in training; else fill the crop, centred, neither mirrored nor turned.
+
+        Returns:
+            Size after resizing over size before (None: as small as fills the crop); share of the
+            height cut off at the bottom; horizontal place of the crop, 0 left to 1 right; whether
+            to mirror; rotation in degrees. They do not depend on the size of an image.
+        """
         conf = self.data_aug_conf
         if not self.training:
-            return _Draw(scale=None, cut=float(np.mean(conf['bot_pct_lim'])), place=0.5)
-        return _Draw(
-            scale=np.random.uniform(*conf['resize_lim']),
-            cut=np.random.uniform(*conf['bot_pct_lim']),
-            place=np.random.uniform(),
-            flip=bool(conf['rand_flip'] and np.random.rand() < 0.5),
-            rotation=np.random.uniform(*conf['rot_lim']),
+            return None, float(np.mean(conf['bot_pct_lim'])), 0.5, False, 0.0
+        return (
+            np.random.uniform(*conf['resize_lim']),
+            np.random.uniform(*conf['bot_pct_lim']),
+            np.random.uniform(),
+            bool(conf['rand_flip'] and np.random.rand() < 0.5),
+            np.random.uniform(*conf['rot_lim']),
         )
 
     def _augmentation(self, draw: _Draw, width: int, height: int) -> ImageAugmentation:
-        """What the draw means in whole pixels for an image of this size."""
+        """What a draw means in whole pixels for an image of this size."""
         conf = self.data_aug_conf
+        scale, cut, place, flip, rotation = draw
         nominal_width, nominal_height = conf['W'] or width, conf['H'] or height
         ratio = (width / height) / (nominal_width / nominal_height)
         if abs(ratio - 1) > _ALLOWED_ASPECT_ERROR:
@@ -175,14 +172,13 @@ class ResizeCropFlipImage(BaseTransform):
                 'images or leave both out'
             )
         crop_height, crop_width = conf['final_dim']
-        scale = draw.scale
         if scale is None:
             scale = max(crop_height / nominal_height, crop_width / nominal_width)
         resized = (int(nominal_width * scale), int(nominal_height * scale))
-        left = int(draw.place * max(0, resized[0] - crop_width))
-        top = int((1 - draw.cut) * resized[1]) - crop_height
+        left = int(place * max(0, resized[0] - crop_width))
+        top = int((1 - cut) * resized[1]) - crop_height
         crop = (left, top, left + crop_width, top + crop_height)
-        return ImageAugmentation(resized, crop, draw.flip, draw.rotation)
+        return ImageAugmentation(resized, crop, flip, rotation)
 
 
 def _rotation_about(centre: tuple[float, float], degrees: float) -> np.ndarray:
