@@ -1,6 +1,5 @@
 """What the command line options of train.py and test.py do to a config."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -174,29 +173,6 @@ def test_settings_of_workers_are_dropped_where_there_are_none(tmp_path, workers)
         settings.update(persistent_workers=True, prefetch_factor=2)
     assert cfg.train_dataloader == settings
     data.DataLoader([1], **cfg.train_dataloader)
-
-
-def test_the_store_is_read_by_everything_that_loads_sensor_data(monkeypatch):
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
-    sampler = dict(type='UnifiedDataBaseSampler', backend_args=None, points_loader=PIPELINE[0])
-    pipeline = [*PIPELINE, dict(type='UnifiedObjectSample', db_sampler=sampler)]
-    inner = dict(pipeline=pipeline, backend_args=None)
-    cfg = config(
-        train_dataloader=dict(dataset=dict(type='CBGSDataset', dataset=inner)),
-        test_evaluator=[dict(type='NuScenesMetric', backend_args=None)],
-    )
-    run_options.use_ceph(cfg)
-    dataset = cfg.train_dataloader.dataset.dataset
-    load, resize, _, paste = dataset.pipeline
-    for part in (load, paste.db_sampler, paste.db_sampler.points_loader, *cfg.test_evaluator):
-        assert part.backend_args.backend == 'petrel'
-    assert 'backend_args' not in resize
-    assert dataset.backend_args is None  # info files are local, as mmdet3d has it
-
-
-def test_a_store_without_its_client_is_refused():
-    with pytest.raises(ProblemsFound, match='petrel_client is not installed'):
-        run_options.use_ceph(config())
 
 
 def test_a_window_that_cannot_be_opened_is_refused_with_the_way_to_do_without():

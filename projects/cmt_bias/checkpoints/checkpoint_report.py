@@ -17,18 +17,6 @@ class OtherModelError(CheckpointError):
     """A checkpoint belongs to another model; the message lists keys that differ."""
 
 
-@dataclass(frozen=True)
-class ShapeMismatch:
-    """A key that model and checkpoint share, with tensors of different shapes."""
-
-    key: str
-    in_model: tuple[int, ...]
-    in_checkpoint: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f'{self.key} (model {self.in_model}, checkpoint {self.in_checkpoint})'
-
-
 @dataclass
 class SubmoduleReport:
     """Keys of one submodule.
@@ -38,33 +26,37 @@ class SubmoduleReport:
         matched: Keys that will be loaded.
         missing: Keys of the model that the checkpoint lacks.
         unexpected: Keys of the checkpoint that the model lacks.
-        mismatched: Keys with tensors of different shapes.
+        mismatched: Keys with tensors of different shapes, and both shapes.
     """
 
     name: str
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
-    mismatched: list[ShapeMismatch] = field(default_factory=list)
+    mismatched: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every key of the model will be loaded; the checkpoint may have more."""
+        return not (self.missing or self.mismatched)
 
     @property
     def is_foreign(self) -> bool:
         """Whether model and checkpoint both have this submodule, but less than half in common."""
         shared = len(self.matched) + len(self.mismatched)
-        in_model, in_checkpoint = shared or self.missing, shared or self.unexpected
-        num_different = len(self.missing) + len(self.unexpected)
-        return bool(in_model and in_checkpoint) and shared < num_different
+        in_both = shared or (self.missing and self.unexpected)
+        return bool(in_both) and shared < len(self.missing) + len(self.unexpected)
 
-    def describe_differences(self) -> str:
-        """List the first keys of each kind of difference, one kind a line."""
-        kinds = (
-            ('missing in the checkpoint', self.missing),
-            ('unknown to the model', self.unexpected),
-            ('other shape', [str(mismatch) for mismatch in self.mismatched]),
-        )
-        return '\n'.join(
-            f'  {self.name}: {len(keys)} {kind}: {shorten(keys)}' for kind, keys in kinds if keys
-        )
+    def describe(self) -> str:
+        """The number of keys that match and, a line each, the kinds of those that do not."""
+        kinds = {
+            'missing in the checkpoint': self.missing,
+            'unknown to the model': self.unexpected,
+            'of other shape': [f'{key} {shapes}' for key, shapes in self.mismatched.items()],
+        }
+        lines = [f'{self.name}: {len(self.matched)} matched']
+        lines += [f'  {len(keys)} {kind}: {shorten(keys)}' for kind, keys in kinds.items() if keys]
+        return '\n'.join(lines)
 
 
 @dataclass(frozen=True)
@@ -85,9 +77,7 @@ class CheckpointReport:
     @property
     def is_complete(self) -> bool:
         """Whether every key of the model will be loaded; the checkpoint may have more."""
-        return self.num_matched > 0 and not any(
-            part.missing or part.mismatched for part in self.submodules
-        )
+        return self.num_matched > 0 and all(part.is_complete for part in self.submodules)
 
     @property
     def is_other_model(self) -> bool:
@@ -99,34 +89,13 @@ class CheckpointReport:
         """
         return self.num_matched == 0 or any(part.is_foreign for part in self.submodules)
 
-    def format_table(self) -> str:
-        """Table of the numbers of keys: a row per submodule, a row with the sums."""
-        header = ('submodule', 'matched', 'missing', 'unexpected', 'other shape')
-        rows = [
-            (
-                part.name,
-                len(part.matched),
-                len(part.missing),
-                len(part.unexpected),
-                len(part.mismatched),
-            )
-            for part in self.submodules
-        ]
-        total = ('all', *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
-        width = max(len(str(row[0])) for row in (header, *rows, total))
+    def describe(self, only_differences: bool = False) -> str:
+        """Numbers of keys of each submodule, and a few of the keys that differ."""
         return '\n'.join(
-            f'{row[0]:<{width}}' + ''.join(f'{cell:>13}' for cell in row[1:])
-            for row in (header, *rows, total)
+            part.describe()
+            for part in self.submodules
+            if not (only_differences and part.is_complete and not part.unexpected)
         )
-
-    def describe_differences(self) -> str:
-        """List keys that differ, a few of each kind for each submodule; empty when none does."""
-        return '\n'.join(text for part in self.submodules if (text := part.describe_differences()))
-
-    @property
-    def mismatched(self) -> list[ShapeMismatch]:
-        """Keys with tensors of different shapes, of all submodules."""
-        return [mismatch for part in self.submodules for mismatch in part.mismatched]
 
     def raise_if_other_model(self, source: str) -> None:
         """Raise when the checkpoint belongs to another model, or to one of another size.
@@ -140,35 +109,35 @@ class CheckpointReport:
         if self.is_other_model:
             raise OtherModelError(
                 f"checkpoint '{source}' belongs to another model than this config builds "
-                f'({self.num_matched} keys match):\n{self.describe_differences()}\n'
+                f'({self.num_matched} keys match):\n{self.describe(only_differences=True)}\n'
                 'Remedy: take the config that the checkpoint was trained with, or a checkpoint of '
                 'this config.'
             )
-        if self.mismatched:
-            parts = self._parts_of_another_size()
-            listed = '\n'.join(f'  {mismatch}' for mismatch in self.mismatched)
-            raise OtherModelError(
-                f"checkpoint '{source}' has parts of another size than this config's model; the "
-                f'other {self.num_matched} keys match:\n{listed}\n'
-                'Remedy: set the sizes in the config to those of the checkpoint, or name the '
-                f'parts that are to start from their initial values: load_from_skip={parts}, on '
-                f'the command line --cfg-options "load_from_skip={parts}"'
-            )
-
-    def _parts_of_another_size(self) -> list[str]:
-        """Modules none of whose weights match, and single keys of others."""
+        mismatched = {
+            k: shapes for part in self.submodules for k, shapes in part.mismatched.items()
+        }
+        if not mismatched:
+            return
         matched = [
             key
             for part in self.submodules
             for key in part.matched
             if not key.endswith('num_batches_tracked')
         ]
+        # Modules none of whose weights match, and single keys of others.
         parts: dict[str, None] = {}
-        for mismatch in self.mismatched:
-            owner = mismatch.key.rpartition('.')[0]
-            is_whole = owner and not any(is_named(key, [owner]) for key in matched)
-            parts[owner if is_whole else mismatch.key] = None
-        return list(parts)
+        for key in mismatched:
+            owner = key.rpartition('.')[0]
+            is_whole = owner and not any(_is_part(other, [owner]) for other in matched)
+            parts[owner if is_whole else key] = None
+        listed = '\n'.join(f'  {key} {shapes}' for key, shapes in mismatched.items())
+        raise OtherModelError(
+            f"checkpoint '{source}' has parts of another size than this config's model; the "
+            f'other {self.num_matched} keys match:\n{listed}\n'
+            'Remedy: set the sizes in the config to those of the checkpoint, or name the '
+            f'parts that are to start from their initial values: load_from_skip={list(parts)}, on '
+            f'the command line --cfg-options "load_from_skip={list(parts)}"'
+        )
 
 
 def compare_state_dict(
@@ -194,32 +163,32 @@ def compare_state_dict(
     """
     stored = unwrapped_weights(state_dict)
     metadata = getattr(stored, '_metadata', None) or {}
-    parts: dict[str, SubmoduleReport] = {}
-
-    def part_of(key: str) -> SubmoduleReport:
-        name = _submodule_of(key)
-        return parts.setdefault(name, SubmoduleReport(name))
-
     own = model.state_dict()
-    for key, tensor in own.items():
-        if is_named(key, skipped):
+    parts: dict[str, SubmoduleReport] = {}
+    for key in [*own, *sorted(stored.keys() - own.keys())]:
+        if _is_part(key, skipped):
+            continue
+        names = key.split('.')
+        name = '.'.join(names[: 2 if names[0] == _SPLIT_SUBMODULE and len(names) > 2 else 1])
+        part = parts.setdefault(name, SubmoduleReport(name))
+        if key not in own:
+            part.unexpected.append(key)
             continue
         if key not in stored:
             if not key.endswith('num_batches_tracked'):
-                part_of(key).missing.append(key)
+                part.missing.append(key)
             continue
-        shape, wanted = tuple(getattr(stored[key], 'shape', ())), tuple(tensor.shape)
+        found, wanted = stored[key], own[key].shape
         owner = key.rpartition('.')[0]
-        if len(shape) > 2 and has_sparse_kernel(model.get_submodule(owner)):
+        is_tensor = isinstance(found, Tensor)
+        if is_tensor and found.dim() > 2 and has_sparse_kernel(model.get_submodule(owner)):
             version = metadata.get(owner, {}).get('version')
-            shape = tuple(in_own_layout(stored[key], tensor.shape, version, key).shape)
-        if shape == wanted and isinstance(stored[key], Tensor):
-            part_of(key).matched.append(key)
+            found = in_own_layout(found, wanted, version, key)
+        if is_tensor and found.shape == wanted:
+            part.matched.append(key)
         else:
-            part_of(key).mismatched.append(ShapeMismatch(key, wanted, shape))
-    for key in sorted(stored.keys() - own.keys()):
-        if not is_named(key, skipped):
-            part_of(key).unexpected.append(key)
+            shape = tuple(getattr(found, 'shape', ()))
+            part.mismatched[key] = f'(model {tuple(wanted)}, checkpoint {shape})'
     return CheckpointReport(tuple(parts.values()))
 
 
@@ -241,7 +210,7 @@ def fit_weights(
         CheckpointError: If the model has no part that is to be skipped.
     """
     unknown = [
-        part for part in skipped if not any(is_named(k, [part]) for k in model.state_dict())
+        part for part in skipped if not any(_is_part(k, [part]) for k in model.state_dict())
     ]
     if unknown:
         raise CheckpointError(
@@ -249,17 +218,9 @@ def fit_weights(
             "of its state dict, or what these begin with up to a '.'"
         )
     compare_state_dict(model, weights, skipped).raise_if_other_model(source)
-    for key in [key for key in weights if is_named(key, skipped)]:
+    for key in [key for key in weights if _is_part(key, skipped)]:
         del weights[key]
 
 
-def is_named(key: str, parts: Sequence[str]) -> bool:
-    """Whether a key belongs to one of the parts."""
+def _is_part(key: str, parts: Sequence[str]) -> bool:
     return any(key == part or key.startswith(f'{part}.') for part in parts)
-
-
-def _submodule_of(key: str) -> str:
-    """Name of the submodule under which a key is reported."""
-    names = key.split('.')
-    depth = 2 if names[0] == _SPLIT_SUBMODULE and len(names) > 2 else 1
-    return '.'.join(names[:depth])

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoints.checkpoint_report import CheckpointReport, compare_state_dict
 from ..checkpoints.safe_loading import weights_of
-from ..problem import Problem
+from ..problem import Problem, Severity
 from ..unwrapping import unwrapped
 from .preflight import stop_on
 
@@ -39,16 +39,19 @@ def report_checkpoint(
         skipped: Parts of the model that are not to be loaded.
 
     Raises:
+        OtherModelError: If the checkpoint is another model's, or has parts of another size.
         CheckpointError: If the file is damaged or unsafe to read.
     """
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    return compare_state_dict(unwrapped(model), weights_of(checkpoint, path), skipped)
+    report = compare_state_dict(unwrapped(model), weights_of(checkpoint, path), skipped)
+    report.raise_if_other_model(path)
+    return report
 
 
 def check_starting_weights(
     model: nn.Module, path: str | None, resume: bool, skipped: Sequence[str] = ()
 ) -> list[Problem]:
-    """Whether a training can start from a checkpoint.
+    """Whether a training can start from a checkpoint; raises as :func:`report_checkpoint`.
 
     Weights of some parts alone (``load_from`` with a pretrained backbone) will do, and what is
     loaded is logged; a resume needs all of them.
@@ -62,19 +65,14 @@ def check_starting_weights(
 
     Returns:
         What is wrong; empty if nothing is.
-
-    Raises:
-        OtherModelError: If the checkpoint is another model's, or has parts of another size.
-        CheckpointError: If the file is damaged or unsafe to read.
     """
     if path is None:
         return []
     report = report_checkpoint(model, path, () if resume else skipped)
-    report.raise_if_other_model(path)
     if resume:
-        return _incomplete(report, path, 'resume with the config that wrote the checkpoint')
+        return _missing_parts(report, path, 'resume with the config that wrote the checkpoint')
     MMLogger.get_current_instance().info(
-        f"Keys of '{path}' that are loaded into the model:\n{report.format_table()}"
+        f"Keys of '{path}' that are loaded into the model:\n{report.describe()}"
     )
     return []
 
@@ -82,7 +80,7 @@ def check_starting_weights(
 def check_tested_weights(
     model: nn.Module, path: str, allow_missing_keys: bool = False
 ) -> list[Problem]:
-    """Whether a checkpoint has all that a model needs to be tested.
+    """Whether a checkpoint has all that a model needs; raises as :func:`report_checkpoint`.
 
     Args:
         model: The built model.
@@ -90,25 +88,15 @@ def check_tested_weights(
         allow_missing_keys: Test it even with parts at their random initialization.
 
     Returns:
-        What is wrong; empty if nothing is.
-
-    Raises:
-        OtherModelError: If the checkpoint is another model's, or has parts of another size.
-        CheckpointError: If the file is damaged or unsafe to read.
+        What is wrong, only warnings if missing keys are allowed; empty if nothing is.
     """
-    report = report_checkpoint(model, path)
-    report.raise_if_other_model(path)
-    if not allow_missing_keys:
-        remedy = (
-            'test with the config that the checkpoint was trained with, or give '
-            '--allow-missing-keys to test with these parts at their initialization'
-        )
-        return _incomplete(report, path, remedy)
-    if not report.is_complete:
-        MMLogger.get_current_instance().warning(
-            f"Tested with parts that are not in '{path}':\n{report.describe_differences()}"
-        )
-    return []
+    return _missing_parts(
+        report_checkpoint(model, path),
+        path,
+        'test with the config that the checkpoint was trained with, or give '
+        '--allow-missing-keys to test with these parts at their initialization',
+        'warning' if allow_missing_keys else 'error',
+    )
 
 
 def build_tested_model(config: Config, checkpoint: str, device: str) -> Any:
@@ -124,8 +112,11 @@ def build_tested_model(config: Config, checkpoint: str, device: str) -> Any:
     return model.to(device).eval()
 
 
-def _incomplete(report: CheckpointReport, path: str, remedy: str) -> list[Problem]:
+def _missing_parts(
+    report: CheckpointReport, path: str, remedy: str, severity: Severity = 'error'
+) -> list[Problem]:
     if report.is_complete:
         return []
-    what = f"the checkpoint '{path}' lacks parts of the model:\n{report.describe_differences()}"
-    return [Problem(what, remedy)]
+    differences = report.describe(only_differences=True)
+    what = f"the checkpoint '{path}' lacks parts of the model:\n{differences}"
+    return [Problem(what, remedy, severity)]

@@ -129,25 +129,16 @@ def check_weights(
         return [(subject, f"'{path}' exists (no model to compare it with)")]
     try:
         report = report_checkpoint(model, path, skipped)
-        if subject == 'load_from':
-            report.raise_if_other_model(path)
     except CheckpointError as error:
         what, _, remedy = str(error).partition('Remedy: ')
         return [(subject, Problem(what.strip(), remedy))]
     if report.is_complete:
         return [(subject, f"'{path}': all {report.num_matched} keys match")]
-    wrong = subject == 'checkpoint'
+    remedy, severity = 'take the config that the checkpoint was trained with', 'error'
+    if subject == 'load_from':
+        remedy, severity = '', 'note'
     return [
-        (
-            f'{subject}: {part.name}',
-            Problem(
-                f'{len(part.matched)} matched, {len(part.missing)} missing, '
-                f'{len(part.unexpected)} unexpected, {len(part.mismatched)} of other shape\n'
-                f'{part.describe_differences()}',
-                'take the config that the checkpoint was trained with' if wrong else '',
-                'error' if wrong else 'note',
-            ),
-        )
+        (subject, Problem(part.describe(), remedy, severity))
         for part in report.submodules
-        if part.describe_differences()
+        if part.unexpected or not part.is_complete
     ]

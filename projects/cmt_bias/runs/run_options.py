@@ -1,14 +1,14 @@
 """What the options of ``tools/train.py`` and ``tools/test.py`` do to a config."""
 
-import importlib.util
-import re
+import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, DictAction
 from mmengine.registry import HOOKS
 
 from ..checkpoints.latest_checkpoint import find_checkpoint_to_resume
@@ -16,6 +16,7 @@ from ..config_type import type_name
 from ..datasets.modal_mask import with_modality
 from ..problem import Problem
 from ..unwrapping import unwrapped_config
+from .data_check import innermost_datasets
 from .preflight import ProblemsFound
 
 SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
@@ -32,14 +33,34 @@ SHOWN_SENSORS = {
 """mmdet3d's name of a kind of picture -> the sensors in it."""
 
 WINDOWLESS_BACKENDS = ('agg', 'cairo', 'pdf', 'pgf', 'ps', 'svg', 'template')
-CEPH = dict(
-    backend='petrel',
-    path_mapping={
-        f'{start}data/nuscenes/': 's3://openmmlab/datasets/detection3d/nuscenes/'
-        for start in ('./', '')
-    },
-)
-"""Where mmdet3d's ``--ceph`` reads nuScenes from."""
+
+
+def parse_run_args(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parse the command line with the options that all of mmdet3d's tools for runs have.
+
+    Args:
+        parser: With the other options.
+        arguments: The command line; None: that of the process.
+
+    Returns:
+        The options. ``LOCAL_RANK`` is set in the environment, where mmengine looks for it.
+    """
+    parser.add_argument('--work-dir', help='folder of logs, and of checkpoints or metrics')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config: key=value, key="[a,b]", key=a,b',
+    )
+    launchers = ['none', 'pytorch', 'slurm', 'mpi']
+    parser.add_argument('--launcher', choices=launchers, default='none', help='job launcher')
+    # torch.distributed.launch passes --local-rank, older versions --local_rank.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args(arguments)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
 
 
 def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') -> Config:
@@ -73,43 +94,6 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
             for key in WORKER_ONLY_KEYS:
                 dataloader.pop(key, None)
     return cfg
-
-
-def use_ceph(cfg: Config) -> None:
-    """Read sensor data and metrics' files from the Ceph store, as mmdet3d's ``--ceph`` does.
-
-    (mmdet3d replaces text in the config, which leaves one that names ``backend_args`` unreadable.)
-
-    Raises:
-        ProblemsFound: If the client of the store is not installed.
-    """
-    if importlib.util.find_spec('petrel_client') is None:
-        remedy = "install OpenMMLab's petrel_client, or leave --ceph out to read local files"
-        raise ProblemsFound([Problem('--ceph: petrel_client is not installed', remedy)])
-    for split in ('train', 'val', 'test'):
-        dataloader = cfg.get(f'{split}_dataloader') or {}
-        for part in (_pipelines(dataloader.get('dataset')), cfg.get(f'{split}_evaluator')):
-            _set_backend(part, CEPH)
-
-
-def _pipelines(dataset: Any) -> list:
-    """The pipelines of a dataset's config, or of those inside it."""
-    if not isinstance(dataset, Mapping):
-        return []
-    inner = [*(dataset.get('datasets') or ()), dataset.get('dataset')]
-    return [dataset.get('pipeline', []), *(_pipelines(part) for part in inner)]
-
-
-def _set_backend(part: Any, backend: Mapping) -> None:
-    if isinstance(part, Mapping):
-        for value in part.values():
-            _set_backend(value, backend)
-        loads = re.match(r'Load\w*(Point|Sweep|Image|Annotations)', type_name(part))
-        if loads or 'backend_args' in part:
-            part['backend_args'] = ConfigDict(backend)  # type: ignore[index]
-    elif isinstance(part, list | tuple):
-        for value in part:
-            _set_backend(value, backend)
 
 
 def use_cpu_processes(cfg: Config) -> None:
@@ -281,15 +265,5 @@ def set_modality(cfg: Config, modality: str | None) -> None:
         remedy = f'leave --modality out (this model: {available}), or test a fusion model'
         raise ProblemsFound([Problem(what, remedy)])
     for split in ('val', 'test'):
-        dataloader = cfg.get(f'{split}_dataloader')
-        if dataloader is not None:
-            _mask_pipelines(dataloader.dataset, modality)
-
-
-def _mask_pipelines(dataset: ConfigDict, modality: str) -> None:
-    if 'pipeline' in dataset:
-        dataset.pipeline = with_modality(dataset.pipeline, modality)
-    inner: Sequence[ConfigDict] = dataset.get('datasets') or [dataset.get('dataset')]
-    for part in inner:
-        if part is not None:
-            _mask_pipelines(part, modality)
+        for dataset in innermost_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+            dataset['pipeline'] = with_modality(dataset['pipeline'], modality)
