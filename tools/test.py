@@ -25,7 +25,7 @@ TASKS = ('mono_det', 'multi-view_det', 'lidar_det', 'lidar_seg', 'multi-modality
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line: that of mmdet3d's tools/test.py without its Ceph store, and two more options."""
+    """Command line: that of mmdet3d's tools/test.py without Ceph, and two more options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -20,6 +20,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from ..non_finite_numbers import non_finite_numbers
 from ..plain_pickle import NUMPY_STAND_INS
 from ..unwrapping import unwrapped_weights
 
@@ -257,30 +258,12 @@ def find_nan(checkpoint: Mapping) -> list[str]:
     Numbers that a run has logged may be NaN. Infinity is not looked for: a range without bounds
     is one.
     """
+    searched = {key: checkpoint[key] for key in checkpoint if key not in _WITHOUT_WEIGHTS}
+    weights = searched.pop('state_dict', {})
     return [
-        name
-        for key, part in checkpoint.items()
-        if key not in _WITHOUT_WEIGHTS
-        for name, tensor in _named_tensors(part, '' if key == 'state_dict' else str(key))
-        if (tensor.is_floating_point() or tensor.is_complex())
-        and tensor.layout is torch.strided
-        and not (tensor.is_meta or tensor.is_quantized)
-        and bool(torch.isnan(tensor).any())
+        *non_finite_numbers(weights, only_nan=True),
+        *non_finite_numbers(searched, only_nan=True),
     ]
-
-
-def _named_tensors(part: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in nested containers, each container once (they may contain themselves)."""
-    seen: set[int] = set()
-    waiting = [(name, part)]
-    while waiting:
-        name, value = waiting.pop()
-        if isinstance(value, Tensor):
-            yield name, value
-        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
-            seen.add(id(value))
-            items = value.items() if isinstance(value, Mapping) else enumerate(value)
-            waiting += [(f'{name}.{key}'.lstrip('.'), inner) for key, inner in items][::-1]
 
 
 def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from ..non_finite_numbers import is_finite, non_finite_numbers
 from ..unwrapping import unwrapped
-from .non_finite_origin import find_non_finite, find_origin
+from .non_finite_origin import find_origin
 
 REMEDY = (
     'Remedy: correct the data, if it is an input (tools/doctor.py CONFIG reads them); else go on '
@@ -84,7 +85,7 @@ class NonFiniteHook(Hook):
     ) -> None:
         """Look at the loss, for iterations in which no optimizer has made a step."""
         loss = (outputs or {}).get('loss')
-        if isinstance(loss, torch.Tensor) and not torch.isfinite(loss).all():
+        if isinstance(loss, torch.Tensor) and not is_finite(loss):
             self._fail('The loss')
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -96,11 +97,11 @@ class NonFiniteHook(Hook):
             for parameter in group['params']
             if parameter.grad is not None
         ]
-        if not torch.isfinite(get_total_norm(gradients, norm_type=float('inf'))):
+        if not is_finite(get_total_norm(gradients, norm_type=float('inf'))):
             self._fail('The gradient')
 
     def _after_head(self, head: nn.Module, args: Any, outputs: Any) -> None:
-        if not (head.training or self._is_looking) and find_non_finite(outputs):
+        if not (head.training or self._is_looking) and any(non_finite_numbers(outputs)):
             self._fail('An output of the head')
 
     def _after_forward(self, model: nn.Module, args: Any, outputs: Any) -> None:
