@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cmt_bias.problem import Problem
@@ -46,15 +47,16 @@ def check_environment() -> list[tuple[str, Answer]]:
         "`pip install --force-reinstall --no-deps 'opencv-python-headless<4.12'`"
     )
     spconv = '`pip install spconv==2.3.8` (GPU: spconv-cu126==2.3.8)'
+    versions = {name: (name, partial(check_version, name), VERSIONS[name][1]) for name in VERSIONS}
     checks: list[tuple[str, Callable[[], Answer], str]] = [
         ('python', check_python, ''),
-        *((name, _version_check(name), VERSIONS[name][1]) for name in ('torch', 'numpy')),
+        *(versions[name] for name in ('torch', 'numpy')),
         ('gpu', check_gpu, VERSIONS['torch'][1]),
         ('opencv', lambda: importlib.import_module('cv2').__version__, opencv),
         ('setuptools', check_setuptools, ''),
-        *((name, _version_check(name), VERSIONS[name][1]) for name in ('mmengine', 'mmcv')),
+        *(versions[name] for name in ('mmengine', 'mmcv')),
         ('mmcv operators', check_mmcv_operators, MMCV_REMEDY),
-        *((name, _version_check(name), VERSIONS[name][1]) for name in ('mmdet', 'mmdet3d')),
+        *(versions[name] for name in ('mmdet', 'mmdet3d')),
         ('spconv', check_spconv, spconv),
         ('nuscenes-devkit', check_devkit, '`pip install nuscenes-devkit==1.2.0`'),
         ('cmt-bias', check_project, project),
@@ -81,10 +83,6 @@ def check_python() -> Answer:
     return f'{version} ({sys.executable})'
 
 
-def _version_check(name: str) -> Callable[[], Answer]:
-    return lambda: check_version(name)
-
-
 def check_version(name: str) -> Answer:
     """Whether a package is there, in a version that works, and can be imported."""
     wanted, remedy = VERSIONS[name]
@@ -100,8 +98,9 @@ def check_version(name: str) -> Answer:
 
 def fits(version: str, wanted: str) -> bool:
     """Whether a version such as '2.13.0+cpu' is among those that are wanted, '>=2.1,<2.14'."""
-    specifiers = importlib.import_module('packaging.specifiers')
-    return specifiers.SpecifierSet(wanted).contains(version, prereleases=True)
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(wanted).contains(version, prereleases=True)
 
 
 def check_setuptools() -> Answer:
@@ -118,8 +117,9 @@ def check_setuptools() -> Answer:
 
 def check_mmcv_operators() -> Answer:
     """Whether mmcv's compiled operators are there and compute, on the GPU too where one is."""
-    torch = importlib.import_module('torch')
-    importlib.import_module('mmcv._ext')
+    import mmcv._ext  # noqa: F401
+    import torch
+
     _voxelize_points(torch.device('cpu'))
     if not torch.cuda.is_available():
         return 'compiled, voxelization runs on CPU'
@@ -135,9 +135,10 @@ def check_mmcv_operators() -> Answer:
 
 def _voxelize_points(device: Any) -> None:
     """Voxelize three equal points on ``device``; raises unless that gives one voxel."""
-    torch = importlib.import_module('torch')
-    voxelization = importlib.import_module('mmcv.ops').Voxelization
-    layer = voxelization([1.0, 1.0, 1.0], [0, 0, 0, 4, 4, 4], max_num_points=2, max_voxels=4)
+    import torch
+    from mmcv.ops import Voxelization
+
+    layer = Voxelization([1.0, 1.0, 1.0], [0, 0, 0, 4, 4, 4], max_num_points=2, max_voxels=4)
     voxels = layer(torch.full((3, 4), 0.5, device=device))[0]
     if len(voxels) != 1:
         raise RuntimeError(f'three equal points gave {len(voxels)} voxels instead of 1')
@@ -145,7 +146,8 @@ def _voxelize_points(device: Any) -> None:
 
 def check_spconv() -> Answer:
     """Whether a spconv is there and a sparse convolution runs, on the GPU where there is one."""
-    torch = importlib.import_module('torch')
+    import torch
+
     installed = {str(d.metadata['Name']).lower() for d in importlib.metadata.distributions()}
     names = sorted(name for name in installed if re.fullmatch(r'spconv(-cu\d+)?', name))
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -156,7 +158,8 @@ def check_spconv() -> Answer:
         )
         return Problem('the CPU build, although torch sees a GPU', remedy)
     # A 3x3x3 convolution of one voxel with weights 1 must return the voxel's value.
-    spconv = importlib.import_module('spconv.pytorch')
+    from spconv import pytorch as spconv
+
     layer = spconv.SubMConv3d(1, 1, 3, bias=False).to(device)
     torch.nn.init.ones_(layer.weight)
     features = torch.full((1, 1), 3.0, device=device)
@@ -171,7 +174,8 @@ def check_spconv() -> Answer:
 
 def check_gpu() -> Answer:
     """Whether a GPU that the machine has is one that torch can use."""
-    torch = importlib.import_module('torch')
+    import torch
+
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         found = f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
@@ -203,17 +207,20 @@ def check_devkit() -> Answer:
 
 def check_project() -> Answer:
     """Whether this package imports and its model is registered."""
-    importlib.import_module('cmt_bias')
-    version = importlib.import_module('cmt_bias.version').__version__
-    if importlib.import_module('mmdet3d.registry').MODELS.get('CmtDetector') is None:
+    from mmdet3d.registry import MODELS
+
+    import cmt_bias
+
+    if MODELS.get('CmtDetector') is None:
         raise RuntimeError('CmtDetector is not registered')
-    return f'{version}, CmtDetector is registered'
+    return f'{cmt_bias.__version__}, CmtDetector is registered'
 
 
 def check_cpu_kernel() -> Answer:
     """Whether the loop that makes attention with a bias fast on a CPU is there."""
-    found = importlib.import_module('cmt_bias.ops.cpu').load_kernel()
-    if isinstance(found, str):
+    from cmt_bias.ops.cpu import load_kernel
+
+    if isinstance(found := load_kernel(), str):
         remedy = 'install g++, then `make setup`; a GPU does without'
         return Problem(f'attention with a bias is slower on CPUs: {found}', remedy, 'note')
     return 'compiled'
