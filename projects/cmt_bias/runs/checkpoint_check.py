@@ -1,6 +1,7 @@
 """Does a checkpoint fit the model it is to be loaded into? Asked before training or testing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from ..checkpoints.checkpoint_report import CheckpointReport, compare_state_dict
 from ..checkpoints.safe_loading import weights_of
-from ..problem import Problem, Severity
+from ..problem import Problem
 from ..unwrapping import unwrapped
 from .preflight import stop_on
 
@@ -62,19 +63,15 @@ def check_starting_weights(
         resume: Whether the training goes on, rather than starts from these weights.
         skipped: The config's ``load_from_skip``: parts of the model that keep their initial
             values. A resume skips nothing.
-
-    Returns:
-        What is wrong; empty if nothing is.
     """
     if path is None:
         return []
     report = report_checkpoint(model, path, () if resume else skipped)
-    if resume:
-        return _missing_parts(report, path, 'resume with the config that wrote the checkpoint')
-    MMLogger.get_current_instance().info(
-        f"Keys of '{path}' that are loaded into the model:\n{report.describe()}"
-    )
-    return []
+    if not resume:
+        what = f"Keys of '{path}' that are loaded into the model:\n{report.describe()}"
+        MMLogger.get_current_instance().info(what)
+        return []
+    return _missing_parts(report, path, 'resume with the config that wrote the checkpoint')
 
 
 def check_tested_weights(
@@ -82,21 +79,16 @@ def check_tested_weights(
 ) -> list[Problem]:
     """Whether a checkpoint has all that a model needs; raises as :func:`report_checkpoint`.
 
-    Args:
-        model: The built model.
-        path: The checkpoint.
-        allow_missing_keys: Test it even with parts at their random initialization.
-
-    Returns:
-        What is wrong, only warnings if missing keys are allowed; empty if nothing is.
+    If missing keys are allowed, of parts that are tested at their random initialization, they are
+    a warning.
     """
-    return _missing_parts(
+    problems = _missing_parts(
         report_checkpoint(model, path),
         path,
         'test with the config that the checkpoint was trained with, or give '
         '--allow-missing-keys to test with these parts at their initialization',
-        'warning' if allow_missing_keys else 'error',
     )
+    return [replace(p, severity='warning') for p in problems] if allow_missing_keys else problems
 
 
 def build_tested_model(config: Config, checkpoint: str, device: str) -> Any:
@@ -112,11 +104,6 @@ def build_tested_model(config: Config, checkpoint: str, device: str) -> Any:
     return model.to(device).eval()
 
 
-def _missing_parts(
-    report: CheckpointReport, path: str, remedy: str, severity: Severity = 'error'
-) -> list[Problem]:
-    if report.is_complete:
-        return []
-    differences = report.describe(only_differences=True)
-    what = f"the checkpoint '{path}' lacks parts of the model:\n{differences}"
-    return [Problem(what, remedy, severity)]
+def _missing_parts(report: CheckpointReport, path: str, remedy: str) -> list[Problem]:
+    what = f"the checkpoint '{path}' lacks parts of the model:\n{report.describe()}"
+    return [] if report.is_complete else [Problem(what, remedy)]

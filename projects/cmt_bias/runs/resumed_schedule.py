@@ -16,7 +16,6 @@ Settings = dict[str, Any]
 
 # How far a scheduler is, not how it was set. What differs between groups follows from the groups'.
 _PROGRESS = {'last_step', 'verbose', 'base_values'}
-_SCHEDULED = {'lr': ('lr',), 'momentum': ('momentum', 'betas')}
 
 
 def schedule_settings(
@@ -36,25 +35,22 @@ def schedule_settings(
     lists = schedulers if isinstance(schedulers, Mapping) else {'': schedulers or ()}
     for owner, inner in lists.items():
         for index, scheduler in enumerate(inner):
-            if not isinstance(scheduler, _ParamScheduler):
-                continue
-            prefix = f'{owner} param_scheduler[{index}]'.strip()
-            settings[prefix] = type(scheduler).__name__
-            for key, value in scheduler.state_dict().items():
-                if key not in _PROGRESS and not key.startswith('_'):
-                    settings[f'{prefix}.{key}'] = copy.deepcopy(value)
+            if isinstance(scheduler, _ParamScheduler):
+                name = f'{owner} param_scheduler[{index}]'.strip()
+                settings[name] = type(scheduler).__name__
+                for key, value in scheduler.state_dict().items():
+                    if key not in _PROGRESS and not key.startswith('_'):
+                        settings[f'{name}.{key}'] = copy.deepcopy(value)
     wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
     for owner, single in wrappers.items():
-        if not isinstance(single, OptimWrapper):
-            continue
-        for index, group in enumerate(single.optimizer.param_groups):
-            moving = {'params', 'lr'}.union(
-                *(keys for name, keys in _SCHEDULED.items() if f'initial_{name}' in group)
-            )
-            for key, value in group.items():
-                if key not in moving:
-                    name = f'{owner} optimizer.param_groups[{index}].{key}'.strip()
-                    settings[name] = copy.deepcopy(value)
+        groups = single.optimizer.param_groups if isinstance(single, OptimWrapper) else ()
+        for index, group in enumerate(groups):
+            name = f'{owner} optimizer.param_groups[{index}]'.strip()
+            moving = {'params', 'lr'}
+            if 'initial_momentum' in group:
+                moving |= {'momentum', 'betas'}
+            for key in group.keys() - moving:
+                settings[f'{name}.{key}'] = copy.deepcopy(group[key])
     return settings
 
 
@@ -68,14 +64,18 @@ def resume_warnings(configured: Settings, in_effect: Settings) -> list[str]:
     Returns:
         One warning with all of them, or none.
     """
-    absent = 'not set'
+    if not configured:
+        return []
+    pairs = {
+        name: (configured.get(name, 'not set'), in_effect.get(name, 'not set'))
+        for name in sorted(configured.keys() | in_effect.keys())
+    }
     different = [
-        f'  {name}: {configured.get(name, absent)} in the config, '
-        f'{in_effect.get(name, absent)} in the checkpoint'
-        for name in dict.fromkeys([*configured, *in_effect])
-        if configured.get(name, absent) != in_effect.get(name, absent)
+        f'  {name}: {wanted} in the config, {found} in the checkpoint'
+        for name, (wanted, found) in pairs.items()
+        if wanted != found
     ]
-    if not configured or not different:
+    if not different:
         return []
     return [
         'The training goes on with the schedule of its checkpoint, not with that of the config; '

@@ -64,15 +64,7 @@ def parse_run_args(
 
 
 def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') -> Config:
-    """Read a config file and merge what ``--cfg-options`` gave.
-
-    Args:
-        path: The file.
-        overrides: Dotted keys and their values.
-        launcher: mmengine's job launcher.
-
-    Returns:
-        The config.
+    """Read a config file and merge what ``--cfg-options`` gave: dotted keys and their values.
 
     Raises:
         ProblemsFound: If there is no such file, or none that it inherits from.
@@ -101,9 +93,6 @@ def use_cpu_processes(cfg: Config) -> None:
 
     mmengine takes for granted that every process of torchrun has a GPU. It leaves a process group
     alone that is there already, and DistributedDataParallel without devices if configured so.
-
-    Args:
-        cfg: The config, with its launcher set.
     """
     if cfg.launcher != 'pytorch' or torch.cuda.is_available():
         return
@@ -202,9 +191,7 @@ def ensure_hook(cfg: Config, hook_type: str) -> None:
 def add_picture_hook(cfg: Config, **settings: Any) -> None:
     """Let a ``DetectionPictureHook`` draw the detections; one that the config has is changed.
 
-    Args:
-        cfg: The config.
-        **settings: Arguments of the hook; without ``out_dir`` a new one writes no files.
+    Without ``out_dir`` in the settings, its arguments, a new one writes no files.
     """
     hooks = list(cfg.get('custom_hooks') or [])
     for hook in hooks:
@@ -216,12 +203,7 @@ def add_picture_hook(cfg: Config, **settings: Any) -> None:
 
 
 def show_in_window(cfg: Config, task: str, wait_time: float) -> None:
-    """Show the picture of each sample in a window.
-
-    Args:
-        cfg: The config.
-        task: mmdet3d's name of the kind of picture: a key of :data:`SHOWN_SENSORS`.
-        wait_time: Seconds for which a picture stays.
+    """Show the picture of each sample in a window, for ``wait_time`` seconds.
 
     Raises:
         ProblemsFound: If there is no such picture of detections, or no window can be opened.

@@ -149,29 +149,22 @@ def describe_batch(runner: Runner) -> list[str]:
 def describe_scaling(
     base: float, auto_scale_lr: dict | None, effective: int, accumulated: int
 ) -> str:
-    """One line about the base learning rate.
+    """One line about the config's base learning rate, for an effective batch.
 
     mmengine scales by processes x batch alone; accumulated steps are left out of its ratio.
-
-    Args:
-        base: Learning rate in the config.
-        auto_scale_lr: The config's ``auto_scale_lr``.
-        effective: Effective batch, accumulated steps included.
-        accumulated: Accumulated steps.
     """
-    base_batch = (auto_scale_lr or {}).get('base_batch_size')
+    settings = auto_scale_lr or {}
+    base_batch = settings.get('base_batch_size')
     if not base_batch:
         return f'base learning rate {base:g}, not scaled (the config has no auto_scale_lr)'
+    line = f'base learning rate {base:g} for batch {base_batch}'
     ratio = effective / accumulated / base_batch
-    if (auto_scale_lr or {}).get('enable'):
-        return (
-            f'base learning rate {base:g} for batch {base_batch}, scaled by {ratio:g} to '
-            f'{base * ratio:g} (auto_scale_lr)'
-        )
-    line = f'base learning rate {base:g} for batch {base_batch}, not scaled'
-    if effective != base_batch:
-        line += f' (this batch of {effective}: --auto-scale-lr would make it {base * ratio:g})'
-    return line
+    if settings.get('enable'):
+        return f'{line}, scaled by {ratio:g} to {base * ratio:g} (auto_scale_lr)'
+    if effective == base_batch:
+        return f'{line}, not scaled'
+    would = f'this batch of {effective}: --auto-scale-lr would make it {base * ratio:g}'
+    return f'{line}, not scaled ({would})'
 
 
 def describe_peaks(peaks: Sequence[LearningRatePeak]) -> list[str]:
@@ -187,23 +180,16 @@ def describe_peaks(peaks: Sequence[LearningRatePeak]) -> list[str]:
 def schedule_warnings(
     peaks: Sequence[LearningRatePeak], schedulers: Iterable[_ParamScheduler], scaled: bool
 ) -> list[str]:
-    """What is wrong with the schedule, each with its remedy.
+    """What is wrong with a schedule that has these peaks, each with its remedy.
 
-    Args:
-        peaks: Peak rates of all groups.
-        schedulers: The schedulers, for those with an absolute ``eta_min``.
-        scaled: Whether ``auto_scale_lr`` has scaled the base rates.
+    ``scaled`` tells whether ``auto_scale_lr`` has scaled the base rates.
     """
-    absolute = ', '.join(
-        sorted(
-            {
-                type(scheduler).__name__
-                for scheduler in schedulers
-                if getattr(scheduler, 'param_name', '') == 'lr'
-                and getattr(scheduler, 'eta_min', None)
-            }
-        )
-    )
+    with_minimum = {
+        type(scheduler).__name__
+        for scheduler in schedulers
+        if getattr(scheduler, 'param_name', '') == 'lr' and getattr(scheduler, 'eta_min', None)
+    }
+    absolute = ', '.join(sorted(with_minimum))
     remedy = 'Use eta_min_ratio, a factor on the rate of each group, instead of eta_min.'
     warnings = []
     gains = [peak.gain for peak in peaks if peak.base]
@@ -227,11 +213,8 @@ def describe_precision(optim_wrapper: OptimWrapper) -> list[str]:
         return [line for single in optim_wrapper.values() for line in describe_precision(single)]
     if not isinstance(optim_wrapper, AmpOptimWrapper):
         is_plain = type(optim_wrapper) is OptimWrapper
-        return [
-            'precision: float32 (no AMP)'
-            if is_plain
-            else f'precision: as {type(optim_wrapper).__name__} sets it'
-        ]
+        kind = 'float32 (no AMP)' if is_plain else f'as {type(optim_wrapper).__name__} sets it'
+        return [f'precision: {kind}']
     dtype = optim_wrapper.cast_dtype
     name = "the device's default (float16 on CUDA)" if dtype is None else str(dtype)
     scaler = optim_wrapper.loss_scaler
