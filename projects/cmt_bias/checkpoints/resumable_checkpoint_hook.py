@@ -39,8 +39,8 @@ class FolderInUseError(CheckpointError):
 class ResumableCheckpointHook(CheckpointHook):
     """mmengine's checkpoint hook, made safe against kills and exact on resume.
 
-    Use it in place of the stock hook: `default_hooks = dict(checkpoint=dict(
-    type='ResumableCheckpointHook', interval=1))`. What it changes:
+    It takes the place of the stock hook, and its arguments except `file_client_args`. What it
+    changes:
 
     - Checkpoints are written atomically, and an outdated one is removed only after the new one is
       complete, so at every moment the newest one is whole. None with NaN in it is written.
@@ -53,20 +53,14 @@ class ResumableCheckpointHook(CheckpointHook):
       names them (:func:`fit_weights`).
     - A second training in the same folder is refused (:class:`FolderInUseError`).
 
-    With these a run resumed at the end of an epoch continues bit for bit on one CPU process, given
-
-    - `persistent_workers=False`: workers that outlive an epoch carry random states that nobody can
-      save (a warning reminds of it);
-    - a dataset without a state of its own in the training process, when `num_workers=0`.
-
-    A checkpoint written inside an epoch (`by_epoch=False`) continues as exactly with
+    So a run resumed at the end of an epoch continues bit for bit on one CPU process, given
+    `persistent_workers=False` (workers that outlive an epoch carry random states that nobody can
+    save) and, when `num_workers=0`, a dataset without a state of its own. A checkpoint written
+    inside an epoch (`by_epoch=False`) continues as exactly with
     :class:`ResumableEpochBasedTrainLoop`; gradients accumulated over a part of
     `accumulative_counts` are lost. mmengine's `IterBasedTrainLoop` is continued exactly where
     worker processes load the data (mmengine's own worker seeding), else but for the
     augmentations of the next batches. On a GPU, what its kernels leave undetermined remains so.
-
-    Takes the arguments of :class:`mmengine.hooks.CheckpointHook`; `backend_args` is for remote
-    stores, `file_client_args` is not supported.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -157,17 +157,12 @@ def _explain_failure(source: str, error: Exception) -> CheckpointError:
     """The error to raise instead of one of torch.load's about a file."""
     text = str(error)
     refused = re.search(r'GLOBAL (\S+)', text) if isinstance(error, UnpicklingError) else None
-    if refused and not _HAS_STAND_INS:
-        return UnsafeCheckpointError(
-            f"checkpoint '{source}' was refused: reading it would call {refused[1]}, and "
-            f'torch {torch.__version__} knows no harmless stand-ins for that. Remedy: read it '
-            'with torch >= 2.6'
-        )
     if refused:
         path = source.partition(' (from ')[0]
+        newer = '' if _HAS_STAND_INS else 'read it with torch >= 2.6, which understands more; '
         return UnsafeCheckpointError(
             f"checkpoint '{source}' was refused, because reading it would call {refused[1]}. "
-            'Nothing in it was run. Remedy: get the file from a source '
+            f'Nothing in it was run. Remedy: {newer}get the file from a source '
             f'you trust; if it is one, keep its weights alone, on a machine that you can throw '
             f'away: python -c "import torch; '
             f"c = torch.load('{path}', map_location='cpu', weights_only=False); "

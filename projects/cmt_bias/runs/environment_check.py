@@ -11,7 +11,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from cmt_bias.problem import Problem
 
@@ -31,8 +30,11 @@ VERSIONS = {
     'mmcv': ('>=2.0.0rc4,<2.2.0', f'mmdet and mmdet3d refuse it; {MMCV_REMEDY}'),
     'mmdet': ('>=3.0.0,<3.4.0', '`pip install mmdet==3.3.0`'),
     'mmdet3d': ('>=1.4.0,<1.5.0', '`pip install mmdet3d==1.4.0`'),
+    'nuscenes-devkit': ('>=1.1.11', '`pip install nuscenes-devkit==1.2.0`'),
 }
 """Package -> versions that work, and how to get one."""
+
+_MODULES = {'nuscenes-devkit': 'nuscenes.eval.detection.evaluate'}
 
 
 def check_environment() -> list[tuple[str, Answer]]:
@@ -58,7 +60,7 @@ def check_environment() -> list[tuple[str, Answer]]:
         ('mmcv operators', check_mmcv_operators, MMCV_REMEDY),
         *(versions[name] for name in ('mmdet', 'mmdet3d')),
         ('spconv', check_spconv, spconv),
-        ('nuscenes-devkit', check_devkit, '`pip install nuscenes-devkit==1.2.0`'),
+        versions['nuscenes-devkit'],
         ('cmt-bias', check_project, project),
         ('CPU kernel', check_cpu_kernel, 'the check of cmt-bias comes first'),
     ]
@@ -92,7 +94,7 @@ def check_version(name: str) -> Answer:
         return Problem('not installed', remedy)
     if not fits(version, wanted):
         return Problem(f'{version}, but {wanted} is needed', remedy)
-    importlib.import_module(name)
+    importlib.import_module(_MODULES.get(name, name))
     return version
 
 
@@ -117,31 +119,23 @@ def check_setuptools() -> Answer:
 
 def check_mmcv_operators() -> Answer:
     """Whether mmcv's compiled operators are there and compute, on the GPU too where one is."""
-    import mmcv._ext  # noqa: F401
-    import torch
-
-    _voxelize_points(torch.device('cpu'))
-    if not torch.cuda.is_available():
-        return 'compiled, voxelization runs on CPU'
-    try:
-        _voxelize_points(torch.device('cuda'))
-    except Exception as error:
-        what = f'compiled without CUDA, although torch sees a GPU ({error})'
-        return Problem(
-            what, 'with the CUDA toolkit (nvcc) at hand: FORCE_CUDA=1 and ' + MMCV_REMEDY
-        )
-    return 'compiled, voxelization runs on CPU and GPU'
-
-
-def _voxelize_points(device: Any) -> None:
-    """Voxelize three equal points on ``device``; raises unless that gives one voxel."""
     import torch
     from mmcv.ops import Voxelization
 
     layer = Voxelization([1.0, 1.0, 1.0], [0, 0, 0, 4, 4, 4], max_num_points=2, max_voxels=4)
-    voxels = layer(torch.full((3, 4), 0.5, device=device))[0]
-    if len(voxels) != 1:
-        raise RuntimeError(f'three equal points gave {len(voxels)} voxels instead of 1')
+    devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+    for device in devices:
+        try:
+            voxels = layer(torch.full((3, 4), 0.5, device=device))[0]
+        except Exception as error:
+            if device == 'cpu':
+                raise
+            what = f'compiled without CUDA, although torch sees a GPU ({error})'
+            remedy = 'with the CUDA toolkit (nvcc) at hand: FORCE_CUDA=1 and ' + MMCV_REMEDY
+            return Problem(what, remedy)
+        if len(voxels) != 1:
+            raise RuntimeError(f'three equal points gave {len(voxels)} voxels instead of 1')
+    return f'compiled, voxelization runs on {" and ".join(devices)}'
 
 
 def check_spconv() -> Answer:
@@ -197,12 +191,6 @@ def check_gpu() -> Answer:
         return Problem('nvidia-smi is there, but torch is the CPU build', remedy, 'warning')
     what = f'torch is built for CUDA {torch.version.cuda}, but finds no usable GPU'
     return Problem(what, 'run `nvidia-smi`: the driver must support this CUDA version', 'warning')
-
-
-def check_devkit() -> Answer:
-    """Whether the official nuScenes evaluation can be imported."""
-    importlib.import_module('nuscenes.eval.detection.evaluate')
-    return importlib.metadata.version('nuscenes-devkit')
 
 
 def check_project() -> Answer:

@@ -151,11 +151,9 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     Raises:
         ProblemsFound: If the config does not say for which batch its learning rate is meant.
     """
-    settings = cfg.get('auto_scale_lr') or {}
-    if 'base_batch_size' not in settings:
-        remedy = 'add auto_scale_lr = dict(enable=False, base_batch_size=16) with the batch size '
-        remedy += 'that the learning rate is meant for'
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         what = '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size'
+        remedy = 'set it to the batch size that the learning rate is meant for'
         raise ProblemsFound([Problem(what, remedy)])
     cfg.auto_scale_lr.enable = True
 
@@ -208,21 +206,20 @@ def show_in_window(cfg: Config, task: str, wait_time: float) -> None:
     Raises:
         ProblemsFound: If there is no such picture of detections, or no window can be opened.
     """
-    instead = 'write the pictures to files instead, with --show-dir'
     if task not in SHOWN_SENSORS:
         remedy = f'choose one of {", ".join(SHOWN_SENSORS)}'
         raise ProblemsFound([Problem(f'--task {task}: the model detects boxes', remedy)])
     backend = str(matplotlib.get_backend())
     if backend.lower() in WINDOWLESS_BACKENDS:
         what = f"--show: no window can be opened here (matplotlib's backend is {backend})"
-        raise ProblemsFound([Problem(what, instead)])
+        raise ProblemsFound([Problem(what, 'write the pictures to files, with --show-dir')])
     add_picture_hook(cfg, show=True, wait_time=wait_time, sensors=SHOWN_SENSORS[task])
 
 
 def model_modality(model: Mapping) -> str:
     """The sensors that a detector reads: 'LC', 'L' or 'C', by the backbones that it has."""
-    sensors = 'L' if model.get('pts_voxel_encoder') or model.get('pts_backbone') else ''
-    return sensors + ('C' if model.get('img_backbone') else '')
+    reads_points = model.get('pts_voxel_encoder') or model.get('pts_backbone')
+    return 'L' * bool(reads_points) + 'C' * bool(model.get('img_backbone'))
 
 
 def set_modality(cfg: Config, modality: str | None) -> None:
