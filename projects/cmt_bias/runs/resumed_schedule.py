@@ -6,7 +6,6 @@ of epochs is the config's.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
@@ -18,39 +17,32 @@ Settings = dict[str, Any]
 _PROGRESS = {'last_step', 'verbose', 'base_values'}
 
 
-def schedule_settings(
-    wrapper: OptimWrapper | dict | None,
-    schedulers: Mapping[str, Sequence] | Sequence[_ParamScheduler] | None,
-) -> Settings:
-    """How optimizers and schedulers are set, whether they have been resumed or not.
+def schedule_settings(wrapper: Any, schedulers: Any) -> Settings:
+    """How an optimizer and its schedulers are set, whether they have been resumed or not.
 
     Args:
-        wrapper: The runner's optimizer wrapper, also one of several optimizers.
-        schedulers: The runner's schedulers: None, a list, or a list for each optimizer.
+        wrapper: The runner's optimizer wrapper.
+        schedulers: The runner's schedulers.
 
     Returns:
-        A copy of the settings; nothing of what is not built yet.
+        A copy of the settings; nothing of what is not built yet, or of several optimizers.
     """
     settings: Settings = {}
-    lists = schedulers if isinstance(schedulers, Mapping) else {'': schedulers or ()}
-    for owner, inner in lists.items():
-        for index, scheduler in enumerate(inner):
-            if isinstance(scheduler, _ParamScheduler):
-                name = f'{owner} param_scheduler[{index}]'.strip()
-                settings[name] = type(scheduler).__name__
-                for key, value in scheduler.state_dict().items():
-                    if key not in _PROGRESS and not key.startswith('_'):
-                        settings[f'{name}.{key}'] = copy.deepcopy(value)
-    wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
-    for owner, single in wrappers.items():
-        groups = single.optimizer.param_groups if isinstance(single, OptimWrapper) else ()
-        for index, group in enumerate(groups):
-            name = f'{owner} optimizer.param_groups[{index}]'.strip()
-            moving = {'params', 'lr'}
-            if 'initial_momentum' in group:
-                moving |= {'momentum', 'betas'}
-            for key in group.keys() - moving:
-                settings[f'{name}.{key}'] = copy.deepcopy(group[key])
+    if not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
+        return settings
+    for index, scheduler in enumerate(schedulers or ()):
+        if isinstance(scheduler, _ParamScheduler):
+            name = f'param_scheduler[{index}]'
+            settings[name] = type(scheduler).__name__
+            for key, value in scheduler.state_dict().items():
+                if key not in _PROGRESS and not key.startswith('_'):
+                    settings[f'{name}.{key}'] = copy.deepcopy(value)
+    for index, group in enumerate(wrapper.optimizer.param_groups):
+        moving = {'params', 'lr'}
+        if 'initial_momentum' in group:
+            moving |= {'momentum', 'betas'}
+        for key in group.keys() - moving:
+            settings[f'optimizer.param_groups[{index}].{key}'] = copy.deepcopy(group[key])
     return settings
 
 
