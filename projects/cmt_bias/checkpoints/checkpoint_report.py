@@ -73,14 +73,7 @@ class CheckpointReport:
         return '\n'.join(line for lines in parts.values() for line in lines)
 
     def raise_if_other_model(self, source: str) -> None:
-        """Raise when the checkpoint belongs to another model, or to one of another size.
-
-        Args:
-            source: The checkpoint's file, for the message.
-
-        Raises:
-            OtherModelError: When `is_other_model`, or when a shape differs.
-        """
+        """Raise OtherModelError when the checkpoint is another model's or has other shapes."""
         if self.is_other_model:
             raise OtherModelError(
                 f"checkpoint '{source}' belongs to another model than this config builds "
@@ -157,9 +150,8 @@ def fit_weights(
     Args:
         model: The model, without wrappers.
         weights: The checkpoint's; those that are skipped are taken out.
-        source: The checkpoint's file, for messages.
-        skipped: The config's `load_from_skip`: parts of the model that keep their initial values,
-            such as 'pts_bbox_head.reference_points'.
+        source: The checkpoint's file.
+        skipped: The config's `load_from_skip`: parts of the model that keep their initial values.
 
     Raises:
         OtherModelError: If the checkpoint is of another model, or has parts of another size which

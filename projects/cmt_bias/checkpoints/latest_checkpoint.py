@@ -58,7 +58,7 @@ def find_latest_intact_checkpoint(
     checkpoint_dir: str | Path | None = None,
     filename_tmpl: str = 'epoch_{}.pth',
 ) -> str | None:
-    """Find the newest checkpoint of a run that can be read.
+    """Find the newest checkpoint of a run that can be read; None if it has no checkpoints.
 
     That is the one which `last_checkpoint` names, or else that with the highest number, and a
     warning says so. Checkpoints of a run are the files in its folder alone: `last_checkpoint`
@@ -68,9 +68,6 @@ def find_latest_intact_checkpoint(
         work_dir: Folder of the run, with `last_checkpoint` in it.
         checkpoint_dir: Folder with the checkpoints; by default `work_dir`.
         filename_tmpl: Their name, with `{}` for the number of the epoch or iteration.
-
-    Returns:
-        Path of the checkpoint, None if the run has none.
 
     Raises:
         CheckpointError: If the run has checkpoints, but none that can be used: training from the

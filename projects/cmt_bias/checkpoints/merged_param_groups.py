@@ -30,14 +30,7 @@ class MergedParamGroupsConstructor(DefaultOptimWrapperConstructor):
 
 
 def merge_param_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join groups with the same settings, in the order in which settings first occur.
-
-    Args:
-        groups: Groups with a list of ``'params'`` and any settings.
-
-    Returns:
-        New groups; parameters keep their order within each.
-    """
+    """New groups, of equal settings one, in the order in which settings first occur."""
     merged: list[dict[str, Any]] = []
     for group in groups:
         for known in merged:

@@ -12,10 +12,7 @@ from torch.utils.data import DataLoader
 
 
 def capture_random_state() -> dict[str, Any]:
-    """Copy the states of the global generators of this process.
-
-    Those are python's, numpy's, torch's on the CPU and, where there is a GPU, torch's on the
-    current device.
+    """States of this process's generators: python's, numpy's, torch's on CPU and current GPU.
 
     Returns:
         A dict of tensors, numbers and strings alone, which `torch.load(weights_only=True)` reads.
@@ -39,12 +36,9 @@ def capture_random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Set the global generators to what `capture_random_state` returned.
+    """Set the generators to what `capture_random_state` returned, on whichever device it is.
 
     The GPU's generator is left alone where the state was captured without GPU, or there is none.
-
-    Args:
-        state: A captured state; its tensors may have been moved to any device.
     """
     python, numpy = state['python'], state['numpy']
     random.setstate((python['version'], tuple(python['words'].tolist()), python['gauss']))
@@ -67,11 +61,6 @@ def set_sampling_seed(dataloader: DataLoader, sampler_seed: int | None, seed: in
 
     They were built before the checkpoint was read, hence with this process's own seed, which is
     another one where the config sets none.
-
-    Args:
-        dataloader: Changed in place.
-        sampler_seed: What :func:`sampling_seed` was.
-        seed: Of the run, for mmengine's seeding of workers.
     """
     if sampler_seed is not None and sampling_seed(dataloader) is not None:
         _find_sampler(dataloader).seed = sampler_seed
@@ -96,10 +85,8 @@ def seed_worker_per_epoch(worker_id: int) -> None:
     from a number that the training process draws per epoch, which an exact resume restores; this
     function adds the rank to it, because all ranks draw the same number. Set in a config with
     `train_dataloader = dict(worker_init_fn=dict(type='seed_worker_per_epoch'))`.
-
-    Args:
-        worker_id: Number of the worker; torch's seed already depends on it.
     """
+    # torch's seed depends on the worker's number already.
     entropy = np.random.SeedSequence((torch.initial_seed(), get_rank()))
     seed = int(entropy.generate_state(1)[0])
     random.seed(seed)

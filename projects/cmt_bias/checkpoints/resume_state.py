@@ -14,11 +14,6 @@ from .safe_loading import CheckpointError
 def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
     """Find out whether a training can go on from a checkpoint, beyond its weights.
 
-    Args:
-        runner: The runner, before it takes anything of the checkpoint.
-        checkpoint: What was loaded.
-        source: Its file, for the message.
-
     Raises:
         CheckpointError: If it holds no training, or one with other parameter groups or another
             number of schedulers: mmengine pairs those as far as there are of both.

@@ -264,10 +264,6 @@ def find_nan(checkpoint: Mapping) -> list[str]:
 def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
     """The weights in a checkpoint by name, with their `_metadata`: its 'state_dict', or all of it.
 
-    Args:
-        checkpoint: What was loaded.
-        source: Its file, for the message.
-
     Raises:
         DamagedCheckpointError: When there are none.
     """

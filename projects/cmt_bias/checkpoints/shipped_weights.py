@@ -51,7 +51,7 @@ def write_weights(
     Args:
         path: Ends in ``.pth``; the record gets the ending ``.json``.
         state_dict: Of the model.
-        meta: Kept as the checkpoint's ``meta``; plain data.
+        meta: The checkpoint's ``meta``; plain data.
         record: What is to be known about the weights.
 
     Raises:

@@ -34,10 +34,7 @@ def report_checkpoint(
 ) -> CheckpointReport:
     """Compare a checkpoint's keys with those of a model, maybe a wrapped one.
 
-    Args:
-        model: The built model.
-        path: The checkpoint.
-        skipped: Parts of the model that are not to be loaded.
+    Parts of the model that are ``skipped`` are not to be loaded.
 
     Raises:
         OtherModelError: If the checkpoint is another model's, or has parts of another size.
@@ -55,14 +52,7 @@ def check_starting_weights(
     """Whether a training can start from a checkpoint; raises as :func:`report_checkpoint`.
 
     Weights of some parts alone (``load_from`` with a pretrained backbone) will do, and what is
-    loaded is logged; a resume needs all of them.
-
-    Args:
-        model: The built model.
-        path: The checkpoint; None: none, or the latest of the run, which is of this model.
-        resume: Whether the training goes on, rather than starts from these weights.
-        skipped: The config's ``load_from_skip``: parts of the model that keep their initial
-            values. A resume skips nothing.
+    loaded is logged; a resume needs all of them, also those that ``load_from_skip`` names.
     """
     if path is None:
         return []

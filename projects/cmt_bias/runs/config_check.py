@@ -26,14 +26,14 @@ def check_config(
     sampled_frames: int = 20,
     depth: Depth = 'sampled',
 ) -> list[tuple[str, Answer]]:
-    """Look at all that a config names.
+    """Look at all that a config names, and at a checkpoint that is to fit its model.
 
     Args:
         path: The config file.
-        checkpoint: A checkpoint that is to fit its model.
+        checkpoint: The checkpoint.
         overrides: ``key=value`` settings that override the config.
-        sampled_frames: Frames of each info file whose sensor files are looked for.
-        depth: As for :func:`~cmt_bias.runs.data_check.check_dataset`.
+        sampled_frames: As for :func:`~cmt_bias.runs.data_check.check_dataset`.
+        depth: As well.
 
     Returns:
         Subject and answer of each check.

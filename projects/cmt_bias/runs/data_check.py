@@ -36,17 +36,10 @@ def check_config_data(
     depth: Depth = 'sampled',
     evaluates: bool = True,
 ) -> list[Problem]:
-    """Look for the data that a config names.
+    """Look for the data that a config's dataloaders and evaluators name; each problem once.
 
-    Args:
-        cfg: A whole config; splits without a dataloader are passed over.
-        splits: Dataloaders and evaluators to look at.
-        sampled_frames: Frames of each info file whose sensor files are looked for.
-        depth: As for :func:`check_dataset`.
-        evaluates: Whether the metrics of the evaluators are to be computed.
-
-    Returns:
-        What is wrong, each problem once; empty if nothing is.
+    Splits without a dataloader are passed over. ``evaluates`` tells whether metrics are to be
+    computed; for the others see :func:`check_dataset`.
     """
     problems: dict[Problem, None] = {}
     train = cfg.get('train_cfg') or {}
@@ -130,8 +123,6 @@ def check_dataset(
         batch_size: Frames that are put together.
         balanced: Whether a ``CBGSDataset`` draws from it.
 
-    Returns:
-        What is wrong; empty if nothing is.
     """
     if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
         return []
@@ -218,9 +209,6 @@ def check_evaluation(
     Args:
         evaluator: Config of one metric or several; others than ``NuScenesMetric`` are passed over.
         dataset: Config of the dataset that is evaluated; its info file is known to be good.
-
-    Returns:
-        What is wrong; empty if nothing is.
     """
     if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
         return []

@@ -18,14 +18,9 @@ _PROGRESS = {'last_step', 'verbose', 'base_values'}
 
 
 def schedule_settings(wrapper: Any, schedulers: Any) -> Settings:
-    """How an optimizer and its schedulers are set, whether they have been resumed or not.
+    """How a runner's optimizer and schedulers are set, whether they have been resumed or not.
 
-    Args:
-        wrapper: The runner's optimizer wrapper.
-        schedulers: The runner's schedulers.
-
-    Returns:
-        A copy of the settings; nothing of what is not built yet, or of several optimizers.
+    Nothing is said of what is not built yet, or of several optimizers.
     """
     settings: Settings = {}
     if not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
@@ -47,14 +42,11 @@ def schedule_settings(wrapper: Any, schedulers: Any) -> Settings:
 
 
 def resume_warnings(configured: Settings, in_effect: Settings) -> list[str]:
-    """Name the settings of a config which do not hold, because a resume brought others.
+    """One warning, or none, that names the settings of a config which a resume has replaced.
 
     Args:
-        configured: `schedule_settings` before the resume.
-        in_effect: `schedule_settings` after it.
-
-    Returns:
-        One warning with all of them, or none.
+        configured: :func:`schedule_settings` before the resume.
+        in_effect: The same after it.
     """
     if not configured:
         return []

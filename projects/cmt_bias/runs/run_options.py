@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,10 @@ SHOWN_SENSORS = {
 WINDOWLESS_BACKENDS = ('agg', 'cairo', 'pdf', 'pgf', 'ps', 'svg', 'template')
 
 
-def parse_run_args(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
-) -> argparse.Namespace:
-    """Parse the command line with the options that all of mmdet3d's tools for runs have.
+def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add the options that all of mmdet3d's tools for runs have, and parse the command line.
 
-    Args:
-        parser: With the other options.
-        arguments: The command line; None: that of the process.
-
-    Returns:
-        The options. ``LOCAL_RANK`` is set in the environment, where mmengine looks for it.
+    ``LOCAL_RANK`` is set in the environment, where mmengine looks for it.
     """
     parser.add_argument('--work-dir', help='folder of logs, and of checkpoints or metrics')
     parser.add_argument(
@@ -58,7 +51,7 @@ def parse_run_args(
     parser.add_argument('--launcher', choices=launchers, default='none', help='job launcher')
     # torch.distributed.launch passes --local-rank, older versions --local_rank.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args(arguments)
+    args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -132,10 +125,9 @@ def enable_amp(cfg: Config) -> None:
 
 
 def disable_amp(cfg: Config) -> bool:
-    """Train in float32: for machines without GPU, where ``AmpOptimWrapper`` refuses to be built.
+    """Train in float32, since ``AmpOptimWrapper`` cannot be built without a GPU.
 
-    Returns:
-        Whether mixed precision was set before.
+    Tells whether mixed precision was set before.
     """
     if type_name(cfg.optim_wrapper) != 'AmpOptimWrapper':
         return False
@@ -159,13 +151,9 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Go on with an earlier training.
+    """Go on with an earlier training: from a path, or 'auto' from the latest checkpoint.
 
-    Args:
-        cfg: The config.
-        resume: 'auto' for the latest checkpoint in the work directory, a checkpoint's path, or
-            None for what the config says. Where 'auto' finds no checkpoint, training starts as
-            without it, from the config's ``load_from``.
+    Where 'auto' finds none, training starts as without it, from the config's ``load_from``.
 
     Raises:
         CheckpointError: If there are checkpoints, but none that can be used.
@@ -223,13 +211,9 @@ def model_modality(model: Mapping) -> str:
 
 
 def set_modality(cfg: Config, modality: str | None) -> None:
-    """Blind the sensors that ``modality`` leaves out, in validation and test.
+    """Blind the sensors that ``modality`` ('LC', 'L' or 'C') leaves out, in validation and test.
 
     See :mod:`cmt_bias.datasets.modal_mask` for what a missing sensor is.
-
-    Args:
-        cfg: The config.
-        modality: 'LC', 'L' or 'C'; None for all sensors that the model reads.
 
     Raises:
         ProblemsFound: If the model does not read a sensor of ``modality``.
