@@ -5,7 +5,7 @@ at the database for pasting. What a run does not use is not looked for.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,12 +81,12 @@ def check_iterations(runner: Runner) -> list[Problem]:
     return [Problem(what, 'set a smaller train_dataloader.batch_size, or drop_last=False')]
 
 
-def innermost_datasets(dataset: Any) -> list[Mapping]:
+def innermost_datasets(dataset: Any) -> list[MutableMapping]:
     """The datasets inside wrappers such as ``CBGSDataset`` or ``ConcatDataset``.
 
     None of what is no config, as a dataset that is built already.
     """
-    if not isinstance(dataset, Mapping):
+    if not isinstance(dataset, MutableMapping):
         return []
     if 'datasets' in dataset:
         return [inner for part in dataset['datasets'] for inner in innermost_datasets(part)]
