@@ -1,5 +1,6 @@
 """What the command line options of train.py and test.py do to a config."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.utils import data
 from cmt_bias.checkpoints import CheckpointError
 from cmt_bias.runs import run_options
 from cmt_bias.runs.preflight import ProblemsFound
+from cmt_bias.runs.run_options import positive
 
 PIPELINE = [
     dict(type='LoadPointsFromFile'),
@@ -225,3 +227,13 @@ def test_sensor_is_masked_in_each_view_of_test_time_augmentation(modality, maske
     stages = cfg.test_dataloader.dataset.pipeline[1]['transforms']
     assert stages[1] == [dict(type='ModalMask3D', mode='test', mask_modal=masked)]
     assert [stages[0], stages[2]] == [flips, packing]
+
+
+def test_numbers_that_must_be_positive_are_refused_as_argparse_does(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--count', type=positive(int))
+    assert parser.parse_args(['--count', '3']).count == 3
+    for text, message in (('0', 'give a number above 0'), ('x', "invalid int value: 'x'")):
+        with pytest.raises(SystemExit):
+            parser.parse_args(['--count', text])
+        assert message in capsys.readouterr().err

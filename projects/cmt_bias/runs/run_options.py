@@ -2,9 +2,9 @@
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import torch
@@ -19,6 +19,7 @@ from ..unwrapping import unwrapped_config
 from .data_check import innermost_datasets
 from .preflight import ProblemsFound
 
+Number = TypeVar('Number', int, float)
 SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
 AMP_ONLY_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
 WORKER_ONLY_KEYS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
@@ -79,6 +80,19 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
             for key in WORKER_ONLY_KEYS:
                 dataloader.pop(key, None)
     return cfg
+
+
+def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
+    """An argparse type for numbers above 0."""
+
+    def parse(text: str) -> Number:
+        number = kind(text)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f'{text} is not possible: give a number above 0')
+        return number
+
+    parse.__name__ = kind.__name__  # what argparse calls it where the text is no number
+    return parse
 
 
 def use_cpu_processes(cfg: Config) -> None:
