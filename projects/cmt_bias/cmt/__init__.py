@@ -4,10 +4,8 @@ from ..framework import HAS_MMDET3D
 
 if HAS_MMDET3D:
     from .assigner import HungarianAssigner3D
-    from .attention import PETRMultiheadAttention, PETRMultiheadFlashAttention
     from .bbox_coder import MultiTaskBBoxCoder
     from .cp_fpn import CPFPN
-    from .decoder import PETRTransformerDecoder, PETRTransformerDecoderLayer
     from .detector import CmtDetector
     from .frozen_modules import FrozenModulesMixin
     from .grid_mask import GridMask
@@ -16,7 +14,13 @@ if HAS_MMDET3D:
     from .match_cost import BBox3DL1Cost
     from .single_modality_heads import CmtImageHead, CmtLidarHead
     from .task_head import SeparateTaskHead
-    from .transformer import CmtTransformer
+    from .transformer import (
+        CmtTransformer,
+        PETRMultiheadAttention,
+        PETRMultiheadFlashAttention,
+        PETRTransformerDecoder,
+        PETRTransformerDecoderLayer,
+    )
     from .vovnet import VoVNet
 
     __all__ = [

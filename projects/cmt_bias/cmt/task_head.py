@@ -1,4 +1,4 @@
-"""The prediction branches of one task group, for all decoder layers at once.
+"""The prediction branches of one task group, for all decoder layers at once, and their boxes.
 
 Shape letters: L decoder layers, B batch, Q queries, C channels.
 """
@@ -6,9 +6,15 @@ Shape letters: L decoder layers, B batch, Q queries, C channels.
 from collections.abc import Mapping, Sequence
 
 import torch
+from mmdet.models.layers import inverse_sigmoid
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+from .position_encoding import range_limits
+
+# The branches whose outputs, in this order, are the ten values of an encoded box.
+BOX_BRANCHES = dict(center=2, height=1, dim=3, rot=2, vel=2)
 
 
 class GroupLayerNorm1d(nn.Module):
@@ -137,3 +143,38 @@ class SeparateTaskHead(BaseModule):
             .permute(1, 0, 3, 2)
             for name in self.branch_names
         }
+
+
+def predict_task(
+    task_head: nn.Module, queries: Tensor, reference_points: Tensor, pc_range: Tensor
+) -> dict[str, Tensor]:
+    """Outputs of a task group's branches, with centre and height in metres.
+
+    Args:
+        task_head: A :class:`SeparateTaskHead`.
+        queries: ``(L, B, Q, C)``.
+        reference_points: ``(B, Q, 3)`` normalized.
+        pc_range: ``(6,)`` metres.
+
+    Returns:
+        For each branch ``(L, B, Q, values)``.
+    """
+    branches = task_head(queries)
+    reference = inverse_sigmoid(reference_points)
+    low, high = range_limits(pc_range, queries)
+    center = (branches['center'] + reference[..., :2]).sigmoid()
+    height = (branches['height'] + reference[..., 2:]).sigmoid()
+    branches['center'] = center * (high - low)[:2] + low[:2]
+    branches['height'] = height * (high - low)[2:] + low[2:]
+    return branches
+
+
+def split_denoising(task: dict[str, Tensor], num_denoising: int) -> dict[str, Tensor]:
+    """Outputs ``(L, B, P + Q, values)`` of learned queries, and of the P others with ``dn_``."""
+    learned = {name: values[:, :, num_denoising:] for name, values in task.items()}
+    return learned | {f'dn_{name}': values[:, :, :num_denoising] for name, values in task.items()}
+
+
+def encoded_boxes(task: dict[str, Tensor], prefix: str = '') -> Tensor:
+    """``(L, B, Q, 10)`` of the outputs of a task group's branches."""
+    return torch.cat([task[prefix + name] for name in BOX_BRANCHES], dim=-1)
