@@ -3,7 +3,7 @@
 from ..framework import HAS_MMDET3D
 
 if HAS_MMDET3D:
-    from .assigner import HungarianAssigner3D
+    from .assigner import BBox3DL1Cost, HungarianAssigner3D
     from .bbox_coder import MultiTaskBBoxCoder
     from .cp_fpn import CPFPN
     from .detector import CmtDetector
@@ -11,7 +11,6 @@ if HAS_MMDET3D:
     from .grid_mask import GridMask
     from .head import CmtHead
     from .local_attention_init import LocalAttentionInit
-    from .match_cost import BBox3DL1Cost
     from .single_modality_heads import CmtImageHead, CmtLidarHead
     from .task_head import SeparateTaskHead
     from .transformer import (

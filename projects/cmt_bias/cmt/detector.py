@@ -11,9 +11,8 @@ from torch import Tensor
 from .frozen_modules import FrozenModulesMixin
 from .grid_mask import GridMask
 from .head import TaskOutputs
-from .placeholder_voxels import add_placeholder_voxels
 from .precision import float32_island
-from .single_thread import single_thread_on_cpu
+from .sparse_encoder import encode_voxels
 
 
 @MODELS.register_module()
@@ -24,7 +23,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     empty point cloud is a BEV map of zeros.
 
     Args:
-        use_grid_mask: Hide a grid of image patches in training (GridMask, released settings).
+        use_grid_mask: Hide patches of images between a grid of stripes in training.
         frozen_modules: Dotted names of parts that are not trained, such as ``img_backbone`` or
             ``pts_bbox_head.shared_conv``: no gradient, no optimizer state, evaluation mode.
         frozen_statistics: Dotted names of parts whose batch normalization keeps its statistics
@@ -44,11 +43,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.grid_mask = (
-            GridMask(use_h=True, use_w=True, rotate=1, offset=False, ratio=0.5, mode=1, prob=0.7)
-            if use_grid_mask
-            else None
-        )
+        self.grid_mask = GridMask() if use_grid_mask else None
         self.freeze_modules(frozen_modules)
         self.freeze_statistics(frozen_statistics)
 
@@ -89,15 +84,10 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         """
         if voxel_dict is None or not hasattr(self, 'pts_voxel_encoder'):
             return None
-        voxel_dict, encoded_samples = add_placeholder_voxels(voxel_dict, batch_size)
-        with float32_island(voxel_dict['voxels']):
-            voxel_features = self.pts_voxel_encoder(
-                voxel_dict['voxels'].float(), voxel_dict['num_points'], voxel_dict['coors']
-            )
-            with single_thread_on_cpu(voxel_features):
-                bev = self.pts_middle_encoder(
-                    voxel_features.float(), voxel_dict['coors'], encoded_samples
-                )[:batch_size]
+        bev = encode_voxels(
+            self.pts_voxel_encoder, self.pts_middle_encoder, voxel_dict, batch_size
+        )
+        with float32_island(bev):
             features = self.pts_backbone(bev)
         return list(self.pts_neck(features) if self.with_pts_neck else features)
 
@@ -122,14 +112,16 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs: Any
     ) -> dict[str, Tensor]:
         """Training losses of a batch."""
-        img_feats, pts_feats = self._features_of(batch_inputs_dict, batch_data_samples)
+        metas = [sample.metainfo for sample in batch_data_samples]
+        img_feats, pts_feats = self.extract_feat(batch_inputs_dict, metas)
         return self.pts_bbox_head.loss(pts_feats, img_feats, batch_data_samples, **kwargs)
 
     def predict(
         self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs: Any
     ) -> list[Det3DDataSample]:
         """Detect; the samples come back with ``pred_instances_3d``."""
-        img_feats, pts_feats = self._features_of(batch_inputs_dict, batch_data_samples)
+        metas = [sample.metainfo for sample in batch_data_samples]
+        img_feats, pts_feats = self.extract_feat(batch_inputs_dict, metas)
         results = self.pts_bbox_head.predict(pts_feats, img_feats, batch_data_samples, **kwargs)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
@@ -137,12 +129,6 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]
     ) -> TaskOutputs:
         """The head's raw outputs, without losses or decoding."""
-        img_feats, pts_feats = self._features_of(batch_inputs_dict, batch_data_samples)
         metas = [sample.metainfo for sample in batch_data_samples]
+        img_feats, pts_feats = self.extract_feat(batch_inputs_dict, metas)
         return self.pts_bbox_head(pts_feats, img_feats, metas)
-
-    def _features_of(
-        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]
-    ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
-        metas = [sample.metainfo for sample in batch_data_samples]
-        return self.extract_feat(batch_inputs_dict, metas)
