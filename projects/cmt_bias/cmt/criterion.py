@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from mmdet.utils import reduce_mean
@@ -102,19 +103,14 @@ class CmtCriterion(nn.Module):
         """
         with float32_island(predictions[0].logits):
             layers = self._matching_losses(predictions, batch_gt_instances_3d)
-            losses = self._named_losses(layers, '')
+            kinds = {'': layers}
             if dn_predictions is not None and denoising is not None:
-                dn_layers = self._denoising_losses(dn_predictions, denoising)
-                losses.update(self._named_losses(dn_layers, 'dn_'))
-        return losses
-
-    @staticmethod
-    def _named_losses(layers: Sequence[tuple[Tensor, Tensor]], prefix: str) -> dict[str, Tensor]:
-        names = [f'd{index}.{prefix}' for index in range(len(layers) - 1)] + [prefix]
+                kinds['dn_'] = self._denoising_losses(dn_predictions, denoising)
         losses = {}
-        for name, (loss_cls, loss_bbox) in zip(names, layers, strict=True):
-            losses[f'{name}loss_cls'] = loss_cls
-            losses[f'{name}loss_bbox'] = loss_bbox
+        for prefix, of_layers in kinds.items():
+            names = [f'd{index}.{prefix}' for index in range(len(of_layers) - 1)] + [prefix]
+            for name, (loss_cls, loss_bbox) in zip(names, of_layers, strict=True):
+                losses[f'{name}loss_cls'], losses[f'{name}loss_bbox'] = loss_cls, loss_bbox
         return losses
 
     def _matching_losses(
@@ -126,16 +122,13 @@ class CmtCriterion(nn.Module):
         targets = self._targets(batch_gt_instances_3d, predictions[0].logits.device)
         tasks = [(task.logits.float(), task.boxes.float()) for task in predictions]
         layers, samples = (range(size) for size in predictions[0].logits.shape[:2])
-        matches = iter(
-            self.assigner.match(
-                [
-                    (InstanceData(bboxes=boxes[layer, i], scores=logits[layer, i]), of_task[i])
-                    for layer in layers
-                    for (logits, boxes), of_task in zip(tasks, targets, strict=True)
-                    for i in samples
-                ]
-            )
-        )
+        pairs = [
+            (InstanceData(bboxes=boxes[layer, i], scores=logits[layer, i]), of_task[i])
+            for layer in layers
+            for (logits, boxes), of_task in zip(tasks, targets, strict=True)
+            for i in samples
+        ]
+        matches = iter(self.assigner.match(pairs))
         losses = []
         for layer in layers:
             of_tasks = [
@@ -215,30 +208,25 @@ class CmtCriterion(nn.Module):
 
         layers = []
         for layer in range(len(predictions[0].logits)):
-            loss_cls = denoising.boxes.new_zeros(())
-            loss_bbox = denoising.boxes.new_zeros(())
+            loss_cls = loss_bbox = denoising.boxes.new_zeros(())
             first_class = 0
             for prediction, num_classes in zip(predictions, self.classes_of_task, strict=True):
-                labels = _labels_in_task(denoising.labels, first_class, num_classes)
-                in_task = (
-                    _labels_in_task(denoising.box_labels, first_class, num_classes) < num_classes
+                labels, box_labels = (
+                    _labels_in_task(of, first_class, num_classes)
+                    for of in (denoising.labels, denoising.box_labels)
                 )
                 logits = prediction.logits[layer].float()[where]
                 boxes = prediction.boxes[layer].float()[where]
                 loss_cls = loss_cls + self.loss_cls(logits, labels, avg_factor=cls_average)
                 loss_bbox = loss_bbox + self._box_loss(
-                    boxes, denoising.boxes, box_average, in_task
+                    boxes, denoising.boxes, box_average, counted=box_labels < num_classes
                 )
                 first_class += num_classes
             layers.append((self.dn_weight * loss_cls, self.dn_weight * loss_bbox))
         return layers
 
     def _box_loss(
-        self,
-        predicted: Tensor,
-        gt_boxes: Tensor,
-        average: float | Tensor,
-        counted: Tensor | None = None,
+        self, predicted: Tensor, gt_boxes: Tensor, average: Any, counted: Tensor | None = None
     ) -> Tensor:
         """Weighted loss of ``(n, 10)`` predictions, or of those that are ``counted``.
 

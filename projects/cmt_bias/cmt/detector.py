@@ -44,8 +44,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     ) -> None:
         super().__init__(**kwargs)
         self.grid_mask = GridMask() if use_grid_mask else None
-        self.freeze_modules(frozen_modules)
-        self.freeze_statistics(frozen_statistics)
+        self.freeze(frozen_modules, frozen_statistics)
 
     def extract_img_feat(
         self, imgs: Tensor | None, batch_input_metas: Sequence[dict] | None = None

@@ -23,6 +23,8 @@ from .precision import float32_island
 from .task_head import BOX_BRANCHES, encoded_boxes, predict_task, split_denoising
 from .tokens import BevEmbedding, Memory, RayEmbedding, camera_geometry, make_memory
 
+# One level; None or [None] where the sensor is missing.
+Features = Sequence[Tensor | None] | None
 TaskOutputs = tuple[list[dict], ...]
 
 
@@ -113,9 +115,7 @@ class CmtHead(BaseModule):
                 f'norm_bbox={norm_bbox}, init_cfg={init_cfg}; remove both from the config.'
             )
         if tasks is None or transformer is None or bbox_coder is None:
-            raise ValueError(
-                f'{type(self).__name__}: pts_bbox_head needs tasks, transformer and bbox_coder.'
-            )
+            raise ValueError('pts_bbox_head needs tasks, transformer and bbox_coder.')
         super().__init__()
         self.num_query = num_query
         self.hidden_dim = hidden_dim
@@ -131,19 +131,17 @@ class CmtHead(BaseModule):
         grid_size = (train_cfg or test_cfg or {}).get('grid_size')
         # rows along y, columns along x
         self.bev_shape = grid_size and tuple(n // downsample_scale for n in grid_size[1::-1])
-        self.criterion = (
-            CmtCriterion(
-                loss_cls=loss_cls or dict(type='mmdet.FocalLoss', use_sigmoid=True),
-                loss_bbox=loss_bbox or dict(type='mmdet.L1Loss', loss_weight=0.25),
-                assigner=train_cfg['assigner'],
-                code_weights=train_cfg['code_weights'],
-                classes_of_task=self.classes_of_task,
+        self.criterion: CmtCriterion | None = None
+        if train_cfg:
+            self.criterion = CmtCriterion(
+                loss_cls or dict(type='mmdet.FocalLoss', use_sigmoid=True),
+                loss_bbox or dict(type='mmdet.L1Loss', loss_weight=0.25),
+                train_cfg['assigner'],
+                train_cfg['code_weights'],
+                self.classes_of_task,
                 dn_weight=dn_weight,
                 dn_split=split,
             )
-            if train_cfg
-            else None
-        )
         self._init_layers(in_channels, transformer, common_heads, separate_head)
 
     def _init_layers(
@@ -187,17 +185,13 @@ class CmtHead(BaseModule):
         nn.init.uniform_(self.reference_points.weight, 0, 1)
 
     def forward(
-        self,
-        pts_feats: Sequence[Tensor | None] | None,
-        img_feats: Sequence[Tensor | None] | None,
-        img_metas: Sequence[dict],
+        self, pts_feats: Features, img_feats: Features, img_metas: Sequence[dict]
     ) -> TaskOutputs:
         """Predict from features of one level.
 
         Args:
-            pts_feats: One BEV map ``(B, in_channels, H, W)``; None or [None] without LiDAR.
-            img_feats: Camera features ``(B * V, C, h, w)``, of which the first level is used; None
-                or [None] without cameras.
+            pts_feats: BEV map ``(B, in_channels, H, W)``.
+            img_feats: Camera features ``(B * V, C, h, w)``; further levels are not used.
             img_metas: For each sample ``lidar2img`` ``(V, 4, 4)`` and ``pad_shape`` ``(H, W)`` in
                 pixels (without them, as in a batch without images, queries have no camera
                 position), and in training ``gt_instances_3d``, an ``InstanceData`` with
@@ -212,10 +206,7 @@ class CmtHead(BaseModule):
         return self.decode(self.encode(pts_feats, img_feats, img_metas))
 
     def encode(
-        self,
-        pts_feats: Sequence[Tensor | None] | None,
-        img_feats: Sequence[Tensor | None] | None,
-        img_metas: Sequence[dict],
+        self, pts_feats: Features, img_feats: Features, img_metas: Sequence[dict]
     ) -> DecoderInputs:
         """The first half of :meth:`forward`, with its arguments: tokens, queries, positions."""
         bev_features = pts_feats[0] if pts_feats else None
@@ -242,7 +233,11 @@ class CmtHead(BaseModule):
                 self.bev_embedding,
                 self.rv_embedding,
             )
-            query_pos = self._query_position(points, cameras)
+            # The round trip only clamps; it is part of the released computation.
+            clamped = inverse_sigmoid(points).sigmoid()
+            query_pos = self.bev_embedding(clamped)
+            if self.rv_embedding is not None and cameras is not None:
+                query_pos = query_pos + self.rv_embedding.of_points(clamped, cameras)
         trust = self.trust_of_queries(memory, query_pos, points, cameras, img_metas)
         return DecoderInputs(memory, query_pos, points, denoising, trust)
 
@@ -259,9 +254,10 @@ class CmtHead(BaseModule):
                 predict_task(head, outputs, points, self.range_limits) for head in self.task_heads
             ]
         if denoising is not None:
-            tasks = [split_denoising(task, denoising.num_queries) for task in tasks]
-            for task in tasks:
-                task['denoising'] = denoising
+            tasks = [
+                dict(split_denoising(task, denoising.num_queries), denoising=denoising)
+                for task in tasks
+            ]
         return tuple([task] for task in tasks)
 
     def trust_of_queries(
@@ -313,20 +309,8 @@ class CmtHead(BaseModule):
             config=self.denoising,
         )
 
-    def _query_position(self, reference_points: Tensor, cameras: CameraGeometry | None) -> Tensor:
-        """Embed ``(B, P + Q, 3)`` reference points as ``(B, P + Q, C)``."""
-        # The round trip only clamps; it is part of the released computation.
-        points = inverse_sigmoid(reference_points).sigmoid()
-        position = self.bev_embedding(points)
-        if cameras is None or self.rv_embedding is None:
-            return position
-        return position + self.rv_embedding.of_points(points, cameras)
-
     def loss(
-        self,
-        pts_feats: Sequence[Tensor | None] | None,
-        img_feats: Sequence[Tensor | None] | None,
-        batch_data_samples: Sequence,
+        self, pts_feats: Features, img_feats: Features, batch_data_samples: Sequence
     ) -> dict[str, Tensor]:
         """Losses of a batch of ``Det3DDataSample`` with ``gt_instances_3d``."""
         instances = [sample.gt_instances_3d for sample in batch_data_samples]
@@ -353,9 +337,7 @@ class CmtHead(BaseModule):
             FloatingPointError: If a prediction is not finite.
         """
         if self.criterion is None:
-            raise ValueError(
-                f'{type(self).__name__}: the losses need train_cfg.pts in the config.'
-            )
+            raise ValueError(f'{type(self).__name__}: the losses need train_cfg.pts.')
         tasks = [levels[0] for levels in task_outputs]
         predictions = [TaskPrediction(task['cls_logits'], encoded_boxes(task)) for task in tasks]
         if 'denoising' not in tasks[0]:
@@ -368,10 +350,7 @@ class CmtHead(BaseModule):
         )
 
     def predict(
-        self,
-        pts_feats: Sequence[Tensor | None] | None,
-        img_feats: Sequence[Tensor | None] | None,
-        batch_data_samples: Sequence,
+        self, pts_feats: Features, img_feats: Features, batch_data_samples: Sequence
     ) -> list[InstanceData]:
         """Boxes of a batch of ``Det3DDataSample``; see :meth:`predict_by_feat`."""
         img_metas = [sample.metainfo for sample in batch_data_samples]
@@ -404,10 +383,7 @@ class CmtHead(BaseModule):
         return results
 
     def decode_boxes(self, task_outputs: TaskOutputs) -> list[dict[str, Tensor]]:
-        """What the box coder makes of the last layer's predictions.
-
-        Args:
-            task_outputs: Result of :meth:`forward`.
+        """What the box coder makes of the last layer's predictions in the result of forward.
 
         Returns:
             For each sample the result of :meth:`MultiTaskBBoxCoder.decode`, in the order of the

@@ -82,11 +82,21 @@ class SeparateTaskHead(BaseModule):
         self.groups = groups
         self.init_bias = init_bias
         self.branch_names = tuple(heads)
+
+        def conv(inputs: int, outputs: int, bias: bool) -> nn.Conv1d:
+            sizes = (inputs * groups, outputs * groups, final_kernel)
+            return nn.Conv1d(*sizes, padding=final_kernel // 2, groups=groups, bias=bias)
+
         for name, (out_channels, num_convs) in heads.items():
-            self.add_module(
-                name,
-                self._branch(in_channels, head_conv, out_channels, num_convs, final_kernel),
-            )
+            branch = nn.Sequential()
+            channels = in_channels
+            for _ in range(num_convs - 1):
+                branch.append(conv(channels, head_conv, bias=False))
+                branch.append(GroupLayerNorm1d(head_conv * groups, groups))
+                branch.append(nn.ReLU(inplace=True))
+                channels = head_conv
+            branch.append(conv(channels, out_channels, bias=True))
+            self.add_module(name, branch)
         # NOTE: not left to `init_weights`, which never reaches modules within a ModuleList: in the
         # released code all classes start at a probability of a half.
         self._init_class_bias()
@@ -94,31 +104,6 @@ class SeparateTaskHead(BaseModule):
     def _init_class_bias(self) -> None:
         if 'cls_logits' in self.branch_names:
             nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, self.init_bias)
-
-    def _branch(
-        self, in_channels: int, hidden: int, out_channels: int, num_convs: int, kernel: int
-    ) -> nn.Sequential:
-        def conv(inputs: int, outputs: int, bias: bool) -> nn.Conv1d:
-            return nn.Conv1d(
-                inputs * self.groups,
-                outputs * self.groups,
-                kernel,
-                padding=kernel // 2,
-                groups=self.groups,
-                bias=bias,
-            )
-
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for _ in range(num_convs - 1):
-            layers += [
-                conv(channels, hidden, bias=False),
-                GroupLayerNorm1d(hidden * self.groups, groups=self.groups),
-                nn.ReLU(inplace=True),
-            ]
-            channels = hidden
-        layers.append(conv(channels, out_channels, bias=True))
-        return nn.Sequential(*layers)
 
     def init_weights(self) -> None:
         """Kaiming convolutions; the class logits start at a low probability."""
