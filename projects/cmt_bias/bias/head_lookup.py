@@ -13,19 +13,14 @@ from .scale import BiasScale
 
 @dataclass(frozen=True)
 class BiasedHead:
-    """A head with an attention bias, and what its parts are called.
-
-    Attributes:
-        name: Dotted name of the head in the model, such as ``pts_bbox_head``.
-        head: The head, which has ``attention_bias_generator`` and ``weight_generator``.
-    """
+    """A head with ``attention_bias_generator`` and ``weight_generator``, named as in its model."""
 
     name: str
     head: nn.Module
 
     @property
     def generator(self) -> BiasScale:
-        """The head's ``AttentionBiasGenerator``."""
+        """The scale, with what makes a bias of it."""
         return cast(BiasScale, self.head.attention_bias_generator)
 
     @property

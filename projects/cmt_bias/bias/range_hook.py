@@ -47,12 +47,6 @@ class BiasScaleRangeHook(Hook):
                 f'{type(runner.train_loop).__name__}; use train_cfg=dict(by_epoch=True, ...)'
             )
         self._head = head = find_biased_head(runner.model, type(self).__name__)
-        late = [epoch for epoch, _ in self.schedule if epoch >= runner.max_epochs]
-        if late:
-            MMLogger.get_current_instance().warning(
-                f'BiasScaleRangeHook: the ranges from epoch {late[0]} on never apply, since '
-                f'training has {runner.max_epochs} epochs (counted from 0).'
-            )
         self.before_train_epoch(runner)
         low, high = head.generator.bounds()  # rounded as the scale is, unlike the schedule
         starts = head.scale.detach().flatten().tolist() if runner.iter == 0 else []
@@ -87,10 +81,10 @@ def check_schedule(
     Raises:
         ValueError: If it cannot be meant; it names the entry and the remedy.
     """
-    where = 'BiasScaleRangeHook: schedule'
+    where = f'BiasScaleRangeHook: schedule={schedule!r}'
     example = 'such as schedule=[(0, (1.0, 2.5)), (5, (0.5, None))]'
     if isinstance(schedule, str) or not isinstance(schedule, Sequence) or not schedule:
-        raise ValueError(f'{where}={schedule!r} must be a list of pairs, {example}')
+        raise ValueError(f'{where} must be a list of pairs, {example}')
     checked: list[tuple[int, ScaleRange]] = []
     for entry in schedule:
         match entry:
@@ -104,8 +98,6 @@ def check_schedule(
                 'first number must be less than the second'
             )
     epochs = [epoch for epoch, _ in checked]
-    if epochs[0] != 0:
-        raise ValueError(f'{where} begins with epoch {epochs[0]}: let it begin with epoch 0')
-    if any(second <= first for first, second in pairwise(epochs)):
-        raise ValueError(f'{where} has the epochs {epochs}: they must increase')
+    if epochs[0] != 0 or any(second <= first for first, second in pairwise(epochs)):
+        raise ValueError(f'{where} has the epochs {epochs}: they must begin with 0 and increase')
     return checked
