@@ -58,7 +58,7 @@ class ConstantWeightGenerator(WeightGenerator):
                     'strong the bias is belongs into attention_bias_config.bias_scale.'
                 )
 
-    def forward(self, query_pos: Tensor, *args: object) -> tuple[Tensor, Tensor]:
+    def forward(self, query_pos: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         """See :meth:`WeightGenerator.forward`."""
         of_queries = query_pos.new_ones(query_pos.shape[:2], dtype=torch.float32)
         return of_queries * self.weights[0], of_queries * self.weights[1]
