@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmt_bias.bias import AttentionBiasGenerator
+from cmt_bias.bias import AttentionBiasGenerator, find_windows
 from cmt_bias.bias.scale import SCALE_GRANULARITIES
 from cmt_bias.cmt.position_encoding import CameraGeometry
 from cmt_bias.ops import TokenLayout, WindowedBias, dense_bias
@@ -33,7 +33,7 @@ def geometry() -> dict:
 
 def dense(generator: AttentionBiasGenerator, *weights: torch.Tensor) -> torch.Tensor:
     """``(L, B, Q, K)``; ``(1, B, Q, K)`` where layers do not differ."""
-    windows = generator.find_windows(**geometry())
+    windows = find_windows(**geometry(), shapes=generator.window_shapes)
     bias = generator(WindowedBias(windows, torch.stack(weights or WEIGHTS, dim=-1)))
     num_layers = 1 if bias.strength.dim() == 3 else len(bias.strength)
     return torch.stack([dense_bias(bias.of_layer(layer)) for layer in range(num_layers)])
@@ -48,7 +48,7 @@ def test_bias_is_scale_times_weight_times_gain(granularity, learnable):
     generator = make(granularity, learnable_scale=learnable)
     with torch.no_grad():
         generator.bias_scale.copy_(torch.rand(generator.bias_scale.shape) + 1)
-    in_window = generator.find_windows(**geometry()).to_mask().float()
+    in_window = find_windows(**geometry(), shapes=generator.window_shapes).to_mask().float()
     scale = generator.bias_scale.detach()
     if 'modality' not in granularity:
         scale = scale[..., None].expand(*scale.shape, 2)
@@ -138,7 +138,7 @@ def test_gradients_agree_with_finite_differences(seed, granularity, window_shape
         window_shape=window_shape,
         lidar_window=None if whole_lidar else 3,
     ).double()
-    windows = generator.find_windows(**geometry())
+    windows = find_windows(**geometry(), shapes=generator.window_shapes)
 
     def bias(scale, weights):
         trust = WindowedBias(windows, weights)

@@ -67,7 +67,7 @@ def test_a_start_outside_the_first_range_is_refused(tmp_path, scale, refused):
         runner.train()
         return
     key = 'model.pts_bbox_head.attention_bias_config.bias_scale'
-    with pytest.raises(ValueError, match=rf'shared starts at {scale:g}.*{key}'):
+    with pytest.raises(ValueError, match=rf'starts at {scale:g}.*{key}'):
         runner.train()
 
 

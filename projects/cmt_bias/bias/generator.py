@@ -1,18 +1,14 @@
 """From trust to an additive bias on cross-attention."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from ..cmt.position_encoding import CameraGeometry
 from ..cmt.precision import float32_island
-from ..ops import MODALITIES, QueryWindows, TokenLayout, Window, WindowedBias
+from ..ops import MODALITIES, Window, WindowedBias
 from .scale import CONFIG_KEY, BiasScale
-from .windows import find_windows
 
 
 class AttentionBiasGenerator(BiasScale):
@@ -45,17 +41,6 @@ class AttentionBiasGenerator(BiasScale):
     ) -> None:
         super().__init__(*args, **scale)
         self.window_shapes = _window_shapes((lidar_window, camera_window), window_shape, sigma)
-
-    def find_windows(
-        self,
-        reference_points: Tensor,
-        layout: TokenLayout,
-        cameras: CameraGeometry | None,
-        pc_range: Sequence[float] | Tensor,
-    ) -> QueryWindows:
-        """The windows of a batch's queries; arguments as for :func:`find_windows`."""
-        with float32_island(reference_points):
-            return find_windows(reference_points, layout, cameras, pc_range, self.window_shapes)
 
     def forward(self, trust: WindowedBias) -> WindowedBias:
         """Make the bias of a batch.

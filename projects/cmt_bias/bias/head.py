@@ -10,11 +10,13 @@ from torch import Tensor
 
 from ..cmt.head import CmtHead, DecoderInputs
 from ..cmt.position_encoding import CameraGeometry
+from ..cmt.precision import float32_island
 from ..cmt.tokens import Memory
 from ..ops import MODALITIES, WindowedBias
 from ..ops.operator import is_compiling
 from .generator import AttentionBiasGenerator
 from .transformer import AttentionBiasCmtTransformer
+from .windows import find_windows
 
 # Registered here, so that its own file needs torch alone.
 MODELS.register_module(module=AttentionBiasGenerator)
@@ -87,9 +89,11 @@ class AttentionBiasCmtHead(CmtHead):
         Raises:
             ValueError: If weights have another shape than ``(B, Q)``, or lie outside [-1, 1].
         """
-        windows = self.attention_bias_generator.find_windows(
-            reference_points, memory.layout, cameras, self.range_limits
-        )
+        shapes = self.attention_bias_generator.window_shapes
+        with float32_island(query_pos):
+            windows = find_windows(
+                reference_points, memory.layout, cameras, self.range_limits, shapes
+            )
         weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows, img_metas)
         for modality, of_queries in zip(MODALITIES, weights, strict=True):
             if of_queries.shape != query_pos.shape[:2]:

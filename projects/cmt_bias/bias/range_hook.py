@@ -17,8 +17,8 @@ ScaleRange = tuple[float | None, float | None]
 class BiasScaleRangeHook(Hook):
     """Sets the range that the bias scale may take, by a schedule over epochs.
 
-    The range is that of the epoch, however the run got there, so also right after a resume. The
-    generator keeps it in a buffer, which checkpoints have: testing needs no hook.
+    The range is that of the epoch, also right after a resume. The generator keeps it in a buffer,
+    which checkpoints have: testing needs no hook.
 
     Args:
         schedule: Pairs of an epoch, counted from 0, and the range ``(low, high)`` from its start
@@ -26,9 +26,8 @@ class BiasScaleRangeHook(Hook):
             ``[(0, (1.0, 2.5)), (5, (0.5, 4.0)), (15, (0.1, 5.0))]``.
 
     Raises:
-        ValueError: If the schedule is not made of such pairs, does not begin with epoch 0 or does
-            not increase, or a range is empty; before training, if a start value is outside the
-            first range.
+        ValueError: If the schedule cannot be meant; before training, if a start value is outside
+            the first range.
         TypeError: Before training, if the training loop does not count epochs.
     """
 
@@ -49,14 +48,13 @@ class BiasScaleRangeHook(Hook):
         self._head = head = find_biased_head(runner.model, type(self).__name__)
         self.before_train_epoch(runner)
         low, high = head.generator.bounds()  # rounded as the scale is, unlike the schedule
-        starts = head.scale.detach().flatten().tolist() if runner.iter == 0 else []
-        for name, value in zip(head.generator.scale_names(), starts, strict=False):
-            if not low <= value <= high:
-                raise ValueError(
-                    f'BiasScaleRangeHook: bias scale {name} starts at {value:g}, outside the '
-                    f'first range of schedule, {self.schedule[0][1]}. Change '
-                    f'{head.config_key("bias_scale")} or the range.'
-                )
+        outside = [v for v in head.scale.detach().flatten().tolist() if not low <= v <= high]
+        if outside and runner.iter == 0:
+            raise ValueError(
+                f'BiasScaleRangeHook: the bias scale starts at {outside[0]:g}, outside the first '
+                f'range of schedule, {self.schedule[0][1]}. Change {head.config}.bias_scale or '
+                'the range.'
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Set the range of the epoch, if another one began."""

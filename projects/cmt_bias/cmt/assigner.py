@@ -27,11 +27,7 @@ class Match(NamedTuple):
 
 @TASK_UTILS.register_module()
 class BBox3DL1Cost:
-    """L1 distance between encoded boxes.
-
-    Args:
-        weight: Factor of the cost.
-    """
+    """L1 distance between encoded boxes, times ``weight``."""
 
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight

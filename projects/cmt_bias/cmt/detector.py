@@ -49,37 +49,23 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     def extract_img_feat(
         self, imgs: Tensor | None, batch_input_metas: Sequence[dict] | None = None
     ) -> list[Tensor] | None:
-        """Camera features.
-
-        Args:
-            imgs: ``(B, V, 3, H, W)`` normalized images; None without cameras.
-            batch_input_metas: Not needed; part of mmdet3d's interface.
-
-        Returns:
-            Feature levels ``(B * V, C, h, w)``; None without cameras.
-        """
+        """Feature levels ``(B * V, C, h, w)`` of ``(B, V, 3, H, W)`` normalized images."""
         if imgs is None or not self.with_img_backbone:
             return None
         imgs = imgs.flatten(0, 1)
         if self.grid_mask is not None:
             imgs = self.grid_mask(imgs)
         features = self.img_backbone(imgs)
-        if isinstance(features, dict):
-            features = list(features.values())
         return list(self.img_neck(features) if self.with_img_neck else features)
 
     def extract_pts_feat(
         self, voxel_dict: dict[str, Tensor] | None, batch_size: int
     ) -> list[Tensor] | None:
-        """LiDAR features. All but the neck runs in float32.
+        """BEV maps ``(B, channels, H, W)``; all but the neck runs in float32.
 
         Args:
-            voxel_dict: ``voxels``, ``num_points``, ``coors`` of mmdet3d's voxelization; None
-                without LiDAR.
+            voxel_dict: ``voxels``, ``num_points``, ``coors`` of mmdet3d's voxelization.
             batch_size: Samples in the batch, those without points included.
-
-        Returns:
-            BEV maps ``(B, channels, H, W)``; None without LiDAR.
         """
         if voxel_dict is None or not hasattr(self, 'pts_voxel_encoder'):
             return None
@@ -93,14 +79,11 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     def extract_feat(
         self, batch_inputs_dict: dict, batch_input_metas: Sequence[dict]
     ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
-        """Features of both sensors.
+        """Camera features and LiDAR features, None for a sensor that is missing.
 
         Args:
             batch_inputs_dict: ``voxels`` and ``imgs`` of the data preprocessor.
             batch_input_metas: Meta information of the samples.
-
-        Returns:
-            Camera features and LiDAR features, None for a sensor that is missing.
         """
         return (
             self.extract_img_feat(batch_inputs_dict.get('imgs'), batch_input_metas),

@@ -236,11 +236,9 @@ class PETRMultiheadAttention(BaseModule):
         embed_dims: Channels C of queries, keys and values.
         num_heads: Heads H; divides ``embed_dims``.
         attn_drop: Dropout of the attention probabilities.
-        proj_drop: Dropout after the output projection.
         dropout_layer: Dropout of the residual branch; None for none.
         dropout: The released configs' short form: sets ``attn_drop`` and the probability of
             ``dropout_layer`` both.
-        bias: Whether the projections have a bias.
         bias_backend: How attention with a ``logit_bias`` is computed, see
             :func:`cmt_bias.ops.biased_attention`.
         batch_first: Must be true: tensors are ``(B, Q, C)``.
@@ -259,10 +257,8 @@ class PETRMultiheadAttention(BaseModule):
         embed_dims: int,
         num_heads: int,
         attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
         dropout_layer: dict | None = None,
         dropout: float | None = None,
-        bias: bool = True,
         bias_backend: str = 'auto',
         batch_first: bool = True,
         init_cfg: dict | None = None,
@@ -290,8 +286,7 @@ class PETRMultiheadAttention(BaseModule):
         self.batch_first = batch_first
         self.attn_drop = attn_drop
         self.bias_backend = bias_backend
-        self.attn = nn.MultiheadAttention(embed_dims, num_heads, bias=bias, batch_first=True)
-        self.proj_drop = nn.Dropout(proj_drop)
+        self.attn = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
         self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
 
     def forward(
@@ -341,15 +336,14 @@ class PETRMultiheadAttention(BaseModule):
             # (B, H, Q, D) -> (B, Q, C)
             attended = attended.to(self.attn.out_proj.weight.dtype)
             output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))
-            return identity + self.dropout_layer(self.proj_drop(output))
+            return identity + self.dropout_layer(output)
 
     def project_heads(
         self, query: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Apply the input projections and split the heads: ``(B, N, C)`` to ``(B, H, N, D)``."""
         weights = self.attn.in_proj_weight.chunk(3)
-        in_proj_bias = self.attn.in_proj_bias
-        biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+        biases = self.attn.in_proj_bias.chunk(3)
         query, key, value = (
             F.linear(tokens.to(weight.dtype), weight, bias)
             .unflatten(-1, (self.num_heads, -1))

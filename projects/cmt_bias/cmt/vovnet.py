@@ -12,19 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class VoVNetSpec(NamedTuple):
-    """Widths and depths of one VoVNet.
+    """Widths and depths of one VoVNet, the first three for each of its four stages."""
 
-    Attributes:
-        layer_channels: Channels of every 3x3 layer inside the blocks, for each of the four stages.
-        stage_channels: Output channels of the four stages.
-        blocks_per_stage: Number of one-shot aggregation blocks in each stage.
-        layers_per_block: Number of 3x3 layers whose outputs a block concatenates.
-    """
-
-    layer_channels: tuple[int, int, int, int]
+    layer_channels: tuple[int, int, int, int]  # of every 3x3 layer inside the blocks
     stage_channels: tuple[int, int, int, int]
-    blocks_per_stage: tuple[int, int, int, int]
-    layers_per_block: int
+    num_blocks: tuple[int, int, int, int]  # of one-shot aggregation
+    layers_per_block: int  # 3x3 layers whose outputs a block concatenates
 
 
 _LAYERS, _STAGES = (128, 160, 192, 224), (256, 512, 768, 1024)
@@ -52,11 +45,7 @@ def _conv_norm_relu(
 
 
 class EffectiveSqueezeExcitation(nn.Module):
-    """Channel gate of CenterMask (Lee and Park, CVPR 2020): one 1x1 layer without reduction.
-
-    Args:
-        channels: Number of channels of the feature map.
-    """
+    """Channel gate of CenterMask (Lee and Park, CVPR 2020): one 1x1 layer without reduction."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -239,9 +239,9 @@ def test_a_good_run_gives_no_warning_and_a_reading(tmp_path):
 
     assert warnings_in(tmp_path) == []
     log = read_log(tmp_path)
-    assert 'pts_bbox_head.attention_bias_generator.bias_scale: learnable, shared' in log
+    assert 'pts_bbox_head.attention_bias_generator.bias_scale: learnable, shared 2.5' in log
     assert 'shared 2.5; range [-inf, inf]' in log
-    assert "its learning rate sums up to 2 over the run's steps" in log  # 40 x 0.1 x 0.5
+    assert 'its learning rate over the steps to come sums up to 2\n' in log  # 40 x 0.1 x 0.5
     assert 'Bias scale at the end:\n  shared 2.5 -> ' in log
     assert (tmp_path / 'bias_scale_curve.png').read_bytes()[:4] == b'\x89PNG'
 
@@ -337,7 +337,7 @@ class PlainModel(BiasedModel):
 
 def test_a_model_without_bias_is_refused(tmp_path):
     runner = make_runner(tmp_path, PlainModel(), [BiasScaleHook()])
-    with pytest.raises(ValueError, match=r"BiasScaleHook: .*type='AttentionBiasCmtHead'"):
+    with pytest.raises(ValueError, match=r"BiasScaleHook needs one .*type='AttentionBiasCmtHead'"):
         runner.train()
 
 

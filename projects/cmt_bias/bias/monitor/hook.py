@@ -81,23 +81,15 @@ class BiasScaleHook(Hook):
             self._watch = BiasScaleWatch(head, self._optimizer, travel if is_judged else None)
         values = zip(generator.scale_names(), head.scales_in_effect(), strict=True)
         low, high = generator.bounds()
-        lines = [
-            'Bias scale:',
-            f'{head.scale_name}: {"learnable" if self._watch else "fixed"}, '
-            f'{generator.scale_granularity}',
-            ', '.join(f'{name} {value:.4g}' for name, value in values)
-            + f'; range [{low:g}, {high:g}]',
-            f"history: '{self._history.path}', every {self.interval} iterations",
-        ]
+        text = (
+            f'Bias scale {head.scale_name}: {"learnable" if self._watch else "fixed"}, '
+            + ', '.join(f'{name} {value:.4g}' for name, value in values)
+            + f'; range [{low:g}, {high:g}]'
+        )
         if self._optimizer is not None:
-            lines.append(
-                "how its learning rate sums up over the run's steps is not known beforehand"
-                if travel is None
-                else f'its learning rate sums up to {travel:.3g} over the '
-                + ("run's steps" if runner.iter == 0 else 'steps that are left')
-                + ', about as far as Adam can move it' * self._optimizer.is_like_adam
-            )
-        MMLogger.get_current_instance().info('\n  '.join(lines))
+            sums_up = 'is not known beforehand' if travel is None else f'sums up to {travel:.3g}'
+            text += f'; its learning rate over the steps to come {sums_up}'
+        MMLogger.get_current_instance().info(text)
         self._take_record(runner, runner.iter)
 
     def after_train_iter(
@@ -158,8 +150,7 @@ class BiasScaleHook(Hook):
         for key, value in shown.items():
             runner.message_hub.update_scalar(f'train/{key}', value)
         if self._watch is not None:
-            lacks_gradient = self._optimizer is not None and self._optimizer.lacks_gradient
-            for warning in self._watch.check(record, lacks_gradient):
+            for warning in self._watch.check(record):
                 MMLogger.get_current_instance().warning(warning)
 
     def _show(self, ended: bool) -> None:

@@ -174,7 +174,7 @@ class BiasScaleWatch:
         self._optimizer = optimizer
         self._run = dict(
             parameter=head.scale_name,
-            config=head.config_key(''),
+            config=head.config,
             is_frozen=not head.scale.requires_grad,
             has_optimizer=optimizer is not None,
             travel=math.inf if travel is None else travel,
@@ -182,16 +182,11 @@ class BiasScaleWatch:
         )
         self._rows: dict[tuple[str, str], int] = {}
 
-    def check(self, record: Record, lacks_gradient: bool = False) -> list[str]:
-        """What is to be said of a record; empty where all is well or has been said.
-
-        Args:
-            record: The record.
-            lacks_gradient: Whether the optimizer made a step without any gradient of the scale.
-        """
+    def check(self, record: Record) -> list[str]:
+        """What is to be said of a record; empty where all is well or has been said."""
         said = []
         for number, name in enumerate(self._names):
-            sight = self._sight(record, name, lacks_gradient)
+            sight = self._sight(record, name)
             for rule in (rule for rule in RULES if rule.each or number == 0):
                 state = (rule.name, name)
                 if rule.when(sight):
@@ -202,8 +197,9 @@ class BiasScaleWatch:
                     self._rows[state] = 0
         return said
 
-    def _sight(self, record: Record, name: str, lacks_gradient: bool) -> SimpleNamespace:
+    def _sight(self, record: Record, name: str) -> SimpleNamespace:
         """What a rule looks at: the entry ``name`` of the scale in a logged iteration."""
+        optimizer = self._optimizer
         low: Any = record['range_low']
         high: Any = record['range_high']
         scale: Any = record[f'bias_scale/{name}']
@@ -219,14 +215,14 @@ class BiasScaleWatch:
             scale=scale,
             gradient=gradient,
             not_finite=', '.join(x for x in found if not all(map(math.isfinite, found[x]))),
-            lacks_gradient=lacks_gradient,
+            lacks_gradient=bool(optimizer and optimizer.lacks_gradient),
             weights=list(weights.values()),
             has_own_weights=any(own.values()),
             low=low,
             high=high,
             bound=bound_nearby(scale, low, high),
             loose_bound=bound_nearby(scale, low, high, AWAY),
-            decay=self._optimizer.group.get('weight_decay', 0.0) if self._optimizer else 0.0,
+            decay=optimizer.group.get('weight_decay', 0.0) if optimizer else 0.0,
         )
 
 
