@@ -21,21 +21,16 @@ from .scale_optimizer import ScaleOptimizer, find_scale_optimizer
 class BiasScaleHook(Hook):
     """Logs the bias scale, its gradient and the weights, and says what they mean.
 
-    Every ``interval`` iterations, and in the last one, a record goes
+    Every ``interval`` iterations, and in the last one, a record goes to
+    ``work_dir/bias_scale.csv`` (:func:`history.columns` explains it), which a kill or a resume
+    leaves without gaps and doubles; but for raw values and range to mmengine's message hub, and
+    so to the console line, ``vis_data/*.json`` and TensorBoard; and with a learnable scale to the
+    rules, which warn of what keeps it from learning. ``work_dir/bias_scale_curve.png`` is drawn
+    at every checkpoint.
 
-    - to mmengine's message hub, and with it to the console line, ``vis_data/*.json`` and
-      TensorBoard: ``bias_scale/<entry>``, ``bias_scale_grad/<entry>``, ``bias_scale_lr``,
-      ``router/lidar_mean``, ``router/lidar_std``, ``router/camera_mean``, ``router/camera_std``;
-    - with raw values and range to ``work_dir/bias_scale.csv``, which a kill or a resume leaves
-      without gaps and doubles;
-    - with a learnable scale to the rules, which warn of what keeps it from learning.
-
-    ``work_dir/bias_scale_curve.png`` is drawn at every checkpoint and at the end.
-
-    The scale is the one in effect after the iteration. Its gradient is the one of the optimizer's
-    latest step: mean over all processes and accumulated iterations, without AMP's loss scale,
-    after clipping. The weights are those of this iteration's batch on the first process,
-    denoising queries included; their spread is the standard deviation.
+    The scale is the one in effect after the iteration, its gradient that of the optimizer's latest
+    step. The weights are those of this iteration's batch on the first process, denoising queries
+    included; their spread is the standard deviation.
 
     Args:
         interval: Iterations from one row to the next.

@@ -16,28 +16,23 @@ from .history import Record
 from .scale_optimizer import ScaleOptimizer
 
 WEAK_START, SATURATING_START = 0.5, 5.0
-LEAST_TRAVEL = 0.25
-"""A run whose learning rates sum up to less cannot learn a scale."""
+LEAST_TRAVEL = 0.25  # a run whose learning rates sum up to less cannot learn a scale
+# Share of a bound within which a scale is at it; beyond which it has left: noise is no news.
 CLOSE, AWAY = 0.05, 0.10
-"""Share of a bound within which a scale is at it; beyond which it has left: noise is no news."""
-PATIENCE = 3
-"""Logged iterations in a row with exact zeros that are one too many."""
-WEAK, STRONG = 1.5, 3.5
-"""Final values between them are about as strong as the usual start of 2.5."""
+PATIENCE = 3  # logged iterations in a row with exact zeros that are one too many
+WEAK, STRONG = 1.5, 3.5  # final values between them are about as strong as the usual 2.5
+# The part of the run, at its end, in which the scale should have settled; and rows to tell it.
 LAST_PART, FEWEST_ROWS = 0.2, 4
-"""The part of the run, at its end, in which the scale should have settled; and rows to tell it."""
-DRIFTING = 0.25
-"""Share of the longest possible way, in the last part, above which the scale still drifts."""
+DRIFTING = 0.25  # share of the longest possible way there, above which the scale still drifts
 
 
 def bound_nearby(scale: float, low: float, high: float, closeness: float = CLOSE) -> str:
     """Name of the bound that is no further from the scale than a share of it; '' for none."""
-    near = [
-        (abs(scale - bound), key)
-        for key, bound in (('min_scale', low), ('max_scale', high))
-        if math.isfinite(bound) and abs(scale - bound) <= closeness * (abs(bound) or 1.0)
-    ]
-    return min(near)[1] if near else ''
+    key, bound = min(
+        ('min_scale', low), ('max_scale', high), key=lambda side: abs(scale - side[1])
+    )
+    is_near = math.isfinite(bound) and abs(scale - bound) <= closeness * (abs(bound) or 1.0)
+    return key if is_near else ''
 
 
 class Rule(NamedTuple):
