@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..cmt.precision import float32_island
+from ..cmt.precision import autocast_off
 from ..ops import MODALITIES, Window, WindowedBias
 from .scale import CONFIG_KEY, BiasScale
 
@@ -52,7 +52,7 @@ class AttentionBiasGenerator(BiasScale):
             The bias, with strengths for each decoder layer where layers differ.
         """
         self.project_into_range()
-        with float32_island(trust.strength):
+        with autocast_off(trust.strength):
             scale = self.scale_of_modalities()
             if 'layer' in self.scale_granularity:
                 scale = scale[:, None, None]  # (L, 1, 1, 2)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..cmt.head import CmtHead, DecoderInputs
 from ..cmt.position_encoding import CameraGeometry
-from ..cmt.precision import float32_island
+from ..cmt.precision import autocast_off
 from ..cmt.tokens import Memory
 from ..ops import MODALITIES, WindowedBias
 from ..ops.operator import is_compiling
@@ -90,7 +90,7 @@ class AttentionBiasCmtHead(CmtHead):
             ValueError: If weights have another shape than ``(B, Q)``, or lie outside [-1, 1].
         """
         shapes = self.attention_bias_generator.window_shapes
-        with float32_island(query_pos):
+        with autocast_off(query_pos):
             windows = find_windows(
                 reference_points, memory.layout, cameras, self.range_limits, shapes
             )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .assigner import Match
 from .box_encoding import ENCODED_BOX_SIZE, encode_boxes
 from .denoising import DenoisingQueries
-from .precision import float32_island
+from .precision import autocast_off
 
 # Weight of an unmatched query in the average factor of the class loss (released value).
 BACKGROUND_AVERAGE_WEIGHT = 0.1
@@ -101,7 +101,7 @@ class CmtCriterion(nn.Module):
             ``loss_cls`` and ``loss_bbox`` of the last layer, ``d{i}.loss_cls`` ... of layer i, and
             the same with ``dn_`` for the denoising queries.
         """
-        with float32_island(predictions[0].logits):
+        with autocast_off(predictions[0].logits):
             layers = self._matching_losses(predictions, batch_gt_instances_3d)
             kinds = {'': layers}
             if dn_predictions is not None and denoising is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .frozen_modules import FrozenModulesMixin
 from .grid_mask import GridMask
 from .head import TaskOutputs
-from .precision import float32_island
+from .precision import autocast_off
 from .sparse_encoder import encode_voxels
 
 
@@ -72,7 +72,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         bev = encode_voxels(
             self.pts_voxel_encoder, self.pts_middle_encoder, voxel_dict, batch_size
         )
-        with float32_island(bev):
+        with autocast_off(bev):
             features = self.pts_backbone(bev)
         return list(self.pts_neck(features) if self.with_pts_neck else features)
 

@@ -19,7 +19,7 @@ from ..ops import WindowedBias
 from .criterion import CmtCriterion, TaskPrediction, gravity_center_boxes
 from .denoising import DenoisingConfig, DenoisingQueries, make_denoising_queries
 from .position_encoding import CameraGeometry
-from .precision import float32_island
+from .precision import autocast_off
 from .task_head import BOX_BRANCHES, encoded_boxes, predict_task, split_denoising
 from .tokens import BevEmbedding, Memory, RayEmbedding, camera_geometry, make_memory
 
@@ -219,7 +219,7 @@ class CmtHead(BaseModule):
                 'and downsample_scale the stride of the LiDAR backbone.'
             )
         learned = self.reference_points.weight
-        with float32_island(learned):
+        with autocast_off(learned):
             points = learned.expand(len(img_metas), -1, -1)
             denoising = self._make_denoising_queries(img_metas) if self.training else None
             if denoising is not None:
@@ -248,7 +248,7 @@ class CmtHead(BaseModule):
         # (L, B, P + Q, C); attention runs in the precision of the surrounding autocast.
         # NaN becomes 0, as in the released code.
         outputs = torch.nan_to_num(self.decode_queries(inputs, mask))
-        with float32_island(outputs):
+        with autocast_off(outputs):
             points = inputs.reference_points
             tasks = [
                 predict_task(head, outputs, points, self.range_limits) for head in self.task_heads

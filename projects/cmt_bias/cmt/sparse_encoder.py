@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .precision import float32_island
+from .precision import autocast_off
 
 # Batch normalization needs two rows in training, sparse convolution one.
 MIN_VOXELS = 2
@@ -45,7 +45,7 @@ def encode_voxels(
         coors = torch.cat((coors, placeholders))
         voxels = torch.cat((voxels, voxels.new_zeros(missing, *voxels.shape[1:])))
         num_points = torch.cat((num_points, num_points.new_ones(missing)))
-    with float32_island(voxels):
+    with autocast_off(voxels):
         features = voxel_encoder(voxels.float(), num_points, coors).float()
         threads = torch.get_num_threads()
         if features.device.type == 'cpu':

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import WindowedBias, biased_attention
-from .precision import float32_island
+from .precision import autocast_off
 
 LAYER_NORM = dict(type='LN')
 
@@ -132,7 +132,7 @@ class PETRTransformerDecoder(TransformerLayerSequence):
                 query = layer(*inputs)
             outputs.append(query)
         kept = outputs if self.return_intermediate else outputs[-1:]
-        with float32_island(query):
+        with autocast_off(query):
             return self.post_norm(torch.stack(kept))
 
 
@@ -212,7 +212,7 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
                 positions = dict(query_pos=query_pos, key_pos=memory_pos)
                 query = next(attentions)(query, memory, memory, **positions, **bias)
             else:
-                with float32_island(query):
+                with autocast_off(query):
                     module = self.ffns[0] if operation == 'ffn' else next(norms)
                     query = module(query.float())
         return query
@@ -321,9 +321,9 @@ class PETRMultiheadAttention(BaseModule):
         query = query if query_pos is None else query + query_pos
         key = key if key_pos is None else key + key_pos
 
-        with float32_island(query):
+        with autocast_off(query):
             heads = self.project_heads(query, key, value)
-        with nullcontext() if self.is_flash else float32_island(query):
+        with nullcontext() if self.is_flash else autocast_off(query):
             if logit_bias is not None:
                 attended = biased_attention(*heads, logit_bias, backend=self.bias_backend)
             else:
@@ -332,7 +332,7 @@ class PETRMultiheadAttention(BaseModule):
                     attn_mask=None if attn_mask is None else ~attn_mask,
                     dropout_p=self.attn_drop if self.training else 0.0,
                 )
-        with float32_island(query):
+        with autocast_off(query):
             # (B, H, Q, D) -> (B, Q, C)
             attended = attended.to(self.attn.out_proj.weight.dtype)
             output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))

@@ -6,7 +6,7 @@ from mmcv.cnn.bricks.transformer import FFN
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from ...cmt.precision import float32_island
+from ...cmt.precision import autocast_off
 from ...ops import MODALITIES, QueryWindows, window_attention
 from .weight_generator import WeightGenerator
 
@@ -88,7 +88,7 @@ class AQRWeightGenerator(WeightGenerator):
         # zeros for a query without any token
         attended = window_attention(query, key, value, windows).transpose(1, 2).flatten(2)
         attended = self.out_proj(attended)
-        with float32_island(attended):
+        with autocast_off(attended):
             routed = self.attention_norm(query_pos.float() + attended.float())
             routed = self.ffn_norm(self.ffn(routed))
             lidar, camera = self.weight_logits(routed).tanh().unbind(-1)
