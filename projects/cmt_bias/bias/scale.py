@@ -75,7 +75,7 @@ class BiasScale(nn.Module):
                     f'{CONFIG_KEY}: {key}={value} must be a finite number'
                     + ('.' if key == 'bias_scale' else '; leave it out for an open range.')
                 )
-        shape = (num_layers,) * of_layer + (len(MODALITIES),) * of_modality
+        shape = (num_layers or 1,) * of_layer + (len(MODALITIES),) * of_modality
         scale = torch.full(shape, float(bias_scale))
         if learnable_scale:
             self.bias_scale = nn.Parameter(scale)

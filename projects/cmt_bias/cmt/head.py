@@ -250,7 +250,7 @@ class CmtHead(BaseModule):
         outputs = torch.nan_to_num(self.decode_queries(inputs, mask))
         with autocast_off(outputs):
             points = inputs.reference_points
-            tasks = [
+            tasks: list[dict] = [
                 predict_task(head, outputs, points, self.range_limits) for head in self.task_heads
             ]
         if denoising is not None:

@@ -154,7 +154,7 @@ def predict_task(
     return branches
 
 
-def split_denoising(task: dict[str, Tensor], num_denoising: int) -> dict[str, Tensor]:
+def split_denoising(task: dict, num_denoising: int) -> dict:
     """Outputs ``(L, B, P + Q, values)`` of learned queries, and of the P others with ``dn_``."""
     learned = {name: values[:, :, num_denoising:] for name, values in task.items()}
     return learned | {f'dn_{name}': values[:, :, :num_denoising] for name, values in task.items()}

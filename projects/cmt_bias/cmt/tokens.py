@@ -78,7 +78,7 @@ class RayEmbedding(nn.Sequential):
             'range_limits', torch.tensor(pc_range, dtype=torch.float32), persistent=False
         )
 
-    def forward(self, pixels: Tensor, cameras: CameraGeometry) -> Tensor:
+    def of_pixels(self, pixels: Tensor, cameras: CameraGeometry) -> Tensor:
         """``(B, V, ..., C)`` of the rays through ``(B, V, ..., 3)`` pixels u, v, 1."""
         first, relu, last = self
         depths = ray_depths(self.depth_num, self.max_depth, pixels.device)
@@ -89,13 +89,14 @@ class RayEmbedding(nn.Sequential):
         """``(B, V * h * w, C)`` of the upper left corners of all feature cells."""
         pixels = camera_cell_pixels(shape, cameras.pad_shape, cameras.img2lidar.device)
         pixels = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)  # (h, w, 3)
-        return self(pixels.expand(*cameras.img2lidar.shape[:2], -1, -1, -1), cameras).flatten(1, 3)
+        pixels = pixels.expand(*cameras.img2lidar.shape[:2], -1, -1, -1)
+        return self.of_pixels(pixels, cameras).flatten(1, 3)
 
     def of_points(self, points: Tensor, cameras: CameraGeometry) -> Tensor:
         """``(B, Q, C)`` of ``(B, Q, 3)`` normalized points: the sum over cameras that see them."""
         metres = denormalize_points(points, self.range_limits)
         pixels, visible = project_to_cameras(metres, cameras.lidar2img, cameras.pad_shape)
-        return (self(pixels, cameras) * visible.unsqueeze(-1)).sum(dim=1)
+        return (self.of_pixels(pixels, cameras) * visible.unsqueeze(-1)).sum(dim=1)
 
 
 def camera_geometry(img_metas: Sequence[dict], like: Tensor) -> CameraGeometry | None:
@@ -111,9 +112,8 @@ def camera_geometry(img_metas: Sequence[dict], like: Tensor) -> CameraGeometry |
         np.stack([np.asarray(meta['lidar2img'], dtype=np.float64) for meta in img_metas])
     )
     both = torch.stack((lidar2img, torch.linalg.inv(lidar2img)))
-    return CameraGeometry(
-        *both.to(like, non_blocking=True), common_image_shape(img_metas[0]['pad_shape'])
-    )
+    lidar2img, img2lidar = both.to(like, non_blocking=True)
+    return CameraGeometry(lidar2img, img2lidar, common_image_shape(img_metas[0]['pad_shape']))
 
 
 def make_memory(
