@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..ops import WindowedBias
-from .criterion import CmtCriterion, TaskPrediction, gravity_center_boxes
+from .criterion import CmtCriterion, gravity_center_boxes
 from .denoising import DenoisingConfig, DenoisingQueries, make_denoising_queries
 from .position_encoding import CameraGeometry
 from .precision import autocast_off
@@ -338,16 +338,7 @@ class CmtHead(BaseModule):
         """
         if self.criterion is None:
             raise ValueError(f'{type(self).__name__}: the losses need train_cfg.pts.')
-        tasks = [levels[0] for levels in task_outputs]
-        predictions = [TaskPrediction(task['cls_logits'], encoded_boxes(task)) for task in tasks]
-        if 'denoising' not in tasks[0]:
-            return self.criterion(predictions, batch_gt_instances_3d)
-        dn_predictions = [
-            TaskPrediction(task['dn_cls_logits'], encoded_boxes(task, 'dn_')) for task in tasks
-        ]
-        return self.criterion(
-            predictions, batch_gt_instances_3d, dn_predictions, tasks[0]['denoising']
-        )
+        return self.criterion([levels[0] for levels in task_outputs], batch_gt_instances_3d)
 
     def predict(
         self, pts_feats: Features, img_feats: Features, batch_data_samples: Sequence
