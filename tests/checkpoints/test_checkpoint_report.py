@@ -84,7 +84,7 @@ def test_other_number_of_classes_is_a_mismatch_of_that_head():
 
 def test_checkpoint_of_another_backbone_is_refused_with_keys_that_differ():
     other = TinyDetector()
-    other.img_backbone = VoVNet('V-19-slim-dw-eSE')
+    other.img_backbone = VoVNet('V-19-slim-eSE')
     report = compare_state_dict(TinyDetector(), other.state_dict())
     with pytest.raises(OtherModelError) as refusal:
         report.raise_if_other_model('other.pth')
