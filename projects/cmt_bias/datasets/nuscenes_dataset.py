@@ -1,5 +1,6 @@
 """nuScenes whose bad frames are named, and may be left out of a training."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,12 @@ class CheckedNuScenesDataset(NuScenesDataset):
         Raises:
             BadFrameError: If a file of the frame is bad, unless it may be skipped.
         """
+        cause: Exception | None = None
         try:
             example = super().prepare_data(index)
             if _is_finite(example):
                 return example
             fault = self._fault(index) or 'points with NaN or infinite values'
-            cause: Exception | None = None
         except Exception as error:
             found = self._fault(index)
             if found is None:
@@ -85,6 +86,21 @@ class CheckedNuScenesDataset(NuScenesDataset):
         return next((f"'{file.path}' {fault}" for file, fault in faults if fault), None)
 
 
+@DATASETS.register_module()
+class AllBoxesNuScenesDataset(CheckedNuScenesDataset):
+    """``CheckedNuScenesDataset`` with the class counts of the released recipes.
+
+    ``CBGSDataset`` draws frames by the classes they hold. In mmdet3d 1.0, with which CMT was
+    trained, a box counts whether or not a LiDAR point lies in it; 1.4 counts only those with
+    points. The boxes that the model is trained on are the same: those with points.
+    """
+
+    def get_cat_ids(self, idx: int) -> set[int]:
+        """Classes of all boxes of frame ``idx``, -1 for those of no class."""
+        instances = self.get_data_info(idx)['instances']
+        return {self.label_mapping[instance['bbox_label_3d']] for instance in instances}
+
+
 def _is_finite(example: dict | None) -> bool:
     """Whether the points of a sample, or of each of its augmentations, are."""
     inputs = (example or {}).get('inputs') or {}
@@ -92,14 +108,16 @@ def _is_finite(example: dict | None) -> bool:
     return all(cloud is None or bool(torch.isfinite(cloud).all()) for cloud in clouds)
 
 
+def inner_datasets(dataset: Any) -> Iterator[Any]:
+    """A dataset, or wrappers around it, and all that they keep as ``dataset`` or ``datasets``."""
+    if dataset is not None:
+        yield dataset
+        for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
+            yield from inner_datasets(inner)
+
+
 def skipped_frames(dataloader: Any) -> int:
     """The number of bad frames that a dataloader's dataset, inside any wrappers, has left out."""
-    datasets, found = [getattr(dataloader, 'dataset', None)], 0
-    while datasets:
-        dataset = datasets.pop()
-        if isinstance(dataset, CheckedNuScenesDataset):
-            found += int(dataset.skipped.sum())
-        else:
-            datasets += getattr(dataset, 'datasets', [])
-            datasets += [inner] if (inner := getattr(dataset, 'dataset', None)) else []
-    return found
+    datasets = inner_datasets(getattr(dataloader, 'dataset', None))
+    checked = (dataset for dataset in datasets if isinstance(dataset, CheckedNuScenesDataset))
+    return sum(int(dataset.skipped.sum()) for dataset in checked)
