@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cmt_bias.checkpoints.work_dir_lock import LOCK_FILE, FolderInUseError, WorkDirLock
+from cmt_bias.checkpoints.resumable_checkpoint_hook import (
+    LOCK_FILE,
+    FolderInUseError,
+    lock_folder,
+)
 
 
 @pytest.fixture
@@ -48,14 +52,14 @@ def test_second_training_in_a_folder_is_refused_and_both_are_named(
 
 
 def test_lock_ends_when_it_is_released_and_does_not_lock_out_its_own_process(tmp_path):
-    lock = WorkDirLock(tmp_path)
-    WorkDirLock(tmp_path)
+    lock = lock_folder(tmp_path)
+    lock_folder(tmp_path)
     lock.release()
     lock.release()
 
 
 def test_children_do_not_inherit_the_lock(tmp_path):
-    lock = WorkDirLock(tmp_path)
+    lock = lock_folder(tmp_path)
     child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
     lock.release()
     program = f'import fcntl; fcntl.lockf(open({str(tmp_path / LOCK_FILE)!r}, "w"), 6)'
@@ -66,4 +70,4 @@ def test_children_do_not_inherit_the_lock(tmp_path):
 
 def test_error_is_one_that_the_tools_show_without_a_stack_trace(other_process, tmp_path):
     with pytest.raises(FolderInUseError, match='process 7 on host'):
-        WorkDirLock(Path(tmp_path / 'run'))
+        lock_folder(Path(tmp_path / 'run'))

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS
-from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmdet3d.structures import CameraInstance3DBoxes, Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
 from cmt_bias.visualization import scene_from_sample
-from cmt_bias.visualization.projection_geometry import project_boxes
 
 from .tiny_dataset import CLASSES, HEIGHT, WIDTH, camera_calibration, dataset_config
 
@@ -50,19 +49,16 @@ def test_images_are_rgb_and_named_and_annotations_of_unknown_classes_are_left_ou
     assert scene.cameras[0].image[0, 0].tolist() == [0, 0, 255]
     assert scene.cameras[1].image[0, 0].tolist() == [255, 0, 0]
     assert scene.points.shape == (50, 3)
-    assert scene.ground_truth.labels.tolist() == [0]
+    assert scene.ground_truth.labels_3d.tolist() == [0]
     assert scene.detections is None
     expected = [0.0, 10.0, -0.75, 4.0, 2.0, 1.5, np.pi / 2]
-    np.testing.assert_allclose(scene.ground_truth.boxes[0, :7], expected, atol=1e-6)
+    np.testing.assert_allclose(scene.ground_truth.bboxes_3d.tensor[0, :7], expected, atol=1e-6)
 
 
 def test_box_is_projected_by_the_definition(tiny_folder):
     """The car's rear lower edge: 8 m ahead, 1 m to both sides, 0.75 m below the camera."""
     scene = scene_of(example(tiny_folder))
-    front, back = (
-        project_boxes(scene.ground_truth.boxes, view.lidar2img, view.size)
-        for view in scene.cameras
-    )
+    front, back = (view.project_boxes(scene.ground_truth.bboxes_3d) for view in scene.cameras)
     segments, visible = front
     assert visible.all()
     assert not back[1].any()
@@ -76,11 +72,11 @@ def test_augmentation_moves_image_and_box_together(tiny_folder):
     plain = scene_of(example(tiny_folder, training=True))
     moved = scene_of(example(tiny_folder, training=True, transforms=(TURN, HALF_SIZE)))
     before, after = (
-        project_boxes(scene.ground_truth.boxes, scene.cameras[0].lidar2img, scene.cameras[0].size)
-        for scene in (plain, moved)
+        scene.cameras[0].project_boxes(scene.ground_truth.bboxes_3d) for scene in (plain, moved)
     )
-    assert abs(plain.ground_truth.boxes[0, 6] - moved.ground_truth.boxes[0, 6]) > 0.5
-    assert moved.cameras[0].size == (HEIGHT // 2, WIDTH // 2)
+    turned = moved.ground_truth.bboxes_3d.yaw - plain.ground_truth.bboxes_3d.yaw
+    assert abs(turned[0]) > 0.5
+    assert moved.cameras[0].image.shape[:2] == (HEIGHT // 2, WIDTH // 2)
     np.testing.assert_allclose(after[0], before[0] / 2, atol=0.3)
 
 
@@ -122,9 +118,30 @@ def test_detections_are_read(tiny_folder):
         labels_3d=torch.tensor([1, 0]),
     )
     found = scene_of(given).detections
-    np.testing.assert_array_equal(found.boxes, np.arange(18.0).reshape(2, 9))
-    assert found.scores.tolist() == [0.75, 0.25]
-    assert found.labels.tolist() == [1, 0]
+    assert found.bboxes_3d.tensor.tolist() == np.arange(18.0).reshape(2, 9).tolist()
+    assert found.scores_3d.tolist() == [0.75, 0.25]
+    assert found.labels_3d.tolist() == [1, 0]
+
+
+def test_detections_below_the_threshold_are_left_out(tiny_folder):
+    given = example(tiny_folder)
+    given['data_samples'].pred_instances_3d = InstanceData(
+        bboxes_3d=LiDARInstance3DBoxes(torch.zeros(3, 9), box_dim=9),
+        scores_3d=torch.tensor([0.9, 0.2, 0.3]),
+        labels_3d=torch.tensor([0, 1, 0]),
+    )
+    kept = scene_of(given).with_scores_from(0.3).detections
+    np.testing.assert_allclose(kept.scores_3d, [0.3, 0.9])
+    assert kept.labels_3d.tolist() == [0, 0]
+
+
+def test_boxes_of_another_frame_are_refused(tiny_folder):
+    given = example(tiny_folder)
+    given['data_samples'].gt_instances_3d = InstanceData(
+        bboxes_3d=CameraInstance3DBoxes(torch.zeros(1, 7)), labels_3d=torch.zeros(1)
+    )
+    with pytest.raises(TypeError, match='CameraInstance3DBoxes'):
+        scene_of(given)
 
 
 def test_missing_matrices_are_named(tiny_folder):
