@@ -31,9 +31,9 @@ class DatasetScenes:
         self._scenes: dict[str, dict] = {}
         for inner in inner_datasets(dataset):
             if isinstance(inner, BaseDataset):
-                root, version = inner.data_root or '', inner.metainfo.get('version', '')
+                tables = Path(inner.data_root or '') / inner.metainfo.get('version', '')
                 with suppress(FileNotFoundError):  # used with its info files alone
-                    self._scenes.update(scenes_of_samples(root, version))
+                    self._scenes.update(scenes_of_samples(tables))
 
     def token(self, index: int) -> str:
         """The token of a sample; empty where it has none."""
