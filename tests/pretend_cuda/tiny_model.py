@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +26,8 @@ from torch import Tensor, nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import cmt_bias  # noqa: F401  (registers the model)
-from cmt_bias.ops import QueryWindows, operator, triton_attention
+from cmt_bias.ops import operator, triton_attention
+from cmt_bias.ops.geometry import AttentionInputs
 from cmt_bias.ops.triton_attention import Launch, Tiles
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'cmt_bias'
@@ -195,13 +195,9 @@ def launch_in_interpreter(function: Callable) -> Callable:
     """A function of the Triton backend on the CPU's tensors, which Triton's interpreter takes."""
 
     def launch(*args: Any) -> Any:
-        cpu_args = [
-            replace(value, cells=device.to_cpu(value.cells))
-            if isinstance(value, QueryWindows)
-            else device.to_cpu(value)
-            for value in args
-        ]
-        result = function(*cpu_args, launch=ONE_PROGRAM)
+        inputs, *tensors = args
+        inputs = AttentionInputs(*map(device.to_cpu, inputs))
+        result = function(inputs, *map(device.to_cpu, tensors), launch=ONE_PROGRAM)
         return tuple(t if t is None else device.PretendTensor(t) for t in result)
 
     return launch
