@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mmdet3d.datasets.transforms import DataBaseSampler
 
-from cmt_bias.datasets.database_check import check_database
-from cmt_bias.datasets.object_image_crops import lidar_to_image
+from cmt_bias.datasets.multi_view_image_loading import camera_matrices
+from cmt_bias.datasets.object_database import check_database
 
 CLASSES = (
     'car',
@@ -50,8 +50,9 @@ def corners_of(entry):
 def rectangles_of(entry, sample):
     """Left, top, right, bottom and depth of an entry's box in the cameras that it is before."""
     found = {}
-    for camera, info in sample['images'].items():
-        matrix = lidar_to_image(info)
+    cameras = sample['images']
+    matrices = camera_matrices(cameras, 'cam2img') @ camera_matrices(cameras, 'lidar2cam')
+    for camera, matrix in zip(cameras, matrices, strict=True):
         u, v, depth = matrix[:3, :3] @ corners_of(entry).T + matrix[:3, 3:]
         if (depth > 0).all():
             across, down = (
@@ -94,7 +95,8 @@ def test_every_object_that_a_camera_shows_has_a_crop_hidden_or_not(database, sam
 
 def test_preflight_check_finds_nothing_wrong(smallest_nuscenes):
     path = str(smallest_nuscenes / 'nuscenes_dbinfos_train.pkl')
-    assert check_database(path, str(smallest_nuscenes), CLASSES, image_crops=True) == []
+    sampler = dict(info_path=path, data_root=str(smallest_nuscenes), classes=CLASSES)
+    assert check_database(dict(sample_2d=True, db_sampler=sampler), read_all=True) == []
 
 
 def test_stock_sampler_reads_the_extended_database(smallest_nuscenes, monkeypatch):

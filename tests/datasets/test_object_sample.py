@@ -15,6 +15,7 @@ from shapely.geometry import Polygon
 
 from cmt_bias.datasets import UnifiedObjectSample
 from cmt_bias.datasets.image_pasting import NO_OWNER, paste_crops, points_shown, visible_boxes
+from cmt_bias.plain_pickle import InfoFileError
 
 CLASSES = ('car', 'pedestrian')
 
@@ -67,7 +68,7 @@ def test_pasted_objects_collide_with_nothing_and_bring_labels_and_points(
         if other >= 3:  # the scene's own objects may overlap each other
             assert Polygon(corners[one]).intersection(Polygon(corners[other])).area < 1e-6
 
-    infos = pickle.loads((Path(transform.db_sampler.info_path)).read_bytes())
+    infos = pickle.loads((Path(transform.db_sampler.database.info_path)).read_bytes())
     points = after['points'].tensor.numpy()
     for box, label in zip(boxes[3:], after['gt_labels_3d'][3:], strict=True):
         entry = next(e for e in infos[CLASSES[label]] if np.allclose(e['box3d_lidar'], box))
@@ -259,7 +260,9 @@ def test_a_missing_key_of_the_database_is_named_with_the_command(make_database, 
     infos = pickle.loads(info_path.read_bytes())
     del infos['car'][5][key]
     info_path.write_bytes(pickle.dumps(infos))
-    with pytest.raises(ValueError, match=rf"(?s)entry 5 .*no '{key}'.*tools/create_data.py"):
+    with pytest.raises(
+        ValueError, match=rf"(?s)of class car has no '{key}'.*tools/create_data.py"
+    ):
         pasting(info_path)
 
 
@@ -283,6 +286,27 @@ def test_a_file_lost_after_the_start_is_named_too(make_sample, make_database):
 def test_a_missing_database_is_named_with_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'(?s)nothing.pkl.*tools/create_data.py'):
         pasting(tmp_path / 'nothing.pkl')
+
+
+class CodeInAPickle:
+    """What would be run by an unpickler that trusts the file."""
+
+    def __reduce__(self):
+        return pytest.fail, ('the code was run',)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (pickle.dumps([1, 2]), 'is not a database for pasting'),
+        (pickle.dumps(dict(car=CodeInAPickle())), 'not plain data'),
+        (pickle.dumps(dict(car=[]))[:9], 'cannot be read'),
+    ],
+)
+def test_a_file_that_is_no_database_is_refused_and_none_of_it_is_run(tmp_path, content, message):
+    (tmp_path / 'dbinfos.pkl').write_bytes(content)
+    with pytest.raises((ValueError, InfoFileError), match=rf'(?s)dbinfos.pkl.*{message}'):
+        pasting(tmp_path / 'dbinfos.pkl')
 
 
 @pytest.mark.parametrize(

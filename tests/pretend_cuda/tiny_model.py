@@ -56,7 +56,7 @@ def build_model() -> nn.Module:
             module.attn_drop = 0.0
     nn.init.normal_(model.pts_bbox_head.weight_generator.weight_logits.weight)
     # the weights of a run's first batch are checked, which waits for the device once
-    model.pts_bbox_head.attention_bias_generator._has_run = True
+    model.pts_bbox_head._has_run = True
     return model
 
 

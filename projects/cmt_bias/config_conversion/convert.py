@@ -1,11 +1,11 @@
 """Convert a whole config: its model, its data and its run."""
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
 from mmengine.config import Config
 
-from .data import convert_data, image_preparation
+from .data import convert_data, image_preparation, training_pipeline
 from .model import convert_model
 from .report import ConversionReport
 from .run import HANDLED_RUN_KEYS, convert_run
@@ -34,34 +34,18 @@ def convert_config(old: Config) -> tuple[str, ConversionReport]:
             'mmcv 1.x. Those of mmdet3d 1.1 and later need no conversion.'
         )
     report = ConversionReport()
-    preprocessor = image_preparation(settings['data'].get('train', {}), report)
+    pipeline = training_pipeline(settings)
     new: dict[str, Any] = dict(
-        model=convert_model(settings['model'], preprocessor, report),
+        model=convert_model(settings['model'], image_preparation(pipeline, report), report),
         **convert_data(settings, report),
-        **convert_run(settings, report),
+        **convert_run(settings, pipeline, report),
     )
     for key, value in settings.items():
-        known = key in ('model', 'data', *HANDLED_RUN_KEYS, *_IDLE_KEYS)
-        if not known and not _occurs(value, {**settings, key: None}):
+        if key in ('model', 'data', *HANDLED_RUN_KEYS, *_IDLE_KEYS):
+            continue
+        # A variable of the config file, whole or unpacked, is found in another key's value.
+        unpacked = re.escape(repr(value).strip('[](){}'))
+        others = repr({other: settings[other] for other in settings if other != key})
+        if not re.search(rf'(?<![\w.]){unpacked}(?![\w.])', others):
             report.lost[key] = 'not known, and no other key has its value'
     return _BASE + Config(new).pretty_text, report
-
-
-def _occurs(value: Any, tree: Any) -> bool:
-    """Whether a config holds a value anywhere: then it is a variable of the config file.
-
-    A dict is held by one with more keys too, and a list by a longer one (``*variable``).
-    """
-    if isinstance(tree, Mapping):
-        if isinstance(value, Mapping) and all(
-            key in tree and tree[key] == child for key, child in value.items()
-        ):
-            return True
-        children = list(tree.values())
-    elif isinstance(tree, (list, tuple)):
-        if isinstance(value, (list, tuple)) and all(child in tree for child in value):
-            return True
-        children = list(tree)
-    else:
-        return False
-    return any(child == value or _occurs(value, child) for child in children)

@@ -159,11 +159,16 @@ class WindowedBias:
     Attributes:
         windows: The windows.
         strength: ``(B, Q, 2)`` on LiDAR and cameras, best in float32 whatever the type of the
-            queries; that of a modality that is not there is not used.
+            queries; that of a modality that is not there is not used. ``(L, B, Q, 2)`` where
+            decoder layers differ: attention takes that of one layer.
     """
 
     windows: QueryWindows
     strength: Tensor
+
+    def of_layer(self, layer: int) -> 'WindowedBias':
+        """The bias in one decoder layer; itself where layers do not differ."""
+        return self if self.strength.dim() == 3 else replace(self, strength=self.strength[layer])
 
     def of_queries(self, queries: slice | Tensor) -> 'WindowedBias':
         """The bias of some queries."""
