@@ -122,7 +122,7 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
     generator, decoder = head.attention_bias_generator, head.transformer.decoder
     handles = [
         head.register_forward_hook(lambda _, inputs, outputs: passes.append((inputs, outputs))),
-        generator.register_forward_hook(lambda _, inputs, bias: trusts.extend(inputs)),
+        generator.register_forward_hook(lambda _, inputs, bias: trusts.append(inputs[0])),
     ]
     for layer in decoder.layers:
         hook = layer.cross_attention.register_forward_pre_hook
