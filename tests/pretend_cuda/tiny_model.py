@@ -32,7 +32,7 @@ from cmt_bias.ops.triton_attention import Launch, Tiles
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'cmt_bias'
 IMAGE = (64, 96)
-ONE_PROGRAM = Launch(Tiles(128, 64, 4, 1), Tiles(128, 64, 4, 1), programs=1)
+ONE_PROGRAM = Launch(Tiles(128, 64, 4, 1), Tiles(128, 64, 4, 1), programs=(1, 1))
 
 
 def build_model() -> nn.Module:

@@ -36,14 +36,15 @@ class Launch(NamedTuple):
     Attributes:
         forward: Tiles of the forward pass.
         backward: Tiles of the backward pass.
-        programs: Programs that shall run at once. Each head's keys are shared out so that there
-            are so many.
+        programs: Of both passes, among which each head's keys are shared out: many that take
+            turns in the forward pass; in the backward pass, where each has gradients of all
+            queries to itself, no more than can run at once.
         is_sorted: Sort the queries by place.
     """
 
     forward: Tiles
     backward: Tiles
-    programs: int
+    programs: tuple[int, int]
     is_sorted: bool = True
 
     @classmethod
@@ -51,7 +52,8 @@ class Launch(NamedTuple):
         """For a tensor on CUDA."""
         device = torch.cuda.get_device_properties(query.device)
         tiles = default_tiles(query.shape[-1], query.dtype, device.major * 10 + device.minor)
-        return cls(*tiles, programs=2 * device.multi_processor_count)
+        processors = device.multi_processor_count
+        return cls(*tiles, programs=(12 * processors, 2 * processors))
 
 
 def default_tiles(head_dim: int, dtype: torch.dtype, capability: int) -> tuple[Tiles, Tiles]:
@@ -69,7 +71,8 @@ def default_tiles(head_dim: int, dtype: torch.dtype, capability: int) -> tuple[T
         return Tiles(64, 32, 4, 2), Tiles(16, 32, 4, 1)
     if head_dim > 32:
         return Tiles(128, 64, 8, 2), Tiles(64 if capability >= 90 else 32, 64, 8, 2)
-    return Tiles(128, 64, 4, 3), Tiles(64 if capability >= 90 else 32, 128, 8, 2)
+    backward = Tiles(64, 64, 4, 3) if capability >= 90 else Tiles(32, 128, 8, 2)
+    return Tiles(128, 64, 4, 3), backward
 
 
 @cache
@@ -163,7 +166,7 @@ def attend(inputs: AttentionInputs, launch: Launch | None = None) -> tuple[Tenso
     batch, queries, heads, channels = query.shape
     arguments = kernel_arguments(inputs, launch.forward, launch.is_sorted)
     grid = -(-queries // launch.forward.queries), batch * heads
-    tiles_of_split = -(-arguments['TILES'] // -(-launch.programs // math.prod(grid)))
+    tiles_of_split = -(-arguments['TILES'] // -(-launch.programs[0] // math.prod(grid)))
     splits = -(-arguments['TILES'] // tiles_of_split)
     parts = query.new_empty(splits, *query.shape, dtype=torch.float32)
     part_sums = parts.new_empty(parts.shape[:-1])
@@ -214,7 +217,7 @@ def gradients(
         **gathered,
         **shared,
     )
-    groups = min(arguments['TILES'], -(-launch.programs // all_heads))
+    groups = min(arguments['TILES'], max(1, launch.programs[1] // all_heads))
     of_query = query.new_zeros(groups, *gathered['Queries'].shape, dtype=torch.float32)
     of_strength = query.new_zeros(groups, *padded, 2, dtype=torch.float32)
     grad_key, grad_value = torch.empty_like(key), torch.empty_like(value)

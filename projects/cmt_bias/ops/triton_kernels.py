@@ -126,10 +126,12 @@ def _gain(Cells, query, used, segment, cell, S, COLUMNS, RADIUS, FALLOFF, GAUSSI
     # cheaper than an integer division, exact below 2**20 cells
     key_row = ((cell.to(tl.float32) + 0.5) * (1.0 / COLUMNS)).to(tl.int32)
     key_column = cell - key_row * COLUMNS
-    down = tl.expand_dims(key_row, 1 - AXIS) - tl.expand_dims(row, AXIS)
-    right = tl.expand_dims(key_column, 1 - AXIS) - tl.expand_dims(column, AXIS)
-    inside = (tl.abs(down) <= RADIUS) & (tl.abs(right) <= RADIUS)
+    # from the window's corner on: as unsigned numbers, those before it are large
+    down = tl.expand_dims(key_row, 1 - AXIS) - tl.expand_dims(row - RADIUS, AXIS)
+    right = tl.expand_dims(key_column, 1 - AXIS) - tl.expand_dims(column - RADIUS, AXIS)
+    inside = (down.to(tl.uint32) <= 2 * RADIUS) & (right.to(tl.uint32) <= 2 * RADIUS)
     if GAUSSIAN:
+        down, right = down - RADIUS, right - RADIUS
         squares = (down * down + right * right).to(tl.float32)
         return tl.where(inside, tl.exp2(-FALLOFF * squares), 0.0)
     return tl.where(inside, 1.0, 0.0)
@@ -150,6 +152,33 @@ def _with_bias(logits, Strength, Cells, query, used, segment, modality, cell, le
             logits += gain * tl.expand_dims(strength, AXIS)
     live = tl.expand_dims(tl.arange(0, BN) < left, 1 - AXIS)
     return tl.where(live, logits, -float('inf'))
+
+
+@triton.jit
+def _attend_tile(total, top, mass, q, K, V, Cells, Strength, query, used, segment, modality, first,
+                 left, token, near, scale, H, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN: tl.constexpr,
+                 HIDE: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BN: tl.constexpr,
+                 PRECISION: tl.constexpr):  # fmt: skip
+    """A step of the online softmax: weighted sum of the values, largest logit, sum of weights."""
+    e, d = tl.arange(0, BN), tl.arange(0, DP)
+    live = e < left
+    at = (token + e) * H * D
+    k = tl.load(K + at[None, :] + d[:, None], live[None, :] & (d < D)[:, None], 0.0)
+    logits = tl.dot(q, k, input_precision=PRECISION) * (scale * _LOG2_E)
+    if near | (left < BN):
+        logits = _with_bias(
+            logits, Strength, Cells, query, used, segment, modality, first + e, left, near, S,
+            COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 1)  # fmt: skip
+    new_top = tl.maximum(top, tl.max(logits, 1))
+    shift = new_top
+    if HIDE:
+        shift = tl.where(new_top == -float('inf'), 0.0, new_top)
+    p = tl.exp2(logits - shift[:, None])
+    shrink = tl.exp2(top - shift)
+    v = tl.load(V + at[:, None] + d[None, :], live[:, None] & (d < D)[None, :], 0.0)
+    total = total * shrink[:, None]
+    total += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+    return total, new_top, mass * shrink + tl.sum(p, 1)
 
 
 @triton.jit
@@ -177,27 +206,18 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, sc
             tile, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1, RADIUS1, FALLOFF1,
             BN)  # fmt: skip
         near = _is_near(boxes + segment * 4, first, COLUMNS, RADIUS, BN)
-        if near | (not HIDE):
-            e = tl.arange(0, BN)
-            live = e < left
-            at = (token + e) * H * D
-            k = tl.load(K + at[None, :] + d[:, None], live[None, :] & (d < D)[:, None], 0.0)
-            logits = tl.dot(q, k, input_precision=PRECISION) * (scale * _LOG2_E)
-            if near | (left < BN):
-                logits = _with_bias(
-                    logits, Strength, Cells, query, used, segment, modality, first + e, left, near,
-                    S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 1)  # fmt: skip
-            new_top = tl.maximum(top, tl.max(logits, 1))
-            shift = new_top
-            if HIDE:
-                shift = tl.where(new_top == -float('inf'), 0.0, new_top)
-            p = tl.exp2(logits - shift[:, None])
-            shrink = tl.exp2(top - shift)
-            v = tl.load(V + at[:, None] + d[None, :], live[:, None] & (d < D)[None, :], 0.0)
-            total = total * shrink[:, None]
-            total += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
-            mass = mass * shrink + tl.sum(p, 1)
-            top = new_top
+        # Loads in a branch that is taken at run time would not be pipelined.
+        if HIDE:
+            if near:
+                total, top, mass = _attend_tile(
+                    total, top, mass, q, K, V, Cells, Strength, query, used, segment, modality,
+                    first, left, token, near, scale, H, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN,
+                    HIDE, D, DP, BN, PRECISION)  # fmt: skip
+        else:
+            total, top, mass = _attend_tile(
+                total, top, mass, q, K, V, Cells, Strength, query, used, segment, modality, first,
+                left, token, near, scale, H, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, D, DP,
+                BN, PRECISION)  # fmt: skip
     # a query without keys gets zeros
     total = total / tl.where(mass == 0.0, 1.0, mass)[:, None]
     row = (split * (tl.num_programs(1) // H) * NQ + query) * H + h
@@ -253,6 +273,44 @@ def gather_queries(Query, GradOut, Out, LogSumExp, Order, Queries, Grads, Offset
 
 
 @triton.jit
+def _differentiate_tile(grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, Cells, Strength,
+                        Order, GradQuery, GradStrength, own, batch, head, query_tiles, query_tile,
+                        segment, modality, first, left, near, scale, NQ, S, COLUMNS, RADIUS,
+                        FALLOFF, GAUSSIAN: tl.constexpr, HIDE: tl.constexpr, DP: tl.constexpr,
+                        BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """What a query tile adds to a key tile's gradients, and the key tile to its own."""
+    position = (head * query_tiles + query_tile) * BM + tl.arange(0, BM)
+    at = position[:, None] * DP + tl.arange(0, DP)[None, :]
+    q, grad = tl.load(Queries + at), tl.load(Grads + at)
+    offset, delta = tl.load(Offsets + position), tl.load(Deltas + position)
+    # keys by queries
+    logits = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * _LOG2_E)
+    if near | (left < BN):
+        query, used = _queries(Order, batch, query_tile, NQ, BM)
+        cell = first + tl.arange(0, BN)
+        logits = _with_bias(
+            logits, Strength, Cells, query, used, segment, modality, cell, left, near, S, COLUMNS,
+            RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 0)  # fmt: skip
+    p = tl.exp2(logits - offset[None, :])
+    grad_v += tl.dot(p.to(grad.dtype), grad, input_precision=PRECISION)
+    grad_p = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
+    grad_logits = p * (grad_p - delta[None, :])
+    rounded = grad_logits.to(q.dtype)
+    grad_k += tl.dot(rounded, q, input_precision=PRECISION)
+    to = GradQuery + own * DP + at
+    grad_q = tl.load(to) + tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
+    tl.store(to, grad_q)
+    if near & (not HIDE):
+        sums = GradStrength + (own + position) * 2 + modality
+        # found again rather than kept in registers
+        query, used = _queries(Order, batch, query_tile, NQ, BM)
+        cell = first + tl.arange(0, BN)
+        gain = _gain(Cells, query, used, segment, cell, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, 0)
+        tl.store(sums, tl.load(sums) + tl.sum(grad_logits * gain, 0))
+    return grad_k, grad_v
+
+
+@triton.jit
 def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, Order, Boxes,
                   GradQuery, GradStrength, GradKey, GradValue, scale, H, NQ, NK, S, query_tiles,
                   TILES, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1, RADIUS1,
@@ -281,33 +339,19 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
         for query_tile in range(query_tiles):
             box = Boxes + ((batch * query_tiles + query_tile) * S + segment) * 4
             near = _is_near(box, first, COLUMNS, RADIUS, BN)
-            if near | (not HIDE):
-                query, used = _queries(Order, batch, query_tile, NQ, BM)
-                position = (head * query_tiles + query_tile) * BM + tl.arange(0, BM)
-                at = position[:, None] * DP + d[None, :]
-                q, grad = tl.load(Queries + at), tl.load(Grads + at)
-                offset, delta = tl.load(Offsets + position), tl.load(Deltas + position)
-                # keys by queries
-                logits = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * _LOG2_E)
-                if near | (left < BN):
-                    logits = _with_bias(
-                        logits, Strength, Cells, query, used, segment, modality, first + e, left,
-                        near, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 0)  # fmt: skip
-                p = tl.exp2(logits - offset[None, :])
-                grad_v += tl.dot(p.to(grad.dtype), grad, input_precision=PRECISION)
-                grad_p = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
-                grad_logits = p * (grad_p - delta[None, :])
-                rounded = grad_logits.to(q.dtype)
-                grad_k += tl.dot(rounded, q, input_precision=PRECISION)
-                to = GradQuery + own * DP + at
-                grad_q = tl.load(to) + tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
-                tl.store(to, grad_q)
-                if near & (not HIDE):
-                    sums = GradStrength + (own + position) * 2 + modality
-                    # found again rather than kept in registers
-                    gain = _gain(Cells, query, used, segment, first + e, S, COLUMNS, RADIUS,
-                                 FALLOFF, GAUSSIAN, 0)  # fmt: skip
-                    tl.store(sums, tl.load(sums) + tl.sum(grad_logits * gain, 0))
+            if HIDE:
+                if near:
+                    grad_k, grad_v = _differentiate_tile(
+                        grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, Cells, Strength,
+                        Order, GradQuery, GradStrength, own, batch, head, query_tiles, query_tile,
+                        segment, modality, first, left, near, scale, NQ, S, COLUMNS, RADIUS,
+                        FALLOFF, GAUSSIAN, HIDE, DP, BM, BN, PRECISION)  # fmt: skip
+            else:
+                grad_k, grad_v = _differentiate_tile(
+                    grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, Cells, Strength, Order,
+                    GradQuery, GradStrength, own, batch, head, query_tiles, query_tile, segment,
+                    modality, first, left, near, scale, NQ, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN,
+                    HIDE, DP, BM, BN, PRECISION)  # fmt: skip
         grad_k = (grad_k * scale).to(GradKey.dtype.element_ty)
         tl.store(DK + at_keys, grad_k, mask=some_keys)
         tl.store(DV + at_keys, grad_v.to(GradValue.dtype.element_ty), mask=some_keys)
