@@ -20,7 +20,7 @@ from cmt_bias.robustness import (
     save_robustness_plot,
 )
 from cmt_bias.robustness.table import score_table
-from cmt_bias.robustness.trust_shift import trust_shift
+from cmt_bias.robustness.trust_shift import trust_falls, trust_shift
 
 FAILURES = [
     failure
@@ -143,3 +143,36 @@ def test_a_result_is_read_back_unless_the_cell_has_become_another(tmp_path: Path
     read = load_result(Cell('m', FAILURES[0], 'one', path))
     assert repr(read) == repr(stored)
     assert load_result(Cell('m', FAILURES[0], 'two', path)) is None
+
+
+def test_trust_falls_where_queries_look_at_what_is_spoiled_alone():
+    clean = np.array([[0.5, 0.5, 0.5], [0.2, 0.4, 0.6]])
+    failed = np.array([[0.9, 0.9, 0.9], [0.0, 0.4, 0.2]])
+    cameras = np.array([[False] * 3, [True, False, True]])
+    there, elsewhere = trust_falls(clean, failed, cameras)
+    assert there == pytest.approx((0.2 + 0.4) / 2)
+    assert elsewhere == pytest.approx(0.0)  # the LiDAR, in which trust rises, did not fail
+    both = trust_falls(clean, failed, np.ones((2, 3), dtype=bool))
+    assert both[0] == pytest.approx((3 * -0.4 + 0.2 + 0.4) / 6)
+    assert math.isnan(both[1])
+    assert np.isnan(trust_falls(clean, failed, np.zeros((2, 3), dtype=bool))).all()
+
+
+def test_what_was_watched_is_averaged_over_samples_and_layers():
+    watched = CellResult(
+        'id',
+        0.5,
+        0.4,
+        {},
+        2,
+        2,
+        {'a': (0.1, 0.1)},
+        {'a': (0.2, math.nan), 'b': (0.4, 0.1)},
+        [0.1, 0.3],
+    )
+    line = row(
+        long_table({'m': 'LC'}, FAILURES, {('m', 'lidar_drop'): watched}), 'm', 'lidar_drop'
+    )
+    assert line['fall_spoiled'] == pytest.approx(0.3)
+    assert line['fall_elsewhere'] == pytest.approx(0.1)
+    assert line['camera_attention'] == pytest.approx(0.2)

@@ -110,10 +110,12 @@ def _write_scales(
 def _write_robustness(path: Path, whole: dict[str, float], has_router: bool) -> None:
     path.parent.mkdir(parents=True)
     trust = dict(lidar_weight=0.2, camera_weight=-0.1) if has_router else {}
+    trust['camera_attention'] = 0.15
     rows = [dict(failure='clean', mAP=whole['mAP'], NDS=whole['NDS'], **trust)]
     for failure, change in FAILURES.items():
-        shift = dict(shift=0.03) if has_router else {}
+        shift = dict(shift=0.03, fall_spoiled=0.2, fall_elsewhere=0.05) if has_router else {}
         scores = {name: whole[name] + change for name in ('mAP', 'NDS')}
         rows.append(dict(failure=failure, **scores, **trust, **shift))
     columns = ['failure', 'mAP', 'NDS', 'lidar_weight', 'camera_weight', 'shift']
+    columns += ['fall_spoiled', 'fall_elsewhere', 'camera_attention']
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)

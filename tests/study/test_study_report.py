@@ -45,6 +45,11 @@ def test_report_of_a_finished_study_has_answers_tables_and_pictures(study):
     assert 'No difference seen; one above 0.0' in sensors
     trust = text.split('## Does trust move?')[1].split('##')[0]
     assert '+0.030' in trust and 'no_bias' not in trust
+    values = results.values.set_index(['variant', 'seed', 'subset', 'metric'])['value']
+    black = values['fixed', 0, 'failure: cameras_black']
+    assert black['trust fall, spoiled part'] == 0.2
+    assert black['trust fall, elsewhere'] == 0.05
+    assert values['no_bias', 0, 'whole', 'camera attention'] == 0.15
     assert 'lidar 2.98 ± 0.00; camera 1.93 ± 0.00' in text
 
 

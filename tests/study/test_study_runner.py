@@ -1,5 +1,6 @@
 """Runs of a study with stand-ins for the tools that take no time: what is done when."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -128,6 +129,11 @@ def test_failures_are_tested_after_the_rest_and_only_once(make_run, tmp_path):
     assert (more.folder / 'failures' / 'robustness.csv').read_text() == 'lidar_* night_3'
     assert len(calls(more)) == 1
     assert debug(tmp_path, [more]).kept == ['a']
+    smaller = dataclasses.replace(more, failure_options=('data_root=small',))
+    assert debug(tmp_path, [smaller]).done == ['a']
+    said = 'lidar_* night_3 --cfg-options data_root=small'
+    assert (more.folder / 'failures' / 'robustness.csv').read_text() == said
+    assert debug(tmp_path, [smaller]).kept == ['a']
 
 
 def test_run_with_other_settings_is_made_anew_beside_the_old_one(make_run, tmp_path):

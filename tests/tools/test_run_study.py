@@ -37,17 +37,14 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('end_to_end')]
 
 def variant_text(data_root: Path, checkpoint: Path) -> str:
     """The shipped variant on other data, with fewer queries, every iteration logged."""
-    loading = 'num_workers=0, persistent_workers=False'
     return f"""
 _base_ = '{SHIPPED / VARIANT}.py'
 data_root = '{data_root}/'
-train_dataloader = dict(batch_size=3, {loading}, dataset=dict(data_root=data_root))
-val_dataloader = dict({loading}, dataset=dict(data_root=data_root))
-test_dataloader = val_dataloader
-val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
-test_evaluator = val_evaluator
+train_dataloader = dict(batch_size=3, dataset=dict(data_root=data_root, indices=None))
+test_dataloader = dict(dataset=dict(data_root=data_root))
+test_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
 model = dict(pts_bbox_head=dict(num_query=40))
-train_cfg = dict(max_epochs={MAX_EPOCHS}, val_interval=100)
+train_cfg = dict(max_epochs={MAX_EPOCHS})
 custom_hooks = [*_base_.custom_hooks[:-1], dict(type='BiasScaleHook', interval=1)]
 default_hooks = dict(logger=dict(interval=1))
 log_processor = dict(window_size=1)

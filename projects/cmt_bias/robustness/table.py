@@ -14,6 +14,7 @@ Results = Mapping[tuple[str, str], CellResult]
 """Results by (model, failure's name)."""
 
 SCORES = {'NDS': 'nds', 'mAP': 'mean_ap'}
+FALLS = ('fall_spoiled', 'fall_elsewhere')
 GROUPS = ('LiDAR', 'cameras', 'misleading', 'degradations')
 DONE, MISSING, NOT_APPLICABLE = 'done', 'missing', 'not applicable'
 
@@ -31,8 +32,10 @@ def long_table(
     Returns:
         Columns model, failure, group, status (done, missing, not applicable), NDS, mAP (0-1),
         NDS_change, mAP_change against the test without failure, samples, changed (share of
-        samples whose input changed), lidar_weight, camera_weight, shift, shift_low, shift_high,
-        trust_moves; NaN or '-' where there is no value.
+        samples whose input changed), camera_attention (share, mean of the layers), lidar_weight,
+        camera_weight, shift, shift_low, shift_high, trust_moves, fall_spoiled and fall_elsewhere
+        (of trust in the failed sensors, by where queries look); NaN or '-' where there is no
+        value.
     """
     rows = []
     for model, sensors in models.items():
@@ -46,8 +49,8 @@ def long_table(
                 row['status'] = MISSING if failure.applies_to(sensors) else NOT_APPLICABLE
             rows.append(row)
     columns = ['model', 'failure', 'group', 'status', 'NDS', 'mAP', 'NDS_change', 'mAP_change']
-    columns += ['samples', 'changed', 'lidar_weight', 'camera_weight']
-    columns += ['shift', 'shift_low', 'shift_high', 'trust_moves']
+    columns += ['samples', 'changed', 'camera_attention', 'lidar_weight', 'camera_weight']
+    columns += ['shift', 'shift_low', 'shift_high', 'trust_moves', *FALLS]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -60,6 +63,8 @@ def _numbers(failure: Failure, result: CellResult, clean: CellResult | None) -> 
     if clean is not None:
         numbers['NDS_change'] = result.nds - clean.nds
         numbers['mAP_change'] = result.mean_ap - clean.mean_ap
+    if result.camera_attention:
+        numbers['camera_attention'] = float(np.mean(result.camera_attention))
     if not result.weights:
         return numbers
     lidar, camera = np.mean(list(result.weights.values()), axis=0)
@@ -68,6 +73,9 @@ def _numbers(failure: Failure, result: CellResult, clean: CellResult | None) -> 
         shift = trust_shift(clean.weights, result.weights)
         numbers.update(shift=shift.mean, shift_low=shift.low, shift_high=shift.high)
         numbers['trust_moves'] = shift.verdict(failure.healthy)
+    if result.falls:
+        falls = pd.DataFrame(list(result.falls.values()), columns=list(FALLS))
+        numbers.update(falls.mean().to_dict())
     return numbers
 
 

@@ -61,3 +61,24 @@ def trust_shift(clean: Weights, failed: Weights) -> TrustShift:
         return TrustShift(mean, mean, mean)
     interval = stats.ttest_1samp(shifts, 0).confidence_interval(0.95)
     return TrustShift(mean, float(interval.low), float(interval.high))
+
+
+def trust_falls(clean: np.ndarray, failed: np.ndarray, spoiled: np.ndarray) -> tuple[float, float]:
+    """How far the trust of queries in the failed sensors has fallen, each compared with itself.
+
+    Args:
+        clean: ``(2, Q)`` weights of LiDAR and cameras without failure.
+        failed: The same under the failure.
+        spoiled: ``(2, Q)`` bool: what of a sensor a query looks at is spoiled.
+
+    Returns:
+        The mean fall where queries look at a spoiled part, and that in the same sensors of the
+        queries that look elsewhere; above zero where trust is withdrawn, NaN without such queries.
+    """
+    sensors = spoiled.any(axis=1)
+    falls = clean[sensors].astype(np.float64) - failed[sensors]
+    there, elsewhere = falls[spoiled[sensors]], falls[~spoiled[sensors]]
+    return (
+        float(there.mean()) if there.size else math.nan,
+        float(elsewhere.mean()) if elsewhere.size else math.nan,
+    )

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ from ..metrics.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound, stop_on
 
-STUDY_KEYS = ('title', 'variants', 'reference', 'seeds', 'failures', 'questions', 'claims')
+STUDY_KEYS = (
+    'title',
+    'variants',
+    'reference',
+    'seeds',
+    'failures',
+    'failure_options',
+    'questions',
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class Study:
         reference: Name of the variant that the others are compared with.
         seeds: Of each variant.
         failures: Names of sensor failures that each run is tested under, wildcards allowed.
+        failure_options: Settings of these tests alone, as ``--cfg-options`` has them, such as
+            smaller data.
         questions: What the report answers.
     """
 
@@ -60,6 +70,7 @@ class Study:
     reference: str
     seeds: tuple[int, ...]
     failures: tuple[str, ...] = ()
+    failure_options: Mapping[str, Any] = field(default_factory=dict)
     questions: tuple[Question, ...] = ()
 
     def config_path(self, variant: str) -> Path:
@@ -72,8 +83,8 @@ def read_study(path: Path) -> Study:
 
     Args:
         path: An mmengine config with the keys title, variants (a dict from name to title),
-            reference, seeds, and, if wanted, failures and questions (a list of dicts with the
-            attributes of :class:`Question`).
+            reference, seeds, and, if wanted, failures, failure_options and questions (a list of
+            dicts with the attributes of :class:`Question`).
 
     Returns:
         The study.
@@ -94,6 +105,7 @@ def read_study(path: Path) -> Study:
         reference=content.get('reference', next(iter(variants))),
         seeds=tuple(content['seeds']),
         failures=tuple(content.get('failures', ())),
+        failure_options=content.get('failure_options', {}),
         questions=tuple(Question(**question) for question in content.get('questions', ())),
     )
     stop_on(_name_problems(study))
@@ -163,7 +175,7 @@ def run_config(
             metric.
     """
     path = study.config_path(variant)
-    cfg = Config.fromfile(path, import_custom_modules=False)
+    cfg = Config.fromfile(path, import_custom_modules=False, format_python_code=False)
     cfg.merge_from_dict(dict(options or {}))
     problems = []
     load_from = cfg.get('load_from')

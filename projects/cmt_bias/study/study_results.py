@@ -1,6 +1,7 @@
 """What the runs of a study gave, as tables that the report is made from."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,15 @@ from .training_curves import loss_measures, read_losses, read_scales, scale_meas
 STUDY_FILE, RUNS_FILE, CURVES_FILE = 'study.json', 'runs.csv', 'curves.csv'
 SUBSETS_FILE = 'subset_metrics.json'
 FAILURES = 'failures'
+WATCHED = {
+    'lidar trust': 'lidar_weight',
+    'camera trust': 'camera_weight',
+    'trust shift': 'shift',
+    'trust fall, spoiled part': 'fall_spoiled',
+    'trust fall, elsewhere': 'fall_elsewhere',
+    'camera attention': 'camera_attention',
+}
+"""Measures under a failure, and their columns in robustness.csv."""
 CURVE_POINTS = 60
 """Points that are kept of each curve; a picture shows no more."""
 
@@ -263,11 +273,7 @@ def _read_failures(folder: Path, run: _Run) -> None:
         return
     for row in table.to_dict('records'):
         subset = WHOLE if row['failure'] == CLEAN else f'failure: {row["failure"]}'
-        measured = {
-            'lidar trust': row['lidar_weight'],
-            'camera trust': row['camera_weight'],
-            'trust shift': row['shift'],
-        }
+        measured = {name: row.get(column, math.nan) for name, column in WATCHED.items()}
         if row['failure'] != CLEAN:
             measured.update(mAP=row['mAP'], NDS=row['NDS'])
         run.measures.update(

@@ -39,7 +39,8 @@ class RunState:
         key: Of the settings it was made with, see :func:`.study_config.run_key`.
         checkpoint: Weights after training; empty while it is not done.
         metrics: The metric dict of tools/test.py; empty while it is not done.
-        failures_tested: Names (wildcards) of the sensor failures that were tested.
+        failures_tested: Names (wildcards) of the sensor failures that were tested, and the
+            settings of these tests.
         seconds: Wall-clock time of each stage that ended.
         device: Where it ran.
         failure: Why it ended early; empty otherwise.
@@ -76,6 +77,7 @@ class StudyRun:
         key: Digest of all that decides what it gives.
         tools: Folder of train.py, test.py and test_robustness.py.
         failures: Names of the sensor failures to test under.
+        failure_options: Settings ``key=value`` of these tests alone.
         is_distributed: Whether the job has several processes, each of which is one of the tool's.
         runner: Process that must not end before the job does; None for a job of a cluster.
     """
@@ -85,6 +87,7 @@ class StudyRun:
     key: str
     tools: Path
     failures: tuple[str, ...] = ()
+    failure_options: tuple[str, ...] = ()
     is_distributed: bool = False
     runner: int | None = None
 
@@ -95,7 +98,7 @@ class StudyRun:
             state is not None
             and state.key == self.key
             and bool(state.metrics)
-            and state.failures_tested == self.failures
+            and state.failures_tested == (*self.failures, *self.failure_options)
             and (self.folder / DETECTIONS).is_file()
         )
 
@@ -172,13 +175,16 @@ class _Stages:
             if not metrics and self.lock is not None:
                 raise _StageError('the test left no metrics')
             self.keep(metrics=metrics)
-        if self.state.failures_tested != self.run.failures:
+        asked = (*self.run.failures, *self.run.failure_options)
+        if self.state.failures_tested != asked:
             arguments = ['--failures', *self.run.failures]
+            if self.run.failure_options:
+                arguments += ['--cfg-options', *self.run.failure_options]
             self._call(
                 'test_robustness',
                 [config, weights, '--work-dir', str(folder / FAILURES_FOLDER), *arguments],
             )
-            self.keep(failures_tested=self.run.failures)
+            self.keep(failures_tested=asked)
 
     def _call(self, tool: str, arguments: Sequence[str]) -> None:
         """Run a tool; its output is added to ``<tool>.log``."""

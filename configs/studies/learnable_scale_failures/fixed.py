@@ -1,0 +1,3 @@
+_base_ = './_base_.py'
+
+model = dict(pts_bbox_head=dict(attention_bias_config=dict(learnable_scale=False)))

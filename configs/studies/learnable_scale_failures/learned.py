@@ -1,0 +1,2 @@
+# Learned from 2.5, one scale.
+_base_ = './_base_.py'

@@ -1,0 +1,3 @@
+_base_ = './_base_.py'
+
+model = dict(pts_bbox_head=dict(attention_bias_config=dict(bias_scale=1.5)))
