@@ -14,6 +14,7 @@ from ..checkpoints.shipped_weights import SCHEME, weights_record
 from ..metrics.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound, stop_on
+from ..runs.run_options import without_formatting
 
 STUDY_KEYS = (
     'title',
@@ -175,7 +176,7 @@ def run_config(
             metric.
     """
     path = study.config_path(variant)
-    cfg = Config.fromfile(path, import_custom_modules=False, format_python_code=False)
+    cfg = without_formatting(Config.fromfile(path, import_custom_modules=False))
     cfg.merge_from_dict(dict(options or {}))
     problems = []
     load_from = cfg.get('load_from')
