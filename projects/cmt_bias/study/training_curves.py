@@ -12,6 +12,8 @@ IMPROVEMENT_REACHED = 0.95
 LAST_FIFTH = 0.8
 SMOOTHING_SHARE = 0.05  # of a curve's points, in a running mean
 LEAST_SMOOTHING = 5  # points
+CURVE_POINTS = 60
+"""Points that are kept of each curve; a picture shows no more."""
 
 
 def read_losses(train_dir: Path) -> pd.Series:
@@ -103,3 +105,9 @@ def scale_measures(scales: pd.DataFrame) -> dict[str, float]:
     final = {f'final scale ({name})': float(scales[name].iloc[-1]) for name in scales}
     drifts = {f'drift in the last fifth ({name})': drift(scales[name]) for name in scales}
     return {**final, **drifts}
+
+
+def thinned(curve: pd.Series) -> pd.Series:
+    """At most :data:`CURVE_POINTS` points of a curve, its last one among them."""
+    step = max(1, -(-len(curve) // CURVE_POINTS))
+    return curve.iloc[::-1].iloc[::step].iloc[::-1]

@@ -1,0 +1,143 @@
+"""What a study's numbers mean together, in sentences: where a gain is lost, and the scale.
+
+Two names of variants have a meaning: 'no_bias' is the detector without the bias, 'oracle' the bias
+with weights that know what has failed. The reference of a study has a router.
+"""
+
+import math
+
+from ..failures import CLEAN
+from ..metrics.subset_evaluation import WHOLE
+from .seed_statistics import Estimate, estimate
+from .study_results import FAILURE, FAILURES, StudyResults
+
+NO_BIAS, ORACLE = 'no_bias', 'oracle'
+CLAIMED = 'city 2.0 to 2.5, highway 3.0 to 3.5, night 3.5 to 4.0, rain 4.0 to 5.0'
+"""What has been claimed of the best scale, in logits."""
+
+
+def interval(found: Estimate, digits: int = 4) -> str:
+    """A mean and its interval."""
+    text = f'{found.mean:+.{digits}f}'
+    if math.isnan(found.low):
+        return f'{text} (n = {found.count}, no interval)'
+    return f'{text} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]'
+
+
+def link_findings(results: StudyResults) -> list[str]:
+    """Which of detector, bias and router a gain under failures is lost at.
+
+    A gain needs a detector that failures cost something, a bias that helps with perfect weights,
+    and a router that finds them; the first that is not seen is named.
+    """
+    cost = estimate(results.of(NO_BIAS, CLEAN, 'mAP') - results.of(NO_BIAS, FAILURES, 'mAP'))
+    if not cost.count:
+        return []
+    names = [name for name in results.subsets() if name.startswith(FAILURE)]
+    clean = results.of(NO_BIAS, CLEAN, 'mAP')
+    costs = {name: (clean - results.of(NO_BIAS, name, 'mAP')).mean() for name in names}
+    least, most = min(costs, key=costs.__getitem__), max(costs, key=costs.__getitem__)
+    share = results.of(NO_BIAS, CLEAN, 'camera attention').mean()
+    lines = [
+        f'**Detector.** Without a bias the failures cost it {interval(cost)} mAP on average, from '
+        f'{costs[least]:+.4f} ({least.removeprefix(FAILURE)}) to {costs[most]:+.4f} '
+        f'({most.removeprefix(FAILURE)}); {share:.1%} of its attention is on cameras.'
+    ]
+    ceiling = results.compare(ORACLE, NO_BIAS, FAILURES)
+    router = results.compare(results.reference, NO_BIAS, FAILURES)
+    lines.append(
+        f'**Bias.** Weights that know what has failed change that by {interval(ceiling)} mAP: the '
+        'ceiling of what trust can give here.'
+    )
+    there, elsewhere = (
+        results.of(results.reference, FAILURES, f'trust fall, {where}').mean()
+        for where in ('spoiled part', 'elsewhere')
+    )
+    lines.append(
+        f'**Router.** The learned one ({results.reference}) withdraws {there:+.3f} of its trust '
+        f'where a sensor is spoiled and {elsewhere:+.3f} elsewhere, of 2 possible; it changes the '
+        f'mAP under failures by {interval(router)}.'
+    )
+    if math.isnan(ceiling.low) or math.isnan(router.low):
+        return lines
+    if cost.mean <= 0:
+        verdict = 'the detector: failures cost it nothing'
+    elif ceiling.low <= 0:
+        verdict = (
+            'the bias: even perfect weights do not visibly help this detector; a gain above '
+            f'{max(ceiling.high, 0.0):.4f} mAP is excluded'
+        )
+    elif router.low <= 0:
+        verdict = 'the router: perfect weights help, those that it finds do not visibly'
+    else:
+        part = router.mean / ceiling.mean
+        verdict = f'none: the router reaches {part:.0%} of the ceiling'
+    return [*lines, f'So what stands between the idea and a gain is **{verdict}**.']
+
+
+def _single_scales(results: StudyResults) -> dict[str, tuple[float, float]]:
+    """First and last value of the scale, of the variants that learn one; mean over seeds."""
+    curves = results.curves[results.curves['name'] == 'scale (shared)']
+    found = {}
+    for variant in results.variants:
+        mine = curves[curves['variant'] == variant].sort_values('iteration')
+        if mine['value'].nunique() > 1:
+            ends = mine.groupby('seed')['value'].agg(['first', 'last']).mean()
+            found[variant] = float(ends['first']), float(ends['last'])
+    return found
+
+
+def _routed(results: StudyResults) -> dict[str, tuple[float, float]]:
+    """Those of :func:`_single_scales` whose only difference is the start."""
+    return {name: s for name, s in _single_scales(results).items() if name.startswith('learned')}
+
+
+def scale_findings(results: StudyResults) -> list[str]:
+    """Whether starts meet, and whether the scale settles."""
+    scales = _routed(results)
+    if len(scales) < 2:
+        return []
+    starts, ends = zip(*scales.values(), strict=True)
+    left = (max(ends) - min(ends)) / (max(starts) - min(starts))
+    told = ', '.join(f'{start:.2f} to {end:.2f}' for start, end in sorted(scales.values()))
+    lines = [
+        f'The learned scales go from {told}: {left:.0%} of the distance between the starts is '
+        'left at the end. '
+        + (
+            'They meet: the loss has a preference.'
+            if left < 0.25
+            else 'They do not meet: within this training the start decides, not the loss.'
+        )
+    ]
+    drift = 'drift in the last fifth (shared)'
+    most = max(abs(results.of(variant, WHOLE, drift).mean()) for variant in scales)
+    lines.append(
+        f'In the last fifth of the training none of them moves by more than {most:.3f}; '
+        'the learning rate has gone to 0 there, so that settling is no proof of an optimum.'
+    )
+    return lines
+
+
+def condition_finding(results: StudyResults) -> list[str]:
+    """Whether conditions want different scales: the highest learned one against the lowest."""
+    scales = _routed(results)
+    if len(scales) < 2:
+        return []
+    low, high = (choose(scales, key=lambda name: scales[name][1]) for choose in (min, max))
+    parts = [part['name'] for part in results.parts if part['kind'] == 'condition']
+    found = {part: results.compare(high, low, part) for part in parts}
+    lines = [
+        f'Models that end at a scale of {scales[high][1]:.2f} ({high}) against those at '
+        f'{scales[low][1]:.2f} ({low}), mAP: '
+        + ', '.join(f'{part} {interval(each)}' for part, each in found.items())
+        + '.'
+    ]
+    seen = [part for part, each in found.items() if each.leaves_out_zero]
+    if any(not math.isnan(each.low) for each in found.values()):
+        said = (
+            f'An effect of the scale is seen for {", ".join(seen)}.'
+            if seen
+            else 'No condition prefers one of them visibly.'
+        )
+        lines.append(f'The claim is that conditions want different scales ({CLAIMED}). {said}')
+    return lines
