@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from mmengine.fileio import get_file_backend
 
-from cmt_bias import atomic_file
+from cmt_bias import atomic_file, file_lock
 from cmt_bias.atomic_file import remove_partial_files, write_atomically
 
 
@@ -42,7 +43,8 @@ def test_backend_of_mmengine_writes_by_renaming(tmp_path: Path):
 def leave_partial_file(folder: Path, name: str, wait: bool) -> subprocess.Popen:
     """A process that is in the middle of writing a file, or (not waiting) was killed there."""
     program = (
-        'import os, sys, cmt_bias_atomic_file as a\n'
+        'import os, sys\n'
+        'from alone import atomic_file as a\n'
         'a.os.replace = lambda *_: (print("writing", flush=True), sys.stdin.read())\n'
         f'a.write_atomically({str(folder / name)!r}, b"half")\n'
     )
@@ -62,9 +64,11 @@ def leave_partial_file(folder: Path, name: str, wait: bool) -> subprocess.Popen:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder, beside it the module under another name, to be imported by itself."""
-    source = Path(atomic_file.__file__).read_text()
-    (tmp_path / 'cmt_bias_atomic_file.py').write_text(source)
+    """An empty folder, beside it the module in another package, to be imported by itself."""
+    (tmp_path / 'alone').mkdir()
+    for module in (atomic_file, file_lock):
+        source = Path(module.__file__)
+        shutil.copy(source, tmp_path / 'alone' / source.name)
     (tmp_path / 'folder').mkdir()
     return tmp_path / 'folder'
 

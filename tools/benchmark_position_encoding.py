@@ -20,7 +20,7 @@ from cmt_bias.cmt.position_encoding import (
     bev_grid_hidden,
     camera_cell_pixels,
     camera_ray_hidden,
-    camera_rays,
+    normalize_points,
     pos2embed,
     ray_depths,
 )
@@ -33,6 +33,16 @@ SIZES = {
     '1600x640': ((180, 180), (40, 100), (640, 1600)),
 }
 Embedding = Callable[[], Tensor]
+
+
+def camera_rays(pixels: Tensor, img2lidar: Tensor, depths: Tensor) -> Tensor:
+    """Points of rays, depth by depth: ``(B, V, ..., D * 3)``, normalized over the range."""
+    points = pixels.unsqueeze(-2) * depths[:, None]
+    rotation, translation = img2lidar[..., :3, :3], img2lidar[..., :3, 3]
+    points = torch.einsum('bvij,bv...j->bv...i', rotation, points)
+    singleton = (1,) * (points.dim() - 3)
+    points = points + translation.reshape(*translation.shape[:2], *singleton, 3)
+    return normalize_points(points, PC_RANGE).flatten(-2)
 
 
 def embeddings(
@@ -48,7 +58,7 @@ def embeddings(
     img2lidar = torch.randn(1, VIEWS, 4, 4)
     depths = ray_depths(DEPTHS, PC_RANGE[3], 'cpu')
     centers = bev_cell_centers(bev_shape, 'cpu')
-    rays = (pixels, img2lidar, depths, PC_RANGE)
+    rays = (pixels, img2lidar, depths)
     return {
         'BEV grid': (
             lambda: bev_last(bev_first(pos2embed(centers, CHANNELS)).relu()),
@@ -56,7 +66,7 @@ def embeddings(
         ),
         'camera rays': (
             lambda: ray_last(ray_first(camera_rays(*rays)).relu()),
-            lambda: ray_last(camera_ray_hidden(*rays, ray_first).relu()),
+            lambda: ray_last(camera_ray_hidden(*rays, PC_RANGE, ray_first).relu()),
         ),
     }
 

@@ -44,6 +44,7 @@ from cmt_bias.ops import (  # noqa: E402
     triton_attention,
 )
 from cmt_bias.ops import dense as dense_backend  # noqa: E402
+from cmt_bias.ops.geometry import AttentionInputs  # noqa: E402
 from cmt_bias.ops.triton_attention import Launch, Tiles  # noqa: E402
 
 LIMIT_SECONDS = 570
@@ -60,39 +61,30 @@ BACKWARD_TILES = [Tiles(32, 128, 8, 2), Tiles(64, 64, 8, 2), Tiles(64, 128, 8, 2
 
 @dataclass(frozen=True)
 class Problem:
-    """Inputs of attention, and the gradient of its output."""
+    """Inputs of attention, and the gradient ``(B, Q, H, D)`` of its output."""
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    windows: QueryWindows
-    strength: Tensor | None
+    inputs: AttentionInputs
     grad: Tensor
 
-    def attend(self, launch: Launch | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def attend(self, launch: Launch | None = None) -> tuple[Tensor, Tensor]:
         """The forward pass of the kernel."""
-        return triton_attention.attend(**self._inputs(), launch=launch)
+        return triton_attention.attend(self.inputs, launch)
 
     def differentiate(
-        self, kept: tuple[Tensor, Tensor, Tensor], launch: Launch | None = None
+        self, kept: tuple[Tensor, Tensor], launch: Launch | None = None
     ) -> tuple[Tensor | None, ...]:
         """The backward pass of the kernel."""
-        names = ('output', 'logsumexp', 'extra')
-        results: dict[str, Any] = dict(zip(names, kept, strict=True))
-        return triton_attention.gradients(self.grad, **self._inputs(), **results, launch=launch)
+        return triton_attention.gradients(self.inputs, self.grad, *kept, launch)
 
     def exact(self) -> list[Tensor | None]:
         """Output and gradients from the dense reference in float64."""
-        query, key, value = (t.double() for t in (self.query, self.key, self.value))
-        strength = None if self.strength is None else self.strength.double()
-        inputs = (query, key, value, self.windows, strength, CHANNELS**-0.5)
-        output, *kept = dense_backend.attend(*inputs)
-        grads = dense_backend.gradients(self.grad.double(), *inputs, output, *kept)
+        query, key, value, cells, strength, *numbers = self.inputs
+        tokens = (tensor.double() for tensor in (query, key, value))
+        strength = None if strength is None else strength.double()
+        inputs = AttentionInputs(*tokens, cells, strength, *numbers)
+        output, logsumexp = dense_backend.attend(inputs)
+        grads = dense_backend.gradients(inputs, self.grad.double(), output, logsumexp)
         return [output, *grads]
-
-    def _inputs(self) -> dict[str, Any]:
-        names = ('query', 'key', 'value', 'windows', 'strength')
-        return dict({name: getattr(self, name) for name in names}, scale=CHANNELS**-0.5)
 
 
 def reference_points(queries: int, batch: int, generator: torch.Generator) -> Tensor:
@@ -139,20 +131,19 @@ def make_problem(
 
     def tokens(count: int) -> Tensor:
         numbers = torch.randn(batch, count, heads, CHANNELS, generator=generator)
-        return numbers.to(device, dtype).transpose(1, 2)
+        return numbers.to(device, dtype)
 
     cells = cells_of(layout, reference_points(queries, batch, generator), generator)
     bias = None
     if strength is not None:
         bias = ((torch.rand(batch, queries, 2, generator=generator) * 2 - 1) * strength).to(device)
-    return Problem(
-        query=tokens(queries),
-        key=tokens(layout.num_tokens),
-        value=tokens(layout.num_tokens),
-        windows=QueryWindows(layout, cells.to(device), shapes),
-        strength=bias,
-        grad=tokens(queries),
+    windows = QueryWindows(layout, cells.to(device), shapes)
+    key_value = tokens(layout.num_tokens), tokens(layout.num_tokens)
+    numbers = AttentionInputs.numbers_of(windows)
+    inputs = AttentionInputs(
+        tokens(queries), *key_value, windows.cells, bias, *numbers, scale=CHANNELS**-0.5
     )
+    return Problem(inputs, tokens(queries))
 
 
 class Checks:
@@ -177,7 +168,7 @@ class Checks:
         if not self.cuda:
             return dict(found, device='cpu')
         device = torch.cuda.get_device_properties(self.device)
-        launch = Launch.default(self._problem('800x320').query)
+        launch = Launch.default(self._problem('800x320').inputs.query)
         return dict(
             found, cuda=torch.version.cuda, device=device.name, tiles=str(launch),
             capability=f'{device.major}.{device.minor}',
@@ -248,18 +239,18 @@ class Checks:
             return found
         for size in self.sizes:
             problem = self._problem(size)
-            default = Launch.default(problem.query)
+            default = Launch.default(problem.inputs.query)
             kept = problem.attend()
             for is_sorted in (True, False):
                 for programs in (default.programs, 2 * default.programs):
-                    base = replace(default, is_sorted=is_sorted, programs=programs)
+                    base = default._replace(is_sorted=is_sorted, programs=programs)
                     label = f'{size} {"sorted" if is_sorted else "as they come"} {programs}'
                     for tiles in TILES:
-                        launch = replace(base, forward=tiles)
+                        launch = base._replace(forward=tiles)
                         time_it = partial(self._milliseconds, partial(problem.attend, launch))
                         found[f'forward {label} {tuple(tiles)}'] = self._or_error(time_it)
                     for tiles in BACKWARD_TILES:
-                        launch = replace(base, backward=tiles)
+                        launch = base._replace(backward=tiles)
                         run = partial(problem.differentiate, kept, launch)
                         time_it = partial(self._milliseconds, run)
                         found[f'backward {label} {tuple(tiles)}'] = self._or_error(time_it)
@@ -329,7 +320,7 @@ class Checks:
 
     def _ways(self, problem: Problem) -> dict[str, Callable[..., Tensor] | None]:
         """Ways to attend, as functions of query, key, value and strength; None: the kernel."""
-        windows = problem.windows
+        windows = problem.inputs.windows
 
         def masked(query: Tensor, key: Tensor, value: Tensor, strength: Tensor) -> Tensor:
             bias = dense_bias(WindowedBias(windows, strength)).to(query.dtype).unsqueeze(1)
@@ -352,15 +343,18 @@ class Checks:
             def training() -> Any:
                 return problem.differentiate(problem.attend(self.launch), self.launch)
         else:
-            tensors = (problem.query, problem.key, problem.value, problem.strength)
-            inputs = [t.detach().requires_grad_() for t in tensors if t is not None]
+            query, key, value, _, strength, *_ = problem.inputs
+            tensors = [t.transpose(1, 2) for t in (query, key, value)]
+            tensors += [] if strength is None else [strength]
+            inputs = [t.detach().requires_grad_() for t in tensors]
+            grad = problem.grad.transpose(1, 2)
 
             def forward() -> Any:
                 with torch.no_grad():
                     return way(*inputs)
 
             def training() -> Any:
-                return torch.autograd.grad(way(*inputs), inputs, problem.grad, allow_unused=True)
+                return torch.autograd.grad(way(*inputs), inputs, grad, allow_unused=True)
 
         cost = {'forward': self._milliseconds(forward), 'training': self._milliseconds(training)}
         if self.cuda:
@@ -397,18 +391,17 @@ class Checks:
 
 def _share_of_biased_tiles(problem: Problem, tiles: Tiles, is_sorted: bool) -> float:
     """From the boxes that the kernel looks at, by the kernel's own rule."""
-    launched = triton_attention._Problem(
-        problem.query, problem.key, problem.windows, problem.strength, tiles, is_sorted
-    )
+    boxes = triton_attention.kernel_arguments(problem.inputs, tiles, is_sorted)['Boxes']
+    windows = problem.inputs.windows
     near = total = 0
-    for number, segment in enumerate(problem.windows.layout.segments):
-        radius = problem.windows.shapes[segment.modality].radius or 0
+    for number, segment in enumerate(windows.layout.segments):
+        radius = windows.shapes[segment.modality].radius or 0
         first = torch.arange(0, segment.rows * segment.columns, tiles.keys)
         last = first + tiles.keys - 1
         top, bottom = first // segment.columns, last // segment.columns
         left = torch.where(top == bottom, first % segment.columns, 0)
         right = torch.where(top == bottom, left + tiles.keys - 1, segment.columns)
-        box = launched.boxes[:, :, number].cpu().unsqueeze(-2)  # (B, query tiles, 1, 4)
+        box = boxes[:, :, number].cpu().unsqueeze(-2)  # (B, query tiles, 1, 4)
         low_row, high_row, low_column, high_column = box.unbind(-1)
         reached = (bottom >= low_row - radius) & (top <= high_row + radius)
         reached &= (right >= low_column - radius) & (left <= high_column + radius)

@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,9 @@ def frame_dataset_config(config: Any, frame_dir: Path) -> Any:
     return dataset
 
 
-def measure_recipe(config_file: str, frame_dir: Path, seed: int, picture: str) -> ForwardReport:
+def measure_recipe(
+    config_file: str, frame_dir: Path, seed: int, picture: Path | None
+) -> ForwardReport:
     """Run one recipe on the frame in this process.
 
     Args:
@@ -111,7 +114,7 @@ def measure_recipe(config_file: str, frame_dir: Path, seed: int, picture: str) -
         frame_dir: absolute folder of the frame.
         seed: of the random weights.
         picture: file for a picture of the frame with its annotated boxes as the pipeline gives
-            them to the detector; empty for none.
+            them to the detector; None for none.
 
     Returns:
         Times, memory and what came out.
@@ -144,7 +147,11 @@ def measure_recipe(config_file: str, frame_dir: Path, seed: int, picture: str) -
     _describe_result(report, batch, result)
     report.peak_memory_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     if picture:
-        _draw_frame(dataset, batch, picture)
+        from cmt_bias.visualization import DatasetScenes, draw_scene, save_figure
+
+        inputs = {key: values[0] for key, values in batch['inputs'].items()}
+        scene = DatasetScenes(dataset).scene(0, inputs, batch['data_samples'][0])
+        save_figure(draw_scene(scene), picture)
     return report
 
 
@@ -180,37 +187,15 @@ def _describe_result(report: ForwardReport, batch: dict, result: Any) -> None:
         report.highest_score = float(found.scores_3d.max())
 
 
-def _draw_frame(dataset: Any, batch: dict, picture: str) -> None:
-    from cmt_bias.visualization import SampleCaptions, draw_scene, save_figure, scene_from_sample
-
-    captions = SampleCaptions(dataset)
-    scene = scene_from_sample(
-        {key: values[0] for key, values in batch['inputs'].items()},
-        batch['data_samples'][0],
-        dataset.metainfo['classes'],
-        captions.title(0),
-        captions.subtitle(0),
-    )
-    save_figure(draw_scene(scene), picture)
-
-
 def measure_in_own_process(config_file: str, args: argparse.Namespace) -> ForwardReport:
-    """Run one recipe in a fresh process, whose peak memory is then the recipe's alone.
-
-    Raises:
-        RuntimeError: if the recipe failed; its messages are on the terminal already.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        report_file = Path(folder) / 'report.json'
-        command = [sys.executable, __file__, config_file, '--report-file', str(report_file)]
-        command += ['--frame-dir', str(args.frame_dir), '--seed', str(args.seed)]
-        if args.picture_dir:
-            picture = args.picture_dir / f'{Path(config_file).stem}.png'
-            command += ['--picture', str(picture)]
-        status = subprocess.run(command, check=False).returncode
-        if status != 0:
-            raise RuntimeError(f'{config_file}: the forward failed (exit status {status})')
-        return ForwardReport(**json.loads(report_file.read_text()))
+    """Run one recipe in a fresh process, whose peak memory is then the recipe's alone."""
+    picture = args.picture_dir and args.picture_dir / f'{Path(config_file).stem}.png'
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        job = pool.submit(measure_recipe, config_file, args.frame_dir, args.seed, picture)
+        try:
+            return job.result()
+        except BrokenProcessPool:
+            sys.exit(f'{config_file}: the process was killed; has the machine enough memory?')
 
 
 def print_reports(reports: list[ForwardReport]) -> None:
@@ -240,13 +225,6 @@ def print_reports(reports: list[ForwardReport]) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a half-written file never stands under the final name."""
-    from cmt_bias.atomic_file import write_atomically
-
-    write_atomically(path, json.dumps(content, indent=2).encode())
-
-
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -257,9 +235,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--picture-dir', type=Path, help='also draw the frame with its annotated boxes there'
     )
-    # How a recipe's own process is called.
-    parser.add_argument('--report-file', type=Path, help=argparse.SUPPRESS)
-    parser.add_argument('--picture', default='', help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.frame_dir = args.frame_dir.resolve()
     args.configs = args.configs or [str(REPOSITORY / recipe) for recipe in RELEASED_RECIPES]
@@ -273,18 +248,13 @@ def main() -> None:
         find_info_file(args.frame_dir)
     except FileNotFoundError as error:
         sys.exit(str(error))
-    if args.report_file:
-        (config_file,) = args.configs
-        report = measure_recipe(config_file, args.frame_dir, args.seed, args.picture)
-        write_json(args.report_file, asdict(report))
-        return
-    try:
-        reports = [measure_in_own_process(config, args) for config in args.configs]
-    except RuntimeError as error:
-        sys.exit(str(error))
+    reports = [measure_in_own_process(config, args) for config in args.configs]
     print_reports(reports)
     if args.json:
-        write_json(args.json, [asdict(report) for report in reports])
+        from cmt_bias.atomic_file import write_atomically
+
+        content = [asdict(report) for report in reports]
+        write_atomically(args.json, json.dumps(content, indent=2).encode())
 
 
 if __name__ == '__main__':

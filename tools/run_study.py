@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 from mmengine.config import DictAction
 
+from cmt_bias.file_lock import FileLock
 from cmt_bias.problem import Problem
 from cmt_bias.runs.preflight import ProblemsFound, run_tool
-from cmt_bias.study.run_lock import FolderLock
 from cmt_bias.study.study_config import Study, read_study, run_config, run_key
 from cmt_bias.study.study_results import run_folder, write_record
 from cmt_bias.study.study_run import StudyRun
@@ -115,7 +115,7 @@ def main() -> None:
     # Being told to stop ends the runs too, and is said like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = chosen(read_study(args.study), args)
-    lock = FolderLock(args.work_dir / 'study.lock')
+    lock = FileLock(args.work_dir / 'study.lock', with_children=True)
     if not lock.acquire():
         what = f"another tools/run_study.py works in '{args.work_dir}'"
         raise ProblemsFound([Problem(what, 'wait for it, end it, or give another --work-dir')])

@@ -8,10 +8,9 @@ Examples:
 """
 
 import argparse
-import os
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -26,13 +25,12 @@ TASKS = ('mono_det', 'multi-view_det', 'lidar_det', 'lidar_seg', 'multi-modality
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line: that of mmdet3d's tools/test.py, --modality and --allow-missing-keys."""
+    """Command line: that of mmdet3d's tools/test.py without Ceph, and two more options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='folder of logs and metrics')
     parser.add_argument(
         '--modality',
         choices=['LC', 'L', 'C'],
@@ -45,7 +43,6 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='test although parts of the model are not in the checkpoint',
     )
-    parser.add_argument('--ceph', action='store_true', help='read data from a Ceph store')
     parser.add_argument(
         '--show', action='store_true', help='show the picture of each sample in a window'
     )
@@ -57,31 +54,13 @@ def parse_args() -> argparse.Namespace:
         '--task', choices=TASKS, default='multi-modality_det', help='what --show draws'
     )
     parser.add_argument('--wait-time', type=float, default=2, help='seconds per picture of --show')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings that override the config: key=value, key="[a,b]", key=a,b',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
-    # torch.distributed.launch passes --local-rank, older versions --local_rank.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return run_options.parse_run_args(parser)
 
 
 def configure(args: argparse.Namespace) -> Config:
     """The config with all options of the command line in it."""
     cfg = run_options.load_config(args.config, args.cfg_options, args.launcher)
-    if args.ceph:
-        run_options.use_ceph(cfg)
     run_options.set_work_dir(cfg, args.work_dir)
     cfg.load_from = args.checkpoint
     cfg.resume = False

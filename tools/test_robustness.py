@@ -10,7 +10,7 @@ loading ones; 'clean' is exactly that test. Written to --work-dir: robustness.cs
 and robustness.png with NDS and mAP of each model and failure, their means over the failures, and
 for models with a router its mean weights. The command run again goes on where it was stopped.
 
-The failures (wildcards allowed), see cmt_bias/datasets/sensor_failures:
+The failures (wildcards allowed), see cmt_bias/failures:
 """
 
 from __future__ import annotations

@@ -7,10 +7,9 @@ Examples:
 """
 
 import argparse
-import os
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -21,12 +20,11 @@ from cmt_bias.runs.preflight import is_main_process, run_tool, stop_on
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line, the same as that of mmdet3d's tools/train.py."""
+    """Command line: that of mmdet3d's tools/train.py without its Ceph store."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
         '--sync_bn',
@@ -45,31 +43,12 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='go on from this checkpoint; without a path from the latest in the work folder',
     )
-    parser.add_argument('--ceph', action='store_true', help='read data from a Ceph store')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings that override the config: key=value, key="[a,b]", key=a,b',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
-    # torch.distributed.launch passes --local-rank, older versions --local_rank.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return run_options.parse_run_args(parser)
 
 
 def configure(args: argparse.Namespace) -> Config:
     """The config with all options of the command line in it."""
     cfg = run_options.load_config(args.config, args.cfg_options, args.launcher)
-    if args.ceph:
-        run_options.use_ceph(cfg)
     run_options.set_work_dir(cfg, args.work_dir)
     if args.amp:
         run_options.enable_amp(cfg)

@@ -21,18 +21,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from rich.progress import track
 
-from cmt_bias.problem import Problem
 from cmt_bias.runs.checkpoint_check import build_tested_model, check_checkpoint_file
 from cmt_bias.runs.data_check import check_config_data
-from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
-from cmt_bias.runs.run_options import load_config
-from cmt_bias.visualization import (
-    SampleCaptions,
-    draw_scene,
-    save_figure,
-    scene_from_sample,
-    spread_samples,
-)
+from cmt_bias.runs.preflight import run_tool, stop_on
+from cmt_bias.runs.run_options import load_config, positive
+from cmt_bias.visualization import DatasetScenes, draw_scene, save_figure
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,13 +37,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', nargs='?', help='without it only annotations are drawn')
     parser.add_argument('--out-dir', type=Path, required=True, help='folder of the pictures')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='test')
-    parser.add_argument('--indices', type=int, nargs='+', help='numbers of the samples to draw')
     parser.add_argument(
-        '--max-samples', type=int, default=8, help='without --indices: so many, spread evenly'
+        '--samples', '--indices', nargs='+', help='numbers or tokens of the samples to draw'
+    )
+    parser.add_argument(
+        '--count',
+        '--max-samples',
+        type=positive(int),
+        default=8,
+        help='without --samples: so many, spread evenly',
     )
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score that is drawn')
     parser.add_argument(
-        '--bev-range', type=float, default=55.0, help="half a side of the bird's-eye view, metres"
+        '--bev-range',
+        type=positive(float),
+        default=55.0,
+        help="half a side of the bird's-eye view, metres",
     )
     parser.add_argument(
         '--image-source',
@@ -67,42 +69,16 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen_samples(length: int, indices: list[int] | None, max_samples: int) -> list[int]:
-    """The numbers of the samples to draw.
-
-    Raises:
-        ProblemsFound: If a number is not in the dataset.
-    """
-    if indices is None:
-        return spread_samples(length, interval=1, max_samples=max_samples)
-    unknown = [index for index in indices if not 0 <= index < length]
-    if unknown:
-        what = f'--indices {unknown}: there are no such samples'
-        raise ProblemsFound([Problem(what, f'choose among 0 to {length - 1}')])
-    return indices
-
-
 @torch.no_grad()
-def draw_sample(
-    dataset: Any, index: int, model: Any, captions: SampleCaptions, args: argparse.Namespace
-) -> Path:
+def draw_sample(scenes: DatasetScenes, index: int, model: Any, args: argparse.Namespace) -> None:
     """Run one sample through the pipeline and the detector, and write its picture."""
-    example = dataset.prepare_data(index) if hasattr(dataset, 'prepare_data') else dataset[index]
-    if example is None:
-        raise ValueError(f'sample {index}: the pipeline left nothing of it to draw')
+    example = scenes.load(index)
     data_sample = example['data_samples']
     if model is not None:
         (data_sample,) = model.test_step(pseudo_collate([example]))
-    scene = scene_from_sample(
-        example['inputs'],
-        data_sample,
-        dataset.metainfo['classes'],
-        captions.title(index),
-        captions.subtitle(index),
-        args.image_source,
-    )
+    scene = scenes.scene(index, example['inputs'], data_sample, args.image_source)
     figure = draw_scene(scene, args.score_thr, args.bev_range)
-    return save_figure(figure, args.out_dir / f'{args.split}_{index:05d}.png')
+    save_figure(figure, args.out_dir / f'{args.split}_{index:05d}.png')
 
 
 def main() -> None:
@@ -112,14 +88,13 @@ def main() -> None:
     stop_on(check_checkpoint_file(args.checkpoint))
     stop_on(check_config_data(config, splits=(args.split,), evaluates=False))
     init_default_scope(config.get('default_scope', 'mmdet3d'))
-    dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
-    indices = chosen_samples(len(dataset), args.indices, args.max_samples)
+    scenes = DatasetScenes(DATASETS.build(config[f'{args.split}_dataloader'].dataset))
+    indices = scenes.choose(args.samples, args.count)
     model = None
     if args.checkpoint is not None:
         model = build_tested_model(config, args.checkpoint, args.device)
-    captions = SampleCaptions(dataset)
     for index in track(indices, description='drawing'):
-        draw_sample(dataset, index, model, captions, args)
+        draw_sample(scenes, index, model, args)
     print(f'{len(indices)} pictures in {args.out_dir}')
 
 

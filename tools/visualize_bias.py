@@ -17,7 +17,7 @@ attention_mass.csv in the same folder has these shares of every picture as numbe
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +30,19 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from cmt_bias.atomic_file import write_atomically
-from cmt_bias.bias.head_lookup import BiasedHead, biased_heads
+from cmt_bias.bias.head_lookup import biased_heads
 from cmt_bias.problem import Problem
 from cmt_bias.runs.checkpoint_check import build_tested_model, check_checkpoint_file
 from cmt_bias.runs.data_check import check_config_data
 from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
-from cmt_bias.runs.run_options import load_config, set_modality
+from cmt_bias.runs.run_options import load_config, positive, set_modality
 from cmt_bias.visualization import (
-    BiasObserver,
-    BiasScene,
-    SampleCaptions,
+    DatasetScenes,
+    best_queries,
     draw_bias,
-    make_bias_scene,
     mass_table,
+    observe_bias,
     save_figure,
-    scene_from_sample,
-    spread_samples,
 )
 
 
@@ -62,21 +59,27 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='test')
     parser.add_argument('--samples', nargs='+', help='numbers or tokens of the samples to draw')
     parser.add_argument(
-        '--count', type=int, default=4, help='without --samples: so many, spread evenly'
+        '--count',
+        type=positive(int),
+        default=4,
+        help='without --samples: so many, spread evenly',
     )
     parser.add_argument('--layer', type=int, help='decoder layer, from 0; default: the last')
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score that is drawn')
     parser.add_argument(
-        '--max-queries', type=int, default=12, help='queries shown, those of the best detections'
+        '--max-queries',
+        type=positive(int),
+        default=12,
+        help='queries shown, those of the best detections',
     )
     parser.add_argument(
         '--bev-range',
-        type=float,
+        type=positive(float),
         help="half a side of the bird's-eye view, metres; default: what holds the shown queries",
     )
     parser.add_argument(
         '--colour-limit',
-        type=float,
+        type=positive(float),
         help='bias of the strongest colour, logits; set it to compare pictures (default: the '
         'largest bias in the picture)',
     )
@@ -97,47 +100,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def check_numbers(args: argparse.Namespace) -> list[Problem]:
-    """Options whose numbers cannot be meant."""
-    options = {
-        '--count': args.count,
-        '--max-queries': args.max_queries,
-        '--bev-range': args.bev_range,
-        '--colour-limit': args.colour_limit,
-    }
-    return [
-        Problem(f'{name} {value} is not possible', 'give a number above 0')
-        for name, value in options.items()
-        if value is not None and value <= 0
-    ]
-
-
-def chosen_samples(dataset: Any, samples: Sequence[str] | None, count: int) -> list[int]:
-    """The numbers of the samples to draw.
-
-    Args:
-        dataset: The split.
-        samples: Numbers or tokens; None for ``count`` samples spread over the split.
-        count: At least 1.
-
-    Raises:
-        ProblemsFound: If a sample is not in the dataset.
-    """
-    if samples is None:
-        return spread_samples(len(dataset), interval=1, max_samples=count)
-    places = {str(index): index for index in range(len(dataset))}
-    if not places.keys() >= set(samples):
-        tokens = (dataset.get_data_info(index).get('token') for index in range(len(dataset)))
-        places.update({token: index for index, token in enumerate(tokens) if token})
-    unknown = [sample for sample in samples if sample not in places]
-    if unknown:
-        what = f'--samples {" ".join(unknown)}: there are no such samples'
-        remedy = f'give sample tokens of this split, or numbers from 0 to {len(dataset) - 1}'
-        raise ProblemsFound([Problem(what, remedy)])
-    return [places[sample] for sample in samples]
-
-
-def biased_head_of(model: Any, config: str) -> BiasedHead:
+def biased_head_of(model: Any, config: str) -> Any:
     """The model's head with a bias.
 
     Raises:
@@ -151,17 +114,16 @@ def biased_head_of(model: Any, config: str) -> BiasedHead:
             'those in configs/cmt_bias; tools/visualize.py draws the detections of other models'
         )
         raise ProblemsFound([Problem(what, remedy)])
-    return heads[0]
+    return heads[0].head
 
 
-def chosen_layer(head: BiasedHead, layer: int | None) -> int:
+def chosen_layer(head: Any, layer: int | None) -> int:
     """The number of the decoder layer to draw.
 
     Raises:
         ProblemsFound: If the decoder has no such layer.
     """
-    model_head: Any = head.head
-    last = model_head.transformer.decoder.num_layers - 1
+    last = head.transformer.decoder.num_layers - 1
     if layer is None:
         return last
     if not 0 <= layer <= last:
@@ -170,55 +132,34 @@ def chosen_layer(head: BiasedHead, layer: int | None) -> int:
     return layer
 
 
-@torch.no_grad()
-def observe_sample(
-    dataset: Any,
-    index: int,
-    model: Any,
-    captions: SampleCaptions,
-    layer: int,
-    args: argparse.Namespace,
-) -> BiasScene:
-    """Run one sample through the pipeline and the model, and collect what its bias does."""
-    example = dataset.prepare_data(index) if hasattr(dataset, 'prepare_data') else dataset[index]
-    if example is None:
-        raise ValueError(f'sample {index}: the pipeline left nothing of it to draw')
-    with BiasObserver(biased_head_of(model, args.config).head) as observer:
-        (data_sample,) = model.test_step(pseudo_collate([example]))
-    scene = scene_from_sample(
-        example['inputs'],
-        data_sample,
-        dataset.metainfo['classes'],
-        captions.title(index),
-        captions.subtitle(index),
-    )
-    return make_bias_scene(scene, observer.observation(), layer, args.score_thr, args.max_queries)
-
-
 def main() -> None:
     """Check, and draw the chosen samples."""
     args = parse_args()
     config = load_config(args.config, args.cfg_options)
     set_modality(config, args.modality)
-    stop_on(check_numbers(args))
     stop_on(check_checkpoint_file(args.checkpoint))
     stop_on(check_config_data(config, splits=(args.split,), evaluates=False))
     init_default_scope(config.get('default_scope', 'mmdet3d'))
-    dataset = DATASETS.build(config[f'{args.split}_dataloader'].dataset)
-    indices = chosen_samples(dataset, args.samples, args.count)
+    scenes = DatasetScenes(DATASETS.build(config[f'{args.split}_dataloader'].dataset))
+    indices = scenes.choose(args.samples, args.count)
     model = build_tested_model(config, args.checkpoint, args.device)
-    layer = chosen_layer(biased_head_of(model, args.config), args.layer)
-    captions = SampleCaptions(dataset)
+    head = biased_head_of(model, args.config)
+    layer = chosen_layer(head, args.layer)
     tables = []
     for index in track(indices, description='drawing'):
-        bias_scene = observe_sample(dataset, index, model, captions, layer, args)
-        figure = draw_bias(bias_scene, args.score_thr, args.bev_range, args.colour_limit)
+        example = scenes.load(index)
+        forward = partial(model.test_step, pseudo_collate([example]))
+        (data_sample,), observed = observe_bias(head, forward)
+        scene = scenes.scene(index, example['inputs'], data_sample)
+        scene, observed = best_queries(scene, observed, args.score_thr, args.max_queries)
+        figure = draw_bias(scene, observed, layer, args.bev_range, args.colour_limit)
         save_figure(figure, args.out_dir / f'{args.split}_{index:05d}_layer{layer}.png')
-        token = dataset.get_data_info(index).get('token', '')
-        tables.append(mass_table(bias_scene).assign(sample=index, token=token))
-    table = pd.concat(tables)
-    table = table[['sample', 'token', *table.columns.drop(['sample', 'token'])]]
-    write_atomically(args.out_dir / 'attention_mass.csv', table.to_csv(index=False).encode())
+        table = mass_table(observed)
+        table.insert(0, 'sample', index)
+        table.insert(1, 'token', scenes.token(index))
+        tables.append(table)
+    table = pd.concat(tables).to_csv(index=False)
+    write_atomically(args.out_dir / 'attention_mass.csv', table.encode())
     print(f'{len(indices)} pictures and attention_mass.csv in {args.out_dir}')
 
 

@@ -1,6 +1,5 @@
 """Write files so that a killed process leaves the old file or the new one, nothing in between."""
 
-import fcntl
 import io
 import os
 from contextlib import suppress
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmengine.fileio import LocalBackend, register_backend
+
+from .file_lock import take_lock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,28 +62,6 @@ def _sync_directory(directory: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def take_lock(descriptor: int, wait: bool = False) -> bool | None:
-    """Lock an open file for this process, until the process closes the file or ends.
-
-    The lock is the process's own: it ends with it however it dies, child processes do not inherit
-    it, and the process that has it may take it again.
-
-    Args:
-        descriptor: The file, open for writing.
-        wait: Wait while another process has the lock.
-
-    Returns:
-        Whether this process has the lock now; None where the file system knows no locks.
-    """
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def remove_partial_files(directory: str | os.PathLike[str]) -> list[Path]:

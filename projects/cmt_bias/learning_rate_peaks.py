@@ -24,13 +24,7 @@ _LONGEST = 2_000_000
 
 @dataclass(frozen=True)
 class LearningRatePeak:
-    """What one kind of parameter group trains with.
-
-    Attributes:
-        base: Learning rate in the optimizer before any schedule.
-        peak: Largest learning rate of all training iterations.
-        parameters: Names of the parameters.
-    """
+    """Learning rate of some parameters before any schedule, and the largest of the training."""
 
     base: float
     peak: float
@@ -81,7 +75,7 @@ def peak_learning_rates(
 
     It is played from its start also in a training that has been resumed, as its schedulers and
     the optimizer's groups are then: with the settings that the checkpoint brought. Groups with the
-    same rates are put together, so the cost does not depend on their number: about a second for
+    same rates are played once, so the cost does not depend on their number: about a second for
     100,000 iterations.
 
     Args:
@@ -95,31 +89,25 @@ def peak_learning_rates(
     Returns:
         One entry for each distinct pair of base and peak rate, in falling order of the peak.
     """
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
     # The wrapper's own param_groups end with one that has no parameter, for the log's base_lr.
-    groups = (
-        optimizer.optimizer.param_groups
-        if isinstance(optimizer, OptimWrapper)
-        else optimizer.param_groups
-    )
+    inner = optimizer.optimizer if isinstance(optimizer, OptimWrapper) else optimizer
     kinds: dict[tuple, list[int]] = {}
-    for index, group in enumerate(groups):
+    for index, group in enumerate(inner.param_groups):
         kinds.setdefault(_rate_settings(group), []).append(index)
-
     started = [dict(kind, lr=dict(kind).get('initial_lr', dict(kind)['lr'])) for kind in kinds]
-    bases = [group['lr'] for group in started]
+    bases, peaks = [group['lr'] for group in started], [0.0] * len(started)
     firsts = [indices[0] for indices in kinds.values()]
-    peaks = [0.0] * len(bases)
     for rates in _play(schedulers, started, firsts, max_iters, epoch_length, from_start=True):
         peaks = list(map(max, peaks, rates))
 
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters: dict[tuple[float, float], list[str]] = {}
     for base, peak, indices in zip(bases, peaks, kinds.values(), strict=True):
-        for index in indices:
-            members = groups[index]['params']
-            parameters.setdefault((peak, base), []).extend(
-                names.get(id(member), 'unnamed') for member in members
-            )
+        parameters.setdefault((peak, base), []).extend(
+            names.get(id(member), 'unnamed')
+            for index in indices
+            for member in inner.param_groups[index]['params']
+        )
     return [
         LearningRatePeak(base, peak, tuple(parameters[peak, base]))
         for peak, base in sorted(parameters, reverse=True)
@@ -138,26 +126,24 @@ def scheduled_learning_rates(
     Args:
         group_index: Which of the optimizer's parameter groups.
         optimizer: The optimizer, in the state that it has now. It is not changed.
-        schedulers: Schedulers in the state that they have now, as for
-            :func:`peak_learning_rates`; those of other optimizers are ignored.
+        schedulers: Schedulers in the state that they have now, bound to an optimizer or its
+            wrapper; those of other optimizers are ignored. They are not changed.
         max_iters: Iterations to come.
         epoch_length: Iterations of an epoch.
 
     Returns:
         One learning rate for each iteration; None if a scheduler is unforeseeable.
     """
-    own = [s for s in schedulers if _schedules(s, optimizer)]
+    own = []
+    for scheduler in schedulers:
+        bound = getattr(scheduler, 'optimizer', None)
+        if optimizer in (bound, getattr(bound, 'optimizer', None)):
+            own.append(scheduler)
     if unforeseeable(own):
         return None
     group = dict(_rate_settings(optimizer.param_groups[group_index]))
     played = _play(own, [group], [group_index], max_iters, epoch_length, from_start=False)
     return [rate for (rate,) in played]
-
-
-def _schedules(scheduler: _ParamScheduler, optimizer: Optimizer) -> bool:
-    """Whether a scheduler, bound to an optimizer or to its wrapper, acts on this optimizer."""
-    bound = getattr(scheduler, 'optimizer', None)
-    return optimizer in (bound, getattr(bound, 'optimizer', None))
 
 
 def _rate_settings(group: dict) -> tuple:
@@ -182,39 +168,28 @@ def _play(
     epoch_length: int,
     from_start: bool,
 ) -> Iterator[list[float]]:
-    """The learning rates of some groups in each iteration, by copies of the schedulers.
-
-    Args:
-        schedulers: The schedulers.
-        groups: What they move: copies of groups of their optimizer.
-        indices: Which of the optimizer's groups these are.
-        max_iters: Iterations to play.
-        epoch_length: Iterations of an epoch.
-        from_start: Put the schedulers back to their start, rather than play on.
-    """
+    """The learning rates in each iteration of copies of their optimizer's groups `indices`."""
     # All that a scheduler touches of an optimizer.
     optimizer = SimpleNamespace(param_groups=groups, step=_no_step, _global_step=0)
-    playing = []
-    for scheduler in schedulers:
-        if _moves_rates(scheduler) and _is_fixed(scheduler):
-            player = copy.copy(scheduler)
-            player.optimizer = optimizer
-            player.base_values = [scheduler.base_values[index] for index in indices]
-            if from_start:
-                player.last_step = player._global_step = -1
-                player.step()  # as its constructor ends
-            playing.append(player)
+    playing = [copy.copy(s) for s in schedulers if _moves_rates(s) and _is_fixed(s)]
+    for player in playing:
+        player.optimizer = optimizer
+        player.base_values = [player.base_values[index] for index in indices]
+        if from_start:
+            player.last_step = player._global_step = -1
+            player.step()  # as its constructor ends
     for iteration in range(1, max_iters + 1):
         yield [group['lr'] for group in groups]
         for player in list(playing):
-            if not player.by_epoch or iteration % epoch_length == 0:
-                try:
-                    player.step()
-                except Exception as error:  # this only informs; the training will say so itself
-                    playing.remove(player)
-                    _logger.warning(
-                        'The schedule will end the training in iteration %d: %s: %s',
-                        iteration,
-                        type(player).__name__,
-                        error,
-                    )
+            if player.by_epoch and iteration % epoch_length:
+                continue
+            try:
+                player.step()
+            except Exception as error:  # this only informs; the training will say so itself
+                playing.remove(player)
+                _logger.warning(
+                    'The schedule will end the training in iteration %d: %s: %s',
+                    iteration,
+                    type(player).__name__,
+                    error,
+                )

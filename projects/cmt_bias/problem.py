@@ -24,5 +24,11 @@ class Problem:
     remedy: str = ''
     severity: Severity = 'error'
 
+    @classmethod
+    def of_error(cls, error: Exception, remedy: str = '') -> 'Problem':
+        """What an error says; its message may name a remedy of its own behind 'Remedy: '."""
+        what, _, own_remedy = str(error).partition('Remedy: ')
+        return cls(what.strip(), own_remedy or remedy)
+
     def __str__(self) -> str:
         return f'{self.what}\n  remedy: {self.remedy}' if self.remedy else self.what

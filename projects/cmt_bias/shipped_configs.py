@@ -28,8 +28,7 @@ def config_path(name: str) -> str:
     path = CONFIG_FOLDER / name
     if path.is_file():
         return str(path)
-    folder = CONFIG_FOLDER if CONFIG_FOLDER.is_dir() else None
-    known = sorted(str(p.relative_to(folder)) for p in folder.rglob('*.py')) if folder else []
+    known = sorted(str(p.relative_to(CONFIG_FOLDER)) for p in CONFIG_FOLDER.rglob('*.py'))
     if not known:
         raise FileNotFoundError(
             f'{CONFIG_FOLDER} holds no configs; install the package with `pip install .` or '

@@ -30,15 +30,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def unwrapped_weights(weights: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights of a model, from those that a wrapper of it saved.
+    """A state dict with the names that the model itself gives, not a wrapper that saved it.
 
-    Args:
-        weights: A state dict, maybe with the names of wrappers in front of its keys.
-
-    Returns:
-        The state dict with the names that the model itself gives, of its keys and in its
-        ``_metadata``, by which modules know how their weights were stored. Where no wrapper saved
-        it, this is the same object.
+    So are those in its ``_metadata``, by which modules know how their weights were stored. Where
+    no wrapper saved it, this is the same object.
     """
     if not any(_PREFIX.match(str(key)) for key in weights):
         return weights

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmt_bias.bias import AttentionBiasGenerator
+from cmt_bias.bias import AttentionBiasGenerator, find_windows
 from cmt_bias.bias.scale import SCALE_GRANULARITIES
 from cmt_bias.cmt.position_encoding import CameraGeometry
-from cmt_bias.ops import TokenLayout, dense_bias
+from cmt_bias.ops import TokenLayout, WindowedBias, dense_bias
 
 PC_RANGE = [-8.0, -8.0, -2.0, 8.0, 8.0, 2.0]
 LAYERS = 2  # as many as modalities: shapes alone do not tell the two apart
@@ -33,8 +33,10 @@ def geometry() -> dict:
 
 def dense(generator: AttentionBiasGenerator, *weights: torch.Tensor) -> torch.Tensor:
     """``(L, B, Q, K)``; ``(1, B, Q, K)`` where layers do not differ."""
-    windows = generator.find_windows(**geometry())
-    return torch.stack([dense_bias(bias) for bias in generator(windows, *weights or WEIGHTS)])
+    windows = find_windows(**geometry(), shapes=generator.window_shapes)
+    bias = generator(WindowedBias(windows, torch.stack(weights or WEIGHTS, dim=-1)))
+    num_layers = 1 if bias.strength.dim() == 3 else len(bias.strength)
+    return torch.stack([dense_bias(bias.of_layer(layer)) for layer in range(num_layers)])
 
 
 WEIGHTS = torch.tensor([[0.5, -1.0, 0.25]]), torch.tensor([[1.0, 0.75, -0.5]])
@@ -46,7 +48,7 @@ def test_bias_is_scale_times_weight_times_gain(granularity, learnable):
     generator = make(granularity, learnable_scale=learnable)
     with torch.no_grad():
         generator.bias_scale.copy_(torch.rand(generator.bias_scale.shape) + 1)
-    in_window = generator.find_windows(**geometry()).to_mask().float()
+    in_window = find_windows(**geometry(), shapes=generator.window_shapes).to_mask().float()
     scale = generator.bias_scale.detach()
     if 'modality' not in granularity:
         scale = scale[..., None].expand(*scale.shape, 2)
@@ -136,18 +138,17 @@ def test_gradients_agree_with_finite_differences(seed, granularity, window_shape
         window_shape=window_shape,
         lidar_window=None if whole_lidar else 3,
     ).double()
-    windows = generator.find_windows(**geometry())
+    windows = find_windows(**geometry(), shapes=generator.window_shapes)
 
-    def bias(scale, lidar, camera):
-        names = dict(bias_scale=scale)
-        arguments = windows, lidar, camera
-        found = torch.func.functional_call(generator, names, arguments)
-        return torch.stack([dense_bias(of_layer) for of_layer in found])
+    def bias(scale, weights):
+        trust = WindowedBias(windows, weights)
+        found = torch.func.functional_call(generator, dict(bias_scale=scale), (trust,))
+        return torch.stack([dense_bias(found.of_layer(layer)) for layer in range(LAYERS)])
 
     generator.eval()  # in training the parameter is projected in place
     inputs = (
         torch.rand(generator.bias_scale.shape, dtype=torch.float64, requires_grad=True),
-        *(torch.rand(1, 3, dtype=torch.float64).requires_grad_() for _ in range(2)),
+        torch.rand(1, 3, 2, dtype=torch.float64, requires_grad=True),
     )
     assert torch.autograd.gradcheck(bias, inputs)
 
@@ -194,16 +195,3 @@ def test_bias_stays_float32_under_autocast():
 def test_impossible_config_names_the_key_and_the_remedy(config, message):
     with pytest.raises(ValueError, match='attention_bias_config: .*' + message):
         make(**config)
-
-
-@pytest.mark.parametrize(
-    ('lidar', 'camera', 'message'),
-    [
-        (torch.ones(1, 2), WEIGHTS[1], r'lidar_weights have the shape \(1, 2\).*\(1, 3\)'),
-        (WEIGHTS[0], torch.full((1, 3), 1.5), r'camera_weights reach 1.5.*tanh'),
-    ],
-)
-def test_weights_of_the_wrong_shape_or_size_are_refused(lidar, camera, message):
-    with pytest.raises(ValueError, match='weight_generator: ' + message):
-        generator = make()
-        generator(generator.find_windows(**geometry()), lidar, camera)

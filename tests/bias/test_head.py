@@ -216,7 +216,28 @@ def test_wrong_number_of_layers_is_refused():
         build_biased(num_layers=9)
 
 
-def test_unknown_key_is_named_with_the_nearest_known_one():
+def test_unknown_key_is_named():
     config = ConfigDict(SPEC['cfg'], type='AttentionBiasCmtHead', attention_bias_cfg=dict())
-    with pytest.raises(TypeError, match="did you mean 'attention_bias_config'"):
+    with pytest.raises(TypeError, match="'attention_bias_cfg'"):
         MODELS.build(config)
+
+
+@pytest.mark.parametrize(
+    ('modality', 'value', 'message'),
+    [
+        (0, torch.ones(2, 3), r'lidar_weights have the shape \(2, 3\).*\(batch, queries\)'),
+        (1, None, r'camera_weights reach 1.5.*tanh'),
+    ],
+)
+def test_weights_of_the_wrong_shape_or_size_are_refused(modality, value, message):
+    head = build_biased(dict(type='ConstantWeightGenerator'))
+
+    def spoil(module, args, weights):
+        return tuple(
+            (1.5 * of_sensor if value is None else value) if number == modality else of_sensor
+            for number, of_sensor in enumerate(weights)
+        )
+
+    head.weight_generator.register_forward_hook(spoil)
+    with pytest.raises(ValueError, match='weight_generator: ' + message):
+        run(head, training=False)

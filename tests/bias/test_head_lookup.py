@@ -17,14 +17,14 @@ def test_the_head_is_named_as_in_the_state_dict_and_in_the_config():
 
     assert found.head is model.pts_bbox_head
     assert found.scale is model.state_dict(keep_vars=True)[found.scale_name]
-    assert found.config_key('max_scale') == ('model.pts_bbox_head.attention_bias_config.max_scale')
+    assert found.config == 'model.pts_bbox_head.attention_bias_config'
     assert found.scales_in_effect() == [2.5, 2.5]
 
 
 def test_a_head_that_is_the_model_has_no_prefix():
     found = find_biased_head(BiasedHead(**SETTINGS), 'SomeHook')
     assert found.scale_name == 'attention_bias_generator.bias_scale'
-    assert found.config_key('bias_scale') == 'model.attention_bias_config.bias_scale'
+    assert found.config == 'model.attention_bias_config'
 
 
 def test_wrappers_of_distributed_training_are_looked_through():
@@ -38,6 +38,7 @@ def test_wrappers_of_distributed_training_are_looked_through():
 @pytest.mark.parametrize('count', [0, 2])
 def test_none_and_several_are_refused(count):
     model = nn.ModuleDict({f'head{index}': BiasedHead(**SETTINGS) for index in range(count)})
-    message = 'several: head0, head1' if count else r"SomeHook: .*type='AttentionBiasCmtHead'"
+    names = 'head0, head1' if count else 'none'
+    message = f"SomeHook needs one .*: {names}. .*type='AttentionBiasCmtHead'"
     with pytest.raises(ValueError, match=message):
         find_biased_head(model, 'SomeHook')

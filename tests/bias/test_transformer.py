@@ -53,17 +53,16 @@ def test_bias_is_for_the_cross_attention_even_with_as_many_keys_as_queries(cls):
             )
     cells = torch.full((2, length, 1, 2), NOT_SEEN, dtype=torch.int32)
     windows = QueryWindows(TokenLayout((3, 4)), cells, (Window(1), Window(1)))
-    biases = [
-        WindowedBias(windows, torch.full((2, length, 2), float(number)))
-        for number in range(NUM_LAYERS)
-    ]
-    transformer(memory, memory_pos, query_pos, attention_bias=biases)
+    strength = torch.arange(float(NUM_LAYERS)).view(-1, 1, 1, 1).expand(-1, 2, length, 2)
+    bias = WindowedBias(windows, strength)
+    transformer(memory, memory_pos, query_pos, attention_bias=bias)
     for number in range(NUM_LAYERS):
         assert 'logit_bias' not in given[number, 'self']
-        assert given[number, 'cross']['logit_bias'] is biases[number]
-    transformer(memory, memory_pos, query_pos, attention_bias=biases[:1])
+        found = given[number, 'cross']['logit_bias']
+        assert found.windows is windows and torch.equal(found.strength, strength[number])
+    transformer(memory, memory_pos, query_pos, attention_bias=bias.of_layer(1))
     for number in range(NUM_LAYERS):
-        assert given[number, 'cross']['logit_bias'] is biases[0]
+        assert torch.equal(given[number, 'cross']['logit_bias'].strength, strength[1])
 
 
 def test_without_a_bias_it_is_the_plain_transformer():

@@ -28,43 +28,41 @@ class TinyDetector(nn.Module):
         self.pts_bbox_head.reference_points = nn.Embedding(5, 3)
 
 
-def rows(report) -> dict[str, tuple[int, int, int, int]]:
-    return {
-        part.name: (
-            len(part.matched),
-            len(part.missing),
-            len(part.unexpected),
-            len(part.mismatched),
-        )
-        for part in report.submodules
-    }
+def counts(report, part: str = '') -> tuple[int, int, int, int]:
+    """Numbers of keys that match, are missing, are unexpected and are of other shape."""
+    kinds = (report.matched, report.missing, report.unexpected, report.mismatched)
+    return tuple(sum(key.startswith(part) for key in keys) for keys in kinds)
 
 
 def test_own_checkpoint_matches_in_every_submodule():
     report = compare_state_dict(TinyDetector(), TinyDetector().state_dict())
-    assert rows(report) == {
-        'img_backbone': (7, 0, 0, 0),
-        'pts_backbone': (2, 0, 0, 0),
-        'pts_bbox_head.transformer': (6, 0, 0, 0),
-        'pts_bbox_head.task_heads': (2, 0, 0, 0),
-        'pts_bbox_head.reference_points': (1, 0, 0, 0),
-    }
+    assert counts(report) == (18, 0, 0, 0)
     assert report.is_complete
     assert not report.is_other_model
-    assert report.describe_differences() == ''
 
 
-def test_table_has_a_row_per_submodule_and_the_sums():
+def test_every_submodule_is_described_with_the_keys_that_differ():
     state_dict = TinyDetector(num_classes=4).state_dict()
     del state_dict['pts_backbone.bias']
     state_dict['extra.weight'] = torch.ones(1)
-    table = compare_state_dict(TinyDetector(), state_dict).format_table()
-    cells = [line.split() for line in table.splitlines()]
-    assert cells[0] == ['submodule', 'matched', 'missing', 'unexpected', 'other', 'shape']
-    assert cells[2] == ['pts_backbone', '1', '1', '0', '0']
-    assert cells[4] == ['pts_bbox_head.task_heads', '0', '0', '0', '2']
-    assert cells[-2] == ['extra', '0', '0', '1', '0']
-    assert cells[-1] == ['all', '15', '1', '1', '2']
+    assert (
+        compare_state_dict(TinyDetector(), state_dict).describe()
+        == """\
+img_backbone:
+  7 matched
+pts_backbone:
+  1 matched
+  1 missing in the checkpoint: pts_backbone.bias
+pts_bbox_head.transformer:
+  6 matched
+pts_bbox_head.reference_points:
+  1 matched
+extra:
+  1 unknown to the model: extra.weight
+pts_bbox_head.task_heads:
+  2 of other shape: pts_bbox_head.task_heads.weight (model (10, 8), checkpoint (4, 8)), \
+pts_bbox_head.task_heads.bias (model (10,), checkpoint (4,))"""
+    )
 
 
 def test_pretrained_backbone_alone_is_not_another_model_but_incomplete():
@@ -78,25 +76,21 @@ def test_pretrained_backbone_alone_is_not_another_model_but_incomplete():
 
 def test_other_number_of_classes_is_a_mismatch_of_that_head():
     report = compare_state_dict(TinyDetector(), TinyDetector(num_classes=3).state_dict())
-    (task_heads,) = [part for part in report.submodules if part.mismatched]
-    assert task_heads.name == 'pts_bbox_head.task_heads'
-    mismatch = task_heads.mismatched[0]
-    assert (mismatch.key, mismatch.in_model, mismatch.in_checkpoint) == (
-        'pts_bbox_head.task_heads.weight',
-        (10, 8),
-        (3, 8),
-    )
+    assert report.mismatched == {
+        'pts_bbox_head.task_heads.weight': '(model (10, 8), checkpoint (3, 8))',
+        'pts_bbox_head.task_heads.bias': '(model (10,), checkpoint (3,))',
+    }
 
 
 def test_checkpoint_of_another_backbone_is_refused_with_keys_that_differ():
     other = TinyDetector()
-    other.img_backbone = VoVNet('V-19-slim-dw-eSE')
+    other.img_backbone = VoVNet('V-19-slim-eSE')
     report = compare_state_dict(TinyDetector(), other.state_dict())
     with pytest.raises(OtherModelError) as refusal:
         report.raise_if_other_model('other.pth')
     message = str(refusal.value)
     assert "'other.pth'" in message
-    assert 'img_backbone: 6 missing in the checkpoint: img_backbone.0.weight' in message
+    assert '6 missing in the checkpoint: img_backbone.0.weight' in message
     assert 'img_backbone.stage2.OSA2_1' in message
     assert 'Remedy' in message
 
@@ -113,7 +107,7 @@ def test_checkpoint_with_more_submodules_than_the_model_fits():
     report = compare_state_dict(camera_only, TinyDetector().state_dict())
     assert report.is_complete
     assert not report.is_other_model
-    assert rows(report)['pts_backbone'] == (0, 0, 2, 0)
+    assert counts(report, 'pts_backbone') == (0, 0, 2, 0)
 
 
 def test_half_of_a_submodule_still_counts_as_the_same_model():
@@ -132,7 +126,7 @@ def test_prefix_of_a_distributed_wrapper_and_missing_counters_are_accepted():
     del state_dict['module.img_backbone.1.num_batches_tracked']
     report = compare_state_dict(TinyDetector(), state_dict)
     assert report.is_complete
-    assert rows(report)['img_backbone'] == (6, 0, 0, 0)
+    assert counts(report, 'img_backbone') == (6, 0, 0, 0)
 
 
 def test_comparing_changes_neither_model_nor_checkpoint():
@@ -176,4 +170,4 @@ def test_named_part_that_the_model_lacks_is_a_mistake():
 def test_entry_that_is_no_tensor_is_a_mismatch():
     weights = {**TinyDetector().state_dict(), 'pts_backbone.bias': [0.0] * 8}
     report = compare_state_dict(TinyDetector(), weights)
-    assert [mismatch.key for mismatch in report.mismatched] == ['pts_backbone.bias']
+    assert counts(report, 'pts_backbone') == (1, 0, 0, 1)

@@ -208,8 +208,8 @@ ATTACKS = {
 }
 REFUSED_NAMES = {
     'os.system': 'posix.system',
-    'exec': 'builtins.exec',
-    'eval': 'builtins.eval',
+    'exec': 'call exec',
+    'eval': 'call eval',
     'open': 'io.open',
     'Popen': 'Popen',
     'partial': 'functools.partial',

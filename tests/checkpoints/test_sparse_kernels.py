@@ -83,7 +83,7 @@ def test_kernel_of_another_size_is_another_size_in_every_layout():
     model, weights = written(2, None)
     weights['encoder.0.weight'] = torch.ones(7, 3, 3, 3, 4)
     report = compare_state_dict(model, weights)
-    assert [mismatch.key for mismatch in report.mismatched] == ['encoder.0.weight']
+    assert list(report.mismatched) == ['encoder.0.weight']
     with pytest.raises(RuntimeError, match='size mismatch for encoder.0.weight'):
         model.load_state_dict(weights)
 

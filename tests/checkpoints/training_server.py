@@ -123,6 +123,7 @@ class LossRecorder(Hook):
     def after_train_iter(self, runner: Runner, *args: object, outputs: dict, **kwargs: object):
         with (Path(runner.work_dir) / f'losses_{runner.rank}.txt').open('a') as file:
             file.write(f'{runner.iter} {outputs["loss"].item().hex()}\n')
+        runner.message_hub.update_scalar('train/not_kept', 1.0, resumed=False)
         time.sleep(self.options.seconds_per_iteration)
         if runner.iter == self.options.die_at_iteration:
             os.kill(os.getpid(), signal.SIGKILL)

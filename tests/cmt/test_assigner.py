@@ -81,38 +81,38 @@ def smallest_total(costs: list[list[float]]) -> float:
     )
 
 
+def match(predicted: InstanceData, gt: InstanceData, **changes) -> list[tuple[int, int]]:
+    """Pairs of query and box."""
+    (found,) = build(**changes).match([(predicted, gt)])
+    return list(zip(found.queries.tolist(), found.boxes.tolist(), strict=True))
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(num_queries=st.integers(1, 6), num_boxes=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_assignment_is_the_cheapest_of_all(num_queries, num_boxes, seed):
     predicted, gt = random_sample(num_queries, num_boxes, seed)
-    gt_inds = build().assign(predicted, gt).gt_inds
-    matched = gt_inds[gt_inds > 0]
-    assert len(matched) == min(num_queries, num_boxes)
-    assert len(matched.unique()) == len(matched)
-
+    pairs = match(predicted, gt)
+    for side in zip(*pairs, strict=True):
+        assert len(set(side)) == len(pairs) == min(num_queries, num_boxes)
     costs = costs_by_loop(predicted, gt)
-    total = sum(costs[q][int(gt_inds[q]) - 1] for q in gt_inds.nonzero().flatten().tolist())
+    total = sum(costs[query][box] for query, box in pairs)
     assert total == pytest.approx(smallest_total(costs), abs=1e-4)
 
 
-def test_matched_queries_carry_the_labels_of_their_boxes():
-    predicted, gt = random_sample(6, 4, seed=3)
-    result = build().assign(predicted, gt)
-    for gt_ind, label in zip(result.gt_inds.tolist(), result.labels.tolist(), strict=True):
-        assert label == (int(gt.labels[gt_ind - 1]) if gt_ind else -1)
-
-
-def test_sample_without_boxes_leaves_every_query_to_background():
-    predicted, gt = random_sample(5, 0, seed=0)
-    result = build().assign(predicted, gt)
-    assert result.gt_inds.tolist() == [0] * 5 and result.num_gts == 0
+def test_sets_matched_together_are_matched_as_alone():
+    samples = [
+        random_sample(queries, boxes, queries) for queries, boxes in ((6, 4), (5, 0), (2, 3))
+    ]
+    for found, sample in zip(build().match(samples), samples, strict=True):
+        pairs = list(zip(found.queries.tolist(), found.boxes.tolist(), strict=True))
+        assert pairs == match(*sample)
 
 
 def test_missing_velocity_does_not_change_the_assignment():
     predicted, gt = random_sample(6, 4, seed=5)
-    expected = build().assign(predicted, gt).gt_inds
+    expected = match(predicted, gt)
     gt.bboxes[1, 7:] = torch.nan
-    assert torch.equal(build().assign(predicted, gt).gt_inds, expected)
+    assert match(predicted, gt) == expected
 
 
 @pytest.mark.parametrize('broken', ['logit', 'box', 'target'])
@@ -125,7 +125,7 @@ def test_cost_that_is_not_finite_is_an_error(broken):
     else:
         gt.bboxes[1, 6] = torch.nan
     with pytest.raises(FloatingPointError, match='not finite'):
-        build().assign(predicted, gt)
+        match(predicted, gt)
 
 
 def test_weight_on_the_unused_iou_cost_is_an_error():
@@ -135,5 +135,5 @@ def test_weight_on_the_unused_iou_cost_is_an_error():
 
 def test_without_code_weights_all_values_count_alike():
     predicted, gt = random_sample(5, 3, seed=9)
-    ones = build(code_weights=[1.0] * 10).assign(predicted, gt).gt_inds
-    assert torch.equal(build(code_weights=None).assign(predicted, gt).gt_inds, ones)
+    ones = match(predicted, gt, code_weights=[1.0] * 10)
+    assert match(predicted, gt, code_weights=None) == ones

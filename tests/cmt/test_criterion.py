@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
-from cmt_bias.cmt.criterion import CmtCriterion, TaskPrediction, gravity_center_boxes
+from cmt_bias.cmt.criterion import CmtCriterion, gravity_center_boxes
 from cmt_bias.cmt.denoising import DenoisingConfig, make_denoising_queries
 
 CODE_WEIGHTS = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]
@@ -18,6 +19,26 @@ CLASSES_OF_TASK = (1, 2, 1)
 CLASSES = sum(CLASSES_OF_TASK)
 LAYERS, BATCH, QUERIES = 2, 2, 5
 DN_WEIGHT, SPLIT = 0.5, 0.7
+
+
+class TaskPrediction(NamedTuple):
+    """Class logits and encoded boxes of a task group."""
+
+    logits: torch.Tensor
+    boxes: torch.Tensor
+
+    def branches(self, prefix: str = '') -> dict[str, torch.Tensor]:
+        """As a head's branches give them."""
+        parts = self.boxes.split((2, 1, 3, 2, 2), dim=-1)
+        named = zip(('center', 'height', 'dim', 'rot', 'vel'), parts, strict=True)
+        return {prefix + 'cls_logits': self.logits} | {prefix + name: x for name, x in named}
+
+
+def losses_of(predictions, instances, dn_predictions=None, denoising=None) -> dict:
+    tasks = [prediction.branches() for prediction in predictions]
+    for task, prediction in zip(tasks, dn_predictions or (), strict=False):
+        task.update(prediction.branches('dn_'), denoising=denoising)
+    return build()(tasks, instances)
 
 
 def build(**changes) -> CmtCriterion:
@@ -179,7 +200,7 @@ def test_losses_equal_their_definition(counts, nan_velocity, seed):
     torch.manual_seed(seed)
     denoising = make_denoising(instances)
     dn_predictions = random_predictions(denoising.num_queries, seed + 1)
-    losses = build()(predictions, instances, dn_predictions, denoising)
+    losses = losses_of(predictions, instances, dn_predictions, denoising)
 
     expected = {}
     for layer, prefix in enumerate(('d0.', '')):
@@ -194,7 +215,7 @@ def test_losses_equal_their_definition(counts, nan_velocity, seed):
 
 def test_without_denoising_queries_there_are_no_denoising_losses():
     instances = random_ground_truth((2, 1), 0, False)
-    losses = build()(random_predictions(QUERIES, 0), instances)
+    losses = losses_of(random_predictions(QUERIES, 0), instances)
     assert set(losses) == {'loss_cls', 'loss_bbox', 'd0.loss_cls', 'd0.loss_bbox'}
 
 
@@ -203,7 +224,7 @@ def test_batch_without_boxes_has_gradients_for_every_prediction():
     predictions = random_predictions(QUERIES, 0)
     denoising = make_denoising(instances)
     dn_predictions = random_predictions(0, 1)
-    losses = build()(predictions, instances, dn_predictions, denoising)
+    losses = losses_of(predictions, instances, dn_predictions, denoising)
     sum(losses.values()).backward()
     for prediction in predictions:
         assert prediction.logits.grad.abs().sum() > 0
@@ -213,9 +234,9 @@ def test_batch_without_boxes_has_gradients_for_every_prediction():
 def test_box_of_unknown_velocity_trains_no_box_but_its_class():
     instances = random_ground_truth((1, 0), 3, nan_velocity=True)
     predictions = random_predictions(QUERIES, 3)
-    losses = build()(predictions, instances)
+    losses = losses_of(predictions, instances)
     assert losses['loss_bbox'] == 0
-    background = build()(predictions, random_ground_truth((0, 0), 0, False))
+    background = losses_of(predictions, random_ground_truth((0, 0), 0, False))
     assert losses['loss_cls'] != background['loss_cls']
 
 

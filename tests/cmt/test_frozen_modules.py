@@ -38,7 +38,7 @@ class SmallDetector(FrozenModulesMixin, BaseModel):
         self.backbone = block(3)
         self.neck = block(4)
         self.head = nn.ModuleDict(dict(shared=block(4), boxes=block(4)))
-        self.freeze_modules(frozen_modules)
+        self.freeze(frozen_modules)
 
     def forward(self, inputs: torch.Tensor, mode: str) -> dict[str, torch.Tensor]:
         features = self.neck(self.backbone(inputs))
@@ -144,13 +144,6 @@ def test_training_mode_spares_frozen_parts_only():
     in_training = {name for name, module in model.named_modules() if module.training}
     assert {'neck', 'neck.1', 'head', 'head.boxes.2'} <= in_training
     assert not any(name == 'backbone' or is_frozen(f'{name}.') for name in in_training)
-
-
-def test_freezing_adds_to_what_is_frozen():
-    model = SmallDetector(['backbone'])
-    model.freeze_modules(['neck'])
-    assert model.frozen_modules == ('backbone', 'neck')
-    assert not any(parameter.requires_grad for parameter in model.neck.parameters())
 
 
 @pytest.mark.parametrize(

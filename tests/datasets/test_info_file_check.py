@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from mmdet3d.datasets import NuScenesDataset
 
-from cmt_bias.datasets import check_data_folders, check_info_file
+from cmt_bias.datasets.info_file_check import check_data_folders, check_frames, read_info_file
 from cmt_bias.datasets.sensor_files import UsedData
+from cmt_bias.problem import Problem
 
 NAN, INF = float('nan'), float('inf')
 
@@ -26,6 +27,11 @@ SAMPLE = dict(
 )
 CURRENT = dict(metainfo=dict(info_version='1.1'), data_list=[SAMPLE])
 USED = UsedData(points=True, sweeps=10, images=True)
+
+
+def check_info_file(path: str, used: UsedData = USED) -> list[Problem]:
+    infos = read_info_file(path)
+    return [infos] if isinstance(infos, Problem) else check_frames(infos, path, used)
 
 
 def written(folder: Path, content: object) -> str:

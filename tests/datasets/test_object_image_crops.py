@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mmdet3d.datasets.transforms import DataBaseSampler
 
-from cmt_bias.datasets.database_check import check_database
-from cmt_bias.datasets.object_image_crops import lidar_to_image
+from cmt_bias.datasets.multi_view_image_loading import camera_matrices
+from cmt_bias.datasets.object_database import check_database
 
 CLASSES = (
     'car',
@@ -50,8 +50,9 @@ def corners_of(entry):
 def rectangles_of(entry, sample):
     """Left, top, right, bottom and depth of an entry's box in the cameras that it is before."""
     found = {}
-    for camera, info in sample['images'].items():
-        matrix = lidar_to_image(info)
+    cameras = sample['images']
+    matrices = camera_matrices(cameras, 'cam2img') @ camera_matrices(cameras, 'lidar2cam')
+    for camera, matrix in zip(cameras, matrices, strict=True):
         u, v, depth = matrix[:3, :3] @ corners_of(entry).T + matrix[:3, 3:]
         if (depth > 0).all():
             across, down = (

@@ -67,7 +67,7 @@ def test_pasted_objects_collide_with_nothing_and_bring_labels_and_points(
         if other >= 3:  # the scene's own objects may overlap each other
             assert Polygon(corners[one]).intersection(Polygon(corners[other])).area < 1e-6
 
-    infos = pickle.loads((Path(transform.db_sampler.info_path)).read_bytes())
+    infos = pickle.loads((Path(transform.db_sampler.database.info_path)).read_bytes())
     points = after['points'].tensor.numpy()
     for box, label in zip(boxes[3:], after['gt_labels_3d'][3:], strict=True):
         entry = next(e for e in infos[CLASSES[label]] if np.allclose(e['box3d_lidar'], box))
@@ -259,7 +259,9 @@ def test_a_missing_key_of_the_database_is_named_with_the_command(make_database, 
     infos = pickle.loads(info_path.read_bytes())
     del infos['car'][5][key]
     info_path.write_bytes(pickle.dumps(infos))
-    with pytest.raises(ValueError, match=rf"(?s)entry 5 .*no '{key}'.*tools/create_data.py"):
+    with pytest.raises(
+        ValueError, match=rf"(?s)of class car has no '{key}'.*tools/create_data.py"
+    ):
         pasting(info_path)
 
 

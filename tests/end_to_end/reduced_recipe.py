@@ -23,9 +23,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from cmt_bias.datasets.box_overlap import inside_any_box
+from cmt_bias.datasets.box_overlap import points_in_boxes
 from cmt_bias.datasets.image_pasting import visible_boxes
-from cmt_bias.datasets.object_image_crops import lidar_to_image
+from cmt_bias.datasets.multi_view_image_loading import camera_matrices
 
 ROOT = Path(__file__).parents[2]
 FRAME = ROOT.parent / 'shared' / 'real_frame'
@@ -92,7 +92,7 @@ def write_data(folder: Path) -> None:
     for number, instance in enumerate(frame['instances']):
         box = np.nan_to_num(np.array([*instance['bbox_3d'], *instance['velocity']], np.float32))
         box[2] -= box[5] / 2  # z at the bottom
-        own = cloud[inside_any_box(cloud, box[None])]
+        own = cloud[points_in_boxes(cloud, box[None])[:, 0]]
         if instance['bbox_label_3d'] < 0 or len(own) < 5:
             continue
         own[:, :3] -= box[:3]
@@ -116,9 +116,11 @@ def write_data(folder: Path) -> None:
 def _write_crop(folder: Path, frame: dict, box: np.ndarray, number: int) -> str:
     """Cut an object out of the first image that shows it; return the crop's path, or ''."""
     corners = LiDARInstance3DBoxes(box[None], box_dim=9).corners.double().numpy()
-    for info in frame['images'].values():
+    cameras = frame['images']
+    matrices = camera_matrices(cameras, 'cam2img') @ camera_matrices(cameras, 'lidar2cam')
+    for info, matrix in zip(cameras.values(), matrices, strict=True):
         image = mmcv.imread(str(FRAME / info['img_path']))
-        visible = visible_boxes(corners, lidar_to_image(info), image.shape[:2])
+        visible = visible_boxes(corners, matrix, image.shape[:2])
         for left, top, right, bottom in visible.rectangle:
             mmcv.imwrite(image[top:bottom, left:right], str(folder / f'{number}.png'))
             return f'{number}.png'

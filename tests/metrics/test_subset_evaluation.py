@@ -12,7 +12,7 @@ from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.eval.detection.evaluate import DetectionEval
 
 from cmt_bias.failures.scene_conditions import scene_condition
-from cmt_bias.metrics.conditions import count_scenes, group_by_condition, halves_by_scene
+from cmt_bias.metrics.conditions import count_scenes, halves_by_scene, samples_by_condition
 from cmt_bias.metrics.subset_evaluation import DISTANCE_BANDS, SubsetEvaluation, flat_metrics
 
 VERSION, SETTINGS = 'v1.0-trainval', 'detection_cvpr_2019'
@@ -35,12 +35,6 @@ def test_condition_is_read_from_whole_words_of_the_description(description, cond
     assert scene_condition(description) == condition
 
 
-def test_every_sample_is_in_exactly_one_condition():
-    conditions = {'a': 'rain', 'b': 'day', 'c': 'rain', 'd': 'night and rain'}
-    groups = group_by_condition(conditions)
-    assert groups == {'day': {'b'}, 'night and rain': {'d'}, 'rain': {'a', 'c'}}
-
-
 @pytest.fixture(scope='module')
 def nusc(smallest_nuscenes: Path) -> Iterator[NuScenes]:
     """Tables of which two of three validation samples are given other scenes' weather."""
@@ -53,6 +47,13 @@ def nusc(smallest_nuscenes: Path) -> Iterator[NuScenes]:
         tables._token2ind['scene'][description] = len(tables.scene) - 1
         sample['scene_token'] = description
     return tables
+
+
+def test_every_sample_is_in_exactly_one_condition(nusc):
+    tokens = {sample['token'] for sample in nusc.sample}
+    groups = samples_by_condition(nusc, tokens)
+    assert list(groups) == ['day', 'night', 'rain']
+    assert sorted(token for members in groups.values() for token in members) == sorted(tokens)
 
 
 @pytest.fixture(scope='module')

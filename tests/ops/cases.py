@@ -16,6 +16,7 @@ from cmt_bias.ops import (
     dense_bias,
     window_attention,
 )
+from cmt_bias.ops.geometry import AttentionInputs
 
 sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
 layouts = st.builds(TokenLayout, bev_shape=sides) | st.builds(
@@ -58,6 +59,13 @@ class Case:
         moved = {name: None if t is None else t.to(device) for name, t in tensors.items()}
         windows = replace(self.windows, cells=self.windows.cells.to(device))
         return replace(self, **moved, windows=windows)
+
+    def inputs(self) -> AttentionInputs:
+        """What a backend gets."""
+        tokens = (t.transpose(1, 2).contiguous() for t in (self.query, self.key, self.value))
+        numbers = AttentionInputs.numbers_of(self.windows)
+        cells, scale = self.windows.cells, self.query.shape[-1] ** -0.5
+        return AttentionInputs(*tokens, cells, self.strength, *numbers, scale)
 
     def attend(self, query, key, value, strength, backend: str) -> Tensor:
         """The operator; ``'by definition'``: softmax of all logits with the dense bias."""

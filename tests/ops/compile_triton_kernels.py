@@ -41,18 +41,13 @@ def compiled(
     head_dim: int,
     hide: bool,
 ) -> triton.compiler.CompiledKernel:
-    """A kernel for half precision and strides as those of contiguous tensors."""
+    """A kernel for half precision."""
     constants = dict(
-        PROFILE0=0, PROFILE1=0, HIDE=hide, D=head_dim, DP=head_dim, BM=tiles.queries,
-        BN=tiles.keys, PRECISION='ieee', SEGMENTS0=1,
+        GAUSSIAN=False, HIDE=hide, D=head_dim, DP=head_dim, BM=tiles.queries, BN=tiles.keys,
+        PRECISION='ieee',
     )  # fmt: skip
     types = {name: type_of(name, constants) for name in kernel.arg_names}
-    strides = re.compile('[a-z]{1,2}[bhns]|os')
-    aligned = [
-        index
-        for index, (name, kind) in enumerate(types.items())
-        if kind.startswith('*') or strides.fullmatch(name)
-    ]
+    aligned = [index for index, kind in enumerate(types.values()) if kind.startswith('*')]
     return triton.compile(
         ASTSource(
             fn=kernel,

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmt_bias.ops import WindowedBias, biased_attention, cpu, operator, window_attention
+from cmt_bias.ops import (
+    TokenLayout,
+    Window,
+    WindowedBias,
+    biased_attention,
+    cpu,
+    operator,
+    window_attention,
+)
 
 from .cases import random_case
 
@@ -93,8 +101,13 @@ def test_autocast_casts_as_for_attention_without_a_bias(backend):
     torch.testing.assert_close(output.float(), attend(case, 'dense'), rtol=0, atol=0.05)
 
 
-def test_queries_that_lose_their_mass_are_found_and_few():
-    """Only those that lose most of their mass take the slow way."""
-    left = torch.tensor([[[0.9], [0.2]], [[0.8], [float('nan')]], [[1e13], [0.6]]])
-    lost = cpu._lost_mass(torch.zeros_like(left), left.log())
-    assert lost.tolist() == [[True], [True], [False]]
+@pytest.mark.cpu_backend
+def test_only_queries_that_lose_most_of_their_mass_take_the_slow_way():
+    layout, window = TokenLayout((4, 4)), (Window(1), Window(1))
+    case = random_case(0, layout, window, batch=1, queries=4, seen=1.0)
+    case.strength[:] = torch.tensor([-30.0, 0.0, 30.0, -0.01]).unsqueeze(-1)
+    case.query[:] = 0  # the mass is that of the keys' number
+    case.query[0, 0, 2, 0] = torch.nan
+    case.windows.cells[:] = 1  # 9 of 16 keys
+    _, logsumexp = cpu.attend(case.inputs())
+    assert logsumexp.isinf().any(-1).tolist() == [[True, False, True, False]]

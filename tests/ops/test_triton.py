@@ -71,14 +71,14 @@ def test_attention_to_windows_alone(seed, layout, window, seen):
 @pytest.mark.parametrize('programs', [1, 50])
 @pytest.mark.parametrize('strength_size', [3.0, None])
 def test_keys_shared_out_to_any_number_of_programs(monkeypatch, programs, strength_size):
-    launch_with(monkeypatch, replace(SMALL, programs=programs))
+    launch_with(monkeypatch, SMALL._replace(programs=programs))
     assert_exact(small_case(1, batch=2, heads=2, strength_size=strength_size))
 
 
 def test_sorting_queries_changes_nothing_but_their_tiles(monkeypatch):
     case = small_case(2, queries=37)
     in_order = case.run('triton')
-    launch_with(monkeypatch, replace(SMALL, is_sorted=False))
+    launch_with(monkeypatch, SMALL._replace(is_sorted=False))
     for name, tensor in case.run('triton').items():
         torch.testing.assert_close(tensor, in_order[name], rtol=1e-5, atol=1e-5)
 
@@ -89,11 +89,11 @@ def test_sorted_queries_need_the_bias_in_few_tiles(layout):
     case = small_case(0, layout, queries=512, seen=1.0 if layout.num_views == 0 else 0.4)
     areas = []
     for is_sorted in (True, False):
-        problem = triton_attention._Problem(
-            case.query, case.key, case.windows, case.strength, Tiles(64, 64, 4, 1), is_sorted
+        arguments = triton_attention.kernel_arguments(
+            case.inputs(), Tiles(64, 64, 4, 1), is_sorted
         )
-        assert problem.order.sort(-1).values[0].tolist() == list(range(512))
-        low_row, high_row, low_column, high_column = problem.boxes.unbind(-1)
+        assert arguments['Order'].sort(-1).values[0].tolist() == list(range(512))
+        low_row, high_row, low_column, high_column = arguments['Boxes'].unbind(-1)
         rows, columns = (high_row - low_row + 1), (high_column - low_column + 1)
         areas.append((rows.clamp(min=0) * columns.clamp(min=0)).sum().item())
     assert areas[0] < 0.6 * areas[1]

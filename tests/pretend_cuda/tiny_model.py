@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +26,8 @@ from torch import Tensor, nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import cmt_bias  # noqa: F401  (registers the model)
-from cmt_bias.ops import QueryWindows, operator, triton_attention
+from cmt_bias.ops import operator, triton_attention
+from cmt_bias.ops.geometry import AttentionInputs
 from cmt_bias.ops.triton_attention import Launch, Tiles
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'cmt_bias'
@@ -56,7 +56,7 @@ def build_model() -> nn.Module:
             module.attn_drop = 0.0
     nn.init.normal_(model.pts_bbox_head.weight_generator.weight_logits.weight)
     # the weights of a run's first batch are checked, which waits for the device once
-    model.pts_bbox_head.attention_bias_generator._has_run = True
+    model.pts_bbox_head._has_run = True
     return model
 
 
@@ -195,13 +195,9 @@ def launch_in_interpreter(function: Callable) -> Callable:
     """A function of the Triton backend on the CPU's tensors, which Triton's interpreter takes."""
 
     def launch(*args: Any) -> Any:
-        cpu_args = [
-            replace(value, cells=device.to_cpu(value.cells))
-            if isinstance(value, QueryWindows)
-            else device.to_cpu(value)
-            for value in args
-        ]
-        result = function(*cpu_args, launch=ONE_PROGRAM)
+        inputs, *tensors = args
+        inputs = AttentionInputs(*map(device.to_cpu, inputs))
+        result = function(inputs, *map(device.to_cpu, tensors), launch=ONE_PROGRAM)
         return tuple(t if t is None else device.PretendTensor(t) for t in result)
 
     return launch

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cmt_bias.runs.non_finite_hook import NonFiniteError, NonFiniteHook
-from cmt_bias.runs.non_finite_origin import find_non_finite
 
 NAN = float('nan')
 
@@ -199,11 +198,3 @@ def test_evaluation_stops_at_an_output_that_is_none_and_names_the_sample(tmp_pat
     with pytest.raises(NonFiniteError, match='the evaluation.*token5'):
         make_runner(tmp_path, Samples(bad_input=NAN)).test()
     make_runner(tmp_path / 'good').test()
-
-
-def test_nested_data_is_searched():
-    good = {'a': [torch.ones(2), np.ones(2), 1.0, 'text', None], 'b': torch.arange(3)}
-    assert find_non_finite(good) == ''
-    assert find_non_finite({**good, 'c': (1, [np.array([1, NAN])])}) == 'c[1][0]'
-    assert find_non_finite([torch.tensor(float('inf'))]) == '[0]'
-    assert find_non_finite([torch.tensor(float('inf'))], only_nan=True) == ''

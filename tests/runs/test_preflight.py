@@ -8,7 +8,7 @@ import pytest
 from mmengine.logging import MMLogger
 
 from cmt_bias.checkpoints.safe_loading import CheckpointError
-from cmt_bias.datasets.checked_dataset import BadFrameError
+from cmt_bias.datasets.nuscenes_dataset import BadFrameError
 from cmt_bias.problem import Problem
 from cmt_bias.runs.preflight import (
     EXIT_STATUS,

@@ -1,6 +1,6 @@
 """What the command line options of train.py and test.py do to a config."""
 
-import importlib.util
+import argparse
 import os
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch.utils import data
 from cmt_bias.checkpoints import CheckpointError
 from cmt_bias.runs import run_options
 from cmt_bias.runs.preflight import ProblemsFound
+from cmt_bias.runs.run_options import positive
 
 PIPELINE = [
     dict(type='LoadPointsFromFile'),
@@ -176,29 +177,6 @@ def test_settings_of_workers_are_dropped_where_there_are_none(tmp_path, workers)
     data.DataLoader([1], **cfg.train_dataloader)
 
 
-def test_the_store_is_read_by_everything_that_loads_sensor_data(monkeypatch):
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
-    sampler = dict(type='UnifiedDataBaseSampler', backend_args=None, points_loader=PIPELINE[0])
-    pipeline = [*PIPELINE, dict(type='UnifiedObjectSample', db_sampler=sampler)]
-    inner = dict(pipeline=pipeline, backend_args=None)
-    cfg = config(
-        train_dataloader=dict(dataset=dict(type='CBGSDataset', dataset=inner)),
-        test_evaluator=[dict(type='NuScenesMetric', backend_args=None)],
-    )
-    run_options.use_ceph(cfg)
-    dataset = cfg.train_dataloader.dataset.dataset
-    load, resize, _, paste = dataset.pipeline
-    for part in (load, paste.db_sampler, paste.db_sampler.points_loader, *cfg.test_evaluator):
-        assert part.backend_args.backend == 'petrel'
-    assert 'backend_args' not in resize
-    assert dataset.backend_args is None  # info files are local, as mmdet3d has it
-
-
-def test_a_store_without_its_client_is_refused():
-    with pytest.raises(ProblemsFound, match='petrel_client is not installed'):
-        run_options.use_ceph(config())
-
-
 def test_a_window_that_cannot_be_opened_is_refused_with_the_way_to_do_without():
     with pytest.raises(ProblemsFound, match='no window can be opened here') as stop:
         run_options.show_in_window(config(), 'lidar_det', 1.0)
@@ -219,17 +197,14 @@ def test_a_picture_hook_of_the_config_goes_on_writing_while_pictures_are_shown(m
     assert cfg.custom_hooks[0].save is False
 
 
-@pytest.mark.parametrize('settings', [{}, {'by_epoch': False}, {'filename_tmpl': 'step{}.pth'}])
-def test_resume_looks_for_checkpoints_as_the_hook_names_them(settings, tmp_path):
-    name = {'by_epoch': 'iter_{}.pth', 'filename_tmpl': 'step{}.pth'}
-    template = name[next(iter(settings))] if settings else 'epoch_{}.pth'
+def test_resume_looks_for_checkpoints_as_the_hook_names_them(tmp_path):
     for step in (6, 9):
-        torch.save({'state_dict': {'a': torch.ones(9)}}, tmp_path / template.format(step))
-    os.truncate(tmp_path / template.format(9), 100)
+        torch.save({'state_dict': {'a': torch.ones(9)}}, tmp_path / f'iter_{step}.pth')
+    os.truncate(tmp_path / 'iter_9.pth', 100)
     cfg = config(resume=False, load_from=None, work_dir=str(tmp_path))
-    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', **settings))
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False))
     run_options.set_resume(cfg, 'auto')
-    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / template.format(6)))
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'iter_6.pth'))
 
 
 def test_resume_stops_where_no_checkpoint_can_be_used(tmp_path):
@@ -252,3 +227,13 @@ def test_sensor_is_masked_in_each_view_of_test_time_augmentation(modality, maske
     stages = cfg.test_dataloader.dataset.pipeline[1]['transforms']
     assert stages[1] == [dict(type='ModalMask3D', mode='test', mask_modal=masked)]
     assert [stages[0], stages[2]] == [flips, packing]
+
+
+def test_numbers_that_must_be_positive_are_refused_as_argparse_does(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--count', type=positive(int))
+    assert parser.parse_args(['--count', '3']).count == 3
+    for text, message in (('0', 'give a number above 0'), ('x', "invalid int value: 'x'")):
+        with pytest.raises(SystemExit):
+            parser.parse_args(['--count', text])
+        assert message in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from cmt_bias.study.run_lock import FolderLock
+from cmt_bias.file_lock import FileLock
 from cmt_bias.study.study_run import DETECTIONS, StudyRun, is_alive, read_state
 from cmt_bias.study.study_runner import Progress, carry_out, make_executors
 
@@ -164,7 +164,7 @@ def test_damaged_state_counts_as_none(make_run, tmp_path, content):
 
 def test_run_that_another_process_works_on_is_left_to_it(make_run, tmp_path):
     run = make_run('a')
-    lock = FolderLock(run.folder / 'run.lock')
+    lock = FileLock(run.folder / 'run.lock', with_children=True)
     assert lock.acquire()
     orphan = subprocess.Popen(['sleep', '60'], pass_fds=[lock.descriptor])
     lock.release()
@@ -230,7 +230,7 @@ def test_tools_of_a_killed_runner_end(tools, make_run, tmp_path, number):
     runner.send_signal(number)
     runner.wait(timeout=60)
     wait_until(lambda: not is_alive(int(pid.read_text())))
-    lock = FolderLock(run.folder / 'run.lock')
+    lock = FileLock(run.folder / 'run.lock', with_children=True)
     assert lock.acquire(wait_seconds=60)
     lock.release()
 

@@ -14,7 +14,7 @@ from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from cmt_bias.study.run_lock import FolderLock
+from cmt_bias.file_lock import FileLock
 from cmt_bias.study.study_results import collect_results
 from cmt_bias.study.study_run import DETECTIONS, read_state
 from cmt_bias.study.training_curves import read_losses, read_scales
@@ -115,7 +115,7 @@ def test_killed_study_started_again_ends_as_the_uninterrupted_one(study, uninter
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     # Nobody holds the run's lock any more: the training has ended with its runner.
-    lock = FolderLock(folder / 'run.lock')
+    lock = FileLock(folder / 'run.lock', with_children=True)
     assert lock.acquire(wait_seconds=60)
     lock.release()
     assert not (folder / 'train' / f'epoch_{MAX_EPOCHS}.pth').exists()

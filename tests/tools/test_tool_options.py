@@ -37,20 +37,6 @@ class FirstOfAll(BaseTTAModel):
     def merge_preds(self, data_samples_list):
         return [samples[0] for samples in data_samples_list]
 """
-STORE = """
-from pathlib import Path
-
-START = 's3://openmmlab/datasets/detection3d/nuscenes/'
-
-
-class Client:
-    def __init__(self, **settings):
-        pass
-
-    def Get(self, path):
-        assert path.startswith(START), path
-        return (Path(__file__).parent / 'store' / path[len(START):]).read_bytes()
-"""
 
 
 @pytest.fixture(scope='module')
@@ -130,29 +116,6 @@ def test_a_test_time_augmentation_that_changes_nothing_changes_nothing(model, ru
     options = ['--modality', 'C']
     plain = predict(run, model, tmp_path / 'plain', *options)
     assert predict(run, model, tmp_path / 'augmented', '--tta', *options) == plain
-
-
-def test_sensor_data_are_read_from_the_store(model, run, tmp_path, smallest_nuscenes, monkeypatch):
-    """Locally there are only the info files."""
-    (tmp_path / 'petrel_client').mkdir()
-    (tmp_path / 'petrel_client/__init__.py').touch()
-    (tmp_path / 'petrel_client/client.py').write_text(STORE)
-    (tmp_path / 'petrel_client/store').symlink_to(smallest_nuscenes)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / 'data/nuscenes').mkdir(parents=True)
-    infos = 'data/nuscenes/nuscenes_infos_val.pkl'
-    (tmp_path / infos).symlink_to(smallest_nuscenes / 'nuscenes_infos_val.pkl')
-    monkeypatch.chdir(tmp_path)
-    config = tmp_path / 'stored.py'
-    config.write_text(
-        f"""
-_base_ = '{model[0]}'
-test_dataloader = dict(dataset=dict(data_root='data/nuscenes/'))
-test_evaluator = dict(data_root='data/nuscenes/', ann_file='{infos}')
-"""
-    )
-    plain = predict(run, model, tmp_path / 'plain')
-    assert predict(run, (config, model[1]), tmp_path / 'stored', '--ceph') == plain
 
 
 def test_training_takes_all_its_options(model, run, tmp_path, smallest_nuscenes):

@@ -100,18 +100,18 @@ def test_test_time_augmentation_that_the_config_lacks_is_refused(stopped, checkp
     [
         (
             'train',
-            '--work-dir --amp --sync_bn --auto-scale-lr --resume --ceph --cfg-options --launcher '
+            '--work-dir --amp --sync_bn --auto-scale-lr --resume --cfg-options --launcher '
             '--local_rank',
         ),
         (
             'test',
-            '--work-dir --ceph --show --show-dir --score-thr --task --wait-time --cfg-options '
+            '--work-dir --show --show-dir --score-thr --task --wait-time --cfg-options '
             '--launcher --tta --local_rank --modality',
         ),
     ],
 )
 def test_tools_have_the_options_of_mmdet3d(tool, options, run_in_process, capsys):
-    """Those of mmdet3d 1.4.0's tools of the same names."""
+    """Those of mmdet3d 1.4.0's tools of the same names, but for --ceph."""
     assert run_in_process(tool, '--help') == 0
     shown = capsys.readouterr().out
     assert [option for option in options.split() if option not in shown] == []

@@ -49,7 +49,7 @@ def test_annotations_of_the_asked_samples_are_drawn(config_file, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'cause'),
     [
-        (['--indices', 3], '--indices [3]'),
+        (['--indices', 3], '--samples 3'),
         (['no.pth'], "'no.pth' does not exist"),
     ],
 )

@@ -74,7 +74,6 @@ def problems_of(monkeypatch):
     [
         (['--samples', '0', 'nosuchtoken'], '--samples nosuchtoken', '0 to 2'),
         (['--layer', '2'], '--layer 2', '0 to 1'),
-        (['--count', '0'], '--count 0', 'above 0'),
     ],
 )
 def test_what_does_not_exist_is_named(problems_of, models, tmp_path, extra, cause, remedy):

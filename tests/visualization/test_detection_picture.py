@@ -2,18 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from mmdet3d.structures import LiDARInstance3DBoxes
+from mmengine.structures import InstanceData
 
-from cmt_bias.visualization import (
-    CameraView,
-    DetectionScene,
-    LabelledBoxes,
-    draw_scene,
-    save_figure,
-)
-from cmt_bias.visualization.detection_picture import camera_rows
+from cmt_bias.visualization import CameraView, Scene, draw_scene, save_figure
+from cmt_bias.visualization.picture_layout import camera_rows
 from cmt_bias.visualization.scene_panels import (
     CLASS_COLOURS,
     GROUND_TRUTH_COLOUR,
@@ -42,8 +39,19 @@ def forward_view(name: str = 'CAM_FRONT') -> CameraView:
 def boxes(*centres: tuple[float, float], label: int = 0, score: float | None = None):
     """Boxes of 2 m x 2 m x 2 m around z = 0, heading along +x."""
     rows = np.array([[x, y, -1.0, 2.0, 2.0, 2.0, 0.0] for x, y in centres]).reshape(-1, 7)
-    scores = None if score is None else np.full(len(rows), score)
-    return LabelledBoxes(rows, np.full(len(rows), label), scores)
+    found = InstanceData(
+        bboxes_3d=LiDARInstance3DBoxes(rows), labels_3d=torch.full((len(rows),), label)
+    )
+    if score is not None:
+        found.scores_3d = torch.full((len(rows),), score)
+    return found
+
+
+def camera_panel(annotated=None, found=None):
+    """What draws one camera with boxes."""
+    view = forward_view()
+    scene = Scene(CLASSES, [view], ground_truth=annotated, detections=found)
+    return lambda axes: draw_camera(axes, scene, view)
 
 
 def pixels_of(draw, width: int, height: int) -> np.ndarray:
@@ -66,9 +74,7 @@ def has_colour(pixels: np.ndarray, colour: str) -> np.ndarray:
 def test_detection_colours_the_pixels_of_its_edges_in_the_camera():
     """The near face of a box from y = 9 to 11 m spans 200 / 9 pixels around the image centre."""
     found = boxes((0.0, 10.0), score=0.9)
-    pixels = pixels_of(
-        lambda axes: draw_camera(axes, forward_view(), CLASSES, None, found), WIDTH, HEIGHT
-    )
+    pixels = pixels_of(camera_panel(None, found), WIDTH, HEIGHT)
     coloured = has_colour(pixels, CLASS_COLOURS['car'])
     near = 200 / 9
     for column in (WIDTH / 2 - near, WIDTH / 2 + near):
@@ -80,17 +86,13 @@ def test_detection_colours_the_pixels_of_its_edges_in_the_camera():
 
 def test_box_behind_the_camera_leaves_the_image_black():
     found = boxes((0.0, -10.0), score=0.9)
-    pixels = pixels_of(
-        lambda axes: draw_camera(axes, forward_view(), CLASSES, None, found), WIDTH, HEIGHT
-    )
+    pixels = pixels_of(camera_panel(None, found), WIDTH, HEIGHT)
     assert (pixels[40:] == 0).all()
 
 
 def test_ground_truth_and_detections_have_different_colours():
     annotated, found = boxes((-2.0, 10.0)), boxes((2.0, 10.0), label=1, score=0.9)
-    pixels = pixels_of(
-        lambda axes: draw_camera(axes, forward_view(), CLASSES, annotated, found), WIDTH, HEIGHT
-    )
+    pixels = pixels_of(camera_panel(annotated, found), WIDTH, HEIGHT)
     green = has_colour(pixels, GROUND_TRUTH_COLOUR)
     blue = has_colour(pixels, CLASS_COLOURS['pedestrian'])
     assert green[:, : WIDTH // 2].any() and not green[:, WIDTH // 2 :].any()
@@ -99,9 +101,7 @@ def test_ground_truth_and_detections_have_different_colours():
 
 def test_annotations_alone_are_drawn_in_the_colours_of_their_classes():
     annotated = boxes((0.0, 10.0), label=1)
-    pixels = pixels_of(
-        lambda axes: draw_camera(axes, forward_view(), CLASSES, annotated, None), WIDTH, HEIGHT
-    )
+    pixels = pixels_of(camera_panel(annotated, None), WIDTH, HEIGHT)
     assert has_colour(pixels, CLASS_COLOURS['pedestrian']).any()
     assert not has_colour(pixels, GROUND_TRUTH_COLOUR).any()
 
@@ -109,8 +109,8 @@ def test_annotations_alone_are_drawn_in_the_colours_of_their_classes():
 def test_birds_eye_view_draws_a_box_at_its_place():
     """1 m is 4 pixels; the box around (20, -10) ends at x = 19 and 21, y = -9 and -11."""
     found = boxes((20.0, -10.0), score=0.9)
-    scene = DetectionScene(CLASSES, [], points=np.zeros((0, 3)))
-    pixels = pixels_of(lambda axes: draw_birds_eye_view(axes, scene, found, 50.0), 400, 400)
+    scene = Scene(CLASSES, [], points=np.zeros((0, 3)), detections=found)
+    pixels = pixels_of(lambda axes: draw_birds_eye_view(axes, scene, 50.0), 400, 400)
     rows, columns = np.nonzero(has_colour(pixels, CLASS_COLOURS['car']))
     x, y = (columns + 0.5) / 4 - 50, 50 - (rows + 0.5) / 4
     assert abs(x.min() - 19) < 0.5 and abs(x.max() - 21) < 0.5
@@ -118,10 +118,10 @@ def test_birds_eye_view_draws_a_box_at_its_place():
 
 
 def test_birds_eye_view_shows_points_at_their_place():
-    scene = DetectionScene(CLASSES, [], points=np.array([[-30.0, 40.0, 1.5], [300.0, 0.0, 0.0]]))
-    empty = DetectionScene(CLASSES, [], points=np.zeros((0, 3)))
+    scene = Scene(CLASSES, [], points=np.array([[-30.0, 40.0, 1.5], [300.0, 0.0, 0.0]]))
+    empty = Scene(CLASSES, [], points=np.zeros((0, 3)))
     with_points, without = (
-        pixels_of(lambda axes, s=s: draw_birds_eye_view(axes, s, None, 50.0), 400, 400)
+        pixels_of(lambda axes, s=s: draw_birds_eye_view(axes, s, 50.0), 400, 400)
         for s in (scene, empty)
     )
     rows, columns = np.nonzero(np.abs(with_points - without).max(axis=-1) > 0.05)
@@ -130,24 +130,17 @@ def test_birds_eye_view_shows_points_at_their_place():
     assert np.abs(50 - (rows + 0.5) / 4 - 40).max() < 0.8
 
 
-def test_detections_below_the_threshold_are_left_out():
-    found = LabelledBoxes(np.zeros((3, 7)), np.array([0, 1, 0]), np.array([0.9, 0.2, 0.3]))
-    kept = found.with_score_at_least(0.3)
-    assert kept.scores.tolist() == [0.3, 0.9]
-    assert kept.labels.tolist() == [0, 0]
-
-
 def test_cameras_stand_as_on_the_vehicle():
-    rows = camera_rows([forward_view(name) for name in SIX_CAMERAS])
-    assert [[view.name for view in row] for row in rows] == [
+    rows = camera_rows(SIX_CAMERAS)
+    assert [[SIX_CAMERAS[number] for number in row] for row in rows] == [
         ['CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'],
         ['CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'],
     ]
+    assert camera_rows(['CAM_BACK']) == [[0]]
 
 
 def test_cameras_of_other_names_come_three_in_a_row():
-    rows = camera_rows([forward_view(f'camera {number}') for number in range(5)])
-    assert [len(row) for row in rows] == [3, 2]
+    assert camera_rows([f'camera {number}' for number in range(5)]) == [[0, 1, 2], [3, 4]]
 
 
 def test_class_colours_go_by_name_and_differ():
@@ -156,12 +149,13 @@ def test_class_colours_go_by_name_and_differ():
     assert class_colour(-1, CLASSES) not in CLASS_COLOURS.values()
 
 
-def crowded_scene() -> DetectionScene:
+def crowded_scene() -> Scene:
     generator = np.random.default_rng(0)
     places = np.stack([generator.uniform(-8, 8, 40), generator.uniform(8, 50, 40)], axis=1)
     annotated = boxes(*map(tuple, places))
-    found = LabelledBoxes(annotated.boxes, annotated.labels, generator.uniform(0.3, 1, 40))
-    return DetectionScene(
+    found = boxes(*map(tuple, places), score=1.0)
+    found.scores_3d = torch.from_numpy(generator.uniform(0.3, 1, 40))
+    return Scene(
         CLASSES,
         [forward_view(name) for name in SIX_CAMERAS],
         generator.normal(0, 20, (500, 5)),
@@ -201,7 +195,7 @@ def test_sample_that_lacks_something_is_drawn(missing):
     scene = crowded_scene()
     everything = missing == 'everything'
     no_boxes = everything or missing == 'boxes'
-    scene = DetectionScene(
+    scene = Scene(
         CLASSES,
         [] if everything or missing == 'cameras' else scene.cameras,
         None if everything or missing == 'points' else scene.points,
@@ -233,11 +227,6 @@ def test_failed_write_leaves_the_former_picture_and_nothing_else(tmp_path):
         save_figure(figure, path)
     assert path.read_bytes() == b'former'
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_boxes_and_labels_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match='one length'):
-        LabelledBoxes(np.zeros((2, 7)), np.zeros(3, dtype=int))
 
 
 def test_range_that_is_not_positive_is_refused():

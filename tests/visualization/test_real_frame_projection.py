@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmdet3d.structures import LiDARInstance3DBoxes
 
-from cmt_bias.visualization.projection_geometry import project_boxes
+from cmt_bias.visualization import CameraView
 
 FRAME_DIR = Path(__file__).resolve().parents[3] / 'shared' / 'real_frame'
 HEIGHT, WIDTH = 900, 1600
@@ -44,7 +45,8 @@ def test_extents_in_the_image_are_those_of_the_converter(info, camera, number):
     cam2img = np.eye(4)
     cam2img[:3, :3] = info['images'][camera]['cam2img']
     lidar2img = cam2img @ np.array(info['images'][camera]['lidar2cam'])
-    segments, visible = project_boxes(boxes, lidar2img, (HEIGHT, WIDTH))
+    view = CameraView(camera, np.zeros((HEIGHT, WIDTH, 3), np.uint8), lidar2img)
+    segments, visible = view.project_boxes(LiDARInstance3DBoxes(boxes, box_dim=boxes.shape[1]))
     points = segments[visible.all(axis=1)].reshape(-1, 24, 2)
     extents = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)  # (N, 4)
     expected = np.array([instance['bbox'] for instance in info['cam_instances'][camera]])

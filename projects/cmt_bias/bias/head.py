@@ -2,33 +2,27 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
-from ..cmt.head import CmtHead, DecoderInputs, Memory
+from ..cmt.head import CmtHead, DecoderInputs
 from ..cmt.position_encoding import CameraGeometry
-from ..ops import QueryWindows
+from ..cmt.precision import autocast_off
+from ..cmt.tokens import Memory
+from ..ops import MODALITIES, WindowedBias
+from ..ops.operator import is_compiling
 from .generator import AttentionBiasGenerator
 from .transformer import AttentionBiasCmtTransformer
+from .windows import find_windows
 
 # Registered here, so that its own file needs torch alone.
 MODELS.register_module(module=AttentionBiasGenerator)
 
-
-class TrustedWindows(NamedTuple):
-    """What the bias is made of, but for its scale.
-
-    Attributes:
-        windows: Of the queries.
-        lidar_weights: ``(B, Q)`` trust in the LiDAR, in [-1, 1].
-        camera_weights: ``(B, Q)`` trust in the cameras, in [-1, 1].
-    """
-
-    windows: QueryWindows
-    lidar_weights: Tensor
-    camera_weights: Tensor
+# Float arithmetic may leave a weight this far outside its range.
+WEIGHT_TOLERANCE = 1e-6
 
 
 @MODELS.register_module()
@@ -65,50 +59,63 @@ class AttentionBiasCmtHead(CmtHead):
                 f'{type(self.transformer).__name__}, which cannot take an attention bias; set '
                 "transformer=dict(type='AttentionBiasCmtTransformer', ...)."
             )
-        self.weight_generator = MODELS.build(
-            self._with_settings(weight_generator or dict(type='AQRWeightGenerator'))
-        )
-        self.attention_bias_generator = self._build_bias_generator(attention_bias_config or {})
-
-    def _with_settings(self, config: dict) -> dict:
-        """The weight generator's config with ``embed_dims`` and ``pc_range``, if it takes them."""
-        cls = MODELS.get(config['type']) if isinstance(config['type'], str) else config['type']
-        taken = () if cls is None else inspect.signature(cls).parameters
+        weights = dict(weight_generator or dict(type='AQRWeightGenerator'))
         known = dict(embed_dims=self.hidden_dim, pc_range=self.pc_range)
-        return dict({key: value for key, value in known.items() if key in taken}, **config)
+        cls = MODELS.get(weights['type']) if isinstance(weights['type'], str) else weights['type']
+        taken = () if cls is None else inspect.signature(cls).parameters
+        known = {key: value for key, value in known.items() if key in taken}
+        self.weight_generator = MODELS.build(known | weights)
 
-    def _build_bias_generator(self, config: dict) -> AttentionBiasGenerator:
-        config = dict(config)
-        config.setdefault('type', 'AttentionBiasGenerator')
+        bias = dict(dict(type='AttentionBiasGenerator'), **attention_bias_config or {})
         num_layers = self.transformer.decoder.num_layers
-        if config.setdefault('num_layers', num_layers) != num_layers:
+        if bias.setdefault('num_layers', num_layers) != num_layers:
             raise ValueError(
-                f'attention_bias_config: num_layers={config["num_layers"]} but the decoder has '
+                f'attention_bias_config: num_layers={bias["num_layers"]} but the decoder has '
                 f'{num_layers} layers; leave num_layers out.'
             )
-        return MODELS.build(config)
+        self.attention_bias_generator = MODELS.build(bias)
+        self._has_run = False
 
-    def attention_inputs(
+    def trust_of_queries(
         self,
         memory: Memory,
         query_pos: Tensor,
         reference_points: Tensor,
         cameras: CameraGeometry | None,
         img_metas: Sequence[dict],
-    ) -> TrustedWindows:
-        """Windows and trust of the queries; arguments of :meth:`CmtHead.attention_inputs`."""
-        windows = self.attention_bias_generator.find_windows(
-            reference_points, memory.layout, cameras, self.range_limits
-        )
+    ) -> WindowedBias:
+        """Windows and trust of the queries; arguments of :meth:`CmtHead.trust_of_queries`.
+
+        Raises:
+            ValueError: If weights have another shape than ``(B, Q)``, or lie outside [-1, 1].
+        """
+        shapes = self.attention_bias_generator.window_shapes
+        with autocast_off(query_pos):
+            windows = find_windows(
+                reference_points, memory.layout, cameras, self.range_limits, shapes
+            )
         weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows, img_metas)
-        return TrustedWindows(windows, *weights)
+        for modality, of_queries in zip(MODALITIES, weights, strict=True):
+            if of_queries.shape != query_pos.shape[:2]:
+                raise ValueError(
+                    f'weight_generator: {modality}_weights have the shape '
+                    f'{tuple(of_queries.shape)}, (batch, queries) = {tuple(query_pos.shape[:2])} '
+                    'is needed.'
+                )
+            # Sizes are looked at where that waits for no accelerator: there in the first batch.
+            if is_compiling() or (self._has_run and of_queries.device.type != 'cpu'):
+                continue
+            largest = float(of_queries.detach().abs().max()) if of_queries.numel() else 0.0
+            if largest > 1 + WEIGHT_TOLERANCE:  # NaN is not: it comes from elsewhere
+                raise ValueError(
+                    f'weight_generator: {modality}_weights reach {largest:g} in size, they must '
+                    'lie in [-1, 1]; end the weight generator with tanh.'
+                )
+        self._has_run = True
+        return WindowedBias(windows, torch.stack(weights, dim=-1))
 
     def decode_queries(self, inputs: DecoderInputs, self_attn_mask: Tensor | None) -> Tensor:
         """Decode with a bias on the cross-attention; see :meth:`CmtHead.decode_queries`."""
-        return self.transformer(
-            inputs.memory.tokens,
-            inputs.memory.pos,
-            inputs.query_pos,
-            self_attn_mask,
-            attention_bias=self.attention_bias_generator(*inputs.attention_inputs),
-        )
+        bias = self.attention_bias_generator(inputs.trust)
+        memory, query_pos = inputs.memory, inputs.query_pos
+        return self.transformer(memory.tokens, memory.pos, query_pos, self_attn_mask, bias)

@@ -1,7 +1,5 @@
 """Look a model's heads with an attention bias up, and what they are called for users."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,12 +11,7 @@ from .scale import BiasScale
 
 @dataclass(frozen=True)
 class BiasedHead:
-    """A head with an attention bias, and what its parts are called.
-
-    Attributes:
-        name: Dotted name of the head in the model, such as ``pts_bbox_head``.
-        head: The head, which has ``attention_bias_generator`` and ``weight_generator``.
-    """
+    """A head with ``attention_bias_generator`` and ``weight_generator``, and its dotted name."""
 
     name: str
     head: nn.Module
@@ -41,11 +34,12 @@ class BiasedHead:
     @property
     def scale_name(self) -> str:
         """Name of the bias scale in the model's state dict."""
-        return '.'.join(filter(None, (self.name, 'attention_bias_generator.bias_scale')))
+        return f'{self.name}.attention_bias_generator.bias_scale'.lstrip('.')
 
-    def config_key(self, key: str) -> str:
-        """An entry of ``attention_bias_config``, as ``--cfg-options`` takes it."""
-        return '.'.join(filter(None, ('model', self.name, 'attention_bias_config', key)))
+    @property
+    def config(self) -> str:
+        """Where ``attention_bias_config`` is, as ``--cfg-options`` takes it."""
+        return f'model.{self.name}.attention_bias_config'.replace('..', '.')
 
     def scales_in_effect(self) -> list[float]:
         """Every entry of the scale, after the range is applied, in the order of its names."""
@@ -62,19 +56,17 @@ def biased_heads(model: nn.Module) -> list[BiasedHead]:
 
 
 def find_biased_head(model: nn.Module, wanted_by: str) -> BiasedHead:
-    """Find the one head with an ``attention_bias_generator``, for a hook named ``wanted_by``.
+    """Find the one head with an attention bias, for a hook named ``wanted_by``.
 
     Raises:
         ValueError: If there is no such head, or more than one.
     """
     found = biased_heads(model)
-    if not found:
+    if len(found) != 1:
+        names = ', '.join(head.name for head in found) or 'none'
         raise ValueError(
-            f'{wanted_by}: no part of the model has an attention_bias_generator. Use a head with '
-            "an attention bias, pts_bbox_head=dict(type='AttentionBiasCmtHead', "
-            f'attention_bias_config=dict(...), ...), or take {wanted_by} out of custom_hooks.'
+            f'{wanted_by} needs one head with an attention bias, the model has: {names}. Set '
+            "pts_bbox_head=dict(type='AttentionBiasCmtHead', attention_bias_config=dict(...), "
+            f'...), or take {wanted_by} out of custom_hooks.'
         )
-    if len(found) > 1:
-        names = ', '.join(head.name for head in found)
-        raise ValueError(f'{wanted_by} follows one bias scale, but the model has several: {names}')
     return found[0]

@@ -17,8 +17,8 @@ ScaleRange = tuple[float | None, float | None]
 class BiasScaleRangeHook(Hook):
     """Sets the range that the bias scale may take, by a schedule over epochs.
 
-    The range is that of the epoch, however the run got there, so also right after a resume. The
-    generator keeps it in a buffer, which checkpoints have: testing needs no hook.
+    The range is that of the epoch, also right after a resume. The generator keeps it in a buffer,
+    which checkpoints have: testing needs no hook.
 
     Args:
         schedule: Pairs of an epoch, counted from 0, and the range ``(low, high)`` from its start
@@ -26,9 +26,8 @@ class BiasScaleRangeHook(Hook):
             ``[(0, (1.0, 2.5)), (5, (0.5, 4.0)), (15, (0.1, 5.0))]``.
 
     Raises:
-        ValueError: If the schedule is not made of such pairs, does not begin with epoch 0 or does
-            not increase, or a range is empty; before training, if a start value is outside the
-            first range.
+        ValueError: If the schedule cannot be meant; before training, if a start value is outside
+            the first range.
         TypeError: Before training, if the training loop does not count epochs.
     """
 
@@ -47,22 +46,15 @@ class BiasScaleRangeHook(Hook):
                 f'{type(runner.train_loop).__name__}; use train_cfg=dict(by_epoch=True, ...)'
             )
         self._head = head = find_biased_head(runner.model, type(self).__name__)
-        late = [epoch for epoch, _ in self.schedule if epoch >= runner.max_epochs]
-        if late:
-            MMLogger.get_current_instance().warning(
-                f'BiasScaleRangeHook: the ranges from epoch {late[0]} on never apply, since '
-                f'training has {runner.max_epochs} epochs (counted from 0).'
-            )
         self.before_train_epoch(runner)
         low, high = head.generator.bounds()  # rounded as the scale is, unlike the schedule
-        starts = head.scale.detach().flatten().tolist() if runner.iter == 0 else []
-        for name, value in zip(head.generator.scale_names(), starts, strict=False):
-            if not low <= value <= high:
-                raise ValueError(
-                    f'BiasScaleRangeHook: bias scale {name} starts at {value:g}, outside the '
-                    f'first range of schedule, {self.schedule[0][1]}. Change '
-                    f'{head.config_key("bias_scale")} or the range.'
-                )
+        outside = [v for v in head.scale.detach().flatten().tolist() if not low <= v <= high]
+        if outside and runner.iter == 0:
+            raise ValueError(
+                f'BiasScaleRangeHook: the bias scale starts at {outside[0]:g}, outside the first '
+                f'range of schedule, {self.schedule[0][1]}. Change {head.config}.bias_scale or '
+                'the range.'
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Set the range of the epoch, if another one began."""
@@ -87,10 +79,10 @@ def check_schedule(
     Raises:
         ValueError: If it cannot be meant; it names the entry and the remedy.
     """
-    where = 'BiasScaleRangeHook: schedule'
+    where = f'BiasScaleRangeHook: schedule={schedule!r}'
     example = 'such as schedule=[(0, (1.0, 2.5)), (5, (0.5, None))]'
     if isinstance(schedule, str) or not isinstance(schedule, Sequence) or not schedule:
-        raise ValueError(f'{where}={schedule!r} must be a list of pairs, {example}')
+        raise ValueError(f'{where} must be a list of pairs, {example}')
     checked: list[tuple[int, ScaleRange]] = []
     for entry in schedule:
         match entry:
@@ -104,8 +96,6 @@ def check_schedule(
                 'first number must be less than the second'
             )
     epochs = [epoch for epoch, _ in checked]
-    if epochs[0] != 0:
-        raise ValueError(f'{where} begins with epoch {epochs[0]}: let it begin with epoch 0')
-    if any(second <= first for first, second in pairwise(epochs)):
-        raise ValueError(f'{where} has the epochs {epochs}: they must increase')
+    if epochs[0] != 0 or any(second <= first for first, second in pairwise(epochs)):
+        raise ValueError(f'{where} has the epochs {epochs}: they must begin with 0 and increase')
     return checked

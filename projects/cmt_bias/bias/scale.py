@@ -53,6 +53,17 @@ class BiasScale(nn.Module):
         max_scale: float | None = None,
     ) -> None:
         super().__init__()
+        of_layer, of_modality = 'layer' in scale_granularity, 'modality' in scale_granularity
+        if scale_granularity not in SCALE_GRANULARITIES:
+            raise ValueError(
+                f'{CONFIG_KEY}: scale_granularity={scale_granularity!r} is unknown; choose one of '
+                f'{", ".join(SCALE_GRANULARITIES)}.'
+            )
+        if of_layer and (num_layers is None or num_layers < 1):
+            raise ValueError(
+                f'{CONFIG_KEY}: scale_granularity={scale_granularity!r} needs num_layers, the '
+                f'number of decoder layers; got num_layers={num_layers}.'
+            )
         self.learnable_scale = learnable_scale
         self.scale_granularity = scale_granularity
         self.range_is_configured = min_scale is not None or max_scale is not None
@@ -64,15 +75,15 @@ class BiasScale(nn.Module):
                     f'{CONFIG_KEY}: {key}={value} must be a finite number'
                     + ('.' if key == 'bias_scale' else '; leave it out for an open range.')
                 )
-        scale = torch.full(_scale_shape(scale_granularity, num_layers), float(bias_scale))
+        shape = (num_layers or 1,) * of_layer + (len(MODALITIES),) * of_modality
+        scale = torch.full(shape, float(bias_scale))
         if learnable_scale:
             self.bias_scale = nn.Parameter(scale)
         else:
             self.register_buffer('bias_scale', scale)
         self.register_buffer('scale_range', torch.tensor((-_NO_BOUND, _NO_BOUND)))
         # Tells (L,) from (2,) in a checkpoint where a decoder has two layers.
-        axes = ('layer' in scale_granularity, 'modality' in scale_granularity)
-        self.register_buffer('scale_axes', torch.tensor(axes, dtype=torch.int64))
+        self.register_buffer('scale_axes', torch.tensor((of_layer, of_modality)).long())
         self.set_scale_range(min_scale, max_scale)
         low, high = self.bounds()
         if not low <= bias_scale <= high:
@@ -105,10 +116,8 @@ class BiasScale(nn.Module):
 
     def scale_names(self) -> list[str]:
         """A name for each entry of the flattened scale, such as 'layer0_camera'."""
-        if self.scale_granularity == 'shared':
-            return ['shared']
-        if self.scale_granularity == 'modality':
-            return list(MODALITIES)
+        if self.scale_granularity in ('shared', 'modality'):
+            return ['shared'] if self.scale_granularity == 'shared' else list(MODALITIES)
         layers = [f'layer{layer}' for layer in range(len(self.bias_scale))]
         if self.scale_granularity == 'layer':
             return layers
@@ -135,7 +144,11 @@ class BiasScale(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Take a scale of this or of a coarser granularity; see :meth:`_refined`."""
+        """Take a scale of this or of a coarser granularity, whose entries then start alike.
+
+        Raises:
+            ValueError: If the loaded scale is finer, or of another decoder depth.
+        """
         scale = state_dict.get(prefix + 'bias_scale')
         if scale is not None:
             # A bare scale, with neither range nor axes, is enough; a configured range holds.
@@ -144,24 +157,18 @@ class BiasScale(nn.Module):
                 found = self.scale_range
             state_dict[prefix + 'scale_range'] = found.clamp(-_NO_BOUND, _NO_BOUND)
             axes = state_dict.get(prefix + 'scale_axes')
-            state_dict[prefix + 'bias_scale'] = self._refined(scale, axes, prefix)
+            if axes is None:
+                axes = self.scale_axes if scale.dim() else torch.zeros(2, dtype=torch.int64)
+            state_dict[prefix + 'bias_scale'] = self._refined(scale, axes.tolist(), prefix)
             state_dict[prefix + 'scale_axes'] = self.scale_axes
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def _refined(self, scale: Tensor, axes: Tensor | None, prefix: str) -> Tensor:
-        """A loaded scale in this module's shape: each entry starts from its coarser one.
-
-        Raises:
-            ValueError: If the loaded scale is finer, or of another decoder depth.
-        """
-        own_layer, own_modality = map(bool, self.scale_axes.tolist())
-        if axes is None:
-            layer, modality = (False, False) if scale.dim() == 0 else (own_layer, own_modality)
-        else:
-            layer, modality = map(bool, axes.tolist())
-        if (layer and not own_layer) or (modality and not own_modality):
+    def _refined(self, scale: Tensor, axes: list[int], prefix: str) -> Tensor:
+        """A loaded scale in this module's shape."""
+        (layer, modality), (own_layer, own_modality) = axes, self.scale_axes.tolist()
+        if layer > own_layer or modality > own_modality:
             loaded = SCALE_GRANULARITIES[2 * layer + modality]
-            needed = SCALE_GRANULARITIES[2 * (layer or own_layer) + (modality or own_modality)]
+            needed = SCALE_GRANULARITIES[2 * max(layer, own_layer) + max(modality, own_modality)]
             raise ValueError(
                 f"{prefix}bias_scale: the checkpoint's scale_granularity '{loaded}' cannot be "
                 f"loaded into '{self.scale_granularity}', which has fewer scales. Set "
@@ -189,23 +196,6 @@ class BiasScale(nn.Module):
         )
 
 
-def _scale_shape(granularity: str, num_layers: int | None) -> tuple[int, ...]:
-    if granularity not in SCALE_GRANULARITIES:
-        raise ValueError(
-            f'{CONFIG_KEY}: scale_granularity={granularity!r} is unknown; choose one of '
-            f'{", ".join(SCALE_GRANULARITIES)}.'
-        )
-    shape: tuple[int, ...] = ()
-    if 'layer' in granularity:
-        if num_layers is None or num_layers < 1:
-            raise ValueError(
-                f'{CONFIG_KEY}: scale_granularity={granularity!r} needs num_layers, the number of '
-                f'decoder layers; got num_layers={num_layers}.'
-            )
-        shape = (num_layers,)
-    return (*shape, len(MODALITIES)) if 'modality' in granularity else shape
-
-
 class _ClampWithInwardGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -222,19 +212,11 @@ class _ClampWithInwardGradient(torch.autograd.Function):
 
 
 def clamp_with_inward_gradient(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Clamp, with a gradient that can lead back from a bound.
+    """Clamp a tensor of any shape, with a gradient that can lead back from a bound.
 
     A plain clamp has no gradient outside its range, so that a parameter pushed past a bound stays
     there for good; without a clamp in the backward pass, an optimizer's momentum grows against
     the bound and has to be worked off first. Here the gradient at or beyond a bound passes where
     descent would lead inwards and is zero where it would lead further out.
-
-    Args:
-        value: Any shape.
-        low: Lower bound, broadcast.
-        high: Upper bound, broadcast.
-
-    Returns:
-        The clamped value, in ``value``'s shape.
     """
     return _ClampWithInwardGradient.apply(value, low, high)

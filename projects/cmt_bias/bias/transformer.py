@@ -2,7 +2,6 @@
 
 import inspect
 
-import torch
 from mmdet3d.registry import MODELS
 
 from ..cmt.transformer import CmtTransformer
@@ -13,11 +12,7 @@ class AttentionBiasCmtTransformer(CmtTransformer):
     """A CMT transformer whose cross-attentions can take a bias.
 
     ``attention_bias`` of its forward goes to the module that stands for 'cross_attn' in a layer's
-    ``operation_order``, and to nothing else.
-
-    Args:
-        decoder: Config of the decoder.
-        init_cfg: mmengine initialization config.
+    ``operation_order``, and to nothing else. Arguments are those of :class:`CmtTransformer`.
 
     Raises:
         TypeError: If a cross-attention cannot take a bias.
@@ -27,20 +22,17 @@ class AttentionBiasCmtTransformer(CmtTransformer):
     def __init__(self, decoder: dict, init_cfg: dict | None = None) -> None:
         super().__init__(decoder, init_cfg)
         for layer in self.decoder.layers:
-            self._check_takes_bias(layer.cross_attention)
-
-    @staticmethod
-    def _check_takes_bias(attention: torch.nn.Module) -> None:
-        name = type(attention).__name__
-        if 'logit_bias' not in inspect.signature(attention.forward).parameters:
-            raise TypeError(
-                f'AttentionBiasCmtTransformer: the cross-attention {name} cannot take a bias (its '
-                "forward has no argument 'logit_bias'); use PETRMultiheadFlashAttention or "
-                'PETRMultiheadAttention in transformerlayers.attn_cfgs.'
-            )
-        if getattr(attention, 'attn_drop', 0):
-            raise ValueError(
-                f'AttentionBiasCmtTransformer: the cross-attention {name} has attn_drop='
-                f'{attention.attn_drop}, which attention with a bias does not have; set '
-                'attn_drop=0 or use PETRMultiheadFlashAttention in transformerlayers.attn_cfgs.'
-            )
+            attention = layer.cross_attention
+            prefix = f'{type(self).__name__}: the cross-attention {type(attention).__name__}'
+            if 'logit_bias' not in inspect.signature(attention.forward).parameters:
+                raise TypeError(
+                    f"{prefix} cannot take a bias (its forward has no argument 'logit_bias'); use "
+                    'PETRMultiheadFlashAttention or PETRMultiheadAttention in '
+                    'transformerlayers.attn_cfgs.'
+                )
+            if getattr(attention, 'attn_drop', 0):
+                raise ValueError(
+                    f'{prefix} has attn_drop={attention.attn_drop}, which attention with a bias '
+                    'does not have; set attn_drop=0 or use PETRMultiheadFlashAttention in '
+                    'transformerlayers.attn_cfgs.'
+                )

@@ -13,7 +13,7 @@ from .safe_loading import CheckpointError, load_checkpoint_safely
 LAST_CHECKPOINT_FILE = 'last_checkpoint'  # mmengine's name for the file that names the newest
 
 
-def find_damage(path: Path) -> str | None:
+def _find_damage(path: Path) -> str | None:
     """Read a checkpoint and say why it cannot be used; None if it can."""
     try:
         load_checkpoint_safely(path)
@@ -24,7 +24,7 @@ def find_damage(path: Path) -> str | None:
 
 def is_intact_checkpoint(path: Path) -> bool:
     """Whether a checkpoint can be read, all of it, and has no NaN in it."""
-    return find_damage(path) is None
+    return _find_damage(path) is None
 
 
 def saves_locally(hook: CheckpointHook) -> bool:
@@ -41,14 +41,7 @@ def checkpoint_folder(hook: CheckpointHook, work_dir: str) -> str:
 
 
 def find_checkpoint_to_resume(hook: CheckpointHook, work_dir: str) -> str | None:
-    """Find the newest checkpoint that a hook wrote for a run.
-
-    Args:
-        hook: The hook of the config, whose folder and names for checkpoints count.
-        work_dir: Folder of the run.
-
-    Returns:
-        The checkpoint; None if there is none.
+    """Find the newest checkpoint that a hook, whose folder and names count, wrote for a run.
 
     Raises:
         CheckpointError: If there are checkpoints, but none that can be used.
@@ -65,7 +58,7 @@ def find_latest_intact_checkpoint(
     checkpoint_dir: str | Path | None = None,
     filename_tmpl: str = 'epoch_{}.pth',
 ) -> str | None:
-    """Find the newest checkpoint of a run that can be read.
+    """Find the newest checkpoint of a run that can be read; None if it has no checkpoints.
 
     That is the one which `last_checkpoint` names, or else that with the highest number, and a
     warning says so. Checkpoints of a run are the files in its folder alone: `last_checkpoint`
@@ -76,51 +69,40 @@ def find_latest_intact_checkpoint(
         checkpoint_dir: Folder with the checkpoints; by default `work_dir`.
         filename_tmpl: Their name, with `{}` for the number of the epoch or iteration.
 
-    Returns:
-        Path of the checkpoint, None if the run has none.
-
     Raises:
         CheckpointError: If the run has checkpoints, but none that can be used: training from the
             start would replace them.
     """
-    folder = Path(checkpoint_dir or work_dir)
-    pointer = Path(work_dir) / LAST_CHECKPOINT_FILE
+    folder, pointer = Path(checkpoint_dir or work_dir), Path(work_dir) / LAST_CHECKPOINT_FILE
     text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+    pattern = re.compile(r'(\d+)'.join(map(re.escape, filename_tmpl.split('{}'))))
+    numbered = [
+        (int(match.group(1)), path)
+        for path in folder.glob('*')
+        if (match := pattern.fullmatch(path.name))
+    ]
+    candidates = [path for _, path in sorted(numbered, reverse=True)]
     named = folder / Path(text).name if text else None
-    tried: dict[Path, str] = {}
-    for path in [*([named] if named else []), *_numbered_checkpoints(folder, filename_tmpl)]:
-        if path in tried:
-            continue
-        damage = find_damage(path)
+    unusable: dict[Path, str] = {}
+    for path in dict.fromkeys([*([named] if named else []), *candidates]):
+        damage = _find_damage(path)
         if damage is None:
             if path != named:
-                what = f"'{pointer}' is missing or empty" if named is None else tried[named]
+                reason = unusable[named] if named else f"'{pointer}' is missing or empty"
                 print_log(
-                    f"{what}; the newest intact checkpoint, '{path}', is taken instead.",
+                    f"{reason}; the newest intact checkpoint, '{path}', is taken instead.",
                     logger='current',
                     level=logging.WARNING,
                 )
             return str(path)
-        tried[path] = damage
-    others = sorted(set(folder.glob('*.pth')) - tried.keys())
-    if not tried and not others:
+        unusable[path] = damage
+    for path in sorted(set(folder.glob('*.pth')) - unusable.keys()):
+        unusable[path] = (
+            f"'{path}' is not named as the config names checkpoints ('{filename_tmpl}')"
+        )
+    if not unusable:
         return None
-    names = [f'\n  {damage}' for damage in tried.values()] + [
-        f"\n  '{path}' is not named as the config names checkpoints ('{filename_tmpl}')"
-        for path in others
-    ]
     raise CheckpointError(
-        f"'{folder}' has checkpoints, but none to resume from:{''.join(names)}\n"
-        'Remedy: resume from one that you name, or train in another work_dir'
+        '\n  '.join([f"'{folder}' has checkpoints, but none to resume from:", *unusable.values()])
+        + '\nRemedy: resume from one that you name, or train in another work_dir'
     )
-
-
-def _numbered_checkpoints(directory: Path, filename_tmpl: str) -> list[Path]:
-    """Checkpoints in a folder, the highest number first."""
-    pattern = re.compile(r'(\d+)'.join(re.escape(part) for part in filename_tmpl.split('{}')))
-    numbered = [
-        (int(match.group(1)), path)
-        for path in (directory.iterdir() if directory.is_dir() else ())
-        if (match := pattern.fullmatch(path.name))
-    ]
-    return [path for _, path in sorted(numbered, reverse=True)]

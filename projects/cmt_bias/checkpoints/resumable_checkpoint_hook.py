@@ -1,37 +1,46 @@
 """Checkpoints that survive a kill at any moment, and from which training goes on exactly."""
 
+import os
 import os.path as osp
 import re
-from functools import partial
+import socket
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import HistoryBuffer
-from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
 
 from ..atomic_file import remove_partial_files
+from ..file_lock import FileLock
 from ..unwrapping import unwrapped
 from .checkpoint_report import fit_weights
 from .latest_checkpoint import checkpoint_folder, find_checkpoint_to_resume, saves_locally
-from .merged_param_groups import check_saved_param_groups, check_saved_schedulers
-from .random_state import capture_random_state, restore_random_state
+from .random_state import (
+    capture_random_state,
+    restore_random_state,
+    sampling_seed,
+    set_sampling_seed,
+)
 from .resumable_train_loop import ResumableEpochBasedTrainLoop
+from .resume_state import check_resume, hub_for_mmengine, plain_hub
 from .safe_loading import CheckpointError, find_nan, shorten, weights_of
-from .work_dir_lock import WorkDirLock
+
+LOCK_FILE = '.training.lock'
+
+
+class FolderInUseError(CheckpointError):
+    """Another process trains in a folder; the message names both."""
 
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
     """mmengine's checkpoint hook, made safe against kills and exact on resume.
 
-    Use it in place of the stock hook: `default_hooks = dict(checkpoint=dict(
-    type='ResumableCheckpointHook', interval=1))`. What it changes:
+    It takes the place of the stock hook, and its arguments except `file_client_args`. What it
+    changes:
 
     - Checkpoints are written atomically, and an outdated one is removed only after the new one is
       complete, so at every moment the newest one is whole. None with NaN in it is written.
@@ -42,29 +51,23 @@ class ResumableCheckpointHook(CheckpointHook):
     - Logs of scalars are saved as tensors, so `torch.load(weights_only=True)` reads a checkpoint.
     - Weights of another size than the model's are refused, unless the config's `load_from_skip`
       names them (:func:`fit_weights`).
-    - A second training in the same folder is refused (:class:`WorkDirLock`).
+    - A second training in the same folder is refused (:class:`FolderInUseError`).
 
-    With these a run resumed at the end of an epoch continues bit for bit on one CPU process, given
-
-    - `persistent_workers=False`: workers that outlive an epoch carry random states that nobody can
-      save (a warning reminds of it);
-    - a dataset without a state of its own in the training process, when `num_workers=0`.
-
-    A checkpoint written inside an epoch (`by_epoch=False`) continues as exactly with
+    So a run resumed at the end of an epoch continues bit for bit on one CPU process, given
+    `persistent_workers=False` (workers that outlive an epoch carry random states that nobody can
+    save) and, when `num_workers=0`, a dataset without a state of its own. A checkpoint written
+    inside an epoch (`by_epoch=False`) continues as exactly with
     :class:`ResumableEpochBasedTrainLoop`; gradients accumulated over a part of
     `accumulative_counts` are lost. mmengine's `IterBasedTrainLoop` is continued exactly where
     worker processes load the data (mmengine's own worker seeding), else but for the
     augmentations of the next batches. On a GPU, what its kernels leave undetermined remains so.
-
-    Takes the arguments of :class:`mmengine.hooks.CheckpointHook`; `backend_args` is for remote
-    stores, `file_client_args` is not supported.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.file_client_args is not None:
             raise ValueError('ResumableCheckpointHook: use backend_args, not file_client_args')
-        self._locks: list[WorkDirLock] = []
+        self._locks: list[FileLock] = []
         self._loaded_random_state: dict[str, Any] | None = None
         self._state_before_val: dict[str, Any] | None = None
         self._state_at_epoch_start: dict[str, Any] | None = None
@@ -76,9 +79,10 @@ class ResumableCheckpointHook(CheckpointHook):
         if not saves_locally(self) or not isinstance(runner._train_loop, BaseLoop):
             return  # a test, which neither writes nor resumes
         self.backend_args = {'backend': 'atomic_local'}
+        folder = checkpoint_folder(self, runner.work_dir)
         if is_main_process():
-            folders = {osp.abspath(runner.work_dir), osp.abspath(self._folder(runner))}
-            self._locks = [WorkDirLock(folder) for folder in sorted(folders)]
+            for locked in sorted({osp.abspath(runner.work_dir), osp.abspath(folder)}):
+                self._locks.append(lock_folder(locked))
         # mmengine reads these two private attributes right after this call, and has no public
         # way to choose the file.
         if runner._resume and runner._load_from is None:
@@ -90,8 +94,8 @@ class ResumableCheckpointHook(CheckpointHook):
             runner._resume = chosen[0] is not None
             if chosen[0] is None:
                 runner.logger.warning(
-                    f"There is no checkpoint to resume from in '{self._folder(runner)}'; "
-                    'training starts from the beginning.'
+                    f"There is no checkpoint to resume from in '{folder}'; training starts from "
+                    'the beginning.'
                 )
 
     def after_run(self, runner: Runner) -> None:
@@ -99,9 +103,6 @@ class ResumableCheckpointHook(CheckpointHook):
         for lock in self._locks:
             lock.release()
         self._locks = []
-
-    def _folder(self, runner: Runner) -> str:
-        return checkpoint_folder(self, runner.work_dir)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look whether a checkpoint fits, and make what mmengine reads of it."""
@@ -111,25 +112,14 @@ class ResumableCheckpointHook(CheckpointHook):
             fit_weights(unwrapped(runner.model), weights_of(checkpoint, source), source, skipped)
         if not runner._resume:
             return
-        meta = checkpoint.get('meta')
-        if not isinstance(meta, dict) or not {'epoch', 'iter'} <= meta.keys():
-            raise CheckpointError(
-                f"checkpoint '{source}' holds weights, but no training that could be resumed. "
-                'Remedy: start from its weights, with load_from and without resume'
-            )
-        if (saved := checkpoint.get('optimizer')) and isinstance(
-            runner.optim_wrapper, OptimWrapper
-        ):
-            check_saved_param_groups(runner.optim_wrapper, saved)
-        if (saved := checkpoint.get('param_schedulers')) and runner.param_schedulers is not None:
-            check_saved_schedulers(runner.param_schedulers, saved)
-        self._loaded_random_state = meta.get('random_state')
-        hub = _readable_hub(checkpoint.get('message_hub'))
+        check_resume(runner, checkpoint, source)
+        self._loaded_random_state = checkpoint['meta'].get('random_state')
+        checkpoint['message_hub'] = hub = hub_for_mmengine(checkpoint.get('message_hub'))
         for key, path in hub['runtime_info'].items():
             # Where the folder was then may be another run's by now.
             if re.match('(last|best)_ckpt', key) and isinstance(path, str) and saves_locally(self):
-                hub['runtime_info'][key] = osp.join(self._folder(runner), osp.basename(path))
-        checkpoint['message_hub'] = hub
+                folder = checkpoint_folder(self, runner.work_dir)
+                hub['runtime_info'][key] = osp.join(folder, osp.basename(path))
 
     def before_train(self, runner: Runner) -> None:
         """Set up mmengine's hook and, in a resumed run, restore the random state."""
@@ -153,26 +143,25 @@ class ResumableCheckpointHook(CheckpointHook):
         saved = self._loaded_random_state
         rank, num_saved = get_rank(), len(saved['ranks']) if saved else 0
         if not saved or rank >= num_saved:
-            reason = (
-                f'the checkpoint has random states of {num_saved} processes alone'
-                if saved
-                else 'the checkpoint has no random state (another hook saved it)'
-            )
             runner.logger.warning(
-                f'Resumed without random state, since {reason}: the losses will '
-                'not equal those of an uninterrupted run.'
+                'Resumed without random state, since the checkpoint has '
+                + (f'those of {num_saved} processes alone' if saved else 'none (of another hook)')
+                + ': the losses will not equal those of an uninterrupted run.'
             )
             return
-        _set_sampling_seed(runner.train_dataloader, saved['sampler_seed'], runner.seed)
+        set_sampling_seed(runner.train_dataloader, saved['sampler_seed'], runner.seed)
         state = saved['ranks'][rank]
-        if runner.iter == runner.epoch * len(runner.train_dataloader):
+        num_done = runner.iter - runner.epoch * len(runner.train_dataloader)
+        if num_done == 0:
             restore_random_state(state['now'])
             return
         # Beginning the epoch draws the seed of its workers. What comes after the batches to be
         # skipped is restored in `after_skipping_batches`.
         restore_random_state(state['epoch_start'])
         self._state_after_skipping = state['now']
-        if type(runner.train_loop) is EpochBasedTrainLoop:
+        if isinstance(runner.train_loop, ResumableEpochBasedTrainLoop):
+            runner.logger.info(f'{num_done} batches of the epoch are loaded anew to be skipped.')
+        elif type(runner.train_loop) is EpochBasedTrainLoop:
             runner.logger.warning(
                 'The checkpoint was written inside an epoch, which EpochBasedTrainLoop starts '
                 'anew: some batches are trained on twice. Set '
@@ -226,20 +215,7 @@ class ResumableCheckpointHook(CheckpointHook):
                 f'any more: {shorten(bad)}. Remedy: go on from the newest checkpoint (resume), '
                 'with a lower learning rate or gradient clipping'
             )
-        hub = checkpoint['message_hub']
-        hub['log_histories'] = {
-            name: {
-                'values': torch.from_numpy(np.asarray(history.data[0], np.float64)),
-                'counts': torch.from_numpy(np.asarray(history.data[1], np.float64)),
-                'max_length': history.max_length,
-            }
-            for name, history in hub['log_scalars'].items()
-        }
-        hub['log_scalars'] = {}
-        hub['runtime_info'] = {
-            key: value.item() if isinstance(value, np.generic) else value
-            for key, value in hub['runtime_info'].items()
-        }
+        checkpoint['message_hub'] = plain_hub(checkpoint['message_hub'])
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Collect the random states of all ranks, save, and then remove outdated checkpoints.
@@ -251,19 +227,18 @@ class ResumableCheckpointHook(CheckpointHook):
             'now': self._state_before_val or capture_random_state(),
             'epoch_start': self._state_at_epoch_start,
         }
-        sampler = _find_sampler(runner.train_dataloader)
         meta['random_state'] = {
             'ranks': all_gather_object(state),
-            'sampler_seed': getattr(sampler, 'seed', None),
+            'sampler_seed': sampling_seed(runner.train_dataloader),
         }
         super()._save_checkpoint_with_step(runner, step, meta)
         self._remove_outdated()
 
     def _remove_outdated(self) -> None:
-        backend = getattr(self, 'file_backend', None)
-        if isinstance(backend, _LateRemoval):
-            best = getattr(self, 'best_ckpt_path_dict', {}).values()
-            backend.remove_now({self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best})
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        in_use = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}
+        if isinstance(getattr(self, 'file_backend', None), _LateRemoval):
+            self.file_backend.remove_now(in_use)
 
 
 class _LateRemoval:
@@ -274,56 +249,38 @@ class _LateRemoval:
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self._outdated: list[tuple[str, str]] = []
+        self._outdated: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def remove(self, path: str) -> None:
-        self._outdated.append(('remove', path))
+        self._outdated.append(path)
 
-    def rmtree(self, path: str) -> None:
-        self._outdated.append(('rmtree', path))
+    rmtree = remove
 
     def remove_now(self, in_use: set[str | None]) -> None:
-        for method, path in self._outdated:
-            if path not in in_use and self._backend.exists(path):
-                getattr(self._backend, method)(path)
+        for path in self._outdated:
+            if path not in in_use and self._backend.isdir(path):  # of deepspeed
+                self._backend.rmtree(path)
+            elif path not in in_use and self._backend.exists(path):
+                self._backend.remove(path)
         self._outdated = []
 
 
-def _readable_hub(saved: Any) -> dict[str, Any]:
-    """What mmengine's message hub loads: of a file without our histories, no histories."""
-    hub = saved if isinstance(saved, dict) else {}
-    histories = {
-        name: HistoryBuffer(
-            history['values'].cpu().numpy(), history['counts'].cpu().numpy(), history['max_length']
-        )
-        for name, history in hub.get('log_histories', {}).items()
-    }
-    return {
-        'log_scalars': histories,
-        'runtime_info': dict(hub.get('runtime_info') or {}),
-        'resumed_keys': dict(hub.get('resumed_keys') or {}),
-    }
+def lock_folder(folder: str | Path) -> FileLock:
+    """Keep other processes from training in a folder, which is made if need be.
 
-
-def _find_sampler(dataloader: DataLoader) -> Any:
-    """The sampler that shuffles, which may sit inside a batch sampler."""
-    if hasattr(dataloader.sampler, 'seed'):
-        return dataloader.sampler
-    return getattr(dataloader.batch_sampler, 'sampler', None)
-
-
-def _set_sampling_seed(dataloader: DataLoader, sampler_seed: int | None, seed: int) -> None:
-    """Give sampler and workers the seeds of the run that is resumed.
-
-    They were built before the checkpoint was read, hence with this process's own seed, which is
-    another one where the config sets none.
+    Raises:
+        FolderInUseError: If another process trains there.
     """
-    sampler = _find_sampler(dataloader)
-    if sampler_seed is not None and hasattr(sampler, 'seed'):
-        sampler.seed = sampler_seed
-    init_function = dataloader.worker_init_fn
-    if isinstance(init_function, partial) and 'seed' in init_function.keywords:
-        dataloader.worker_init_fn = partial(init_function, seed=seed)
+    lock = FileLock(Path(folder) / LOCK_FILE)
+    if not lock.acquire():
+        holder = lock.path.read_text(errors='replace').strip()
+        raise FolderInUseError(
+            f"'{folder}' is in use: {holder or 'another process'} trains there. Remedy: give "
+            'this run a folder of its own (--work-dir), or end that process first'
+        )
+    os.ftruncate(lock.descriptor, 0)
+    os.write(lock.descriptor, f'process {os.getpid()} on {socket.gethostname()}'.encode())
+    return lock

@@ -1,8 +1,7 @@
 """Epoch-based training that can go on in the middle of an epoch."""
 
-import logging
+from collections.abc import Sequence
 
-from mmengine.logging import print_log
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 
@@ -20,27 +19,10 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     max_epochs=20, val_interval=1)`.
     """
 
-    def run_epoch(self) -> None:
-        """Train on the batches of one epoch that are still to come."""
-        self.runner.call_hook('before_train_epoch')
-        self.runner.model.train()
-        num_batches = len(self.dataloader)
-        num_done = self._iter - self._epoch * num_batches
-        if num_done < num_batches:
-            batches = enumerate(self.dataloader)
-            if num_done > 0:
-                print_log(
-                    f'Skipping {num_done} of {num_batches} batches of epoch {self._epoch + 1}, '
-                    'which were trained on before the resume.',
-                    logger='current',
-                    level=logging.INFO,
-                )
-                for _ in range(num_done):
-                    next(batches)
-                self.runner.call_hook('after_skipping_batches')
-            for index, data_batch in batches:
-                self.run_iter(index, data_batch)
-        else:
+    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
+        """Train on a batch, the `idx`-th of the epoch, unless that was done before the resume."""
+        num_done = self._iter - self._epoch * len(self.dataloader)
+        if idx >= num_done:
+            super().run_iter(idx, data_batch)
+        elif idx == num_done - 1:
             self.runner.call_hook('after_skipping_batches')
-        self.runner.call_hook('after_train_epoch')
-        self._epoch += 1

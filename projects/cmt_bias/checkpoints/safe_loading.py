@@ -20,6 +20,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from ..non_finite_numbers import non_finite_numbers
 from ..plain_pickle import NUMPY_STAND_INS
 from ..unwrapping import unwrapped_weights
 
@@ -98,9 +99,9 @@ def load_checkpoint_safely(
         checkpoint['state_dict'] = unwrapped_weights(checkpoint['state_dict'])
     else:
         checkpoint = unwrapped_weights(checkpoint)
-    _drop_unread_histories(checkpoint)
-    not_a_number = find_nan(checkpoint)
-    if not_a_number:
+    if isinstance(hub := checkpoint.get('message_hub'), dict):
+        hub['log_scalars'] = {}  # each an _UnreadHistory
+    if not_a_number := find_nan(checkpoint):
         raise DamagedCheckpointError(
             f"checkpoint '{source}' holds NaN in {shorten(not_a_number)}. Remedy: take one from "
             'before the training failed (resume without a path takes the newest good one)'
@@ -108,32 +109,29 @@ def load_checkpoint_safely(
     return checkpoint
 
 
+def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
+    """Load a local file; see `load_checkpoint_safely`."""
+    return load_checkpoint_safely(filename, map_location)
+
+
+CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+
+
 def _check_archive(file: IO[bytes], source: str) -> None:
     """Refuse a file whose content is not what was once written; torch.load verifies nothing."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    magic = file.read(len(_ZIP_MAGIC))
-    file.seek(0)
-    if size == 0:
+    if not file.read(1):
         raise _damaged(source, 'is empty')
-    if magic != _ZIP_MAGIC:
-        return  # before torch 1.6, without checksums
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            # All zero where torch.serialization.set_crc32_options(False) was called.
-            has_checksums = any(record.CRC for record in archive.infolist())
-            changed = archive.testzip() if has_checksums else None
-    except Exception as error:
-        raise _damaged(
-            source, f'is truncated or damaged: {size} bytes are no whole archive ({error})'
-        ) from None
-    if changed is not None:
-        raise _damaged(source, f"is damaged: '{changed}' in it does not match its checksum")
-    if any('/code/' in name for name in names):
-        raise _damaged(source, 'is a TorchScript program, not a checkpoint that torch.save wrote')
-    if not any(name.endswith('data.pkl') for name in names):
-        raise _damaged(source, 'is an archive, but not a checkpoint that torch.save wrote')
+    file.seek(0)
+    if file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:  # since torch 1.6; before, without checksums
+        try:
+            with zipfile.ZipFile(file) as archive:
+                # All zero where torch.serialization.set_crc32_options(False) was called.
+                has_checksums = any(record.CRC for record in archive.infolist())
+                changed = archive.testzip() if has_checksums else None
+        except Exception as error:
+            raise _damaged(source, f'is a truncated or damaged archive ({error})') from None
+        if changed is not None:
+            raise _damaged(source, f"is damaged: '{changed}' in it does not match its checksum")
     file.seek(0)
 
 
@@ -144,40 +142,50 @@ def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) ->
             return torch.load(file, map_location=map_location, weights_only=True)
         except Exception as error:
             reason = error
-        if map_location not in (None, 'cpu'):  # is it the file, or the device?
+        try:
             file.seek(0)
-            try:
-                torch.load(file, map_location='cpu', weights_only=True)
-            except Exception as error:
-                reason = error
-            else:
-                raise reason
-        raise _explain_failure(file, source, reason) from None
+            torch.load(file, map_location='cpu', weights_only=True)
+        except Exception as error:
+            reason = error
+        else:
+            if map_location not in (None, 'cpu'):
+                raise reason  # it is the device, not the file
+        raise _explain_failure(source, reason) from None
 
 
-@contextmanager
-def _stand_ins_allowed() -> Iterator[None]:
-    """Put the stand-ins on torch's allow-list, in front of anything allowed under their names."""
-    if not _HAS_STAND_INS:  # what is plain data for torch itself can be read all the same
-        yield
-        return
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([g for g in before if _full_name(g) not in _STAND_INS])
-    torch.serialization.add_safe_globals(
-        [(stand_in, name) for name, stand_in in _STAND_INS.items()]
+def _explain_failure(source: str, error: Exception) -> CheckpointError:
+    """The error to raise instead of one of torch.load's about a file."""
+    text = str(error)
+    refused = re.search(r'GLOBAL (\S+)', text) if isinstance(error, UnpicklingError) else None
+    if refused:
+        path = source.partition(' (from ')[0]
+        newer = '' if _HAS_STAND_INS else 'read it with torch >= 2.6, which understands more; '
+        return UnsafeCheckpointError(
+            f"checkpoint '{source}' was refused, because reading it would call {refused[1]}. "
+            f'Nothing in it was run. Remedy: {newer}get the file from a source '
+            f'you trust; if it is one, keep its weights alone, on a machine that you can throw '
+            f'away: python -c "import torch; '
+            f"c = torch.load('{path}', map_location='cpu', weights_only=False); "
+            f"torch.save({{'state_dict': c.get('state_dict', c)}}, 'weights.pth')\""
+        )
+    reason = re.search(r'WeightsUnpickler error:\s*(.+)', text)
+    detail = reason[1] if reason else text.partition('\n')[0]
+    return _damaged(
+        source,
+        'is truncated or damaged, or not a checkpoint that torch.save wrote '
+        f'({type(error).__name__}: {detail[:300]})',
     )
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
 
 
-def _full_name(allowed: Any) -> str:
-    if isinstance(allowed, tuple):
-        return allowed[1]
-    return f'{allowed.__module__}.{allowed.__qualname__}'
+def _damaged(source: str, damage: str) -> DamagedCheckpointError:
+    downloaded = source.partition(' (from ')
+    remedy = (
+        f"delete '{downloaded[0]}', so that it is downloaded anew"
+        if downloaded[1]
+        else 'download or copy it again, or resume from an earlier checkpoint (resume without a '
+        'path takes the newest intact one)'
+    )
+    return DamagedCheckpointError(f"checkpoint '{source}' {damage}. Remedy: {remedy}")
 
 
 class _UnreadHistory:
@@ -215,11 +223,28 @@ _STAND_INS: dict[str, Callable] = {
 }
 
 
-def _drop_unread_histories(checkpoint: dict) -> None:
-    hub = checkpoint.get('message_hub')
-    if isinstance(hub, dict) and isinstance(scalars := hub.get('log_scalars'), dict):
-        for name in [k for k, v in scalars.items() if isinstance(v, _UnreadHistory)]:
-            del scalars[name]
+@contextmanager
+def _stand_ins_allowed() -> Iterator[None]:
+    """Put the stand-ins on torch's allow-list, in front of anything allowed under their names."""
+    if not _HAS_STAND_INS:  # what is plain data for torch itself can be read all the same
+        yield
+        return
+
+    def name(allowed: Any) -> str:
+        is_pair = isinstance(allowed, tuple)
+        return allowed[1] if is_pair else f'{allowed.__module__}.{allowed.__qualname__}'
+
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(
+        [allowed for allowed in before if name(allowed) not in _STAND_INS]
+        + [(stand_in, original) for original, stand_in in _STAND_INS.items()]
+    )
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def find_nan(checkpoint: Mapping) -> list[str]:
@@ -228,54 +253,29 @@ def find_nan(checkpoint: Mapping) -> list[str]:
     Numbers that a run has logged may be NaN. Infinity is not looked for: a range without bounds
     is one.
     """
+    searched = {key: checkpoint[key] for key in checkpoint if key not in _WITHOUT_WEIGHTS}
+    weights = searched.pop('state_dict', {})
     return [
-        name
-        for key, part in checkpoint.items()
-        if key not in _WITHOUT_WEIGHTS
-        for name, tensor in _named_tensors(part, '' if key == 'state_dict' else str(key))
-        if (tensor.is_floating_point() or tensor.is_complex())
-        and tensor.layout is torch.strided
-        and not (tensor.is_meta or tensor.is_quantized)
-        and bool(torch.isnan(tensor).any())
+        *non_finite_numbers(weights, only_nan=True),
+        *non_finite_numbers(searched, only_nan=True),
     ]
 
 
-def _named_tensors(part: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in nested containers, each container once (they may contain themselves)."""
-    seen: set[int] = set()
-    waiting = [(name, part)]
-    while waiting:
-        name, value = waiting.pop()
-        if isinstance(value, Tensor):
-            yield name, value
-        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
-            seen.add(id(value))
-            items = value.items() if isinstance(value, Mapping) else enumerate(value)
-            waiting += [(f'{name}.{key}'.lstrip('.'), inner) for key, inner in items][::-1]
-
-
 def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
-    """The weights in a checkpoint: its 'state_dict', or all of it.
-
-    Args:
-        checkpoint: What was loaded.
-        source: Its file, for the message.
-
-    Returns:
-        The weights by name, with their `_metadata`.
+    """The weights in a checkpoint by name, with their `_metadata`: its 'state_dict', or all of it.
 
     Raises:
         DamagedCheckpointError: When there are none.
     """
+
+    def has_tensors(part: Any) -> bool:
+        return isinstance(part, dict) and any(isinstance(v, Tensor) for v in part.values())
+
     weights = checkpoint.get('state_dict', checkpoint)
-    if isinstance(weights, dict) and any(isinstance(item, Tensor) for item in weights.values()):
+    if has_tensors(weights):
         return weights
-    elsewhere = sorted(
-        str(key)
-        for key, part in checkpoint.items()
-        if isinstance(part, dict) and any(isinstance(item, Tensor) for item in part.values())
-    )
-    found = f'; those under {", ".join(map(repr, elsewhere))} are not looked at' * bool(elsewhere)
+    elsewhere = ', '.join(sorted(repr(key) for key in checkpoint if has_tensors(checkpoint[key])))
+    found = f'; those under {elsewhere} are not looked at' if elsewhere else ''
     raise DamagedCheckpointError(
         f"checkpoint '{source}' has no weights under 'state_dict'{found}. Remedy: save them as "
         "torch.save({'state_dict': weights}, FILE)"
@@ -287,64 +287,3 @@ def shorten(names: Iterable[str]) -> str:
     names = list(names)
     rest = len(names) - _NUM_KEYS_SHOWN
     return ', '.join(names[:_NUM_KEYS_SHOWN]) + (f' and {rest} more' if rest > 0 else '')
-
-
-def _explain_failure(file: IO[bytes], source: str, error: Exception) -> CheckpointError:
-    """The error to raise instead of one of torch.load's."""
-    refused = _refused_globals(file, error)
-    if refused and not _HAS_STAND_INS:
-        return UnsafeCheckpointError(
-            f"checkpoint '{source}' was refused: reading it would call {', '.join(refused)}, and "
-            f'torch {torch.__version__} knows no harmless stand-ins for that. Remedy: read it '
-            'with torch >= 2.6'
-        )
-    if refused:
-        path = source.partition(' (from ')[0]
-        return UnsafeCheckpointError(
-            f"checkpoint '{source}' was refused, because reading it would call "
-            f'{", ".join(refused)}. Nothing in it was run. Remedy: get the file from a source '
-            f'you trust; if it is one, keep its weights alone, on a machine that you can throw '
-            f'away: python -c "import torch; '
-            f"c = torch.load('{path}', map_location='cpu', weights_only=False); "
-            f"torch.save({{'state_dict': c.get('state_dict', c)}}, 'weights.pth')\""
-        )
-    file.seek(0)
-    if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
-        return _damaged(source, 'is truncated, or not a checkpoint that torch.save wrote')
-    reason = re.search(r'WeightsUnpickler error:\s*(.+)', str(error))
-    detail = reason.group(1) if reason else (str(error).splitlines() or [''])[0]
-    return _damaged(source, f'cannot be read ({type(error).__name__}: {detail[:300]})')
-
-
-def _damaged(source: str, damage: str) -> DamagedCheckpointError:
-    downloaded = source.partition(' (from ')
-    remedy = (
-        f"delete '{downloaded[0]}', so that it is downloaded anew"
-        if downloaded[1]
-        else 'download or copy it again, or resume from an earlier checkpoint (resume without a '
-        'path takes the newest intact one)'
-    )
-    return DamagedCheckpointError(f"checkpoint '{source}' {damage}. Remedy: {remedy}")
-
-
-def _refused_globals(file: IO[bytes], error: Exception) -> list[str]:
-    """Full names of the classes and functions that are not allowed, empty if that was not it."""
-    if not isinstance(error, UnpicklingError):
-        return []
-    file.seek(0)
-    try:
-        refused = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:  # not a zip file, or one whose pickle cannot be scanned: see the message
-        refused = []
-    named_by_torch = re.findall(r'GLOBAL (\S+)', str(error))
-    known = {name.removeprefix('builtins.') for name in refused}
-    refused += [name for name in named_by_torch if name.removeprefix('builtins.') not in known]
-    return sorted(set(refused))
-
-
-def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
-    """Load a local file; see `load_checkpoint_safely`."""
-    return load_checkpoint_safely(filename, map_location)
-
-
-CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)

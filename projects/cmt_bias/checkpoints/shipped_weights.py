@@ -25,19 +25,17 @@ def load_from_package(filename: str, map_location: MapLocation = None) -> Any:
         CheckpointError: If there are no weights of this name, or the file is not the one that its
             record describes.
     """
-    name = filename.removeprefix(SCHEME)
-    path = FOLDER / f'{name}.pth'
+    path = FOLDER / f'{filename.removeprefix(SCHEME)}.pth'
     if not path.is_file():
         known = ', '.join(SCHEME + file.stem for file in sorted(FOLDER.glob('*.pth')))
         raise CheckpointError(f"the package has no weights '{filename}'; there is {known}")
-    content = path.read_bytes()
-    expected = weights_record(name)['sha256']
-    if hashlib.sha256(content).hexdigest() != expected:
+    expected = weights_record(path.stem)['sha256']
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise CheckpointError(
             f"'{path}' is not the file that its record describes (sha256 {expected}); install the "
             'package again, or get the file with `git checkout`'
         )
-    return load_checkpoint_safely(io.BytesIO(content), map_location, source=filename)
+    return load_checkpoint_safely(path, map_location, source=filename)
 
 
 def weights_record(name: str) -> dict[str, Any]:
@@ -53,7 +51,7 @@ def write_weights(
     Args:
         path: Ends in ``.pth``; the record gets the ending ``.json``.
         state_dict: Of the model.
-        meta: Kept as the checkpoint's ``meta``; plain data.
+        meta: The checkpoint's ``meta``; plain data.
         record: What is to be known about the weights.
 
     Raises:

@@ -3,20 +3,23 @@
 from ..framework import HAS_MMDET3D
 
 if HAS_MMDET3D:
-    from .assigner import HungarianAssigner3D
-    from .attention import PETRMultiheadAttention, PETRMultiheadFlashAttention
+    from .assigner import BBox3DL1Cost, HungarianAssigner3D
     from .bbox_coder import MultiTaskBBoxCoder
     from .cp_fpn import CPFPN
-    from .decoder import PETRTransformerDecoder, PETRTransformerDecoderLayer
     from .detector import CmtDetector
     from .frozen_modules import FrozenModulesMixin
     from .grid_mask import GridMask
     from .head import CmtHead
     from .local_attention_init import LocalAttentionInit
-    from .match_cost import BBox3DL1Cost
     from .single_modality_heads import CmtImageHead, CmtLidarHead
     from .task_head import SeparateTaskHead
-    from .transformer import CmtTransformer
+    from .transformer import (
+        CmtTransformer,
+        PETRMultiheadAttention,
+        PETRMultiheadFlashAttention,
+        PETRTransformerDecoder,
+        PETRTransformerDecoderLayer,
+    )
     from .vovnet import VoVNet
 
     __all__ = [

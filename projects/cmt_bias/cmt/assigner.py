@@ -1,11 +1,10 @@
-"""One-to-one assignment of queries to ground-truth boxes."""
+"""One-to-one assignment of queries to ground-truth boxes, and the cost of boxes that it takes."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet3d.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
@@ -18,7 +17,7 @@ class Match(NamedTuple):
     """Queries and the boxes that they are to predict.
 
     Attributes:
-        queries: ``(m,)`` indices of queries.
+        queries: ``(m,)`` indices of queries, ascending.
         boxes: ``(m,)`` indices of boxes.
     """
 
@@ -27,7 +26,19 @@ class Match(NamedTuple):
 
 
 @TASK_UTILS.register_module()
-class HungarianAssigner3D(BaseAssigner):
+class BBox3DL1Cost:
+    """L1 distance between encoded boxes, times ``weight``."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+    def __call__(self, bbox_pred: Tensor, gt_bboxes: Tensor) -> Tensor:
+        """``(Q, n)`` cost of every pair out of ``(Q, values)`` and ``(n, values)``."""
+        return torch.cdist(bbox_pred, gt_bboxes, p=1) * self.weight
+
+
+@TASK_UTILS.register_module()
+class HungarianAssigner3D:
     """Hungarian matching on a class cost and an L1 cost of encoded boxes.
 
     Args:
@@ -57,42 +68,18 @@ class HungarianAssigner3D(BaseAssigner):
             )
         self.cls_cost = TASK_UTILS.build(cls_cost)
         self.reg_cost = TASK_UTILS.build(reg_cost)
-        self.pc_range = pc_range
         self.code_weights = code_weights
-
-    def assign(
-        self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs: Any
-    ) -> AssignResult:
-        """Match the queries of one sample with its boxes.
-
-        Args:
-            pred_instances: ``bboxes`` ``(Q, 10)`` encoded, ``scores`` ``(Q, classes)`` logits.
-            gt_instances: ``bboxes`` ``(n, 9)`` gravity centre, sizes, yaw, velocity; ``labels``
-                ``(n,)``.
-            kwargs: Ignored; mmdet's interface passes image metas here.
-
-        Returns:
-            ``gt_inds`` ``(Q,)`` is 0 for background and otherwise the box's index plus 1.
-            ``min(Q, n)`` queries are matched, each to another box.
-
-        Raises:
-            FloatingPointError: If a cost is not finite.
-        """
-        ((queries, boxes),) = self.match([(pred_instances, gt_instances)])
-        gt_inds = pred_instances.bboxes.new_zeros(len(pred_instances.bboxes), dtype=torch.long)
-        labels = torch.full_like(gt_inds, -1)
-        gt_inds[queries] = boxes + 1
-        labels[queries] = gt_instances.labels[boxes]
-        return AssignResult(len(gt_instances.bboxes), gt_inds, None, labels=labels)
 
     def match(self, pairs: Sequence[tuple[InstanceData, InstanceData]]) -> list[Match]:
         """Match many sets of queries and boxes with one copy to the host and one back.
 
         Args:
-            pairs: Predictions and ground truth as for :meth:`assign`, on one device.
+            pairs: Predictions (``bboxes`` ``(Q, 10)`` encoded, ``scores`` ``(Q, classes)`` logits)
+                and ground truth (``bboxes`` ``(n, 9)`` gravity centre, sizes, yaw, velocity;
+                ``labels`` ``(n,)``) on one device.
 
         Returns:
-            For each pair the indices of the matched queries, ascending, and of their boxes.
+            For each pair ``min(Q, n)`` queries, each with another box.
 
         Raises:
             FloatingPointError: If a cost is not finite.

@@ -67,10 +67,8 @@ class MultiTaskBBoxCoder:
         boxes = torch.stack(list(task_boxes), dim=1)  # (B, tasks, Q, 10)
         task_of_class = torch.repeat_interleave(torch.tensor(classes_of_task))
         task_of_class = task_of_class.to(scores.device, non_blocking=True)
-        return [
-            self._decode_sample(sample_scores, sample_boxes, task_of_class)
-            for sample_scores, sample_boxes in zip(scores, boxes, strict=True)
-        ]
+        samples = zip(scores, boxes, strict=True)
+        return [self._decode_sample(*sample, task_of_class) for sample in samples]
 
     def _decode_sample(
         self, scores: Tensor, boxes: Tensor, task_of_class: Tensor

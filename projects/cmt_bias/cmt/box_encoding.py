@@ -25,30 +25,12 @@ def encode_boxes(boxes: Tensor) -> Tensor:
         ``(..., 10)``: cx, cy, log size_0, log size_1, cz, log size_2, sin yaw, cos yaw, vx, vy.
     """
     center, sizes, yaw, velocity = boxes.split((3, 3, 1, 2), dim=-1)
-    log_sizes = sizes.log()
-    return torch.cat(
-        (
-            center[..., :2],
-            log_sizes[..., :2],
-            center[..., 2:],
-            log_sizes[..., 2:],
-            yaw.sin(),
-            yaw.cos(),
-            velocity,
-        ),
-        dim=-1,
-    )
+    (xy, z), (log_size_01, log_size_2) = (v.split((2, 1), dim=-1) for v in (center, sizes.log()))
+    return torch.cat((xy, log_size_01, z, log_size_2, yaw.sin(), yaw.cos(), velocity), dim=-1)
 
 
 def decode_boxes(encoded: Tensor) -> Tensor:
-    """Invert :func:`encode_boxes`.
-
-    Args:
-        encoded: ``(..., 10)``.
-
-    Returns:
-        ``(..., 9)`` gravity centre, sizes in metres, yaw in (-pi, pi], velocity.
-    """
+    """Invert :func:`encode_boxes`: ``(..., 10)`` to ``(..., 9)`` with yaw in (-pi, pi]."""
     xy, log_size_01, z, log_size_2, sine, cosine, velocity = encoded.split(
         (2, 2, 1, 1, 1, 1, 2), dim=-1
     )

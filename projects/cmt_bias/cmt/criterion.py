@@ -5,8 +5,8 @@ Shape letters: L decoder layers, B batch, Q queries, N denoising queries that st
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from mmdet.utils import reduce_mean
@@ -17,23 +17,15 @@ from torch import Tensor, nn
 from .assigner import Match
 from .box_encoding import ENCODED_BOX_SIZE, encode_boxes
 from .denoising import DenoisingQueries
-from .precision import float32_island
+from .precision import autocast_off
+from .task_head import encoded_boxes
 
 # Weight of an unmatched query in the average factor of the class loss (released value).
 BACKGROUND_AVERAGE_WEIGHT = 0.1
 
 
-@dataclass(frozen=True)
-class TaskPrediction:
-    """What one task group predicts.
-
-    Attributes:
-        logits: ``(L, B, Q, classes of the group)``.
-        boxes: ``(L, B, Q, 10)`` encoded.
-    """
-
-    logits: Tensor
-    boxes: Tensor
+# Class logits (L, B, Q, classes of the group) and encoded boxes (L, B, Q, 10) of a task group.
+_Prediction = tuple[Tensor, Tensor]
 
 
 class CmtCriterion(nn.Module):
@@ -82,60 +74,50 @@ class CmtCriterion(nn.Module):
         self.dn_split = dn_split
 
     def forward(
-        self,
-        predictions: Sequence[TaskPrediction],
-        batch_gt_instances_3d: Sequence[InstanceData],
-        dn_predictions: Sequence[TaskPrediction] | None = None,
-        denoising: DenoisingQueries | None = None,
+        self, tasks: Sequence[dict], batch_gt_instances_3d: Sequence[InstanceData]
     ) -> dict[str, Tensor]:
         """Compute the losses, in float32.
 
         Args:
-            predictions: Of the learned queries, for each task group.
+            tasks: For each task group the outputs that :meth:`CmtHead.forward` gives.
             batch_gt_instances_3d: For each sample ``bboxes_3d`` and ``labels_3d``.
-            dn_predictions: Of the denoising queries, for each task group; None outside training.
-            denoising: What they should have predicted.
 
         Returns:
             ``loss_cls`` and ``loss_bbox`` of the last layer, ``d{i}.loss_cls`` ... of layer i, and
-            the same with ``dn_`` for the denoising queries.
+            the same with ``dn_`` for the denoising queries, if there are some.
         """
-        with float32_island(predictions[0].logits):
-            layers = self._matching_losses(predictions, batch_gt_instances_3d)
-            losses = self._named_losses(layers, '')
-            if dn_predictions is not None and denoising is not None:
-                dn_layers = self._denoising_losses(dn_predictions, denoising)
-                losses.update(self._named_losses(dn_layers, 'dn_'))
-        return losses
-
-    @staticmethod
-    def _named_losses(layers: Sequence[tuple[Tensor, Tensor]], prefix: str) -> dict[str, Tensor]:
-        names = [f'd{index}.{prefix}' for index in range(len(layers) - 1)] + [prefix]
+        with autocast_off(self.box_weights):
+            learned, noised = (
+                [
+                    (task[f'{prefix}cls_logits'].float(), encoded_boxes(task, prefix).float())
+                    for task in tasks
+                    if f'{prefix}cls_logits' in task
+                ]
+                for prefix in ('', 'dn_')
+            )
+            kinds = {'': self._matching_losses(learned, batch_gt_instances_3d)}
+            if noised:
+                kinds['dn_'] = self._denoising_losses(noised, tasks[0]['denoising'])
         losses = {}
-        for name, (loss_cls, loss_bbox) in zip(names, layers, strict=True):
-            losses[f'{name}loss_cls'] = loss_cls
-            losses[f'{name}loss_bbox'] = loss_bbox
+        for prefix, of_layers in kinds.items():
+            names = [f'd{index}.{prefix}' for index in range(len(of_layers) - 1)] + [prefix]
+            for name, (loss_cls, loss_bbox) in zip(names, of_layers, strict=True):
+                losses[f'{name}loss_cls'], losses[f'{name}loss_bbox'] = loss_cls, loss_bbox
         return losses
 
     def _matching_losses(
-        self,
-        predictions: Sequence[TaskPrediction],
-        batch_gt_instances_3d: Sequence[InstanceData],
+        self, tasks: list[_Prediction], batch_gt_instances_3d: Sequence[InstanceData]
     ) -> list[tuple[Tensor, Tensor]]:
         """Class and box loss of each layer, summed over the task groups."""
-        targets = self._targets(batch_gt_instances_3d, predictions[0].logits.device)
-        tasks = [(task.logits.float(), task.boxes.float()) for task in predictions]
-        layers, samples = (range(size) for size in predictions[0].logits.shape[:2])
-        matches = iter(
-            self.assigner.match(
-                [
-                    (InstanceData(bboxes=boxes[layer, i], scores=logits[layer, i]), of_task[i])
-                    for layer in layers
-                    for (logits, boxes), of_task in zip(tasks, targets, strict=True)
-                    for i in samples
-                ]
-            )
-        )
+        targets = self._targets(batch_gt_instances_3d, self.box_weights.device)
+        layers, samples = (range(size) for size in tasks[0][0].shape[:2])
+        pairs = [
+            (InstanceData(bboxes=boxes[layer, i], scores=logits[layer, i]), of_task[i])
+            for layer in layers
+            for (logits, boxes), of_task in zip(tasks, targets, strict=True)
+            for i in samples
+        ]
+        matches = iter(self.assigner.match(pairs))
         losses = []
         for layer in layers:
             of_tasks = [
@@ -201,7 +183,7 @@ class CmtCriterion(nn.Module):
         return loss_cls, loss_bbox
 
     def _denoising_losses(
-        self, predictions: Sequence[TaskPrediction], denoising: DenoisingQueries
+        self, tasks: list[_Prediction], denoising: DenoisingQueries
     ) -> list[tuple[Tensor, Tensor]]:
         """Class and box loss of each layer, summed over the task groups.
 
@@ -214,31 +196,29 @@ class CmtCriterion(nn.Module):
         where = (denoising.sample_index, denoising.query_index)
 
         layers = []
-        for layer in range(len(predictions[0].logits)):
-            loss_cls = denoising.boxes.new_zeros(())
-            loss_bbox = denoising.boxes.new_zeros(())
+        for layer in range(len(tasks[0][0])):
+            loss_cls = loss_bbox = denoising.boxes.new_zeros(())
             first_class = 0
-            for prediction, num_classes in zip(predictions, self.classes_of_task, strict=True):
-                labels = _labels_in_task(denoising.labels, first_class, num_classes)
-                in_task = (
-                    _labels_in_task(denoising.box_labels, first_class, num_classes) < num_classes
+            for (logits, boxes), num_classes in zip(tasks, self.classes_of_task, strict=True):
+                labels, box_labels = (
+                    _labels_in_task(of, first_class, num_classes)
+                    for of in (denoising.labels, denoising.box_labels)
                 )
-                logits = prediction.logits[layer].float()[where]
-                boxes = prediction.boxes[layer].float()[where]
-                loss_cls = loss_cls + self.loss_cls(logits, labels, avg_factor=cls_average)
+                loss_cls = loss_cls + self.loss_cls(
+                    logits[layer][where], labels, avg_factor=cls_average
+                )
                 loss_bbox = loss_bbox + self._box_loss(
-                    boxes, denoising.boxes, box_average, in_task
+                    boxes[layer][where],
+                    denoising.boxes,
+                    box_average,
+                    counted=box_labels < num_classes,
                 )
                 first_class += num_classes
             layers.append((self.dn_weight * loss_cls, self.dn_weight * loss_bbox))
         return layers
 
     def _box_loss(
-        self,
-        predicted: Tensor,
-        gt_boxes: Tensor,
-        average: float | Tensor,
-        counted: Tensor | None = None,
+        self, predicted: Tensor, gt_boxes: Tensor, average: Any, counted: Tensor | None = None
     ) -> Tensor:
         """Weighted loss of ``(n, 10)`` predictions, or of those that are ``counted``.
 

@@ -60,14 +60,9 @@ class DenoisingQueries:
         return self.reference_points.shape[1]
 
     def self_attention_mask(self, num_learned: int) -> Tensor | None:
-        """Who must not see whom.
+        """``(P + Q, P + Q)`` bool, row: query, column: key, True where hidden.
 
-        Args:
-            num_learned: Q.
-
-        Returns:
-            ``(P + Q, P + Q)`` bool, row: query, column: key, True where hidden; None without
-            denoising queries.
+        None without denoising queries. ``num_learned`` is Q.
         """
         if not self.num_queries:
             return None
@@ -98,9 +93,6 @@ def make_denoising_queries(
         pc_range: Range by which centres are normalized, metres.
         background_label: Class index of background.
         config: Groups and noise.
-
-    Returns:
-        The denoising queries, none if no sample has a box.
     """
     counts = [len(boxes) for boxes in gt_boxes]
     group_size = max(counts)
@@ -117,29 +109,14 @@ def make_denoising_queries(
     query_index = (group_start[:, None] + index_in_sample).flatten()
     sample_index = sample_index.repeat(groups)
 
-    centers, is_background = _noised_centers(boxes, config)
-    reference_points = boxes.new_zeros(len(counts), groups * group_size, 3)
-    reference_points[sample_index, query_index] = normalize_points(centers, pc_range).clamp(0, 1)
+    centers, labels = boxes[:, :3], box_labels
+    if config.noise_scale > 0:
+        draw = torch.rand_like(centers) * 2 - 1
+        reach = boxes[:, 3:6] / 2 + config.noise_trans
+        centers = centers + draw * reach * config.noise_scale
+        labels = labels.masked_fill(draw.norm(dim=1) > config.split, background_label)
+    points = boxes.new_zeros(len(counts), groups * group_size, 3)
+    points[sample_index, query_index] = normalize_points(centers, pc_range).clamp(0, 1)
     return DenoisingQueries(
-        reference_points=reference_points,
-        boxes=boxes,
-        labels=box_labels.masked_fill(is_background, background_label),
-        box_labels=box_labels,
-        sample_index=sample_index,
-        query_index=query_index,
-        group_size=group_size,
+        points, boxes, labels, box_labels, sample_index, query_index, group_size
     )
-
-
-def _noised_centers(boxes: Tensor, config: DenoisingConfig) -> tuple[Tensor, Tensor]:
-    """Move the centres of ``(N, 9)`` boxes.
-
-    Returns:
-        ``(N, 3)`` centres in metres and ``(N,)`` whether the query becomes background.
-    """
-    centers, sizes = boxes[:, :3], boxes[:, 3:6]
-    if config.noise_scale <= 0:
-        return centers, torch.zeros_like(boxes[:, 0], dtype=torch.bool)
-    draw = torch.rand_like(centers) * 2 - 1
-    noise = draw * (sizes / 2 + config.noise_trans) * config.noise_scale
-    return centers + noise, draw.norm(dim=1) > config.split

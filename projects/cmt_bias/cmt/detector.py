@@ -11,9 +11,8 @@ from torch import Tensor
 from .frozen_modules import FrozenModulesMixin
 from .grid_mask import GridMask
 from .head import TaskOutputs
-from .placeholder_voxels import add_placeholder_voxels
-from .precision import float32_island
-from .single_thread import single_thread_on_cpu
+from .precision import autocast_off
+from .sparse_encoder import encode_voxels
 
 
 @MODELS.register_module()
@@ -24,7 +23,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     empty point cloud is a BEV map of zeros.
 
     Args:
-        use_grid_mask: Hide a grid of image patches in training (GridMask, released settings).
+        use_grid_mask: Hide patches of images between a grid of stripes in training.
         frozen_modules: Dotted names of parts that are not trained, such as ``img_backbone`` or
             ``pts_bbox_head.shared_conv``: no gradient, no optimizer state, evaluation mode.
         frozen_statistics: Dotted names of parts whose batch normalization keeps its statistics
@@ -44,74 +43,47 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.grid_mask = (
-            GridMask(use_h=True, use_w=True, rotate=1, offset=False, ratio=0.5, mode=1, prob=0.7)
-            if use_grid_mask
-            else None
-        )
-        self.freeze_modules(frozen_modules)
-        self.freeze_statistics(frozen_statistics)
+        self.grid_mask = GridMask() if use_grid_mask else None
+        self.freeze(frozen_modules, frozen_statistics)
 
     def extract_img_feat(
         self, imgs: Tensor | None, batch_input_metas: Sequence[dict] | None = None
     ) -> list[Tensor] | None:
-        """Camera features.
-
-        Args:
-            imgs: ``(B, V, 3, H, W)`` normalized images; None without cameras.
-            batch_input_metas: Not needed; part of mmdet3d's interface.
-
-        Returns:
-            Feature levels ``(B * V, C, h, w)``; None without cameras.
-        """
+        """Feature levels ``(B * V, C, h, w)`` of ``(B, V, 3, H, W)`` normalized images."""
         if imgs is None or not self.with_img_backbone:
             return None
         imgs = imgs.flatten(0, 1)
         if self.grid_mask is not None:
             imgs = self.grid_mask(imgs)
         features = self.img_backbone(imgs)
-        if isinstance(features, dict):
-            features = list(features.values())
         return list(self.img_neck(features) if self.with_img_neck else features)
 
     def extract_pts_feat(
         self, voxel_dict: dict[str, Tensor] | None, batch_size: int
     ) -> list[Tensor] | None:
-        """LiDAR features. All but the neck runs in float32.
+        """BEV maps ``(B, channels, H, W)``; all but the neck runs in float32.
 
         Args:
-            voxel_dict: ``voxels``, ``num_points``, ``coors`` of mmdet3d's voxelization; None
-                without LiDAR.
+            voxel_dict: ``voxels``, ``num_points``, ``coors`` of mmdet3d's voxelization.
             batch_size: Samples in the batch, those without points included.
-
-        Returns:
-            BEV maps ``(B, channels, H, W)``; None without LiDAR.
         """
         if voxel_dict is None or not hasattr(self, 'pts_voxel_encoder'):
             return None
-        voxel_dict, encoded_samples = add_placeholder_voxels(voxel_dict, batch_size)
-        with float32_island(voxel_dict['voxels']):
-            voxel_features = self.pts_voxel_encoder(
-                voxel_dict['voxels'].float(), voxel_dict['num_points'], voxel_dict['coors']
-            )
-            with single_thread_on_cpu(voxel_features):
-                bev = self.pts_middle_encoder(
-                    voxel_features.float(), voxel_dict['coors'], encoded_samples
-                )[:batch_size]
+        bev = encode_voxels(
+            self.pts_voxel_encoder, self.pts_middle_encoder, voxel_dict, batch_size
+        )
+        with autocast_off(bev):
             features = self.pts_backbone(bev)
         return list(self.pts_neck(features) if self.with_pts_neck else features)
 
     def extract_feat(
         self, batch_inputs_dict: dict, batch_input_metas: Sequence[dict]
     ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
-        """Features of both sensors.
+        """Camera features and LiDAR features, None for a sensor that is missing.
 
         Args:
             batch_inputs_dict: ``voxels`` and ``imgs`` of the data preprocessor.
             batch_input_metas: Meta information of the samples.
-
-        Returns:
-            Camera features and LiDAR features, None for a sensor that is missing.
         """
         return (
             self.extract_img_feat(batch_inputs_dict.get('imgs'), batch_input_metas),
@@ -122,14 +94,16 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs: Any
     ) -> dict[str, Tensor]:
         """Training losses of a batch."""
-        img_feats, pts_feats = self._features_of(batch_inputs_dict, batch_data_samples)
+        metas = [sample.metainfo for sample in batch_data_samples]
+        img_feats, pts_feats = self.extract_feat(batch_inputs_dict, metas)
         return self.pts_bbox_head.loss(pts_feats, img_feats, batch_data_samples, **kwargs)
 
     def predict(
         self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs: Any
     ) -> list[Det3DDataSample]:
         """Detect; the samples come back with ``pred_instances_3d``."""
-        img_feats, pts_feats = self._features_of(batch_inputs_dict, batch_data_samples)
+        metas = [sample.metainfo for sample in batch_data_samples]
+        img_feats, pts_feats = self.extract_feat(batch_inputs_dict, metas)
         results = self.pts_bbox_head.predict(pts_feats, img_feats, batch_data_samples, **kwargs)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
@@ -137,12 +111,6 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]
     ) -> TaskOutputs:
         """The head's raw outputs, without losses or decoding."""
-        img_feats, pts_feats = self._features_of(batch_inputs_dict, batch_data_samples)
         metas = [sample.metainfo for sample in batch_data_samples]
+        img_feats, pts_feats = self.extract_feat(batch_inputs_dict, metas)
         return self.pts_bbox_head(pts_feats, img_feats, metas)
-
-    def _features_of(
-        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]
-    ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
-        metas = [sample.metainfo for sample in batch_data_samples]
-        return self.extract_feat(batch_inputs_dict, metas)

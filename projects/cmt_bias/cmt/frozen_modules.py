@@ -25,43 +25,28 @@ class FrozenModulesMixin:
     Of parts with frozen statistics the batch normalization alone stays in evaluation mode; their
     weights train. A batch of two samples, or one in which a sensor is missing or fails, has not
     the statistics of the data.
-
-    To be called at the end of the model's ``__init__``: :meth:`freeze_modules`,
-    :meth:`freeze_statistics`.
     """
 
     frozen_modules: tuple[str, ...] = ()
     frozen_statistics: tuple[str, ...] = ()
 
-    def freeze_modules(self, names: Sequence[str]) -> None:
-        """Freeze parts for good, in addition to those frozen before.
+    def freeze(self, modules: Sequence[str] = (), statistics: Sequence[str] = ()) -> None:
+        """Freeze parts for good; to be called at the end of the model's ``__init__``.
 
         Args:
-            names: Dotted names of modules, such as ``img_backbone`` or
-                ``pts_bbox_head.shared_conv``; each with all that is in it.
+            modules: Dotted names, such as ``img_backbone`` or ``pts_bbox_head.shared_conv``; each
+                with all that is in it.
+            statistics: Names of parts that keep the statistics that they have, or are loaded with.
 
         Raises:
             ValueError: If a name is not that of a module; it names those that are similar.
         """
         model = cast(nn.Module, self)
-        check_module_names(model, names, 'frozen_modules')
-        self.frozen_modules = (*self.frozen_modules, *names)
-        for name in names:
+        _check_names(model, modules, 'frozen_modules')
+        _check_names(model, statistics, 'frozen_statistics')
+        self.frozen_modules, self.frozen_statistics = tuple(modules), tuple(statistics)
+        for name in modules:
             model.get_submodule(name).requires_grad_(False)
-        model.train(model.training)
-
-    def freeze_statistics(self, names: Sequence[str]) -> None:
-        """Let the batch normalization of parts keep the statistics that it has, or is loaded with.
-
-        Args:
-            names: As for :meth:`freeze_modules`.
-
-        Raises:
-            ValueError: As there.
-        """
-        model = cast(nn.Module, self)
-        check_module_names(model, names, 'frozen_statistics')
-        self.frozen_statistics = (*self.frozen_statistics, *names)
         model.train(model.training)
 
     def train(self: Model, mode: bool = True) -> Model:
@@ -77,26 +62,14 @@ class FrozenModulesMixin:
         return self
 
 
-def check_module_names(model: nn.Module, names: Sequence[str], key: str) -> None:
-    """Complain about names that are not those of modules.
-
-    Args:
-        model: The model.
-        names: Value of ``key`` in a config.
-        key: For the message.
-
-    Raises:
-        ValueError: It names what is similar, or what there is.
-    """
+def _check_names(model: nn.Module, names: Sequence[str], key: str) -> None:
     if isinstance(names, str):
         raise ValueError(f"{key} is a list of names: write {key}=['{names}']")
     modules = [name for name, _ in model.named_modules() if name]
     for name in names:
         if name not in modules:
-            similar = get_close_matches(name, modules, n=3) or [
-                child for child, _ in model.named_children()
-            ]
+            similar = get_close_matches(name, modules, n=3)
+            there = "', '".join(similar or [child for child, _ in model.named_children()])
             raise ValueError(
-                f"{key}: '{name}' is no module of {type(model).__name__}; there is "
-                + ', '.join(f"'{module}'" for module in similar)
+                f"{key}: '{name}' is no module of {type(model).__name__}; there is '{there}'"
             )

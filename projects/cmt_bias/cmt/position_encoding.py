@@ -52,59 +52,31 @@ def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
 
 
 def axis_embedding(coordinate: Tensor, num_pos_feats: int) -> Tensor:
-    """Sine-cosine embedding of one normalized coordinate, see :func:`pos2embed`.
-
-    Args:
-        coordinate: ``(...)``.
-        num_pos_feats: Channels; even.
-
-    Returns:
-        ``(..., num_pos_feats)``, sines and cosines by turns.
-    """
+    """``(..., num_pos_feats)`` sines and cosines by turns of one coordinate, ``(...)``."""
     channel = torch.arange(num_pos_feats, device=coordinate.device)
     angles = coordinate[..., None] * (2 * math.pi) / period(channel, num_pos_feats)
     return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(-2)
 
 
 def period(channel: Tensor, num_pos_feats: int) -> Tensor:
-    """Periods of channels of :func:`axis_embedding`, in units of the coordinate's range.
+    """Periods of integer channels of :func:`axis_embedding`, in units of the coordinate's range.
 
-    Args:
-        channel: Integer channels in [0, num_pos_feats).
-        num_pos_feats: All channels.
-
-    Returns:
-        Float32 of the same shape: from 1 to nearly 2; the same for a sine and its cosine.
+    Float32 from 1 to nearly 2; the same for a sine and its cosine.
     """
     return 2 * torch.div(channel.float(), 2, rounding_mode='floor') / num_pos_feats + 1
 
 
 def cell_centers(num_cells: int, device: torch.device | str) -> Tensor:
-    """Normalized centres of the BEV cells along one axis.
+    """``(num_cells,)`` normalized centres of the BEV cells along one axis.
 
     NOTE: the released code divides x by the number of rows and y by the number of columns; it is
     right for square maps only. Here each axis has its own size.
-
-    Args:
-        num_cells: Cells along the axis.
-        device: Where to put the result.
-
-    Returns:
-        ``(num_cells,)``.
     """
     return (torch.arange(num_cells, dtype=torch.float32, device=device) + 0.5) / num_cells
 
 
 def bev_cell_centers(bev_shape: tuple[int, int], device: torch.device | str) -> Tensor:
-    """Normalized centres of BEV cells in the order of the flattened map.
-
-    Args:
-        bev_shape: ``(H, W)`` rows (y) and columns (x) of the map.
-        device: Where to put the result.
-
-    Returns:
-        ``(H * W, 2)`` x and y, row-major.
-    """
+    """``(H * W, 2)`` normalized centres x and y of a map's ``(H, W)`` cells, row-major."""
     y, x = (cell_centers(size, device) for size in bev_shape)
     grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
     return torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1)
@@ -161,15 +133,12 @@ def common_image_shape(shape: Sequence) -> tuple[int, int]:
 def camera_cell_pixels(
     feature_shape: tuple[int, int], pad_shape: tuple[int, int], device: torch.device | str
 ) -> Tensor:
-    """Pixels of the upper left corners of camera feature cells.
+    """``(h, w, 2)`` pixels u and v of the upper left corners of camera feature cells.
 
     Args:
         feature_shape: ``(h, w)`` of the feature map.
         pad_shape: ``(H, W)`` of the padded network input, in pixels.
         device: Where to put the result.
-
-    Returns:
-        ``(h, w, 2)`` pixel coordinates u and v.
     """
     rows, columns = feature_shape
     v = torch.arange(rows, dtype=torch.float32, device=device) * pad_shape[0] / rows
@@ -179,15 +148,12 @@ def camera_cell_pixels(
 
 
 def ray_depths(depth_num: int, max_depth: float, device: torch.device | str) -> Tensor:
-    """Depths at which a camera ray is sampled: ``1 + k * (max_depth - 1) / depth_num`` metres.
+    """``(D,)`` depths at which a camera ray is sampled, metres: from 1 on, short of the largest.
 
     Args:
         depth_num: Number of depths D.
         max_depth: The range's largest x in metres (``pc_range[3]``).
         device: Where to put the result.
-
-    Returns:
-        ``(D,)`` depths in metres.
     """
     step = torch.arange(depth_num, dtype=torch.float32, device=device)
     return 1 + step * (max_depth - 1) / depth_num
@@ -241,27 +207,6 @@ def project_to_cameras(
     return pixels, visible & in_front.squeeze(-1)
 
 
-def camera_rays(pixels: Tensor, img2lidar: Tensor, depths: Tensor, pc_range: PointRange) -> Tensor:
-    """Sample the rays through pixels at fixed depths, in the LiDAR frame.
-
-    Args:
-        pixels: ``(B, V, ..., 3)`` u and v in pixels and a depth factor (1 for a feature cell).
-        img2lidar: ``(B, V, 4, 4)`` inverse projections.
-        depths: ``(D,)`` metres.
-        pc_range: Range by which the points are normalized.
-
-    Returns:
-        ``(B, V, ..., D * 3)`` normalized points, depth by depth.
-    """
-    # (B, V, ..., D, 3)
-    points = pixels.unsqueeze(-2) * depths[:, None]
-    rotation, translation = img2lidar[..., :3, :3], img2lidar[..., :3, 3]
-    points = torch.einsum('bvij,bv...j->bv...i', rotation, points)
-    singleton = (1,) * (points.dim() - 3)
-    points = points + translation.reshape(*translation.shape[:2], *singleton, 3)
-    return normalize_points(points, pc_range).flatten(-2)
-
-
 def camera_ray_hidden(
     pixels: Tensor,
     img2lidar: Tensor,
@@ -269,20 +214,20 @@ def camera_ray_hidden(
     pc_range: PointRange,
     linear: nn.Linear,
 ) -> Tensor:
-    """Apply a linear layer to the rays through pixels.
+    """Apply a linear layer to the normalized points of rays at fixed depths.
 
     A ray's points are an affine function of its pixel, so the layer's output is one as well: three
     products a pixel and output instead of ``3 * D``, and no points to store.
 
     Args:
-        pixels: ``(B, V, ..., 3)``, see :func:`camera_rays`.
+        pixels: ``(B, V, ..., 3)`` u and v in pixels and a depth factor (1 for a feature cell).
         img2lidar: ``(B, V, 4, 4)`` inverse projections.
         depths: ``(D,)`` metres.
         pc_range: Range by which the points are normalized.
-        linear: A layer on the values of :func:`camera_rays`.
+        linear: A layer on the points of a ray, ``(..., D * 3)``, depth by depth.
 
     Returns:
-        ``(B, V, ..., linear.out_features)``: ``linear(camera_rays(pixels, ...))``.
+        ``(B, V, ..., linear.out_features)``.
     """
     weight = linear.weight.unflatten(1, (-1, 3))  # (out, D, 3)
     low, high = range_limits(pc_range, pixels)
@@ -292,6 +237,5 @@ def camera_ray_hidden(
     offset = (img2lidar[..., :3, 3] - low) @ at_start.T  # (B, V, out)
     if linear.bias is not None:
         offset = offset + linear.bias
-    flat = pixels.flatten(2, -2)
-    hidden = flat @ matrix.transpose(-1, -2) + offset.unsqueeze(2)
+    hidden = pixels.flatten(2, -2) @ matrix.transpose(-1, -2) + offset.unsqueeze(2)
     return hidden.unflatten(2, pixels.shape[2:-1])

@@ -1,23 +1,16 @@
-"""Precision islands: parts of the detector that stay in float32 under mixed precision."""
+"""What stays in float32 under mixed precision."""
 
 import torch
 from torch import Tensor
 
 
-def float32_island(reference: Tensor) -> torch.autocast:
-    """Context in which autocast is off on the device of ``reference``.
+def autocast_off(reference: Tensor) -> torch.autocast:
+    """Context in which autocast is off on the device of ``reference``, also when recomputed.
 
     The released CMT trains in half precision only the image backbone and neck, the LiDAR neck
     (SECONDFPN) and, of the head, softmax(QK')V of the cross-attention: its decorators and its
     ``custom_fp16`` setting keep all else in float32. mmengine's ``AmpOptimWrapper`` casts
     everything instead, which overflows in the voxel features and in the box regression. Code that
     enters this context casts its inputs with ``.float()`` itself.
-
-    Args:
-        reference: Any tensor on the device in question.
-
-    Returns:
-        An autocast context with casting disabled. It is kept by ``torch.utils.checkpoint`` when
-        activations are recomputed.
     """
     return torch.autocast(device_type=reference.device.type, enabled=False)

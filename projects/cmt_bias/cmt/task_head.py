@@ -1,4 +1,4 @@
-"""The prediction branches of one task group, for all decoder layers at once.
+"""The prediction branches of one task group, for all decoder layers at once, and their boxes.
 
 Shape letters: L decoder layers, B batch, Q queries, C channels.
 """
@@ -6,9 +6,15 @@ Shape letters: L decoder layers, B batch, Q queries, C channels.
 from collections.abc import Mapping, Sequence
 
 import torch
+from mmdet.models.layers import inverse_sigmoid
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+from .position_encoding import range_limits
+
+# The branches whose outputs, in this order, are the ten values of an encoded box.
+BOX_BRANCHES = dict(center=2, height=1, dim=3, rot=2, vel=2)
 
 
 class GroupLayerNorm1d(nn.Module):
@@ -76,11 +82,21 @@ class SeparateTaskHead(BaseModule):
         self.groups = groups
         self.init_bias = init_bias
         self.branch_names = tuple(heads)
+
+        def conv(inputs: int, outputs: int, bias: bool) -> nn.Conv1d:
+            sizes = (inputs * groups, outputs * groups, final_kernel)
+            return nn.Conv1d(*sizes, padding=final_kernel // 2, groups=groups, bias=bias)
+
         for name, (out_channels, num_convs) in heads.items():
-            self.add_module(
-                name,
-                self._branch(in_channels, head_conv, out_channels, num_convs, final_kernel),
-            )
+            branch = nn.Sequential()
+            channels = in_channels
+            for _ in range(num_convs - 1):
+                branch.append(conv(channels, head_conv, bias=False))
+                branch.append(GroupLayerNorm1d(head_conv * groups, groups))
+                branch.append(nn.ReLU(inplace=True))
+                channels = head_conv
+            branch.append(conv(channels, out_channels, bias=True))
+            self.add_module(name, branch)
         # NOTE: not left to `init_weights`, which never reaches modules within a ModuleList: in the
         # released code all classes start at a probability of a half.
         self._init_class_bias()
@@ -88,31 +104,6 @@ class SeparateTaskHead(BaseModule):
     def _init_class_bias(self) -> None:
         if 'cls_logits' in self.branch_names:
             nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, self.init_bias)
-
-    def _branch(
-        self, in_channels: int, hidden: int, out_channels: int, num_convs: int, kernel: int
-    ) -> nn.Sequential:
-        def conv(inputs: int, outputs: int, bias: bool) -> nn.Conv1d:
-            return nn.Conv1d(
-                inputs * self.groups,
-                outputs * self.groups,
-                kernel,
-                padding=kernel // 2,
-                groups=self.groups,
-                bias=bias,
-            )
-
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for _ in range(num_convs - 1):
-            layers += [
-                conv(channels, hidden, bias=False),
-                GroupLayerNorm1d(hidden * self.groups, groups=self.groups),
-                nn.ReLU(inplace=True),
-            ]
-            channels = hidden
-        layers.append(conv(channels, out_channels, bias=True))
-        return nn.Sequential(*layers)
 
     def init_weights(self) -> None:
         """Kaiming convolutions; the class logits start at a low probability."""
@@ -137,3 +128,38 @@ class SeparateTaskHead(BaseModule):
             .permute(1, 0, 3, 2)
             for name in self.branch_names
         }
+
+
+def predict_task(
+    task_head: nn.Module, queries: Tensor, reference_points: Tensor, pc_range: Tensor
+) -> dict[str, Tensor]:
+    """Outputs of a task group's branches, with centre and height in metres.
+
+    Args:
+        task_head: A :class:`SeparateTaskHead`.
+        queries: ``(L, B, Q, C)``.
+        reference_points: ``(B, Q, 3)`` normalized.
+        pc_range: ``(6,)`` metres.
+
+    Returns:
+        For each branch ``(L, B, Q, values)``.
+    """
+    branches = task_head(queries)
+    reference = inverse_sigmoid(reference_points)
+    low, high = range_limits(pc_range, queries)
+    center = (branches['center'] + reference[..., :2]).sigmoid()
+    height = (branches['height'] + reference[..., 2:]).sigmoid()
+    branches['center'] = center * (high - low)[:2] + low[:2]
+    branches['height'] = height * (high - low)[2:] + low[2:]
+    return branches
+
+
+def split_denoising(task: dict, num_denoising: int) -> dict:
+    """Outputs ``(L, B, P + Q, values)`` of learned queries, and of the P others with ``dn_``."""
+    learned = {name: values[:, :, num_denoising:] for name, values in task.items()}
+    return learned | {f'dn_{name}': values[:, :, :num_denoising] for name, values in task.items()}
+
+
+def encoded_boxes(task: dict[str, Tensor], prefix: str = '') -> Tensor:
+    """``(L, B, Q, 10)`` of the outputs of a task group's branches."""
+    return torch.cat([task[prefix + name] for name in BOX_BRANCHES], dim=-1)

@@ -1,15 +1,32 @@
-"""CMT's transformer: object queries decoded from the tokens of the sensors."""
+"""CMT's transformer: decoder, its layers and their attention, each with or without a bias.
+
+Attention is torch's fused scaled dot product attention. Shape letters: B batch, Q queries,
+K tokens of the sensors, C channels, H heads, D channels of a head, L decoder layers.
+"""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
-from mmcv.cnn.bricks.transformer import build_transformer_layer_sequence
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.drop import build_dropout
+from mmcv.cnn.bricks.transformer import (
+    BaseTransformerLayer,
+    TransformerLayerSequence,
+    build_transformer_layer_sequence,
+)
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, xavier_init
 from mmengine.registry import DefaultScope
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ..ops import WindowedBias
+from ..ops import WindowedBias, biased_attention
+from .precision import autocast_off
+
+LAYER_NORM = dict(type='LN')
 
 
 @MODELS.register_module(name=['CmtTransformer', 'CmtLidarTransformer', 'CmtImageTransformer'])
@@ -45,7 +62,7 @@ class CmtTransformer(BaseModule):
         memory_pos: Tensor,
         query_pos: Tensor,
         self_attn_mask: Tensor | None = None,
-        attention_bias: Sequence[WindowedBias] | None = None,
+        attention_bias: WindowedBias | None = None,
     ) -> Tensor:
         """Decode the queries, whose content starts at zero.
 
@@ -54,16 +71,296 @@ class CmtTransformer(BaseModule):
             memory_pos: ``(B, K, C)`` their position encodings.
             query_pos: ``(B, Q, C)``.
             self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another.
-            attention_bias: On the logits of each layer's cross-attention, or one for all layers.
+            attention_bias: On the logits of the layers' cross-attention.
 
         Returns:
             ``(L, B, Q, C)`` outputs of the decoder layers.
         """
-        return self.decoder(
-            torch.zeros_like(query_pos),
-            memory,
-            query_pos,
-            memory_pos,
-            self_attn_mask,
-            attention_bias,
+        query = torch.zeros_like(query_pos)
+        return self.decoder(query, memory, query_pos, memory_pos, self_attn_mask, attention_bias)
+
+
+@MODELS.register_module()
+class PETRTransformerDecoder(TransformerLayerSequence):
+    """A sequence of decoder layers.
+
+    Args:
+        transformerlayers: Config of every layer, or a list with one for each.
+        num_layers: Number of layers L.
+        post_norm_cfg: Config of the normalization of each output, shared by all; None for none.
+        return_intermediate: Return the outputs of all layers instead of the last one's.
+        init_cfg: mmengine initialization config.
+    """
+
+    def __init__(
+        self,
+        transformerlayers: dict | list[dict],
+        num_layers: int,
+        post_norm_cfg: dict | None = LAYER_NORM,
+        return_intermediate: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(transformerlayers, num_layers, init_cfg)
+        self.return_intermediate = return_intermediate
+        self.post_norm = (
+            nn.Identity()
+            if post_norm_cfg is None
+            else build_norm_layer(post_norm_cfg, self.embed_dims)[1]
         )
+
+    def forward(
+        self,
+        query: Tensor,
+        memory: Tensor,
+        query_pos: Tensor,
+        memory_pos: Tensor,
+        self_attn_mask: Tensor | None = None,
+        attention_bias: WindowedBias | None = None,
+    ) -> Tensor:
+        """Run the layers; arguments as for :meth:`PETRTransformerDecoderLayer.forward`.
+
+        Returns:
+            ``(L, B, Q, C)``, or ``(1, B, Q, C)`` without ``return_intermediate``.
+        """
+        outputs = []
+        for number, layer in enumerate(self.layers):
+            bias = None if attention_bias is None else attention_bias.of_layer(number)
+            inputs = (query, memory, query_pos, memory_pos, self_attn_mask, bias)
+            if layer.with_cp and self.training:
+                query = checkpoint(layer, *inputs, use_reentrant=False)
+            else:
+                query = layer(*inputs)
+            outputs.append(query)
+        kept = outputs if self.return_intermediate else outputs[-1:]
+        with autocast_off(query):
+            return self.post_norm(torch.stack(kept))
+
+
+@MODELS.register_module()
+class PETRTransformerDecoderLayer(BaseTransformerLayer):
+    """Self-attention, cross-attention and FFN, each followed by a normalization.
+
+    Under mixed precision softmax(QK')V of the cross-attention may run in half precision, as its
+    module says; the rest runs in float32.
+
+    Args:
+        attn_cfgs: Configs of the attention modules, in the order of ``operation_order``.
+        operation_order: Six entries out of 'self_attn', 'cross_attn', 'ffn' and 'norm', a 'norm'
+            after each operation.
+        feedforward_channels: Hidden channels of the FFN; None leaves ``ffn_cfgs`` as it is.
+        with_cp: Recompute activations in the backward pass to save memory.
+        kwargs: Further arguments of mmcv's ``BaseTransformerLayer`` (``ffn_cfgs``, ``norm_cfg``,
+            ``init_cfg``).
+
+    Raises:
+        ValueError: If ``operation_order`` is not of that form.
+    """
+
+    def __init__(
+        self,
+        attn_cfgs: list[dict] | dict,
+        operation_order: Sequence[str],
+        feedforward_channels: int | None = None,
+        with_cp: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        order = tuple(operation_order)
+        operations = sorted(order[0::2])
+        if operations != ['cross_attn', 'ffn', 'self_attn'] or set(order[1::2]) != {'norm'}:
+            raise ValueError(
+                f'PETRTransformerDecoderLayer: operation_order={order} must hold '
+                "'self_attn', 'cross_attn' and 'ffn' once each, a 'norm' after each."
+            )
+        if feedforward_channels is not None:
+            ffn_cfgs = kwargs.pop('ffn_cfgs', dict(type='FFN'))
+            kwargs['ffn_cfgs'] = dict(ffn_cfgs, feedforward_channels=feedforward_channels)
+        super().__init__(attn_cfgs=attn_cfgs, operation_order=order, batch_first=True, **kwargs)
+        self.with_cp = with_cp
+
+    def forward(
+        self,
+        query: Tensor,
+        memory: Tensor,
+        query_pos: Tensor,
+        memory_pos: Tensor,
+        self_attn_mask: Tensor | None = None,
+        logit_bias: WindowedBias | None = None,
+    ) -> Tensor:
+        """Update the queries.
+
+        Args:
+            query: ``(B, Q, C)`` query content.
+            memory: ``(B, K, C)`` tokens of all sensors.
+            query_pos: ``(B, Q, C)``.
+            memory_pos: ``(B, K, C)``.
+            self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another. It concerns
+                self-attention alone.
+            logit_bias: Added to the logits of the cross-attention, which must take it then.
+
+        Returns:
+            ``(B, Q, C)``.
+        """
+        attentions, norms = iter(self.attentions), iter(self.norms)
+        for operation in self.operation_order:
+            if operation == 'self_attn':
+                query = next(attentions)(
+                    query, query_pos=query_pos, key_pos=query_pos, attn_mask=self_attn_mask
+                )
+            elif operation == 'cross_attn':
+                # the position goes to query and key, not to the value
+                bias = {} if logit_bias is None else dict(logit_bias=logit_bias)
+                positions = dict(query_pos=query_pos, key_pos=memory_pos)
+                query = next(attentions)(query, memory, memory, **positions, **bias)
+            else:
+                with autocast_off(query):
+                    module = self.ffns[0] if operation == 'ffn' else next(norms)
+                    query = module(query.float())
+        return query
+
+    @property
+    def cross_attention(self) -> nn.Module:
+        """The attention module that attends to the memory."""
+        roles = [name for name in self.operation_order if name.endswith('_attn')]
+        return self.attentions[roles.index('cross_attn')]
+
+
+@MODELS.register_module()
+class PETRMultiheadAttention(BaseModule):
+    """Multi-head attention with position encodings, a residual and dropout.
+
+    Parameters and their names are those of ``torch.nn.MultiheadAttention`` under ``attn``, as in
+    the released CMT. It runs in float32 under mixed precision too, as the released self-attention
+    does.
+
+    Args:
+        embed_dims: Channels C of queries, keys and values.
+        num_heads: Heads H; divides ``embed_dims``.
+        attn_drop: Dropout of the attention probabilities.
+        dropout_layer: Dropout of the residual branch; None for none.
+        dropout: The released configs' short form: sets ``attn_drop`` and the probability of
+            ``dropout_layer`` both.
+        bias_backend: How attention with a ``logit_bias`` is computed, see
+            :func:`cmt_bias.ops.biased_attention`.
+        batch_first: Must be true: tensors are ``(B, Q, C)``.
+        init_cfg: mmengine initialization config.
+
+    Raises:
+        ValueError: If ``embed_dims`` is not divisible by ``num_heads`` or ``batch_first`` is not
+            true.
+    """
+
+    attention_backend = 'torch scaled_dot_product_attention'
+    is_flash = False
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        attn_drop: float = 0.0,
+        dropout_layer: dict | None = None,
+        dropout: float | None = None,
+        bias_backend: str = 'auto',
+        batch_first: bool = True,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if not batch_first:
+            raise ValueError(
+                f'{type(self).__name__}: batch_first=False is not supported; remove it.'
+            )
+        if embed_dims % num_heads:
+            raise ValueError(
+                f'{type(self).__name__}: embed_dims={embed_dims} is not divisible by '
+                f'num_heads={num_heads}.'
+            )
+        if self.is_flash and attn_drop:
+            raise ValueError(
+                f'{type(self).__name__} has no dropout of attention probabilities, got '
+                f'attn_drop={attn_drop}. Set attn_drop=0, or use PETRMultiheadAttention.'
+            )
+        if dropout is not None:
+            attn_drop = 0.0 if self.is_flash else dropout
+            dropout_layer = dict(type='Dropout', drop_prob=dropout)
+        self.embed_dims = embed_dims
+        self.num_heads = num_heads
+        self.batch_first = batch_first
+        self.attn_drop = attn_drop
+        self.bias_backend = bias_backend
+        self.attn = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
+        self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        query_pos: Tensor | None = None,
+        key_pos: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        logit_bias: WindowedBias | None = None,
+    ) -> Tensor:
+        """Attend, and add the query without its position.
+
+        Args:
+            query: ``(B, Q, C)``.
+            key: ``(B, K, C)``; the query if None (then ``query_pos`` serves as ``key_pos``).
+            value: ``(B, K, C)``; the key, without its position, if None.
+            query_pos: Position encoding added to the query.
+            key_pos: Position encoding added to the key.
+            attn_mask: ``(Q, K)`` bool, True where a query must not see a key.
+            logit_bias: Added to the logits, in place of a mask and of ``attn_drop``.
+
+        Returns:
+            ``(B, Q, C)``.
+        """
+        identity = query
+        if key is None:
+            key = query
+            key_pos = query_pos if key_pos is None else key_pos
+        value = key if value is None else value
+        query = query if query_pos is None else query + query_pos
+        key = key if key_pos is None else key + key_pos
+
+        with autocast_off(query):
+            heads = self.project_heads(query, key, value)
+        with nullcontext() if self.is_flash else autocast_off(query):
+            if logit_bias is not None:
+                attended = biased_attention(*heads, logit_bias, backend=self.bias_backend)
+            else:
+                attended = F.scaled_dot_product_attention(
+                    *heads,
+                    attn_mask=None if attn_mask is None else ~attn_mask,
+                    dropout_p=self.attn_drop if self.training else 0.0,
+                )
+        with autocast_off(query):
+            # (B, H, Q, D) -> (B, Q, C)
+            attended = attended.to(self.attn.out_proj.weight.dtype)
+            output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))
+            return identity + self.dropout_layer(output)
+
+    def project_heads(
+        self, query: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Apply the input projections and split the heads: ``(B, N, C)`` to ``(B, H, N, D)``."""
+        weights = self.attn.in_proj_weight.chunk(3)
+        biases = self.attn.in_proj_bias.chunk(3)
+        query, key, value = (
+            F.linear(tokens.to(weight.dtype), weight, bias)
+            .unflatten(-1, (self.num_heads, -1))
+            .transpose(1, 2)
+            for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        return query, key, value
+
+
+@MODELS.register_module()
+class PETRMultiheadFlashAttention(PETRMultiheadAttention):
+    """The attention the released recipes name for cross-attention, with the same parameters.
+
+    Softmax(QK')V runs in the surrounding autocast's precision. The released class hands its
+    dropout to the flash-attn package in the wrong position, so the published models were trained
+    without dropout of the attention probabilities; here that is the definition: the short form
+    ``dropout`` concerns the residual branch alone, and ``attn_drop`` must be 0.
+    """
+
+    is_flash = True

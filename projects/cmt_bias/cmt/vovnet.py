@@ -12,38 +12,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class VoVNetSpec(NamedTuple):
-    """Widths and depths of one VoVNet.
+    """Widths and depths of one VoVNet, the first three for each of its four stages."""
 
-    Attributes:
-        stem_channels: Output channels of the three stem convolutions.
-        layer_channels: Channels of every 3x3 layer inside the blocks, for each of the four stages.
-        stage_channels: Output channels of the four stages.
-        blocks_per_stage: Number of one-shot aggregation blocks in each stage.
-        layers_per_block: Number of 3x3 layers whose outputs a block concatenates.
-        depthwise: Whether 3x3 convolutions are depthwise, each followed by a 1x1.
-    """
-
-    stem_channels: tuple[int, int, int]
-    layer_channels: tuple[int, int, int, int]
+    layer_channels: tuple[int, int, int, int]  # of every 3x3 layer inside the blocks
     stage_channels: tuple[int, int, int, int]
-    blocks_per_stage: tuple[int, int, int, int]
-    layers_per_block: int
-    depthwise: bool
+    num_blocks: tuple[int, int, int, int]  # of one-shot aggregation
+    layers_per_block: int  # 3x3 layers whose outputs a block concatenates
 
 
-_SLIM_LAYERS, _SLIM_STAGES = (64, 80, 96, 112), (112, 256, 384, 512)
 _LAYERS, _STAGES = (128, 160, 192, 224), (256, 512, 768, 1024)
 
 VOVNET_SPECS: dict[str, VoVNetSpec] = {
-    'V-19-slim-dw-eSE': VoVNetSpec(
-        (64, 64, 64), _SLIM_LAYERS, _SLIM_STAGES, (1, 1, 1, 1), 3, True
-    ),
-    'V-19-dw-eSE': VoVNetSpec((64, 64, 64), _LAYERS, _STAGES, (1, 1, 1, 1), 3, True),
-    'V-19-slim-eSE': VoVNetSpec((64, 64, 128), _SLIM_LAYERS, _SLIM_STAGES, (1, 1, 1, 1), 3, False),
-    'V-19-eSE': VoVNetSpec((64, 64, 128), _LAYERS, _STAGES, (1, 1, 1, 1), 3, False),
-    'V-39-eSE': VoVNetSpec((64, 64, 128), _LAYERS, _STAGES, (1, 1, 2, 2), 5, False),
-    'V-57-eSE': VoVNetSpec((64, 64, 128), _LAYERS, _STAGES, (1, 1, 4, 3), 5, False),
-    'V-99-eSE': VoVNetSpec((64, 64, 128), _LAYERS, _STAGES, (1, 3, 9, 3), 5, False),
+    'V-19-slim-eSE': VoVNetSpec((64, 80, 96, 112), (112, 256, 384, 512), (1, 1, 1, 1), 3),
+    'V-19-eSE': VoVNetSpec(_LAYERS, _STAGES, (1, 1, 1, 1), 3),
+    'V-39-eSE': VoVNetSpec(_LAYERS, _STAGES, (1, 1, 2, 2), 5),
+    'V-57-eSE': VoVNetSpec(_LAYERS, _STAGES, (1, 1, 4, 3), 5),
+    'V-99-eSE': VoVNetSpec(_LAYERS, _STAGES, (1, 3, 9, 3), 5),
 }
 
 _STAGE_NAMES = ('stage2', 'stage3', 'stage4', 'stage5')
@@ -54,50 +38,14 @@ def _conv_norm_relu(
     in_channels: int, out_channels: int, name: str, kernel_size: int = 3, stride: int = 1
 ) -> OrderedDict[str, nn.Module]:
     """Convolution, batch norm and ReLU under the names that published checkpoints use."""
-    return OrderedDict(
-        [
-            (
-                f'{name}/conv',
-                nn.Conv2d(
-                    in_channels,
-                    out_channels,
-                    kernel_size,
-                    stride=stride,
-                    padding=kernel_size // 2,
-                    bias=False,
-                ),
-            ),
-            (f'{name}/norm', nn.BatchNorm2d(out_channels)),
-            (f'{name}/relu', nn.ReLU(inplace=True)),
-        ]
-    )
-
-
-def _depthwise_conv_norm_relu(
-    channels: int, out_channels: int, name: str, stride: int = 1
-) -> OrderedDict[str, nn.Module]:
-    """Depthwise 3x3 and pointwise 1x1 convolution, batch norm and ReLU, with published names."""
-    return OrderedDict(
-        [
-            (
-                f'{name}/dw_conv3x3',
-                nn.Conv2d(
-                    channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False
-                ),
-            ),
-            (f'{name}/pw_conv1x1', nn.Conv2d(channels, out_channels, 1, bias=False)),
-            (f'{name}/pw_norm', nn.BatchNorm2d(out_channels)),
-            (f'{name}/pw_relu', nn.ReLU(inplace=True)),
-        ]
-    )
+    padding = kernel_size // 2
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+    norm, relu = nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
+    return OrderedDict({f'{name}/conv': conv, f'{name}/norm': norm, f'{name}/relu': relu})
 
 
 class EffectiveSqueezeExcitation(nn.Module):
-    """Channel gate of CenterMask (Lee and Park, CVPR 2020): one 1x1 layer without reduction.
-
-    Args:
-        channels: Number of channels of the feature map.
-    """
+    """Channel gate of CenterMask (Lee and Park, CVPR 2020): one 1x1 layer without reduction."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -120,7 +68,6 @@ class OneShotAggregation(nn.Module):
         num_layers: Length of the chain.
         name: Prefix of the parameter names, as in published checkpoints.
         residual: Whether the input is added to the output.
-        depthwise: Whether the layers are depthwise separable.
     """
 
     def __init__(
@@ -131,65 +78,40 @@ class OneShotAggregation(nn.Module):
         num_layers: int,
         name: str,
         residual: bool,
-        depthwise: bool,
     ) -> None:
         super().__init__()
         self.residual = residual
-        channels = in_channels
-        self.conv_reduction: nn.Module = nn.Identity()
-        if depthwise and in_channels != layer_channels:
-            self.conv_reduction = nn.Sequential(
-                _conv_norm_relu(in_channels, layer_channels, f'{name}_reduction_0', kernel_size=1)
-            )
-            channels = layer_channels
-        make_layer = _depthwise_conv_norm_relu if depthwise else _conv_norm_relu
-        self.layers = nn.ModuleList()
-        for index in range(num_layers):
-            self.layers.append(
-                nn.Sequential(make_layer(channels, layer_channels, f'{name}_{index}'))
-            )
-            channels = layer_channels
+        inputs = [in_channels] + [layer_channels] * (num_layers - 1)
+        self.layers = nn.ModuleList(
+            nn.Sequential(_conv_norm_relu(channels, layer_channels, f'{name}_{index}'))
+            for index, channels in enumerate(inputs)
+        )
+        all_channels = in_channels + num_layers * layer_channels
         self.concat = nn.Sequential(
-            _conv_norm_relu(
-                in_channels + num_layers * layer_channels,
-                out_channels,
-                f'{name}_concat',
-                kernel_size=1,
-            )
+            _conv_norm_relu(all_channels, out_channels, f'{name}_concat', kernel_size=1)
         )
         self.ese = EffectiveSqueezeExcitation(out_channels)
 
     def forward(self, feature_map: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
         outputs = [feature_map]
-        hidden = self.conv_reduction(feature_map)
         for layer in self.layers:
-            hidden = layer(hidden)
-            outputs.append(hidden)
+            outputs.append(layer(outputs[-1]))
         aggregated = self.ese(self.concat(torch.cat(outputs, dim=1)))
         return aggregated + feature_map if self.residual else aggregated
 
 
 def _make_stage(spec: VoVNetSpec, stage: int, in_channels: int) -> nn.Sequential:
     """One stage: a halving max pool (not before stage 2) and its aggregation blocks."""
-    out_channels = spec.stage_channels[stage - 2]
+    layer_channels, out_channels, num_blocks = (part[stage - 2] for part in spec[:3])
     modules = nn.Sequential()
     if stage > 2:
         modules.add_module('Pooling', nn.MaxPool2d(3, stride=2, ceil_mode=True))
-    for block in range(spec.blocks_per_stage[stage - 2]):
+    for block in range(num_blocks):
         name = f'OSA{stage}_{block + 1}'
-        modules.add_module(
-            name,
-            OneShotAggregation(
-                in_channels if block == 0 else out_channels,
-                spec.layer_channels[stage - 2],
-                out_channels,
-                spec.layers_per_block,
-                name,
-                residual=block > 0,
-                depthwise=spec.depthwise,
-            ),
-        )
+        sizes = (in_channels, layer_channels, out_channels, spec.layers_per_block)
+        modules.add_module(name, OneShotAggregation(*sizes, name, residual=block > 0))
+        in_channels = out_channels
     return modules
 
 
@@ -244,28 +166,18 @@ class VoVNet(BaseModule):
         self.norm_eval = norm_eval
 
         spec = VOVNET_SPECS[spec_name]
-        self.stem = self._make_stem(spec, input_ch)
-        in_channels = spec.stem_channels[-1]
+        # three convolutions that reduce the image by four
+        self.stem = nn.Sequential(
+            _conv_norm_relu(input_ch, 64, 'stem_1', stride=2)
+            | _conv_norm_relu(64, 64, 'stem_2')
+            | _conv_norm_relu(64, 128, 'stem_3', stride=2)
+        )
+        in_channels = 128
         for index, name in enumerate(_STAGE_NAMES):
             self.add_module(name, _make_stage(spec, index + 2, in_channels))
             in_channels = spec.stage_channels[index]
         for module in self._frozen_modules():
             module.requires_grad_(False)
-
-    @staticmethod
-    def _make_stem(spec: VoVNetSpec, input_ch: int) -> nn.Sequential:
-        """Three convolutions that reduce the image by four."""
-        make_layer = _depthwise_conv_norm_relu if spec.depthwise else _conv_norm_relu
-        first, second, third = spec.stem_channels
-        return nn.Sequential(
-            OrderedDict(
-                [
-                    *_conv_norm_relu(input_ch, first, 'stem_1', stride=2).items(),
-                    *make_layer(first, second, 'stem_2').items(),
-                    *make_layer(second, third, 'stem_3', stride=2).items(),
-                ]
-            )
-        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps.

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .data import convert_data, image_preparation
+from .data import convert_data, image_preparation, training_pipeline
 from .model import convert_model
 from .report import ConversionReport
 from .run import HANDLED_RUN_KEYS, convert_run
@@ -34,11 +34,11 @@ def convert_config(old: Config) -> tuple[str, ConversionReport]:
             'mmcv 1.x. Those of mmdet3d 1.1 and later need no conversion.'
         )
     report = ConversionReport()
-    preprocessor = image_preparation(settings['data'].get('train', {}), report)
+    pipeline = training_pipeline(settings)
     new: dict[str, Any] = dict(
-        model=convert_model(settings['model'], preprocessor, report),
+        model=convert_model(settings['model'], image_preparation(pipeline, report), report),
         **convert_data(settings, report),
-        **convert_run(settings, report),
+        **convert_run(settings, pipeline, report),
     )
     for key, value in settings.items():
         known = key in ('model', 'data', *HANDLED_RUN_KEYS, *_IDLE_KEYS)

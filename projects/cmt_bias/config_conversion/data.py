@@ -1,37 +1,15 @@
 """Datasets and pipelines of an old config."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet3d.registry import TRANSFORMS
+from mmengine.config import Config
 
-from .model import accepted_arguments
+from ..shipped_configs import config_path
+from .model import keep_accepted
 from .report import ConversionReport
 
-META_KEYS = (
-    'filename',
-    'camera_names',
-    'lidar2img',
-    'ori_lidar2img',
-    'img_shape',
-    'ori_shape',
-    'num_views',
-    'lidar_path',
-    'sample_idx',
-    'token',
-    'timestamp',
-    'box_type_3d',
-    'box_mode_3d',
-    'masked_modality',
-)
-_CAMERAS = (
-    'CAM_FRONT',
-    'CAM_FRONT_LEFT',
-    'CAM_FRONT_RIGHT',
-    'CAM_BACK',
-    'CAM_BACK_RIGHT',
-    'CAM_BACK_LEFT',
-)
 _NUSCENES = ('CustomNuScenesDataset', 'NuScenesDataset')
 _NEW_STEPS = dict(
     LoadPointsFromMultiSweeps='LoadAlignedSweeps',
@@ -42,21 +20,31 @@ _DONE_ELSEWHERE = dict(
     DefaultFormatBundle3D='Pack3DDetInputs does it',
     NormalizeMultiviewImage='model.data_preprocessor: mean, std, bgr_to_rgb',
     PadMultiViewImage='model.data_preprocessor.pad_size_divisor',
-    MultiScaleFlipAug3D='its transforms stand in the pipeline itself',
 )
 # Steps of a test pipeline that do nothing unless they are told to.
-_IDLE_IN_TEST = dict(
-    GlobalRotScaleTrans=dict(
-        rot_range=[0, 0], scale_ratio_range=[1.0, 1.0], translation_std=[0, 0, 0]
+_IDLE_IN_TEST = (
+    dict(
+        type='GlobalRotScaleTrans',
+        rot_range=[0, 0],
+        scale_ratio_range=[1.0, 1.0],
+        translation_std=[0, 0, 0],
     ),
-    RandomFlip3D={},
+    dict(type='RandomFlip3D'),
 )
 
 
-def image_preparation(train: Mapping, report: ConversionReport) -> dict:
+def training_pipeline(settings: Mapping) -> list[Mapping]:
+    """The steps of an old config's training pipeline."""
+    dataset = settings['data'].get('train', {})
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset.get('pipeline', [])
+
+
+def image_preparation(pipeline: Sequence[Mapping], report: ConversionReport) -> dict:
     """Arguments of the data preprocessor, from the steps of the training pipeline."""
     arguments: dict[str, Any] = {}
-    for step in _steps(_innermost(train).get('pipeline', ())):
+    for step in pipeline:
         if step['type'] == 'NormalizeMultiviewImage':
             to_rgb = step.get('to_rgb', True)
             arguments.update(mean=step['mean'], std=step['std'], bgr_to_rgb=to_rgb)
@@ -99,26 +87,10 @@ def convert_data(old: Mapping, report: ConversionReport) -> dict:
     return new
 
 
-def _innermost(dataset: Mapping) -> Mapping:
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
-
-
-def _steps(pipeline: Sequence[Mapping]) -> Iterator[Mapping]:
-    """The steps of a pipeline, those inside a step for test-time augmentation included."""
-    for step in pipeline:
-        yield step
-        yield from _steps(step.get('transforms', ()))
-
-
-def _convert_dataset(
-    old: Mapping, path: str, training: bool, report: ConversionReport
-) -> dict[str, Any]:
+def _convert_dataset(old: Mapping, path: str, training: bool, report: ConversionReport) -> dict:
     if 'dataset' in old:
-        return dict(
-            old, dataset=_convert_dataset(old['dataset'], f'{path}.dataset', training, report)
-        )
+        inner = _convert_dataset(old['dataset'], f'{path}.dataset', training, report)
+        return dict(old, dataset=inner)
     new = dict(old)
     if old['type'] in _NUSCENES:
         new['type'] = 'AllBoxesNuScenesDataset' if training else 'CheckedNuScenesDataset'
@@ -139,40 +111,35 @@ def _convert_dataset(
         report.lost[f'{path}.load_interval'] = "use 'indices'"
     modality = old.get('modality') or {}
     new['modality'] = {key: bool(modality.get(key)) for key in ('use_lidar', 'use_camera')}
-    for key in [key for key in modality if key not in new['modality']]:
-        report.lost[f'{path}.modality.{key}'] = 'LiDAR and cameras are the sensors there are'
-    new['data_prefix'] = dict(
-        pts='samples/LIDAR_TOP',
-        sweeps='sweeps/LIDAR_TOP',
-        **{camera: f'samples/{camera}' for camera in _CAMERAS},
-    )
-    new['pipeline'] = _convert_pipeline(old['pipeline'], f'{path}.pipeline', root, report)
+    for key in modality:
+        if key not in new['modality']:
+            report.lost[f'{path}.modality.{key}'] = 'LiDAR and cameras are the sensors there are'
+    ours = Config.fromfile(config_path('_base_/datasets/nus-3d-fusion.py'))
+    new['data_prefix'] = ours.data_prefix.to_dict()
+    new['pipeline'] = _convert_pipeline(old['pipeline'], f'{path}.pipeline', root, ours, report)
     return new
 
 
 def _convert_pipeline(
-    old: Sequence[Mapping], path: str, data_root: str, report: ConversionReport
+    old: Sequence[Mapping], path: str, data_root: str, ours: Config, report: ConversionReport
 ) -> list[dict]:
     new: list[dict] = []
     for index, step in enumerate(old):
-        name, where = step['type'], f'{path}[{index}]'
+        where = f'{path}: {step["type"]}'
         if 'transforms' in step:
-            report.changed[f'{path}: {name}'] = _DONE_ELSEWHERE.get(name, 'its steps, in a row')
-            new += _convert_pipeline(step['transforms'], f'{where}.transforms', data_root, report)
-        elif name in _DONE_ELSEWHERE:
-            report.changed[f'{path}: {name}'] = _DONE_ELSEWHERE[name]
-        elif '.transforms' in path and _IDLE_IN_TEST.get(name) == _arguments(step):
-            report.changed[f'{path}: {name}'] = 'left out, it did nothing'
+            report.changed[where] = 'its transforms stand in the pipeline itself'
+            inner = [inside for inside in step['transforms'] if inside not in _IDLE_IN_TEST]
+            new += _convert_pipeline(inner, f'{path}[{index}]', data_root, ours, report)
+        elif step['type'] in _DONE_ELSEWHERE:
+            report.changed[where] = _DONE_ELSEWHERE[step['type']]
         else:
-            new.append(_convert_step(step, f'{path}: {name}', data_root, report))
+            new.append(_convert_step(step, where, data_root, ours, report))
     return new
 
 
-def _arguments(step: Mapping) -> dict:
-    return {key: value for key, value in step.items() if key != 'type'}
-
-
-def _convert_step(step: Mapping, where: str, data_root: str, report: ConversionReport) -> dict:
+def _convert_step(
+    step: Mapping, where: str, data_root: str, ours: Config, report: ConversionReport
+) -> dict:
     new = dict(step, type=_NEW_STEPS.get(step['type'], step['type']))
     if new['type'] != step['type']:
         report.changed[where] = f"'{new['type']}'"
@@ -180,21 +147,10 @@ def _convert_step(step: Mapping, where: str, data_root: str, report: ConversionR
         backend = new.pop('file_client_args')
         new['backend_args'] = None if backend == dict(backend='disk') else backend
         report.changed[f'{where}.file_client_args'] = 'backend_args'
-    if 'meta_keys' in new or new['type'] == 'Pack3DDetInputs':
-        new['meta_keys'] = META_KEYS
+    if new['type'] == 'Pack3DDetInputs':
+        new['meta_keys'] = ours.meta_keys
         report.changed[f'{where}.meta_keys'] = 'those that this package reads'
-    if 'db_sampler' in new:
-        sampler = dict(new['db_sampler'])
-        if not sampler.get('data_root'):
-            sampler['data_root'] = data_root
-            report.changed[f'{where}.db_sampler.data_root'] = 'data_root, where the files lie'
-        new['db_sampler'] = sampler
-    cls = TRANSFORMS.get(new['type'])
-    if cls is None:
-        report.lost[where] = f'no transform {step["type"]} here; kept, register one of your own'
-        return new
-    known = accepted_arguments(cls)
-    for key in [key for key in new if key != 'type' and known is not None and key not in known]:
-        del new[key]
-        report.lost[f'{where}.{key}'] = f'{new["type"]} has no such argument'
-    return new
+    if 'db_sampler' in new and not new['db_sampler'].get('data_root'):
+        new['db_sampler'] = dict(new['db_sampler'], data_root=data_root)
+        report.changed[f'{where}.db_sampler.data_root'] = 'data_root, where the files lie'
+    return keep_accepted(new, TRANSFORMS.get(new['type']), where, report)

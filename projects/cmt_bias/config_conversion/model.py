@@ -15,13 +15,7 @@ _HEAD_SETTINGS = dict(train_cfg=('grid_size', 'code_weights', 'assigner'), test_
 
 
 def convert_model(old: Mapping, preprocessor: Mapping, report: ConversionReport) -> dict:
-    """Convert a model.
-
-    Args:
-        old: The model's config.
-        preprocessor: Arguments of the data preprocessor that come from the pipelines.
-        report: Gets what changed.
-    """
+    """Convert a model; ``preprocessor`` has the arguments that come from the pipelines."""
     model = dict(old)
     new_preprocessor = dict(type='Det3DDataPreprocessor', **preprocessor)
     voxel_layer = dict(model.pop('pts_voxel_layer', None) or {})
@@ -38,11 +32,11 @@ def convert_model(old: Mapping, preprocessor: Mapping, report: ConversionReport)
 
 
 def _head_settings(config: Mapping, split: str, report: ConversionReport) -> dict:
-    settings = dict(config.get('pts') or {})
-    for key in [key for key in settings if key not in _HEAD_SETTINGS[split]]:
-        del settings[key]
-        report.lost[f'model.{split}.pts.{key}'] = 'no part of CMT reads it, released or ours'
-    return dict(pts=settings)
+    settings = config.get('pts') or {}
+    for key in settings:
+        if key not in _HEAD_SETTINGS[split]:
+            report.lost[f'model.{split}.pts.{key}'] = 'no part of CMT reads it, released or ours'
+    return dict(pts={key: settings[key] for key in _HEAD_SETTINGS[split] if key in settings})
 
 
 def _convert_part(value: Any, path: str, report: ConversionReport) -> Any:
@@ -57,34 +51,32 @@ def _convert_part(value: Any, path: str, report: ConversionReport) -> Any:
         key: child if key in _BUILDERS else _convert_part(child, f'{path}.{key}', report)
         for key, child in value.items()
     }
-    old_name = part.get('type')
-    if old_name is None:
+    if 'type' not in part:
         return part
-    new_name, cls = _find_class(old_name)
+    new = _NEW_NAMES.get(part['type'], part['type'])
+    classes = {name: MODELS.get(name) or TASK_UTILS.get(name) for name in (new, f'mmdet.{new}')}
+    name, cls = next((found for found in classes.items() if found[1]), (new, None))
+    if cls is not None and name != part['type']:
+        report.changed[f'{path}.type'] = f"'{part['type']}' is '{name}'"
+        part['type'] = name
+    return keep_accepted(part, cls, path, report)
+
+
+def keep_accepted(part: dict, cls: type | None, path: str, report: ConversionReport) -> dict:
+    """What the class of a part of a config takes of it; all of it if there is no such class."""
+    name = part['type']
     if cls is None:
-        report.lost[f'{path}.type'] = f'no class {old_name} here; kept, register one of your own'
+        report.lost[f'{path}.type'] = f'no class {name} here; kept, register one of your own'
         return part
-    if new_name != old_name:
-        part['type'] = new_name
-        report.changed[f'{path}.type'] = f"'{old_name}' is '{new_name}'"
-    known = accepted_arguments(cls)
-    for key in [key for key in part if key != 'type' and known is not None and key not in known]:
-        if part.pop(key) is not None:
-            report.lost[f'{path}.{key}'] = f'{new_name} has no such argument'
-    return part
+    known = _accepted_arguments(cls)
+    kept = {key: value for key, value in part.items() if known is None or key in {'type', *known}}
+    for key, value in part.items():
+        if key not in kept and value is not None:
+            report.lost[f'{path}.{key}'] = f'{name} has no such argument'
+    return kept
 
 
-def _find_class(name: str) -> tuple[str, type | None]:
-    """Today's name of a registered class, and the class; None if there is none."""
-    name = _NEW_NAMES.get(name, name)
-    for candidate in (name, f'mmdet.{name}'):
-        for registry in (MODELS, TASK_UTILS):
-            if registry.get(candidate) is not None:
-                return candidate, registry.get(candidate)
-    return name, None
-
-
-def accepted_arguments(cls: type) -> set[str] | None:
+def _accepted_arguments(cls: type) -> set[str] | None:
     """Names of the arguments that a class takes; None if it takes any."""
     known: set[str] = set()
     for base in inspect.getmro(cls):

@@ -7,70 +7,63 @@ from mmdet3d.registry import HOOKS
 
 from .report import ConversionReport
 
+_RENAMED = {
+    'total_epochs': 'train_cfg.max_epochs',
+    'evaluation': 'train_cfg.val_interval',
+    'optimizer': 'optim_wrapper.optimizer; its paramwise_cfg: optim_wrapper.paramwise_cfg',
+    'log_config': 'default_hooks.logger.interval, visualizer.vis_backends',
+    'checkpoint_config': 'default_hooks.checkpoint.interval',
+    'resume_from': 'load_from, with resume=True',
+    'dist_params': 'env_cfg.dist_cfg',
+}
 HANDLED_RUN_KEYS = (
-    'optimizer',
-    'optimizer_config',
-    'fp16',
-    'lr_config',
-    'momentum_config',
-    'total_epochs',
-    'runner',
-    'evaluation',
-    'checkpoint_config',
-    'log_config',
-    'log_level',
-    'load_from',
-    'resume_from',
-    'dist_params',
-    'custom_hooks',
-    'find_unused_parameters',
+    *_RENAMED,
+    *('optimizer_config', 'fp16', 'lr_config', 'momentum_config', 'runner', 'log_level'),
+    *('load_from', 'custom_hooks', 'find_unused_parameters'),
 )
 _EPOCHS_WITHOUT_PASTING = 5
 
 
-def convert_run(old: Mapping, report: ConversionReport) -> dict:
+def convert_run(old: Mapping, train_pipeline: list[Mapping], report: ConversionReport) -> dict:
     """All of a config but ``model`` and ``data``."""
     epochs = old.get('total_epochs') or old.get('runner', {}).get('max_epochs', 1)
-    interval = old.get('evaluation', {}).get('interval', 1)
-    report.changed['total_epochs'] = 'train_cfg.max_epochs'
-    report.changed['evaluation.interval'] = 'train_cfg.val_interval'
+    log, resume_from = old.get('log_config', {}), old.get('resume_from')
+    report.changed.update({key: new for key, new in _RENAMED.items() if old.get(key)})
     new: dict[str, Any] = dict(
-        train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=interval),
+        train_cfg=dict(
+            by_epoch=True,
+            max_epochs=epochs,
+            val_interval=old.get('evaluation', {}).get('interval', 1),
+        ),
         optim_wrapper=_optim_wrapper(old, report),
         param_scheduler=[
             *_schedulers('lr', old.get('lr_config'), epochs, report),
             *_schedulers('momentum', old.get('momentum_config'), epochs, report),
         ],
-        custom_hooks=_custom_hooks(old, epochs, report),
-        load_from=old.get('resume_from') or old.get('load_from'),
-        resume=bool(old.get('resume_from')),
+        custom_hooks=_custom_hooks(old, train_pipeline, epochs, report),
+        load_from=resume_from or old.get('load_from'),
+        resume=bool(resume_from),
         log_level=old.get('log_level', 'INFO'),
         find_unused_parameters=bool(old.get('find_unused_parameters')),
-        default_hooks=dict(logger=dict(interval=old.get('log_config', {}).get('interval', 50))),
+        default_hooks=dict(
+            logger=dict(interval=log.get('interval', 50)),
+            checkpoint=dict(interval=old.get('checkpoint_config', {}).get('interval', 1)),
+        ),
     )
-    checkpoint = {k: v for k, v in old.get('checkpoint_config', {}).items() if k == 'interval'}
-    new['default_hooks']['checkpoint'] = checkpoint
-    report.changed['log_config.interval'] = 'default_hooks.logger.interval'
-    report.changed['checkpoint_config.interval'] = 'default_hooks.checkpoint.interval'
-    if old.get('resume_from'):
-        report.changed['resume_from'] = 'load_from, with resume=True'
     if 'dist_params' in old:
         new['env_cfg'] = dict(dist_cfg=dict(old['dist_params']))
-        report.changed['dist_params'] = 'env_cfg.dist_cfg'
-    loggers = [hook['type'] for hook in old.get('log_config', {}).get('hooks', ())]
-    if 'TensorboardLoggerHook' in loggers:
+    if any(hook['type'] == 'TensorboardLoggerHook' for hook in log.get('hooks', ())):
         backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
         new['visualizer'] = dict(vis_backends=backends)
-        report.changed['log_config.hooks'] = 'visualizer.vis_backends'
     return new
 
 
 def _optim_wrapper(old: Mapping, report: ConversionReport) -> dict:
     optimizer = dict(old['optimizer'])
-    settings = old.get('optimizer_config') or {}
+    settings, fp16 = old.get('optimizer_config') or {}, old.get('fp16')
     wrapper: dict[str, Any] = dict(type='OptimWrapper')
-    if 'Fp16' in settings.get('type', '') or old.get('fp16'):
-        scale = settings.get('loss_scale', (old.get('fp16') or {}).get('loss_scale', 'dynamic'))
+    if 'Fp16' in settings.get('type', '') or fp16:
+        scale = settings.get('loss_scale', (fp16 or {}).get('loss_scale', 'dynamic'))
         wrapper = dict(type='AmpOptimWrapper', loss_scale=scale, dtype='float16')
         report.changed['optimizer_config.type'] = "optim_wrapper.type='AmpOptimWrapper'"
     if 'custom_fp16' in settings:
@@ -78,11 +71,9 @@ def _optim_wrapper(old: Mapping, report: ConversionReport) -> dict:
         report.lost['optimizer_config.custom_fp16'] = what
     if 'paramwise_cfg' in optimizer:
         wrapper['paramwise_cfg'] = optimizer.pop('paramwise_cfg')
-        report.changed['optimizer.paramwise_cfg'] = 'optim_wrapper.paramwise_cfg'
     if settings.get('grad_clip'):
         wrapper['clip_grad'] = settings['grad_clip']
         report.changed['optimizer_config.grad_clip'] = 'optim_wrapper.clip_grad'
-    report.changed['optimizer'] = 'optim_wrapper.optimizer'
     return dict(wrapper, constructor='MergedParamGroupsConstructor', optimizer=optimizer)
 
 
@@ -96,13 +87,11 @@ def _schedulers(
     policy, new = config.get('policy'), []
     if policy == 'cyclic' and config.get('cyclic_times', 1) == 1:
         turn = _whole(epochs * config.get('step_ratio_up', 0.4))
-        bounds = ((0, turn), (turn, epochs))
-        ratios = config.get('target_ratio', (10, 1e-4))
-        new = [_cosine(kind, *bound, ratio) for bound, ratio in zip(bounds, ratios, strict=True)]
+        up, down = config.get('target_ratio', (10, 1e-4))
+        new = [_cosine(kind, 0, turn, up), _cosine(kind, turn, epochs, down)]
     elif policy == 'CosineAnnealing':
-        ratio = config.get('min_lr_ratio')
-        new = [_cosine(kind, 0, epochs, ratio)]
-        if ratio is None:
+        new = [_cosine(kind, 0, epochs, config.get('min_lr_ratio'))]
+        if 'min_lr_ratio' not in config:
             new[0]['eta_min'] = config.get('min_lr', 0.0)
             del new[0]['eta_min_ratio']
     elif policy == 'step':
@@ -139,27 +128,21 @@ def _whole(number: float) -> float:
     return round(number) if abs(number - round(number)) < 1e-9 else number
 
 
-def _custom_hooks(old: Mapping, epochs: int, report: ConversionReport) -> list[dict]:
+def _custom_hooks(
+    old: Mapping, train_pipeline: list[Mapping], epochs: int, report: ConversionReport
+) -> list[dict]:
     hooks = []
     for index, hook in enumerate(old.get('custom_hooks') or ()):
-        if HOOKS.get(hook['type']) is None:
-            what = f'no hook {hook["type"]} here; left out'
-            if 'Freeze' in hook['type']:
-                what += ": name what is not trained in the detector's frozen_modules"
-            report.lost[f'custom_hooks[{index}]'] = what
-        else:
+        if HOOKS.get(hook['type']) is not None:
             hooks.append(dict(hook))
-    pastes = any('db_sampler' in step for step in _training_pipeline(old))
-    if pastes and epochs > _EPOCHS_WITHOUT_PASTING:
-        epoch = epochs - _EPOCHS_WITHOUT_PASTING
+            continue
+        what = f'no hook {hook["type"]} here; left out'
+        if 'Freeze' in hook['type']:
+            what += ": name what is not trained in the detector's frozen_modules"
+        report.lost[f'custom_hooks[{index}]'] = what
+    epoch = epochs - _EPOCHS_WITHOUT_PASTING
+    if epoch > 0 and any('db_sampler' in step for step in train_pipeline):
         hooks.append(dict(type='PastingSwitchOffHook', epoch=epoch))
         what = 'the released models were trained without pasting for the last 5 epochs, by hand'
         report.added['custom_hooks: PastingSwitchOffHook'] = what
     return hooks
-
-
-def _training_pipeline(old: Mapping) -> list[Mapping]:
-    dataset = old['data'].get('train', {})
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset.get('pipeline', [])

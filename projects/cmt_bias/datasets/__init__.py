@@ -1,16 +1,20 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
-from .all_boxes_nuscenes_dataset import AllBoxesNuScenesDataset
-from .checked_dataset import BadFrameError, CheckedNuScenesDataset
-from .database_check import check_database
 from .database_sampler import UnifiedDataBaseSampler
-from .global_rot_scale_trans import GlobalRotScaleTransAll, GlobalRotScaleTransImage
-from .info_file_check import check_data_folders, check_info_file
+from .lidar_frame_augmentation import (
+    CustomRandomFlip3D,
+    GlobalRotScaleTransAll,
+    GlobalRotScaleTransImage,
+)
 from .modal_mask import ModalMask3D, with_modality
 from .multi_view_image_loading import LoadCalibratedMultiViewImages
+from .nuscenes_dataset import (
+    AllBoxesNuScenesDataset,
+    BadFrameError,
+    CheckedNuScenesDataset,
+)
 from .object_sample import UnifiedObjectSample
 from .pasting_switch_off_hook import PastingSwitchOffHook
-from .random_flip_3d import CustomRandomFlip3D
 from .resize_crop_flip_image import ResizeCropFlipImage
 from .sweep_loading import LoadAlignedSweeps
 
@@ -28,8 +32,5 @@ __all__ = [
     'ResizeCropFlipImage',
     'UnifiedDataBaseSampler',
     'UnifiedObjectSample',
-    'check_data_folders',
-    'check_database',
-    'check_info_file',
     'with_modality',
 ]

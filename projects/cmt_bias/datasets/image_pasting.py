@@ -15,34 +15,27 @@ _MIN_RECTANGLE_SIDE = 2
 
 @dataclass(frozen=True)
 class VisibleBoxes:
-    """Boxes that lie in front of a camera and touch its image, farthest first.
-
-    Attributes:
-        index: (K,) which of the boxes, int64.
-        rectangle: (K, 4) left, top, right, bottom of the projected corners, clipped to the
-            image, whole pixels, right and bottom exclusive. As in the released code the image's
-            last row and column are never in it.
-        depth: (K,) mean depth of the corners, metres.
-    """
+    """K boxes that lie in front of a camera and touch its image, farthest first."""
 
     index: np.ndarray
+    """(K,) which of the boxes, int64."""
     rectangle: np.ndarray
+    """(K, 4) left, top, right, bottom of the projected corners, clipped to the image, whole
+    pixels, right and bottom exclusive. As in the released code the image's last row and column
+    are never in it."""
     depth: np.ndarray
+    """(K,) mean depth of the corners, metres."""
 
 
 def visible_boxes(
     corners: np.ndarray, lidar2img: np.ndarray, image_shape: tuple[int, ...]
 ) -> VisibleBoxes:
-    """Project boxes into a camera.
+    """The boxes with all corners in front of a camera that cover 2 x 2 pixels of it or more.
 
     Args:
         corners: (N, 8, 3), metres, LiDAR frame.
         lidar2img: (4, 4).
         image_shape: (H, W) in pixels.
-
-    Returns:
-        The boxes with all corners in front of the camera and a rectangle of at least 2 x 2
-        pixels inside the image.
     """
     projected = corners @ lidar2img[:3, :3].T + lidar2img[:3, 3]  # (N, 8, 3)
     index = np.flatnonzero((projected[..., 2] > 0).all(axis=1))
@@ -55,11 +48,7 @@ def visible_boxes(
 
     kept = np.flatnonzero((high - low >= _MIN_RECTANGLE_SIDE).all(axis=1))
     order = kept[np.argsort(-depth[kept], kind='stable')]
-    return VisibleBoxes(
-        index=index[order],
-        rectangle=np.concatenate([low, high], axis=1)[order],
-        depth=depth[order],
-    )
+    return VisibleBoxes(index[order], np.concatenate([low, high], 1)[order], depth[order])
 
 
 def paste_crops(
@@ -121,9 +110,6 @@ def points_shown(
         owner: (H, W) as from :func:`paste_crops`.
         num_own: Number of boxes that belong to the image itself.
         lidar2img: (4, 4).
-
-    Returns:
-        bool (P,).
     """
     projected = points[:, :3] @ lidar2img[:3, :3].T + lidar2img[:3, 3]
     agrees = np.ones(len(points), dtype=bool)

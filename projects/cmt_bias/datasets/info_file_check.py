@@ -25,23 +25,13 @@ _LISTED_FRAMES = 5
 CLASSES: tuple[str, ...] = NuScenesDataset.METAINFO['classes']
 
 
-def check_info_file(path: str, used: UsedData = UsedData()) -> list[Problem]:  # noqa: B008
-    """Look at an info file (``nuscenes_infos_train.pkl`` and its kind): format, labels, matrices.
-
-    Args:
-        path: The file.
-        used: What is to be loaded: what is not used is not required.
+def read_info_file(path: str) -> dict[str, Any] | Problem:
+    """Content of an info file of the current format (``nuscenes_infos_train.pkl`` and its kind).
 
     Returns:
-        What is wrong: it does not exist, is no pickle, is of the format before mmdet3d 1.1, or
-        its frames hold what cannot be trained on. Empty if nothing is.
+        The content, or why there is none: the file does not exist, is no pickle of plain data, is
+        of the format before mmdet3d 1.1, or has no sample.
     """
-    infos = read_info_file(path)
-    return [infos] if isinstance(infos, Problem) else check_frames(infos, path, used)
-
-
-def read_info_file(path: str) -> dict[str, Any] | Problem:
-    """Content of an info file of the current format, or why there is none."""
     root = osp.dirname(path) or '.'
     create, convert = _CREATE.format(root=root), _CONVERT.format(path=path, root=root)
     if not osp.isfile(path):
@@ -49,8 +39,7 @@ def read_info_file(path: str) -> dict[str, Any] | Problem:
     try:
         infos = load_info_file(path)
     except (OSError, InfoFileError) as error:
-        what, _, remedy = str(error).partition('Remedy: ')
-        return Problem(f'the info file {what.strip()}', remedy or create)
+        return Problem.of_error(error, create)
     if isinstance(infos, list) or (isinstance(infos, Mapping) and 'infos' in infos):
         what = f"the info file '{path}' has the old format, of mmdet3d before 1.1"
         return Problem(what, convert)
@@ -67,23 +56,15 @@ def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
     Args:
         infos: Content of the file.
         path: The file, for the messages.
-        used: What is to be loaded.
+        used: What is to be loaded: what is not used is not required.
     """
     create = _CREATE.format(root=osp.dirname(path) or '.')
     categories = infos['metainfo'].get('categories') or {}
-    moved = {
-        name: label
-        for name, label in categories.items()
-        if name in CLASSES and CLASSES.index(name) != label
-    }
+    moved = {n: i for n, i in categories.items() if n in CLASSES and CLASSES.index(n) != i}
     if moved:
         what = f"'{path}' numbers classes otherwise than mmdet3d's NuScenesDataset: {moved}"
         return [Problem(what, create)]
     frames: Sequence[Mapping] = infos['data_list']
-    missing = _missing_keys(frames[0], used)
-    if missing:
-        what = f"samples of the info file '{path}' have no {', '.join(missing)}"
-        return [Problem(what, create)]
     tokens = defaultdict(list)
     for number, frame in enumerate(frames):
         for fault in frame_faults(frame, used):
@@ -101,37 +82,43 @@ def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
 
 def frame_faults(frame: Mapping, used: UsedData) -> Iterator[str]:
     """What is wrong with the calibration and the annotations of one frame, each kind once."""
-    missing = _missing_keys(frame, used)
+    wanted = ['sample_idx'] + ['lidar_points'] * used.points + ['images'] * used.images
+    missing = [key for key in wanted if key not in frame]
+    if used.points and 'lidar_path' not in frame.get('lidar_points', {'lidar_path': ''}):
+        missing.append('lidar_points.lidar_path')
+    cameras: Mapping[str, Mapping] = frame.get('images', {}) if used.images else {}
+    for name, camera in cameras.items():
+        keys = ('img_path', 'cam2img', 'lidar2cam')
+        missing += [f'images.{name}.{key}' for key in keys if key not in camera]
     if missing:
         yield f'no {", ".join(missing)}'
         return
-    if used.images:
-        for key in ('cam2img', 'lidar2cam'):
-            if not all(_is_finite(camera[key]) for camera in frame['images'].values()):
-                yield f'NaN or infinite values in {key} of a camera'
     sweeps = frame.get('lidar_sweeps', ())[: used.sweeps]
-    if not all(_is_finite(sweep['lidar_points'].get('lidar2sensor', 0)) for sweep in sweeps):
-        yield 'NaN or infinite values in lidar2sensor of a sweep'
-    instances = frame.get('instances') or ()
-    if instances:
-        yield from _annotation_faults(instances, used.annotation_keys)
+    matrices = {
+        'cam2img of a camera': [camera['cam2img'] for camera in cameras.values()],
+        'lidar2cam of a camera': [camera['lidar2cam'] for camera in cameras.values()],
+        'lidar2sensor of a sweep': [s['lidar_points'].get('lidar2sensor', 0) for s in sweeps],
+    }
+    for name, values in matrices.items():
+        if not all(map(_is_finite, values)):
+            yield f'NaN or infinite values in {name}'
+    if frame.get('instances'):
+        yield from _annotation_faults(frame['instances'], used.annotation_keys)
 
 
 def _annotation_faults(instances: Sequence[Mapping], keys: Sequence[str]) -> Iterator[str]:
-    for key in keys:
-        if not all(key in instance for instance in instances):
-            yield f'annotations without {key}'
-            return
+    missing = [key for key in keys if any(key not in instance for instance in instances)]
+    if missing:
+        yield f'annotations without {missing[0]}'
+        return
     labels = {instance['bbox_label_3d'] for instance in instances}
     unknown = sorted(label for label in labels if label not in range(-1, len(CLASSES)))
     if unknown:
         yield f'labels {unknown} that are not -1 (no class) to {len(CLASSES) - 1}'
+    speeds = [row['velocity'] if 'velocity' in keys else (0, 0) for row in instances]
     try:
-        boxes = np.array([instance['bbox_3d'] for instance in instances], dtype=np.float64)
-        velocities = np.array(
-            [row['velocity'] if 'velocity' in keys else (0, 0) for row in instances], np.float64
-        )
-        boxes, velocities = boxes.reshape(-1, 7), velocities.reshape(-1, 2)
+        boxes = np.array([row['bbox_3d'] for row in instances], np.float64).reshape(-1, 7)
+        velocities = np.array(speeds, np.float64).reshape(-1, 2)
     except (ValueError, TypeError):
         yield 'bbox_3d that are not 7 numbers, or velocity that is not 2'
         return
@@ -140,9 +127,15 @@ def _annotation_faults(instances: Sequence[Mapping], keys: Sequence[str]) -> Ite
     elif (boxes[:, 3:6] <= 0).any():
         yield 'bbox_3d with a size that is not positive'
     # An unknown velocity is NaN in both components, which mmdet3d takes for standing still.
-    unknown_velocity = np.isnan(velocities).all(axis=1)
-    if not np.isfinite(velocities[~unknown_velocity]).all():
+    if not np.isfinite(velocities[~np.isnan(velocities).all(axis=1)]).all():
         yield 'infinite or half unknown values in velocity'
+
+
+def _is_finite(matrix: Any) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(matrix, dtype=np.float64)).all())
+    except (ValueError, TypeError):
+        return False
 
 
 def check_class_balance(
@@ -156,13 +149,13 @@ def check_class_balance(
         classes: Classes of the dataset.
         least_points: LiDAR points in a box from which on the dataset counts it.
     """
-    present = Counter(
+    present = {
         instance['bbox_label_3d']
         for frame in infos['data_list']
         for instance in frame.get('instances') or ()
         if instance.get('num_lidar_pts', 1) >= least_points
-    )
-    absent = [name for name in classes if name in CLASSES and not present[CLASSES.index(name)]]
+    }
+    absent = [name for name in classes if name in CLASSES and CLASSES.index(name) not in present]
     if not absent:
         return []
     what = f"CBGSDataset balances classes of which '{path}' has no box that counts: "
@@ -192,29 +185,24 @@ def check_data_folders(data_root: str, data_prefix: Mapping[str, str]) -> list[P
         data_prefix: Its ``data_prefix``: for each kind of file a folder relative to the root.
     """
     if not osp.isdir(data_root):
-        return [
-            Problem(
-                f"the data folder '{data_root}' does not exist",
-                'unpack nuScenes there, or set data_root in the config; synthetic data: '
-                'python tools/create_synthetic_nuscenes.py --out data/synthetic',
-            )
-        ]
-    folders = {osp.join(data_root, prefix) for prefix in data_prefix.values()}
-    return [
-        Problem(
-            f"the data folder '{folder}' does not exist",
-            f"unpack nuScenes into '{data_root}', or correct data_prefix of the config",
+        remedy = (
+            'unpack nuScenes there, or set data_root in the config; synthetic data: '
+            'python tools/create_synthetic_nuscenes.py --out data/synthetic'
         )
-        for folder in sorted(folders)
+        return [Problem(f"the data folder '{data_root}' does not exist", remedy)]
+    remedy = f"unpack nuScenes into '{data_root}', or correct data_prefix of the config"
+    folders = sorted({osp.join(data_root, prefix) for prefix in data_prefix.values()})
+    return [
+        Problem(f"the data folder '{folder}' does not exist", remedy)
+        for folder in folders
         if not osp.isdir(folder)
     ]
 
 
 def check_prefixes(frame: Mapping, prefix: Mapping[str, str], used: UsedData) -> list[Problem]:
     """Whether ``data_prefix`` names a folder for each kind of file that a frame names."""
-    wanted = ['pts'] if used.points else []
-    if used.points and frame.get('lidar_sweeps'):
-        wanted.append('sweeps')
+    wanted = ['pts'] * used.points
+    wanted += ['sweeps'] * bool(used.points and frame.get('lidar_sweeps'))
     if used.images and 'img' not in prefix:
         wanted += frame['images']
     missing = [name for name in wanted if name not in prefix]
@@ -224,23 +212,3 @@ def check_prefixes(frame: Mapping, prefix: Mapping[str, str], used: UsedData) ->
     return [
         Problem(what, "add them, such as CAM_BACK='samples/CAM_BACK'; one img serves all cameras")
     ]
-
-
-def _missing_keys(sample: Mapping, used: UsedData) -> list[str]:
-    """Keys that the loaders of points and images read and ``sample`` lacks."""
-    wanted = ['sample_idx'] + ['lidar_points'] * used.points + ['images'] * used.images
-    missing = [key for key in wanted if key not in sample]
-    if used.points and 'lidar_path' not in sample.get('lidar_points', {'lidar_path': ''}):
-        missing.append('lidar_points.lidar_path')
-    for camera, entry in sample.get('images', {}).items() if used.images else ():
-        for key in ('img_path', 'cam2img', 'lidar2cam'):
-            if key not in entry:
-                missing.append(f'images.{camera}.{key}')
-    return missing
-
-
-def _is_finite(matrix: Any) -> bool:
-    try:
-        return bool(np.isfinite(np.asarray(matrix, dtype=np.float64)).all())
-    except (ValueError, TypeError):
-        return False

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures.points import BasePoints
 
 from ..config_type import type_name
 
@@ -27,6 +28,16 @@ MASKED_MODALITY = {'LC': None, 'L': 'image', 'C': 'points'}
 """What is masked for each set of sensors (value of ``--modality``) that shall see anything."""
 
 _INPUT_KEY = {'image': 'img', 'points': 'points'}
+
+
+def black(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Images (H, W, 3) of cameras that are missing."""
+    return [np.zeros_like(image) for image in images]
+
+
+def zeroed(points: BasePoints) -> BasePoints:
+    """The points (N, D) of a LiDAR that is missing."""
+    return points.new_point(points.tensor.new_zeros(points.shape))
 
 
 @TRANSFORMS.register_module()
@@ -82,26 +93,14 @@ class ModalMask3D(BaseTransform):
                 f"ModalMask3D cannot mask '{masked}': the sample has no '{key}'; a pipeline of "
                 'one sensor needs no ModalMask3D'
             )
-        if masked == 'image':
-            results['img'] = [np.zeros_like(image) for image in results['img']]
-        else:
-            points = results['points']
-            results['points'] = points.new_point(points.tensor.new_zeros(points.shape))
+        results[key] = black(results[key]) if masked == 'image' else zeroed(results[key])
         return results
 
     def _draw(self) -> str | None:
         draw = np.random.rand()
         if draw < self.image_drop_prob:
             return 'image'
-        if draw < self.image_drop_prob + self.points_drop_prob:
-            return 'points'
-        return None
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(mode={self.mode!r}, mask_modal={self.mask_modal!r}, '
-            f'image_drop_prob={self.image_drop_prob}, points_drop_prob={self.points_drop_prob})'
-        )
+        return 'points' if draw < self.image_drop_prob + self.points_drop_prob else None
 
 
 def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
@@ -120,10 +119,9 @@ def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
     if modality not in MASKED_MODALITY:
         raise ValueError(f'modality must be one of {sorted(MASKED_MODALITY)}, not {modality!r}')
     steps = copy.deepcopy(list(pipeline))
-    mask_modal = MASKED_MODALITY[modality]
-    if mask_modal is None:
+    if modality == 'LC':
         return steps
-    mask = dict(type='ModalMask3D', mode='test', mask_modal=mask_modal)
+    mask = dict(type='ModalMask3D', mode='test', mask_modal=MASKED_MODALITY[modality])
     for index, step in enumerate(steps):
         if type_name(step) == 'Pack3DDetInputs':
             steps.insert(index, mask)

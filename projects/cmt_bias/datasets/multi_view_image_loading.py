@@ -51,16 +51,15 @@ class LoadCalibratedMultiViewImages(BaseTransform):
         results['filename'] = [camera['img_path'] for camera in cameras.values()]
         results['img'] = [self._read_image(path) for path in results['filename']]
 
-        results['cam2img'] = _stacked_matrices(cameras, 'cam2img')  # (V, 4, 4)
-        results['lidar2cam'] = _stacked_matrices(cameras, 'lidar2cam')
+        results['cam2img'] = camera_matrices(cameras, 'cam2img')
+        results['lidar2cam'] = camera_matrices(cameras, 'lidar2cam')
         results['lidar2img'] = results['cam2img'] @ results['lidar2cam']
         results['ori_cam2img'] = results['cam2img'].copy()
         results['ori_lidar2img'] = results['lidar2img'].copy()
 
-        largest = np.max([image.shape[:2] for image in results['img']], axis=0)
-        shape = (int(largest[0]), int(largest[1]))
+        height, width = np.max([image.shape[:2] for image in results['img']], axis=0)
         for key in ('img_shape', 'ori_shape', 'pad_shape'):
-            results[key] = shape
+            results[key] = (int(height), int(width))
         results['num_views'] = len(cameras)
         return results
 
@@ -79,12 +78,20 @@ class LoadCalibratedMultiViewImages(BaseTransform):
             )
         return image.astype(np.float32) if self.to_float32 else image
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(to_float32={self.to_float32})'
 
+def camera_matrices(cameras: Mapping[str, Mapping], key: str) -> np.ndarray:
+    """Matrices of the cameras of a sample, embedded into 4x4.
 
-def _stacked_matrices(cameras: Mapping[str, dict], key: str) -> np.ndarray:
-    """Matrices ``key`` of all cameras, embedded into 4x4: float64 (V, 4, 4)."""
+    Args:
+        cameras: ``images`` of an info file's sample.
+        key: 'cam2img' or 'lidar2cam'.
+
+    Returns:
+        float64 (V, 4, 4).
+
+    Raises:
+        KeyError: If a camera has none.
+    """
     stacked = np.tile(np.eye(4), (len(cameras), 1, 1))
     for view, (name, camera) in enumerate(cameras.items()):
         if key not in camera:

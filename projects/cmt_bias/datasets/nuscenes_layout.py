@@ -1,5 +1,8 @@
 """What every copy of nuScenes has: its tables, and the splits of each version of them."""
 
+import json
+from pathlib import Path
+
 NUSCENES_TABLES = (
     'attribute',
     'calibrated_sensor',
@@ -27,3 +30,24 @@ EVALUATED_SPLITS = {
     version: splits['val'] for version, splits in CONVERTED_SPLITS.items() if 'val' in splits
 }
 """Version of the tables -> the split that mmdet3d's ``NuScenesMetric`` evaluates."""
+
+
+def read_table(data_root: str | Path, version: str, name: str) -> list[dict]:
+    """The records of one table.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    path = Path(data_root) / version / f'{name}.json'
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no table '{path}'; set data_root and version to those of the nuScenes data"
+        )
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def scenes_of_samples(data_root: str | Path, version: str) -> dict[str, dict]:
+    """The record of its scene for each sample, by the sample's token."""
+    scenes = {scene['token']: scene for scene in read_table(data_root, version, 'scene')}
+    samples = read_table(data_root, version, 'sample')
+    return {sample['token']: scenes[sample['scene_token']] for sample in samples}

@@ -11,7 +11,6 @@ database has for pasting into images, and leaves the stock keys as they are, so 
 """
 
 import os
-import pickle
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,28 +23,22 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from tqdm import tqdm
 
 from .image_pasting import visible_boxes
+from .multi_view_image_loading import camera_matrices
 
 # Both sides of a crop are longer than this, in pixels, as in the released database.
 MIN_CROP_SIDE = 10
 _JPEG_QUALITY = 95
 
 
-def add_image_crops(
-    database_path: Path,
-    info_path: Path,
-    data_root: Path,
-    crop_root: Path,
-    show_progress: bool = True,
-) -> int:
+def add_image_crops(database_path: Path, info_path: Path, data_root: Path, crop_root: Path) -> int:
     """Write the crops of all entries of a database and name them in it.
 
     Args:
-        database_path: The database; replaced in one step when all crops are written.
+        database_path: The database; rewritten when all crops are written.
         info_path: Info file in the v1.1 format whose samples the entries' ``image_idx`` number.
         data_root: Dataset folder with ``samples/<camera>/``.
         crop_root: Folder that the entries' ``path`` are relative to; crops are written beside
             the objects' points.
-        show_progress: Show a progress bar on stderr.
 
     Returns:
         Number of crops written.
@@ -53,31 +46,17 @@ def add_image_crops(
     Raises:
         FileNotFoundError: If an image is missing.
     """
-    with open(database_path, 'rb') as file:
-        database = pickle.load(file)
+    database = mmengine.load(database_path)
     samples = mmengine.load(info_path)['data_list']
     entries_of_sample = defaultdict(list)
     for entries in database.values():
         for entry in entries:
             entry.update(image_path='', image_crop_key='', image_crop_depth=0.0)
             entries_of_sample[int(entry['image_idx'])].append(entry)
-
-    for index in tqdm(
-        sorted(entries_of_sample), desc='Image crops', unit='sample', disable=not show_progress
-    ):
+    for index in tqdm(sorted(entries_of_sample), desc='Image crops', unit='sample'):
         _cut_from_sample(entries_of_sample[index], samples[index], data_root, crop_root)
-    temporary = database_path.with_name(database_path.name + '.part')
-    with open(temporary, 'wb') as file:
-        pickle.dump(database, file)
-    os.replace(temporary, database_path)
+    mmengine.dump(database, database_path)
     return sum(bool(entry['image_path']) for entries in database.values() for entry in entries)
-
-
-def lidar_to_image(image_info: Mapping) -> np.ndarray:
-    """Return the (4, 4) pixel <- LiDAR matrix of one camera of an info file's sample."""
-    pixel_from_camera = np.eye(4)
-    pixel_from_camera[:3, :3] = np.array(image_info['cam2img'])[:3, :3]
-    return pixel_from_camera @ np.array(image_info['lidar2cam'], dtype=np.float64)
 
 
 def _cut_from_sample(
@@ -87,12 +66,14 @@ def _cut_from_sample(
     tensor = torch.as_tensor(np.stack([entry['box3d_lidar'] for entry in entries]))
     corners = LiDARInstance3DBoxes(tensor, box_dim=tensor.shape[1]).corners.double().numpy()
     largest: dict[int, np.ndarray] = {}
-    for camera, image_info in sample['images'].items():
+    cameras = sample['images']
+    lidar2img = camera_matrices(cameras, 'cam2img') @ camera_matrices(cameras, 'lidar2cam')
+    for (camera, image_info), matrix in zip(cameras.items(), lidar2img, strict=True):
         image_path = data_root / 'samples' / camera / image_info['img_path']
         image = cv2.imread(str(image_path))
         if image is None:
             raise FileNotFoundError(f'{image_path} is missing or not an image')
-        boxes = visible_boxes(corners, lidar_to_image(image_info), image.shape[:2])
+        boxes = visible_boxes(corners, matrix, image.shape[:2])
         for index, (left, top, right, bottom), depth in zip(
             boxes.index.tolist(), boxes.rectangle, boxes.depth, strict=True
         ):

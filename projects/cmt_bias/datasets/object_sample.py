@@ -7,9 +7,7 @@ from mmdet3d.datasets.transforms import ObjectSample
 from mmdet3d.registry import TRANSFORMS
 from mmengine.logging import MMLogger
 
-from .box_overlap import inside_any_box
-from .database_check import command_that_makes_it
-from .database_sampler import SampledObjects
+from .box_overlap import points_in_boxes
 from .image_pasting import NO_OWNER, paste_crops, points_shown, visible_boxes
 
 
@@ -40,6 +38,7 @@ class UnifiedObjectSample(ObjectSample):
     Raises:
         ValueError: If ``mixup_rate`` is above 1, ``modify_points`` is set without ``sample_2d``,
             or points of the database have other values than those of the dataset.
+        FileNotFoundError: If a file of the database is missing.
     """
 
     def __init__(
@@ -58,10 +57,10 @@ class UnifiedObjectSample(ObjectSample):
         self.modify_points = modify_points
         if sample_2d and not self.db_sampler.has_image_crops:
             self.sample_2d = False
+            database = self.db_sampler.database
             MMLogger.get_current_instance().warning(
-                f"'{self.db_sampler.info_path}' has no image crops: objects are pasted into the "
-                'point cloud alone. To paste into the images too: '
-                f'{command_that_makes_it(self.db_sampler.data_root)}'
+                f"'{database.info_path}' has no image crops: objects are pasted into the point "
+                f'cloud alone. To paste into the images too, {database.remedy}'
             )
 
     def transform(self, results: dict) -> dict:
@@ -69,59 +68,62 @@ class UnifiedObjectSample(ObjectSample):
         if self.disabled:
             return results
         boxes, labels = results['gt_bboxes_3d'], results['gt_labels_3d']
-        sampled = self.db_sampler.sample_all(boxes.numpy(), labels)
-        if sampled is None:
+        sampler, num_own = self.db_sampler, len(boxes)
+        entries, new_boxes = sampler.sample_all(boxes.numpy(), labels)
+        if not entries:
             return results
+        try:
+            clouds = [sampler.load_points(entry) for entry in entries]
+            crops = {
+                index: sampler.load_image_crop(entry['image_path'])
+                for index, entry in enumerate(entries, start=num_own)
+                if self.sample_2d and entry.get('image_path')
+            }
+        except FileNotFoundError as error:
+            remedy = sampler.database.remedy
+            raise FileNotFoundError(f'objects for pasting: {error}; {remedy}') from error
 
         points = results['points']
-        if points.shape[1] != sampled.points.shape[1]:
+        if points.shape[1] != clouds[0].shape[1]:
             raise ValueError(
                 f'points of the dataset have {points.shape[1]} values, those of the database '
-                f'{sampled.points.shape[1]}; make use_dim of points_loader that of the dataset'
+                f'{clouds[0].shape[1]}; make use_dim of points_loader that of the dataset'
             )
-        points = points[~inside_any_box(points.coord.numpy(), sampled.boxes)]
-        points_object = np.concatenate(
-            [np.full(len(points), NO_OWNER), len(boxes) + sampled.points_object]
-        )
-        results['points'] = points.cat([points, sampled.points])
-        results['gt_bboxes_3d'] = boxes.new_box(np.concatenate([boxes.numpy(), sampled.boxes]))
-        results['gt_labels_3d'] = np.concatenate([labels, sampled.labels]).astype(np.int64)
+        points = points[~points_in_boxes(points.coord.numpy(), new_boxes).any(axis=1)]
+        owners = [np.full(len(cloud), index) for index, cloud in enumerate(clouds, start=num_own)]
+        point_owner = np.concatenate([np.full(len(points), NO_OWNER), *owners])
+        new_labels = [sampler.label_of[entry['name']] for entry in entries]
+        results['points'] = points.cat([points, *clouds])
+        results['gt_bboxes_3d'] = boxes.new_box(np.concatenate([boxes.numpy(), new_boxes]))
+        results['gt_labels_3d'] = np.concatenate([labels, new_labels]).astype(np.int64)
         if self.sample_2d:
-            self._paste_into_images(results, sampled, points_object)
+            self._paste_into_images(results, crops, num_own, point_owner)
         return results
 
     def _paste_into_images(
-        self, results: dict, sampled: SampledObjects, points_object: np.ndarray
+        self,
+        results: dict,
+        crops: Mapping[int, np.ndarray],
+        num_own: int,
+        point_owner: np.ndarray,
     ) -> None:
         """Paint the crops, and with ``modify_points`` drop the points that disagree.
 
         Args:
-            results: The sample; its boxes are the own ones, then the sampled ones.
-            sampled: The objects.
-            points_object: (P,) index of the sampled box each point belongs to, or ``NO_OWNER``.
+            results: The sample; its boxes are the own ones, then the pasted ones.
+            crops: Crops (h, w, 3) by the index of their box.
+            num_own: Number of own boxes.
+            point_owner: (P,) index of the pasted box each point belongs to, or ``NO_OWNER``.
         """
         corners = results['gt_bboxes_3d'].corners.numpy().astype(np.float64)  # (N + M, 8, 3)
-        num_own = len(corners) - len(sampled.entries)
-        crops = {
-            index: self.db_sampler.load_image_crop(entry['image_path'])
-            for index, entry in enumerate(sampled.entries, start=num_own)
-            if entry.get('image_path')
-        }
-        keep = np.ones(len(points_object), dtype=bool)
-        for view, (image, lidar2img) in enumerate(
-            zip(results['img'], results['lidar2img'], strict=True)
-        ):
+        keep = np.ones(len(point_owner), dtype=bool)
+        for view, image in enumerate(results['img']):
+            lidar2img = results['lidar2img'][view]
             visible = visible_boxes(corners, lidar2img, image.shape[:2])
             painted, owner = paste_crops(image, visible, crops, num_own, self.mixup_rate)
             results['img'][view] = painted
             if self.modify_points:
                 points = results['points'].coord.numpy()
-                keep &= points_shown(points, points_object, owner, num_own, lidar2img)
+                keep &= points_shown(points, point_owner, owner, num_own, lidar2img)
         if self.modify_points:
             results['points'] = results['points'][keep]
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(db_sampler={self.db_sampler}, sample_2d={self.sample_2d}, '
-            f'mixup_rate={self.mixup_rate}, modify_points={self.modify_points})'
-        )

@@ -6,7 +6,8 @@ from typing import Any
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
+
+from .nuscenes_dataset import inner_datasets
 
 
 @HOOKS.register_module()
@@ -44,8 +45,7 @@ class PastingSwitchOffHook(Hook):
                 'PastingSwitchOffHook counts epochs, but the training loop is a '
                 f'{type(runner.train_loop).__name__}; use train_cfg=dict(by_epoch=True, ...)'
             )
-        number = len(list(transforms_with(runner.train_dataloader.dataset, 'disabled')))
-        if number == 0:
+        if not list(transforms_with(runner.train_dataloader.dataset, 'disabled')):
             runner.logger.warning('PastingSwitchOffHook: nothing in the training data pastes')
         elif self.epoch >= runner.max_epochs:
             runner.logger.warning(
@@ -59,53 +59,33 @@ class PastingSwitchOffHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Switch pasting off if it is time, and make sure that the workers know."""
-        if runner.epoch < self.epoch:
-            return
-        pasting = [
-            transform
-            for transform in transforms_with(runner.train_dataloader.dataset, 'disabled')
-            if not transform.disabled
-        ]
-        if not pasting:
+        loader = runner.train_dataloader
+        found = transforms_with(loader.dataset, 'disabled')
+        pasting = [transform for transform in found if not transform.disabled]
+        if runner.epoch < self.epoch or not pasting:
             return
         for transform in pasting:
             transform.disabled = True
-        _end_persistent_workers(runner.train_dataloader)
+        iterator = getattr(loader, '_iterator', None)
+        if iterator is not None:  # there are persistent workers; the next epoch starts new ones
+            iterator._shutdown_workers()
+            loader._iterator = None
         runner.logger.info(f'Epoch {runner.epoch + 1}: pasting is off from here on')
 
 
 def transforms_with(dataset: Any, attribute: str) -> Iterator[Any]:
-    """All transforms that have an attribute, in the pipelines of a dataset.
+    """All transforms that have an attribute, in the pipelines of a dataset, however nested.
 
     Args:
         dataset: A dataset, or wrappers around it that keep it in ``dataset`` or ``datasets``.
         attribute: Such as ``disabled`` of those that paste.
     """
-    if hasattr(dataset, 'pipeline'):
-        yield from _nested_with(dataset.pipeline, attribute)
-    if hasattr(dataset, 'dataset'):
-        yield from transforms_with(dataset.dataset, attribute)
-    for inner in getattr(dataset, 'datasets', ()):
-        yield from transforms_with(inner, attribute)
-
-
-def _nested_with(transform: Any, attribute: str) -> Iterator[Any]:
-    """The transform and those nested in it, as far as they have the attribute."""
-    if isinstance(transform, (list, tuple)):
-        for inner in transform:
-            yield from _nested_with(inner, attribute)
-        return
-    if hasattr(transform, attribute):
-        yield transform
-    yield from _nested_with(getattr(transform, 'transforms', ()), attribute)
-
-
-def _end_persistent_workers(loader: DataLoader) -> None:
-    """End workers that live on between epochs; the next epoch starts new ones.
-
-    Without persistent workers there is nothing to end: each epoch starts its own.
-    """
-    iterator = getattr(loader, '_iterator', None)
-    if iterator is not None:
-        iterator._shutdown_workers()
-        loader._iterator = None
+    steps: list[Any] = [getattr(inner, 'pipeline', ()) for inner in inner_datasets(dataset)]
+    while steps:
+        step = steps.pop()
+        if isinstance(step, (list, tuple)):
+            steps += step
+            continue
+        if hasattr(step, attribute):
+            yield step
+        steps.append(getattr(step, 'transforms', ()))

@@ -5,7 +5,7 @@ pixel is (0.5, 0.5). This is how the released code scales (u -> s u) and mirrors
 how ``cv2.resize`` samples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -14,11 +14,13 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 _ALLOWED_ASPECT_ERROR = 0.02
+_Draw = tuple[float | None, float, float, bool, float]
+_OPTIONAL = dict(bot_pct_lim=(0.0, 0.0), rot_lim=(0.0, 0.0), rand_flip=False, H=None, W=None)
 
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """One draw: what is done to an image, in the order of the fields.
+    """What is done to an image, in the order of the fields.
 
     Attributes:
         resized: (width, height) after resizing, pixels.
@@ -48,10 +50,12 @@ class ImageAugmentation:
         Returns:
             Affine matrix (3, 3), float64. The scale is that of the rounded size, not of the draw.
         """
-        scale = np.diag([self.resized[0] / source_size[0], self.resized[1] / source_size[1], 1.0])
         width, height = self.size
-        shift = _affine(np.eye(2), (-self.crop[0], -self.crop[1]))
-        mirror = _affine(np.diag([-1.0, 1.0]), (width, 0)) if self.flip else np.eye(3)
+        scale = np.diag([self.resized[0] / source_size[0], self.resized[1] / source_size[1], 1.0])
+        shift, mirror = np.eye(3), np.eye(3)
+        shift[:2, 2] = -self.crop[0], -self.crop[1]
+        if self.flip:
+            mirror[0] = -1, 0, width
         return _rotation_about((width / 2, height / 2), self.rotation) @ mirror @ shift @ scale
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -61,37 +65,15 @@ class ImageAugmentation:
         cropped = np.zeros((height, width, *image.shape[2:]), dtype=image.dtype)
         left, top = max(self.crop[0], 0), max(self.crop[1], 0)
         inside = resized[top : max(self.crop[3], 0), left : max(self.crop[2], 0)]
-        if self.flip:
-            inside = inside[:, ::-1]
-        row = top - self.crop[1]
-        column = left - self.crop[0]
-        if self.flip:
-            column = width - column - inside.shape[1]
+        row, column = top - self.crop[1], left - self.crop[0]
         cropped[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+        if self.flip:
+            cropped = np.ascontiguousarray(cropped[:, ::-1])
         if self.rotation == 0:
             return cropped
         # warpAffine counts pixel centres as whole numbers, our coordinates have them at one half.
         centre = ((width - 1) / 2, (height - 1) / 2)
         return cv2.warpAffine(cropped, _rotation_about(centre, self.rotation)[:2], (width, height))
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """Random numbers of one draw, which do not depend on the size of an image.
-
-    Attributes:
-        scale: Size after resizing over size before, None: as small as fills the crop.
-        cut: Share of the height cut off at the bottom.
-        place: Horizontal place of the crop, 0 left to 1 right.
-        flip: Whether left and right are exchanged.
-        rotation: Degrees.
-    """
-
-    scale: float | None
-    cut: float
-    place: float
-    flip: bool = False
-    rotation: float = 0.0
 
 
 @TRANSFORMS.register_module()
@@ -124,34 +106,29 @@ class ResizeCropFlipImage(BaseTransform):
             image are not those of ``H`` and ``W``.
     """
 
-    _REQUIRED = frozenset({'resize_lim', 'final_dim'})
-    _OPTIONAL = frozenset({'bot_pct_lim', 'rot_lim', 'rand_flip', 'H', 'W'})
-
     def __init__(
         self, data_aug_conf: Mapping, training: bool = True, pic_wise: bool = False
     ) -> None:
-        given = set(data_aug_conf)
-        unknown = given - self._REQUIRED - self._OPTIONAL
-        missing = self._REQUIRED - given
-        if unknown or missing or (('H' in given) != ('W' in given)):
+        self.data_aug_conf = conf = {**_OPTIONAL, **data_aug_conf}
+        wrong = sorted(set(conf) ^ {'resize_lim', 'final_dim', *_OPTIONAL})
+        if wrong or (conf['H'] is None) != (conf['W'] is None):
             raise ValueError(
-                f'ResizeCropFlipImage: data_aug_conf has unknown keys {sorted(unknown)}, lacks '
-                f'{sorted(missing)}; it takes {sorted(self._REQUIRED)} and optionally '
-                f"{sorted(self._OPTIONAL)}, 'H' and 'W' both or neither"
+                f'ResizeCropFlipImage: data_aug_conf lacks or does not know {wrong}; it takes '
+                f"resize_lim, final_dim and optionally {', '.join(_OPTIONAL)}, 'H' and 'W' both "
+                'or neither'
             )
-        self.data_aug_conf = dict(data_aug_conf)
         self.training = training
         self.pic_wise = pic_wise
 
     def transform(self, results: dict) -> dict:
         """Augment every image and update the matrices."""
-        images: Sequence[np.ndarray] = results['img']
-        augmented, motions = [], np.tile(np.eye(4), (len(images), 1, 1))
-        shared_draw = self._draw()
-        for view, image in enumerate(images):
-            draw = self._draw() if self.pic_wise and view > 0 else shared_draw
+        augmented, motions = [], np.tile(np.eye(4), (len(results['img']), 1, 1))
+        draw = self._draw()
+        for view, image in enumerate(results['img']):
+            if self.pic_wise and view > 0:
+                draw = self._draw()
             source_size = (image.shape[1], image.shape[0])
-            augmentation = self._augmentation(draw, self._nominal_size(source_size))
+            augmentation = self._augmentation(draw, *source_size)
             augmented.append(augmentation.apply(image))
             # The third row of (u d, v d, d, 1) is the depth, which does not change.
             motions[view, :3, :3] = augmentation.matrix(source_size)
@@ -163,64 +140,51 @@ class ResizeCropFlipImage(BaseTransform):
         results['img_shape'] = results['pad_shape'] = augmented[0].shape[:2]
         return results
 
-    def _nominal_size(self, source_size: tuple[int, int]) -> tuple[int, int]:
-        """The (width, height) that the drawn scale refers to."""
-        if 'H' not in self.data_aug_conf:
-            return source_size
-        nominal = (self.data_aug_conf['W'], self.data_aug_conf['H'])
-        ratio = (source_size[0] / source_size[1]) / (nominal[0] / nominal[1])
+    def _draw(self) -> _Draw:
+        """Draw at random in training; else fill the crop, centred, neither mirrored nor turned.
+
+        Returns:
+            Size after resizing over size before (None: as small as fills the crop); share of the
+            height cut off at the bottom; horizontal place of the crop, 0 left to 1 right; whether
+            to mirror; rotation in degrees. They do not depend on the size of an image.
+        """
+        conf = self.data_aug_conf
+        if not self.training:
+            return None, float(np.mean(conf['bot_pct_lim'])), 0.5, False, 0.0
+        return (
+            np.random.uniform(*conf['resize_lim']),
+            np.random.uniform(*conf['bot_pct_lim']),
+            np.random.uniform(),
+            bool(conf['rand_flip'] and np.random.rand() < 0.5),
+            np.random.uniform(*conf['rot_lim']),
+        )
+
+    def _augmentation(self, draw: _Draw, width: int, height: int) -> ImageAugmentation:
+        """What a draw means in whole pixels for an image of this size."""
+        conf = self.data_aug_conf
+        scale, cut, place, flip, rotation = draw
+        nominal_width, nominal_height = conf['W'] or width, conf['H'] or height
+        ratio = (width / height) / (nominal_width / nominal_height)
         if abs(ratio - 1) > _ALLOWED_ASPECT_ERROR:
             raise ValueError(
-                f'ResizeCropFlipImage: an image is {source_size[0]} x {source_size[1]} pixels, '
-                f"but data_aug_conf says W={nominal[0]}, H={nominal[1]}; set 'H' and 'W' to the "
-                'size of the images or leave both out'
+                f'ResizeCropFlipImage: an image is {width} x {height} pixels, but data_aug_conf '
+                f"says W={nominal_width}, H={nominal_height}; set 'H' and 'W' to the size of the "
+                'images or leave both out'
             )
-        return nominal
-
-    def _draw(self) -> _Draw:
-        """Draw at random in training; else fill the crop, centred, neither mirrored nor turned."""
-        conf = self.data_aug_conf
-        cut_limits = conf.get('bot_pct_lim', (0.0, 0.0))
-        if not self.training:
-            return _Draw(scale=None, cut=float(np.mean(cut_limits)), place=0.5)
-        return _Draw(
-            scale=np.random.uniform(*conf['resize_lim']),
-            cut=np.random.uniform(*cut_limits),
-            place=np.random.uniform(),
-            flip=bool(conf.get('rand_flip', False) and np.random.rand() < 0.5),
-            rotation=np.random.uniform(*conf.get('rot_lim', (0.0, 0.0))),
-        )
-
-    def _augmentation(self, draw: _Draw, nominal_size: tuple[int, int]) -> ImageAugmentation:
-        """What the draw means in whole pixels for images of ``nominal_size`` (width, height)."""
-        width, height = nominal_size
-        crop_height, crop_width = self.data_aug_conf['final_dim']
-        scale = draw.scale
+        crop_height, crop_width = conf['final_dim']
         if scale is None:
-            scale = max(crop_height / height, crop_width / width)
-        resized = (int(width * scale), int(height * scale))
-        left = int(draw.place * max(0, resized[0] - crop_width))
-        top = int((1 - draw.cut) * resized[1]) - crop_height
+            scale = max(crop_height / nominal_height, crop_width / nominal_width)
+        resized = (int(nominal_width * scale), int(nominal_height * scale))
+        left = int(place * max(0, resized[0] - crop_width))
+        top = int((1 - cut) * resized[1]) - crop_height
         crop = (left, top, left + crop_width, top + crop_height)
-        return ImageAugmentation(resized, crop, draw.flip, draw.rotation)
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(data_aug_conf={self.data_aug_conf}, '
-            f'training={self.training}, pic_wise={self.pic_wise})'
-        )
-
-
-def _affine(linear: np.ndarray, offset: Sequence[float]) -> np.ndarray:
-    """Matrix (3, 3) of x -> linear x + offset, for linear (2, 2)."""
-    matrix = np.eye(3)
-    matrix[:2, :2] = linear
-    matrix[:2, 2] = offset
-    return matrix
+        return ImageAugmentation(resized, crop, flip, rotation)
 
 
 def _rotation_about(centre: tuple[float, float], degrees: float) -> np.ndarray:
     """Matrix (3, 3), counter-clockwise as seen on an image whose v axis points down."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    linear = np.array([[cos, sin], [-sin, cos]])
-    return _affine(linear, np.asarray(centre) - linear @ np.asarray(centre))
+    matrix = np.eye(3)
+    matrix[:2, :2] = [[cos, sin], [-sin, cos]]
+    matrix[:2, 2] = np.asarray(centre) - matrix[:2, :2] @ np.asarray(centre)
+    return matrix

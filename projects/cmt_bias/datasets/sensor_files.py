@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,38 +16,22 @@ POINT_VALUES = 5
 """float32 values of a point in a nuScenes file: x, y, z, intensity, ring."""
 
 
-@dataclass(frozen=True)
-class UsedData:
-    """What the pipeline of a dataset loads.
-
-    Attributes:
-        points: Whether it loads points.
-        sweeps: The number of earlier sweeps that it adds to them.
-        images: Whether it loads images.
-        point_values: float32 values of a point in its files.
-        annotation_keys: What it reads of each annotation.
-        from_here: Whether the files are those of this machine.
-    """
+class UsedData(NamedTuple):
+    """What the pipeline of a dataset loads."""
 
     points: bool = True
-    sweeps: int = 0
+    sweeps: int = 0  # earlier sweeps that are added to them
     images: bool = True
-    point_values: int = POINT_VALUES
+    point_values: int = POINT_VALUES  # float32 values of a point in the files
     annotation_keys: tuple[str, ...] = ('bbox_3d', 'bbox_label_3d', 'velocity', 'num_lidar_pts')
-    from_here: bool = True
+    from_here: bool = True  # the files are those of this machine
 
 
-@dataclass(frozen=True)
-class SensorFile:
-    """A file of a sensor.
-
-    Attributes:
-        path: Where it lies.
-        point_values: float32 values of each of its points; 0 for an image.
-    """
+class SensorFile(NamedTuple):
+    """A file of a sensor."""
 
     path: Path
-    point_values: int = 0
+    point_values: int = 0  # float32 values of each of its points; 0 for an image
 
 
 def is_local(backend_args: Mapping | None) -> bool:
@@ -93,15 +77,12 @@ def _steps(pipeline: Sequence) -> Iterator[tuple[str, Mapping]]:
 
 
 def sensor_files(frame: Mapping, dataset: Mapping) -> list[SensorFile]:
-    """Files that one frame is loaded from, where mmdet3d looks for them.
+    """LiDAR keyframe, sweeps and images of one frame, where mmdet3d looks for them.
 
     Args:
         frame: One entry of an info file's ``data_list``.
         dataset: The dataset's config: ``data_root``, ``data_prefix``, ``modality`` and
             ``pipeline`` count.
-
-    Returns:
-        LiDAR keyframe, sweeps and images.
     """
     used = used_data(dataset)
     root = Path(dataset.get('data_root') or '.')
@@ -114,10 +95,9 @@ def sensor_files(frame: Mapping, dataset: Mapping) -> list[SensorFile]:
             path = sweep['lidar_points']['lidar_path']
             folder = prefix.get('pts' if 'samples' in path else 'sweeps', Path())
             files.append(SensorFile(folder / Path(path).name, used.point_values))
-    if used.images:
-        for camera, image in frame.get('images', {}).items():
-            folder = prefix.get(camera, prefix.get('img', Path()))
-            files.append(SensorFile(folder / image['img_path']))
+    for camera, image in frame.get('images', {}).items() if used.images else ():
+        folder = prefix.get(camera, prefix.get('img', Path()))
+        files.append(SensorFile(folder / image['img_path']))
     return files
 
 
@@ -131,19 +111,12 @@ def fault_of_file(file: SensorFile) -> str | None:
     except OSError as error:
         return f'cannot be read: {error.strerror}'
     if file.point_values:
-        return _fault_of_cloud(content, file.point_values)
-    return _fault_of_image(content)
-
-
-def _fault_of_cloud(content: bytes, values: int) -> str | None:
-    if len(content) % (4 * values):
-        return f'is cut off: {len(content)} bytes are no whole number of points of {4 * values}'
-    points = np.frombuffer(content, dtype=np.float32).reshape(-1, values)
-    bad = int((~np.isfinite(points).all(axis=1)).sum())
-    return f'has NaN or infinite values in {bad} of {len(points)} points' if bad else None
-
-
-def _fault_of_image(content: bytes) -> str | None:
+        size = 4 * file.point_values
+        if len(content) % size:
+            return f'is cut off: {len(content)} bytes are no whole number of points of {size}'
+        points = np.frombuffer(content, dtype=np.float32).reshape(-1, file.point_values)
+        bad = int((~np.isfinite(points).all(axis=1)).sum())
+        return f'has NaN or infinite values in {bad} of {len(points)} points' if bad else None
     if not content:
         return 'is empty'
     if content.startswith(b'\xff\xd8') and not content.rstrip(b'\0').endswith(b'\xff\xd9'):
@@ -151,18 +124,12 @@ def _fault_of_image(content: bytes) -> str | None:
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         return f'({len(content)} bytes) is not an image that can be decoded'
-    if image.ndim != 3 or image.shape[2] != 3:
-        return f'has {1 if image.ndim == 2 else image.shape[2]} colour channels instead of 3'
-    return None
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    return None if channels == 3 else f'has {channels} colour channels instead of 3'
 
 
 def faults_of_files(files: Iterable[SensorFile], workers: int = 8) -> dict[Path, str]:
-    """Read files, with a progress bar, and say what is wrong with those that are bad.
-
-    Args:
-        files: The files; each is read once.
-        workers: Threads that read.
-    """
+    """Read each of some files once, with a progress bar; what is wrong with those that are bad."""
     distinct = list(dict.fromkeys(files))
     with ThreadPoolExecutor(workers) as pool:
         faults = pool.map(fault_of_file, distinct)

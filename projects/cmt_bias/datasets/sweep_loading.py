@@ -36,7 +36,10 @@ class LoadAlignedSweeps(LoadPointsFromMultiSweeps):
         if not sweeps and self.pad_empty_sweeps:
             copy = self._remove_close(keyframe) if self.remove_close else keyframe
             clouds += [copy] * self.sweeps_num
-        for index in self._choose(len(sweeps)):
+        chosen = np.arange(min(len(sweeps), self.sweeps_num))  # the latest
+        if len(sweeps) > self.sweeps_num and not self.test_mode:
+            chosen = np.asarray(np.random.choice(len(sweeps), self.sweeps_num, replace=False))
+        for index in chosen:
             sweep = sweeps[index]
             points = self._load_points(sweep['lidar_points']['lidar_path'])
             points = points.reshape(-1, self.load_dim).copy()
@@ -48,9 +51,3 @@ class LoadAlignedSweeps(LoadPointsFromMultiSweeps):
             clouds.append(keyframe.new_point(points))
         results['points'] = keyframe.cat(clouds)[:, self.use_dim]
         return results
-
-    def _choose(self, number: int) -> np.ndarray:
-        """Which of ``number`` sweeps are loaded, latest first unless drawn."""
-        if number <= self.sweeps_num or self.test_mode:
-            return np.arange(min(number, self.sweeps_num))
-        return np.asarray(np.random.choice(number, self.sweeps_num, replace=False))

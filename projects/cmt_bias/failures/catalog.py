@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from .severity import SEVERITIES
+from .sensor_failure import SEVERITIES
 
 CLEAN = 'clean'
 """Name of the test without any failure."""
-
-NUM_SINGLE_VIEW_DROPS = 5
-"""nuScenes has six cameras: one to five of them are dropped, or all."""
 
 
 @dataclass(frozen=True)
@@ -44,77 +42,51 @@ class Failure:
         return [dict(transform, seed=seed) for transform in self.transforms]
 
 
-def protocol_failures() -> list[Failure]:
-    """The failures of nuScenes-R (Yu et al., arXiv 2205.14951) as MoME (CVPR 2025) uses them."""
-    lidar: list[tuple[str, str, dict]] = [
-        ('lidar_beams_4', '4 of 32 beams', dict(type='LiDARBeamReduction', num_beams=4)),
-        ('lidar_drop', 'LiDAR missing', dict(type='LiDARDrop')),
-        ('lidar_fov_60', 'LiDAR sees +-60 degrees', dict(type='LiDARFieldOfView', half_angle=60)),
-        (
-            'lidar_objects_50',
-            'half of the objects without points',
-            dict(type='LiDARObjectFailure', probability=0.5),
-        ),
-    ]
-    cameras: list[tuple[str, str, dict]] = [
-        (
-            f'camera_drop_{number}',
-            f'{number} of the cameras missing',
-            dict(type='CameraDrop', num_views=number),
-        )
-        for number in range(1, NUM_SINGLE_VIEW_DROPS + 1)
-    ]
-    cameras += [
-        ('camera_drop_all', 'all cameras missing', dict(type='CameraDrop')),
-        ('camera_occlusion', 'dirt on all lenses', dict(type='CameraOcclusion')),
-    ]
-    return [
-        *(Failure(name, text, 'LiDAR', 'L', (step,)) for name, text, step in lidar),
-        *(Failure(name, text, 'cameras', 'C', (step,)) for name, text, step in cameras),
-    ]
-
-
-def misleading_failures() -> list[Failure]:
-    """Sensors that show something else than what is there; what is absent misleads nobody."""
-    kinds: list[tuple[str, str, str, dict]] = [
-        ('camera_frozen', 'pictures of 2 s ago', 'C', dict(type='CameraFrozen')),
-        ('camera_foreign', 'pictures of another scene', 'C', dict(type='CameraForeignScene')),
-        ('camera_mirror', 'mirrored pictures', 'C', dict(type='CameraMirror')),
-        ('camera_shift', 'cameras knocked aside', 'C', dict(type='CameraShift')),
-        ('lidar_ghosts', 'a ghost of every object', 'L', dict(type='LiDARGhosts')),
-        ('lidar_frozen', 'the cloud of 1 s ago', 'L', dict(type='LiDARFrozen')),
-    ]
-    for name, text, _, step in kinds[:3]:
-        some = dict(step, num_views=3)
-        kinds.append((f'{name}_3', f'{text}, in 3 of the cameras', 'C', some))
-    return [
-        Failure(name, text, 'misleading', spoils, (step,)) for name, text, spoils, step in kinds
-    ]
-
-
-def degradations(severity: int) -> list[Failure]:
-    """Worse data from working sensors, at one severity, 1 to 3."""
-    kinds = [
-        ('night', 'dark, noisy images', 'C', 'CameraNight'),
-        ('rain', 'rain on images and points', 'LC', 'Rain'),
-        ('fog', 'fog on the points', 'L', 'LiDARFog'),
-        ('calibration', 'wrong mounting of the cameras', 'C', 'CalibrationError'),
-        ('time_offset', 'LiDAR behind the cameras', 'L', 'LiDARTimeOffset'),
-    ]
-    return [
-        Failure(
-            f'{name}_{severity}',
-            f'{text}, severity {severity}',
-            'degradations',
-            spoils,
-            (dict(type=kind, severity=severity),),
-        )
-        for name, text, spoils, kind in kinds
-    ]
-
-
 def all_failures(severities: Sequence[int] = SEVERITIES) -> list[Failure]:
-    """No failure, the protocol, the misleading ones, and the degradations at some severities."""
-    clean = Failure(CLEAN, 'no failure', '', '', ())
-    worse = [failure for severity in severities for failure in degradations(severity)]
-    return [clean, *protocol_failures(), *misleading_failures(), *worse]
+    """No failure, then all of them, the degradations at some severities (1 to 3).
+
+    The groups 'LiDAR' and 'cameras' are the failures of nuScenes-R (Yu et al., arXiv 2205.14951)
+    as MoME (CVPR 2025) uses them; 'misleading' sensors show something else than what is there;
+    'degradations' are worse data from working sensors.
+    """
+    found = [Failure(CLEAN, 'no failure', '', '', ())]
+
+    def add(name: str, text: str, group: str, spoils: str, kind: str, **settings: Any) -> None:
+        found.append(Failure(name, text, group, spoils, (dict(type=kind, **settings),)))
+
+    add('lidar_beams_4', '4 of 32 beams', 'LiDAR', 'L', 'LiDARBeamReduction', num_beams=4)
+    add('lidar_drop', 'LiDAR missing', 'LiDAR', 'L', 'LiDARDrop')
+    add('lidar_fov_60', 'LiDAR sees +-60 degrees', 'LiDAR', 'L', 'LiDARFieldOfView', half_angle=60)
+    text = 'half of the objects without points'
+    add('lidar_objects_50', text, 'LiDAR', 'L', 'LiDARObjectFailure', probability=0.5)
+    for number in range(1, 6):  # of six cameras
+        text = f'{number} of the cameras missing'
+        add(f'camera_drop_{number}', text, 'cameras', 'C', 'CameraDrop', num_views=number)
+    add('camera_drop_all', 'all cameras missing', 'cameras', 'C', 'CameraDrop')
+    add('camera_occlusion', 'dirt on all lenses', 'cameras', 'C', 'CameraOcclusion')
+
+    pictures = (
+        ('camera_frozen', 'pictures of 2 s ago', 'CameraFrozen'),
+        ('camera_foreign', 'pictures of another scene', 'CameraForeignScene'),
+        ('camera_mirror', 'mirrored pictures', 'CameraMirror'),
+    )
+    for name, text, kind in pictures:
+        add(name, text, 'misleading', 'C', kind)
+    add('camera_shift', 'cameras knocked aside', 'misleading', 'C', 'CameraShift')
+    add('lidar_ghosts', 'a ghost of every object', 'misleading', 'L', 'LiDARGhosts')
+    add('lidar_frozen', 'the cloud of 1 s ago', 'misleading', 'L', 'LiDARFrozen')
+    for name, text, kind in pictures:
+        text = f'{text}, in 3 of the cameras'
+        add(f'{name}_3', text, 'misleading', 'C', kind, num_views=3)
+
+    for severity in severities:
+        for name, text, spoils, kind in (
+            ('night', 'dark, noisy images', 'C', 'CameraNight'),
+            ('rain', 'rain on images and points', 'LC', 'Rain'),
+            ('fog', 'fog on the points', 'L', 'LiDARFog'),
+            ('calibration', 'wrong mounting of the cameras', 'C', 'CalibrationError'),
+            ('time_offset', 'LiDAR behind the cameras', 'L', 'LiDARTimeOffset'),
+        ):
+            text = f'{text}, severity {severity}'
+            add(f'{name}_{severity}', text, 'degradations', spoils, kind, severity=severity)
+    return found

@@ -5,10 +5,13 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 
 from mmdet3d.datasets.transforms import Pack3DDetInputs
-from mmdet3d.registry import TRANSFORMS
 
+from ..config_type import type_name
 from .sensor_failure import CHANGED_KEY
 from .spoiled_parts import SPOILED_REGIONS_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY
+
+ADDED_KEYS = (CHANGED_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY, SPOILED_REGIONS_KEY)
+"""What failures tell of a sample."""
 
 
 def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> list[dict]:
@@ -30,35 +33,17 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
         ValueError: If the pipeline has no loading transform or no packing at its top level.
     """
     steps = [dict(copy.deepcopy(dict(step))) for step in pipeline]
-    loading = [i for i, step in enumerate(steps) if 'Load' in _class_name(step)]
-    packing = [step for step in steps if _class_name(step) == Pack3DDetInputs.__name__]
-    if not loading or not packing:
-        lacking = 'transform that loads something' if not loading else 'Pack3DDetInputs'
+    kinds = [type_name(step) for step in steps]
+    behind = max((i + 1 for i, kind in enumerate(kinds) if 'Load' in kind), default=0)
+    if not behind or 'Pack3DDetInputs' not in kinds:
+        lacking = 'Pack3DDetInputs' if behind else 'transform that loads something'
         raise ValueError(
-            f'the test pipeline has no {lacking} at its top level ({_names(steps)}), by which the '
-            'place of a sensor failure is found'
+            f'the test pipeline has no {lacking} at its top level ({", ".join(kinds) or "empty"}),'
+            ' by which the place of a sensor failure is found'
         )
-    for step in packing:
-        default = inspect.signature(Pack3DDetInputs).parameters['meta_keys'].default
-        step['meta_keys'] = _extended(step.get('meta_keys', default))
-    behind = loading[-1] + 1
+    default = inspect.signature(Pack3DDetInputs).parameters['meta_keys'].default
+    for step in steps:
+        if type_name(step) == 'Pack3DDetInputs':
+            keys = (*step.get('meta_keys', default), *ADDED_KEYS)
+            step['meta_keys'] = tuple(dict.fromkeys(keys))
     return [*steps[:behind], *(copy.deepcopy(dict(step)) for step in failure), *steps[behind:]]
-
-
-def _extended(meta_keys: Sequence[str]) -> tuple[str, ...]:
-    """With the keys that failures add."""
-    added = (CHANGED_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY, SPOILED_REGIONS_KEY)
-    return tuple(dict.fromkeys((*meta_keys, *added)))
-
-
-def _class_name(step: Mapping) -> str:
-    """Name of a transform's class, without the scope that a config may give."""
-    kind = step['type']
-    if isinstance(kind, str):
-        found = TRANSFORMS.get(kind)
-        return kind.rpartition('.')[2] if found is None else found.__name__
-    return kind.__name__
-
-
-def _names(steps: Sequence[Mapping]) -> str:
-    return ', '.join(map(_class_name, steps)) or 'empty'

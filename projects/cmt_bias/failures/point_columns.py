@@ -1,12 +1,12 @@
-"""What the fifth column of a nuScenes cloud means.
+"""When the points of a nuScenes cloud were taken, and by which beam.
 
 A nuScenes file has x, y, z in metres, intensity 0-255 and the ring index 0-31 of the HDL-32E.
-``LoadAlignedSweeps`` overwrites the ring index by the time in seconds for which
-a point is older than the keyframe. Both are told apart by their values: the lags of a cloud are
-below one second, and ring indices are whole numbers up to 31.
+``LoadAlignedSweeps`` overwrites the ring index by the time in seconds for which a point is older
+than the keyframe. Both are told apart by their values: the lags of a cloud are below one second,
+and ring indices are whole numbers up to 31.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -26,10 +26,8 @@ def ring_column(points: Tensor) -> Tensor | None:
     if points.shape[1] <= FIFTH or len(points) == 0:
         return None
     column = points[:, FIFTH]
-    whole = bool((column == column.round()).all())
-    if not whole or not 1 <= float(column.max()) < NUM_RINGS or float(column.min()) < 0:
-        return None
-    return column.long()
+    in_range = column.min() >= 0 and 1 <= column.max() < NUM_RINGS
+    return column.long() if in_range and (column == column.round()).all() else None
 
 
 def time_lags(points: Tensor) -> Tensor:
@@ -40,13 +38,10 @@ def time_lags(points: Tensor) -> Tensor:
 
 
 def rings_from_elevation(positions: Tensor) -> Tensor:
-    """The HDL-32E's ring nearest to the elevation of each point.
+    """The HDL-32E's ring, 0 the lowest, nearest to the elevation of each point: (N,) int64.
 
     Args:
         positions: (N, 3) metres, in the frame of the LiDAR when it took them.
-
-    Returns:
-        Ring indices (N,), int64, 0 the lowest.
     """
     x, y, z = positions.double().unbind(-1)
     elevation = torch.rad2deg(torch.atan2(z, torch.hypot(x, y)))
@@ -60,14 +55,12 @@ def sweep_lag(results: Mapping, sweep: Mapping) -> float:
 
 
 def into_sweep_frame(positions: Tensor, sweep: Mapping) -> Tensor:
-    """Undo what ``LoadAlignedSweeps`` did: from the keyframe's LiDAR frame to the sweep's.
+    """Undo what ``LoadAlignedSweeps`` did.
 
     Args:
-        positions: (N, 3) metres, LiDAR frame of the keyframe.
+        positions: (N, 3) metres, LiDAR frame of the keyframe; those returned are in that of the
+            time of the sweep.
         sweep: Entry of ``lidar_sweeps``.
-
-    Returns:
-        (N, 3) metres, LiDAR frame at the time of the sweep.
     """
     matrix = torch.from_numpy(np.asarray(sweep['lidar_points']['lidar2sensor'], dtype=np.float64))
     moved = positions.double() @ matrix[:3, :3].T + matrix[:3, 3]
@@ -78,16 +71,11 @@ def positions_when_taken(points: Tensor, results: Mapping) -> Tensor:
     """The points, each in the LiDAR frame of the moment in which it was taken.
 
     Args:
-        points: (N, D) of a keyframe and sweeps, in the keyframe's LiDAR frame.
+        points: (N, D) of a keyframe and sweeps, metres, LiDAR frame of the keyframe.
         results: The sample, with ``timestamp`` and ``lidar_sweeps`` if it has sweeps.
-
-    Returns:
-        (N, 3) metres.
     """
-    lags = time_lags(points)
-    positions = points[:, :3].clone()
-    sweeps: Sequence[Mapping] = results.get('lidar_sweeps') or []
-    for sweep in sweeps:
+    lags, positions = time_lags(points), points[:, :3].clone()
+    for sweep in results.get('lidar_sweeps') or []:
         taken_then = (lags - sweep_lag(results, sweep)).abs() < _SAME_TIME
         positions[taken_then] = into_sweep_frame(positions[taken_then], sweep)
     return positions

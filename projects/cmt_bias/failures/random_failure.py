@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from ..datasets.pasting_switch_off_hook import transforms_with
 from .catalog import Failure, all_failures
-from .sample_random import sample_generator
+from .sensor_failure import sample_generator
 from .spoiled_parts import add_spoiled
 
 FAILURE_KEY = 'failure'
@@ -64,28 +64,22 @@ class RandomFailure(BaseTransform):
             )
         rng = sample_generator(self.seed, f'RandomFailure/{epoch}', results)
         failure = self._draw(results, rng)
-        results[FAILURE_KEY] = '' if failure is None else failure.name
+        results[FAILURE_KEY] = failure.name if failure else ''
         add_spoiled(results, '')
-        for config in () if failure is None else failure.seeded(_epoch_seed(self.seed, epoch)):
-            spoil = TRANSFORMS.build(config)
-            spoil.must_change = False  # what does no harm does no harm
-            results = spoil(results)
+        digest = hashlib.sha256(f'{self.seed}/{epoch}'.encode()).digest()
+        epoch_seed = int.from_bytes(digest[:8], 'big')
+        for config in failure.seeded(epoch_seed) if failure else ():
+            results = TRANSFORMS.build(config)(results)
         return results
 
     def _draw(self, results: Mapping, rng: np.random.Generator) -> Failure | None:
         """A failure of the sensors that the sample has."""
-        sensors = ('L' if 'points' in results else '') + ('C' if 'img' in results else '')
-        fitting = [(f, weight) for f, weight in self.failures if set(f.spoils) <= set(sensors)]
+        sensors = {sensor for sensor, key in (('L', 'points'), ('C', 'img')) if key in results}
+        fitting = [(f, weight) for f, weight in self.failures if set(f.spoils) <= sensors]
         if rng.random() >= self.probability or not fitting:
             return None
         weights = np.array([weight for _, weight in fitting])
         return fitting[rng.choice(len(fitting), p=weights / weights.sum())][0]
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(probability={self.probability}, seed={self.seed}, '
-            f'failures={[failure.name for failure, _ in self.failures]})'
-        )
 
 
 @HOOKS.register_module()
@@ -97,24 +91,19 @@ class FailureEpochHook(Hook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Warn where there is nothing to tell; begin."""
-        if not self._tell(runner, runner.epoch):
+        """Warn where there is nothing to tell."""
+        if not _random_failures(runner):
             runner.logger.warning('FailureEpochHook: the training data have no RandomFailure')
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell the new epoch, before the data loader begins it."""
-        self._tell(runner, runner.epoch)
+        for transform in _random_failures(runner):
+            transform.epoch.fill_(runner.epoch)
 
-    @staticmethod
-    def _tell(runner: Runner, epoch: int) -> bool:
-        found = [
-            transform
-            for transform in transforms_with(runner.train_dataloader.dataset, 'epoch')
-            if isinstance(transform, RandomFailure)
-        ]
-        for transform in found:
-            transform.epoch.fill_(epoch)
-        return bool(found)
+
+def _random_failures(runner: Runner) -> list[RandomFailure]:
+    found = transforms_with(runner.train_dataloader.dataset, 'epoch')
+    return [transform for transform in found if isinstance(transform, RandomFailure)]
 
 
 def _weighted_failures(weights: Mapping[str, float]) -> list[tuple[Failure, float]]:
@@ -132,8 +121,3 @@ def _weighted_failures(weights: Mapping[str, float]) -> list[tuple[Failure, floa
         for name in names:
             weighted[name] = weighted.get(name, 0.0) + weight / len(names)
     return [(known[name], weight) for name, weight in weighted.items()]
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    digest = hashlib.sha256(f'{seed}/{epoch}'.encode()).digest()
-    return int.from_bytes(digest[:8], 'big')

@@ -5,69 +5,54 @@ An info file of a sample names its own files only. The names of nuScenes' files 
 """
 
 import re
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 _NAME = re.compile(r'(?P<log>.+)__(?P<channel>[A-Z_]+)__(?P<time>\d+)\..+')
-_SECOND = 1e6
-_OTHER_SCENE = 60.0  # seconds: a scene of nuScenes lasts 20
+_OTHER_SCENE = 60e6  # microseconds: a scene of nuScenes lasts 20 s
 
 
 def file_at(path: str, seconds: float) -> str | None:
-    """The file of the same sensor that is nearest to so many seconds before.
+    """The file of the same sensor that is nearest to so many seconds before that at ``path``.
 
-    Args:
-        path: A file of nuScenes.
-        seconds: How much older; negative for a later one.
-
-    Returns:
-        Its path; None if there is none in its recording that differs from what was asked for by
-        half of it at most.
+    At the beginning of a recording it is that of so many seconds later. None if there is none in
+    the recording that differs from what was asked for by half of it at most.
     """
-    log, time = _log_and_time(path)
-    times, names = _files_of(str(Path(path).parent))[log]
-    nearest = int(np.abs(times - (time - seconds * _SECOND)).argmin())
-    error = abs(time - times[nearest] - seconds * _SECOND) / _SECOND
-    return str(Path(path).parent / names[nearest]) if error <= abs(seconds) / 2 else None
+    folder, log, time = _parts(path)
+    logs, times, names = _recorded(folder)
+    ages, names = time - times[logs == log], names[logs == log]
+    for age in (seconds * 1e6, -seconds * 1e6):
+        errors = np.abs(ages - age)
+        if errors.min() <= seconds * 1e6 / 2:
+            return str(folder / names[errors.argmin()])
+    return None
 
 
 def file_of_other_scene(path: str, rng: np.random.Generator) -> str | None:
     """A file of the same sensor from another scene, drawn at random; None if there is none."""
-    log, time = _log_and_time(path)
-    candidates: list[str] = []
-    for other, (times, names) in _files_of(str(Path(path).parent)).items():
-        if other != log:
-            candidates.extend(names)
-            continue
-        apart = np.abs(times - time) > _OTHER_SCENE * _SECOND
-        candidates.extend(name for name, far in zip(names, apart, strict=True) if far)
-    if not candidates:
-        return None
-    return str(Path(path).parent / candidates[rng.integers(len(candidates))])
+    folder, log, time = _parts(path)
+    logs, times, names = _recorded(folder)
+    others = names[(logs != log) | (np.abs(times - time) > _OTHER_SCENE)]
+    return str(folder / others[rng.integers(len(others))]) if len(others) else None
 
 
-def _log_and_time(path: str) -> tuple[str, int]:
+def _parts(path: str) -> tuple[Path, str, int]:
+    """Folder, log and time of a file of nuScenes."""
     match = _NAME.fullmatch(Path(path).name)
     if match is None:
         raise ValueError(
             f"'{path}' is not named as nuScenes names its files (LOG__CHANNEL__TIME.jpg), by "
             'which other files of its sensor are found'
         )
-    return match['log'], int(match['time'])
+    return Path(path).parent, match['log'], int(match['time'])
 
 
 @lru_cache(maxsize=64)
-def _files_of(folder: str) -> Mapping[str, tuple[np.ndarray, Sequence[str]]]:
-    """For each log of a folder the times of its files, ascending, and their names."""
-    matches = [match for file in Path(folder).iterdir() if (match := _NAME.fullmatch(file.name))]
-    files: dict[str, list[tuple[int, str]]] = {}
-    for match in matches:
-        files.setdefault(match['log'], []).append((int(match['time']), match.string))
-    listed = {log: sorted(entries) for log, entries in sorted(files.items())}
-    return {
-        log: (np.array([time for time, _ in entries]), [name for _, name in entries])
-        for log, entries in listed.items()
-    }
+def _recorded(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logs, times in microseconds and names of the files of a folder, in this order."""
+    matches = [match for file in folder.iterdir() if (match := _NAME.fullmatch(file.name))]
+    found = sorted((match['log'], int(match['time']), match.string) for match in matches)
+    logs, times, names = zip(*found, strict=True)
+    return np.array(logs), np.array(times), np.array(names)

@@ -1,14 +1,13 @@
 """Day, night, rain and fog: what scene descriptions tell, and the sensors that suffer from it."""
 
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
-from .sample_random import sample_token
+from ..datasets.nuscenes_layout import scenes_of_samples
+from .sensor_failure import sample_token
 from .spoiled_parts import add_spoiled
 
 DAY = 'day'
@@ -25,11 +24,8 @@ def scene_condition(description: str) -> str:
         'day', 'night', 'rain', 'fog' or, where several are named, such as 'night and rain': each
         scene has exactly one. As usual with nuScenes, 'after rain' counts as rain.
     """
-    named = [
-        condition
-        for condition, word in CONDITION_WORDS.items()
-        if re.search(word, description, re.IGNORECASE)
-    ]
+    words = CONDITION_WORDS.items()
+    named = [name for name, word in words if re.search(word, description, re.IGNORECASE)]
     return ' and '.join(named) or DAY
 
 
@@ -60,32 +56,12 @@ class LabelSpoiledSensors(BaseTransform):
                     f"LabelSpoiledSensors: spoiled_by['{condition}']='{sensors}' must be 'L', 'C' "
                     "or 'LC'"
                 )
-        self.sensors_of_token = _sensors_of_tokens(Path(data_root) / version, spoiled_by)
+        self.sensors_of_token = {
+            token: spoiled_by.get(scene_condition(scene['description']), '')
+            for token, scene in scenes_of_samples(data_root, version).items()
+        }
 
     def transform(self, results: dict) -> dict:
         """Label one sample."""
         add_spoiled(results, self.sensors_of_token.get(sample_token(results), ''))
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(samples={len(self.sensors_of_token)})'
-
-
-def _sensors_of_tokens(tables: Path, spoiled_by: Mapping[str, str]) -> dict[str, str]:
-    """Sensors of the samples whose condition spoils any."""
-    if not (tables / 'scene.json').is_file():
-        raise FileNotFoundError(
-            f'LabelSpoiledSensors: no {tables / "scene.json"}; set data_root and version to the '
-            'nuScenes data'
-        )
-    scenes = json.loads((tables / 'scene.json').read_text())
-    samples = json.loads((tables / 'sample.json').read_text())
-    sensors_of_scene = {
-        scene['token']: spoiled_by.get(scene_condition(scene['description']), '')
-        for scene in scenes
-    }
-    return {
-        sample['token']: sensors_of_scene[sample['scene_token']]
-        for sample in samples
-        if sensors_of_scene[sample['scene_token']]
-    }

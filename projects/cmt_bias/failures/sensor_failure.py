@@ -1,21 +1,23 @@
 """What all sensor failures have in common."""
 
+import hashlib
 from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.structures.points import BasePoints
 
-from .sample_random import sample_generator, sample_token
-from .spoiled_parts import ALL, SpoiledPart, add_spoiled
+from .spoiled_parts import SpoiledPart, add_spoiled
 
 CHANGED_KEY = 'changed_by_failure'
 """Key of a sample that tells whether a failure has changed its input."""
 
+SEVERITIES = (1, 2, 3)
+"""Three levels, as in MultiCorrupt (Beemelmanns et al., 2024); their strengths are our own."""
 
-class UnchangedInputError(RuntimeError):
-    """A failure that must change its input has left it as it was."""
+_NAMES_OF_A_SAMPLE = ('token', 'sample_idx', 'lidar_path')
 
 
 class SensorFailure(BaseTransform, metaclass=ABCMeta):
@@ -31,30 +33,35 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
     which part of them, give wrong data (see :mod:`.spoiled_parts`).
 
     Args:
-        seed: Seed of the random numbers.
+        seed: Seed of the random numbers; without effect where nothing is random.
 
     Raises:
+        ValueError: If a setting has no meaning.
         KeyError: If the sample has none of the inputs that are to be spoiled.
-        UnchangedInputError: If ``must_change`` holds and nothing has changed, although there was
-            something to spoil (a point, or a pixel that is not black).
     """
 
     spoiled: tuple[str, ...] = ()
-    must_change = True
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
+    def check(self, setting: str, is_valid: bool, rule: str) -> None:
+        """Raise the error that names class, setting and the rule that it breaks, if it does."""
+        if not is_valid:
+            value = getattr(self, setting)
+            raise ValueError(f'{type(self).__name__}: {setting}={value} must {rule}')
+
     @abstractmethod
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart | None:
-        """Replace entries of the sample; ``rng`` is the sample's own.
+        """Replace entries of the sample; return the part that is spoiled, if it is not all.
 
-        Returns:
-            The part that is spoiled, if it is not all of the sensors.
+        Args:
+            results: The sample.
+            rng: Its own random numbers.
         """
 
     def transform(self, results: dict) -> dict:
-        """Spoil one sample and check that it has changed."""
+        """Spoil one sample and note whether it has changed."""
         before = {key: results[key] for key in self.spoiled if key in results}
         if not before:
             raise KeyError(
@@ -62,15 +69,11 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
                 f'has none; it must come after the loading transforms'
             )
         part = self.spoil(results, sample_generator(self.seed, type(self).__name__, results))
-        changed = not all(_equal(old, results[key]) for key, old in before.items())
-        if self.must_change and not changed and not all(map(_is_void, before.values())):
-            raise UnchangedInputError(
-                f'{self!r} left {" and ".join(before)} of the sample {sample_token(results)} as '
-                'they were; results with it would be those without'
-            )
+        changed = any(_differ(old, results[key]) for key, old in before.items())
         results[CHANGED_KEY] = changed or results.get(CHANGED_KEY, False)
-        if changed:
-            add_spoiled(results, ''.join(map(_sensor_of, before)), part or ALL)
+        if changed:  # calibration counts for the cameras
+            sensors = ''.join('L' if key == 'points' else 'C' for key in before)
+            add_spoiled(results, sensors, part)
         return results
 
     def __repr__(self) -> str:
@@ -78,24 +81,51 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
         return f'{type(self).__name__}({settings})'
 
 
-def _sensor_of(key: str) -> str:
-    """The sensor that an input is from; calibration counts for the cameras."""
-    return 'L' if key == 'points' else 'C'
+class Degradation(SensorFailure):
+    """Base of the failures of working sensors, which get worse by ``levels``.
+
+    Args:
+        severity: 1 to 3: which of ``levels`` becomes :attr:`level`.
+        seed: Seed of the random numbers.
+    """
+
+    levels: tuple[Any, ...] = ()
+
+    def __init__(self, severity: int = 2, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.severity = severity
+        self.check('severity', severity in SEVERITIES, f'be one of {SEVERITIES}')
+        self.level = self.levels[severity - 1]
 
 
-def _equal(old: object, new: object) -> bool:
-    """Whether two points, arrays, or lists of arrays are the same."""
-    if isinstance(old, BasePoints) and isinstance(new, BasePoints):
-        return torch.equal(old.tensor, new.tensor)
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(map(_equal, old, new))
-    return np.array_equal(np.asarray(old), np.asarray(new))
+def _differ(old: Any, new: Any) -> bool:
+    """Whether two clouds, or the images or matrices of some cameras, differ."""
+    if isinstance(old, BasePoints):
+        return not np.array_equal(old.numpy(), new.numpy())
+    return len(old) != len(new) or not all(map(np.array_equal, old, new))
 
 
-def _is_void(value: object) -> bool:
-    """Whether there is nothing in it that could be spoiled."""
-    if isinstance(value, BasePoints):
-        return not bool(value.tensor.any())
-    if isinstance(value, list):
-        return all(map(_is_void, value))
-    return not np.asarray(value).any()
+def sample_token(results: Mapping) -> str:
+    """What names a sample: nuScenes' token, else the number or the file that the dataset gave it.
+
+    Raises:
+        KeyError: If the sample has none of them.
+    """
+    for key in _NAMES_OF_A_SAMPLE:
+        if results.get(key) is not None:
+            return str(results[key])
+    raise KeyError(
+        f'a sample has none of {", ".join(_NAMES_OF_A_SAMPLE)}, by which a sensor failure draws '
+        'its random numbers; make the info files anew with tools/create_data.py'
+    )
+
+
+def sample_generator(seed: int, purpose: str, results: Mapping) -> np.random.Generator:
+    """A generator of random numbers for one sample and purpose.
+
+    It depends neither on the process, nor on the order of the samples, nor on numpy's global
+    state, which it leaves alone: two tests with other numbers of workers draw the same.
+    """
+    name = f'{seed}/{purpose}/{sample_token(results)}'
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, 'big'))

@@ -6,8 +6,7 @@ convex quadrilaterals on the ground, counter-clockwise, in metres of the LiDAR f
 points were loaded. ``lidar_aug_matrix`` says where augmentation has moved that frame.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,24 +20,18 @@ FAR = 1e4
 EVERYWHERE = np.array([[[-FAR, -FAR], [FAR, -FAR], [FAR, FAR], [-FAR, FAR]]])
 
 
-@dataclass(frozen=True)
-class SpoiledPart:
-    """What a failure has spoiled of the sensors that it acts on.
-
-    Attributes:
-        views: (V,) bool, the spoiled cameras; None for all.
-        regions: (R, 4, 2) quadrilaterals in which the LiDAR is spoiled; None for everywhere.
-    """
+class SpoiledPart(NamedTuple):
+    """What a failure has spoiled of the sensors that it acts on."""
 
     views: np.ndarray | None = None
+    """(V,) bool, the spoiled cameras; None for all."""
     regions: np.ndarray | None = None
+    """(R, 4, 2) quadrilaterals in which the LiDAR is spoiled; None for everywhere."""
 
 
-ALL = SpoiledPart()
-
-
-def add_spoiled(results: dict, sensors: str, part: SpoiledPart = ALL) -> None:
+def add_spoiled(results: dict, sensors: str, part: SpoiledPart | None = None) -> None:
     """Add sensors, letters of 'LC', or a part of them, to what is spoiled of a sample."""
+    part = part or SpoiledPart()
     spoiled = {*sensors, *results.get(SPOILED_SENSORS_KEY, '')}
     results[SPOILED_SENSORS_KEY] = ''.join(letter for letter in 'LC' if letter in spoiled)
     num_views = len(results.get('img', results.get('lidar2img', ())))
@@ -52,14 +45,9 @@ def add_spoiled(results: dict, sensors: str, part: SpoiledPart = ALL) -> None:
 
 
 def sector_regions(start: float, stop: float) -> np.ndarray:
-    """Triangles from the sensor that cover a sector of the ground.
+    """Triangles (R, 4, 2) from the sensor that cover a sector of the ground.
 
-    Args:
-        start: Azimuth, radians, counter-clockwise from the x axis.
-        stop: Azimuth beyond it.
-
-    Returns:
-        (R, 4, 2); each spans a quarter turn at most.
+    Each spans a quarter turn at most. Azimuths are in radians, counter-clockwise from the x axis.
     """
     number = max(1, int(np.ceil((stop - start) / (np.pi / 2))))
     azimuth = np.linspace(start, stop, number + 1)
@@ -69,14 +57,11 @@ def sector_regions(start: float, stop: float) -> np.ndarray:
 
 
 def box_regions(boxes: np.ndarray, margin: float = 1.0) -> np.ndarray:
-    """Footprints of boxes.
+    """Footprints (M, 4, 2) of boxes.
 
     Args:
         boxes: (M, 7 or more): x, y, z, sizes along x and y of the box, height, yaw; LiDAR frame.
         margin: Metres added on each side.
-
-    Returns:
-        (M, 4, 2).
     """
     half = boxes[:, 3:5] / 2 + margin
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
@@ -84,41 +69,3 @@ def box_regions(boxes: np.ndarray, margin: float = 1.0) -> np.ndarray:
     cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
     rotation = np.stack((np.stack((cos, -sin), axis=1), np.stack((sin, cos), axis=1)), axis=1)
     return local @ rotation.transpose(0, 2, 1) + boxes[:, None, :2]
-
-
-def chosen_views(num_views: int | None, total: int, rng: np.random.Generator) -> np.ndarray:
-    """Which cameras a failure hits, drawn at random.
-
-    Args:
-        num_views: How many; None for all.
-        total: Cameras of the sample.
-        rng: The sample's random numbers.
-
-    Returns:
-        (total,) bool.
-
-    Raises:
-        ValueError: If there are not as many.
-    """
-    if num_views is None:
-        return np.ones(total, dtype=bool)
-    if num_views > total:
-        raise ValueError(f'num_views={num_views}, but a sample has {total} cameras')
-    return np.isin(np.arange(total), rng.permutation(total)[:num_views])
-
-
-def check_num_views(num_views: int | None, asked_by: str) -> None:
-    """Complain about a number of views that is not positive.
-
-    Raises:
-        ValueError: It names the failure.
-    """
-    if num_views is not None and num_views < 1:
-        raise ValueError(f'{asked_by}: num_views={num_views} must be 1 or more, or None')
-
-
-def with_views(
-    images: Sequence[np.ndarray], views: np.ndarray, changed: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """The images, with those of the spoiled views exchanged."""
-    return [new if hit else old for old, new, hit in zip(images, changed, views, strict=True)]

@@ -4,8 +4,9 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 from rich import box
@@ -46,21 +47,20 @@ class NuScenesScores:
     @property
     def absent_classes(self) -> tuple[str, ...]:
         """Classes of nuScenes that the model does not have, which the official means count."""
-        if not self.class_ap:
-            return ()
-        return tuple(name for name in DETECTION_NAMES if name not in self.class_ap)
+        return tuple(
+            name for name in DETECTION_NAMES if self.class_ap and name not in self.class_ap
+        )
 
     def of_own_classes(self) -> 'NuScenesScores':
         """The same scores with all means over the classes that the model has."""
-        mean_ap = sum(self.class_ap.values()) / len(self.class_ap)
+        mean_ap = fmean(self.class_ap.values())
         errors = {}
         for short, mean in ERRORS.values():
-            values = [found.get(short, math.nan) for found in self.class_errors.values()]
-            defined = [value for value in values if not math.isnan(value)]
-            errors[mean] = sum(defined) / len(defined) if defined else 1.0
+            values = (found.get(short, math.nan) for found in self.class_errors.values())
+            errors[mean] = fmean([value for value in values if not math.isnan(value)] or [1.0])
         # The official formula: mAP counts as much as the five errors together.
         nds = (5 * mean_ap + sum(max(0.0, 1 - error) for error in errors.values())) / 10
-        return NuScenesScores(nds, mean_ap, errors, self.class_ap, self.class_errors)
+        return replace(self, nds=nds, mean_ap=mean_ap, mean_errors=errors)
 
     def describe_own_means(self) -> str:
         """A sentence on the official means of a model that has not all classes."""
@@ -83,29 +83,25 @@ def parse_nuscenes_metrics(metrics: Mapping[str, float]) -> dict[str, NuScenesSc
     Returns:
         Scores by result name (``pred_instances_3d``); empty without nuScenes metrics.
     """
-    scores: dict[str, NuScenesScores] = {}
-    for key in metrics:
-        match = re.search(r'(\w+)_NuScenes/NDS$', key)
-        if match:
-            prefix = key[: -len('NDS')]
-            scores[match[1]] = _scores_under(
-                {k[len(prefix) :]: float(v) for k, v in metrics.items() if k.startswith(prefix)}
-            )
-    return scores
+    by_result: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        if match := re.search(r'(\w+)_NuScenes/(.+)$', key):
+            by_result.setdefault(match[1], {})[match[2]] = float(value)
+    return {name: _scores_of(found) for name, found in by_result.items() if 'NDS' in found}
 
 
-def _scores_under(metrics: dict[str, float]) -> NuScenesScores:
+def _scores_of(metrics: dict[str, float]) -> NuScenesScores:
     """Scores from the metrics of one result, keys without prefix."""
-    scores = NuScenesScores(nds=metrics['NDS'], mean_ap=metrics['mAP'])
+    scores = NuScenesScores(nds=metrics.pop('NDS'), mean_ap=metrics.pop('mAP'))
     by_distance: dict[str, list[float]] = {}
     for key, value in metrics.items():
         if match := re.fullmatch(r'(\w+)_AP_dist_[\d.]+', key):
             by_distance.setdefault(match[1], []).append(value)
         elif match := re.fullmatch(rf'(\w+)_({"|".join(ERRORS)})', key):
             scores.class_errors.setdefault(match[1], {})[ERRORS[match[2]][0]] = value
-        elif key not in ('NDS', 'mAP'):
+        else:
             scores.mean_errors[key] = value
-    scores.class_ap = {name: sum(values) / len(values) for name, values in by_distance.items()}
+    scores.class_ap = {name: fmean(values) for name, values in by_distance.items()}
     return scores
 
 
@@ -119,30 +115,29 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
     Returns:
         Lines of at most 99 characters, without colours.
     """
+    shorts, means = zip(*ERRORS.values(), strict=True)
     table = Table(title=title, box=box.SIMPLE_HEAD)
     table.add_column('class')
-    for name in ('AP', *(short for short, _ in ERRORS.values())):
+    for name in ('AP', *shorts):
         table.add_column(name, justify='right')
+
+    def add_row(
+        name: str, precision: float, errors: Mapping[str, float], of: Sequence[str]
+    ) -> None:
+        values = (precision, *(errors.get(error, math.nan) for error in of))
+        table.add_row(name, *('-' if math.isnan(value) else f'{value:.3f}' for value in values))
+
     for name, precision in scores.class_ap.items():
-        errors = scores.class_errors.get(name, {})
-        values = [precision, *(errors.get(short, math.nan) for short, _ in ERRORS.values())]
-        table.add_row(name, *map(_format, values))
+        add_row(name, precision, scores.class_errors.get(name, {}), shorts)
     table.add_section()
     rows = {'mean': scores}
     summary = f'mAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
     if scores.absent_classes:
-        rows = {
-            'mean of all 10': scores,
-            f'mean of {len(scores.class_ap)}': scores.of_own_classes(),
-        }
+        own = f'mean of {len(scores.class_ap)}'
+        rows = {'mean of all 10': scores, own: scores.of_own_classes()}
         summary = textwrap.fill(scores.describe_own_means(), 99)
     for name, averaged in rows.items():
-        means = [averaged.mean_errors.get(mean, math.nan) for _, mean in ERRORS.values()]
-        table.add_row(name, _format(averaged.mean_ap), *map(_format, means))
+        add_row(name, averaged.mean_ap, averaged.mean_errors, means)
     text = io.StringIO()
     Console(file=text, width=99, color_system=None).print(table)
     return f'{text.getvalue().rstrip()}\n\n{UNITS}\n{summary}'
-
-
-def _format(value: float) -> str:
-    return '-' if math.isnan(value) else f'{value:.3f}'

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from nuscenes.eval.detection.data_classes import DetectionMetrics
 from nuscenes.eval.detection.evaluate import DetectionEval
 
 from ..datasets.nuscenes_layout import EVALUATED_SPLITS
-from .conditions import group_by_condition, halves_by_scene, sample_conditions
+from .conditions import halves_by_scene, samples_by_condition
 from .nuscenes_metric_table import ERRORS
 
 WHOLE = 'whole'
@@ -51,9 +51,9 @@ class Subset:
 class SubsetEvaluation(DetectionEval):
     """The official evaluation, of all boxes or of some.
 
-    Annotations and detections are first read and filtered as for the whole, by the official code;
-    then those of a subset are handed to it. A distance is that of the box itself from the vehicle,
-    so a detection near a limit may fall on another side than its object.
+    The official code reads and filters all of them; then it gets those of a subset. A distance is
+    that of the box itself from the vehicle, so a detection near a limit may fall on another side
+    than its object.
 
     Args:
         nusc: The tables.
@@ -86,34 +86,38 @@ class SubsetEvaluation(DetectionEval):
 
     def subsets(self) -> list[Subset]:
         """The whole, every condition that occurs, and every band of distance."""
-        tokens = set(self.sample_tokens)
-        return self.by_condition() + [
-            self._subset(name, 'distance', tokens, band) for name, band in DISTANCE_BANDS.items()
+        bands = [
+            self._subset(name, 'distance', self.sample_tokens, band)
+            for name, band in DISTANCE_BANDS.items()
         ]
+        return self.by_condition() + bands
 
     def by_condition(self) -> list[Subset]:
         """The whole, and every condition that occurs."""
-        tokens = set(self.sample_tokens)
-        conditions = group_by_condition(sample_conditions(self.nusc, tokens))
-        anywhere = (0.0, math.inf)
-        found = [self._subset(WHOLE, 'whole', tokens, anywhere)]
-        for name, members in conditions.items():
-            found.append(self._subset(name, 'condition', members, anywhere))
-        return found
+        groups = samples_by_condition(self.nusc, self.sample_tokens)
+        return [
+            self._subset(WHOLE, WHOLE, self.sample_tokens),
+            *(self._subset(name, 'condition', tokens) for name, tokens in groups.items()),
+        ]
 
     def halves_by_condition(self) -> list[Subset]:
         """The whole and every condition with several scenes, each in two halves of its scenes."""
-        tokens = set(self.sample_tokens)
-        groups = group_by_condition(sample_conditions(self.nusc, tokens))
+        groups = samples_by_condition(self.nusc, self.sample_tokens)
         found = []
-        for name, members in {WHOLE: tokens, **groups}.items():
-            halves = halves_by_scene(self.nusc, members)
+        for name, tokens in {WHOLE: self.sample_tokens, **groups}.items():
+            halves = halves_by_scene(self.nusc, tokens)
             if all(halves):
-                for kind, half in zip(HALVES, halves, strict=True):
-                    found.append(self._subset(name, kind, half, (0.0, math.inf)))
+                parts = zip(HALVES, halves, strict=True)
+                found += [self._subset(name, kind, half) for kind, half in parts]
         return found
 
-    def _subset(self, name: str, kind: str, tokens: set[str], band: tuple[float, float]) -> Subset:
+    def _subset(
+        self,
+        name: str,
+        kind: str,
+        tokens: Collection[str],
+        band: tuple[float, float] = (0.0, math.inf),
+    ) -> Subset:
         all_boxes = self.gt_boxes, self.pred_boxes
         try:
             self.gt_boxes, self.pred_boxes = (_select(boxes, tokens, band) for boxes in all_boxes)
@@ -125,14 +129,13 @@ class SubsetEvaluation(DetectionEval):
         return Subset(name, kind, len(tokens), len(annotated), absent, flat_metrics(metrics))
 
 
-def _select(boxes: EvalBoxes, tokens: set[str], band: tuple[float, float]) -> EvalBoxes:
+def _select(boxes: EvalBoxes, tokens: Collection[str], band: tuple[float, float]) -> EvalBoxes:
     """Boxes of some samples, within a band of distance in metres; in the order they had."""
-    chosen = EvalBoxes()
+    chosen, members = EvalBoxes(), set(tokens)
     for token in boxes.sample_tokens:
-        if token in tokens:
-            chosen.add_boxes(
-                token, [box for box in boxes[token] if band[0] <= box.ego_dist < band[1]]
-            )
+        if token in members:
+            inside = [box for box in boxes[token] if band[0] <= box.ego_dist < band[1]]
+            chosen.add_boxes(token, inside)
     return chosen
 
 

@@ -9,43 +9,35 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <utility>
 #include <vector>
 
-// One compilation for processors with and without wide vectors; the loader chooses.
+// One compilation for processors with and without wide vectors; the loader chooses. A function that
+// is called keeps its own instructions; one that is inlined has the caller's.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_PROCESSORS __attribute__((target_clones("arch=haswell", "default")))
 #else
 #define FOR_PROCESSORS
 #endif
-// A function that is called keeps its own instructions; one that is inlined has the caller's.
 #if defined(__GNUC__)
 #define INLINED inline __attribute__((always_inline))
 #else
 #define INLINED inline
 #endif
 
-// (B, H, N, D) with neighbouring channels; strides in numbers.
-struct Tokens {
-    void *data;
-    int64_t batch_stride, head_stride, token_stride;
-};
-
 // Of this file, for cpu.py.
 #ifdef SOURCE_DIGEST
 extern "C" const char *const source_digest = SOURCE_DIGEST;
 #endif
 
-// As cpu.py packs it. Maps, radii and sigmas: LiDAR, then cameras.
+// As cpu.py packs it.
 struct Problem {
-    int64_t batch, heads, queries, keys, channels, threads;
-    int64_t parts;  // of the keys in the backward pass, each for one thread
-    int64_t maps[2], rows[2], columns[2];
-    int64_t radius[2];     // -1: no windows in this modality
-    const int32_t *cells;  // (B, Q, S, 2)
-    const void *strength;  // (B, Q, 2); null: attention to the keys in windows alone
-    Tokens key, value;
-    double sigma[2];  // 0: gain 1 in the whole window
+    int64_t batch, queries, keys, heads, channels, threads;
+    int64_t bev[2], views, view[2];  // rows and columns; 0 without
+    int64_t radius[2];               // on LiDAR and cameras; negative: no windows
+    const void *query, *key, *value;  // (B, N, H, D)
+    const int32_t *cells;             // (B, Q, S, 2)
+    const void *strength;             // (B, Q, 2); null: attention to the keys in windows alone
+    double sigma[2];                  // 0: gain 1 in the whole window
     double scale;
 };
 
@@ -61,13 +53,9 @@ INLINED float exponential(float x) {
     const float whole = std::nearbyintf(bounded * 1.44269504f);
     const float rest = (bounded - whole * 0.693359375f) + whole * 2.12194440e-4f;
     float sum = 1.0f / 5040;
-    sum = sum * rest + 1.0f / 720;
-    sum = sum * rest + 1.0f / 120;
-    sum = sum * rest + 1.0f / 24;
-    sum = sum * rest + 1.0f / 6;
-    sum = sum * rest + 0.5f;
-    sum = sum * rest + 1.0f;
-    sum = sum * rest + 1.0f;
+    for (const float term : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) {
+        sum = sum * rest + term;
+    }
     const int32_t word = (static_cast<int32_t>(whole) + 127) << 23;
     float power;
     std::memcpy(&power, &word, sizeof power);
@@ -78,126 +66,119 @@ INLINED float exponential(float x) {
 INLINED double exponential(double x) { return std::exp(x); }
 
 template <typename Number>
+INLINED void exponentiate(std::vector<Number> &numbers) {
+    Number *values = numbers.data();
+    const size_t size = numbers.size();
+#pragma omp simd
+    for (size_t i = 0; i < size; ++i) values[i] = exponential(values[i]);
+}
+
+template <typename Number>
 INLINED Number dot(const Number *left, const Number *right, int64_t channels) {
     Number sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < channels; ++c) sum += static_cast<Number>(left[c]) * right[c];
+    for (int64_t c = 0; c < channels; ++c) sum += left[c] * right[c];
     return sum;
 }
 
 // target += factor * row
-template <typename Row, typename Number>
-INLINED void add(Number *target, Number factor, const Row *row, int64_t channels) {
-#pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) target[c] += factor * static_cast<Number>(row[c]);
-}
-
 template <typename Number>
-inline Number *token(const Tokens &tokens, int64_t batch, int64_t number) {
-    return static_cast<Number *>(tokens.data) + batch * tokens.batch_stride +
-           number * tokens.token_stride;
+INLINED void add(Number *target, Number factor, const Number *row, int64_t channels) {
+#pragma omp simd
+    for (int64_t c = 0; c < channels; ++c) target[c] += factor * row[c];
 }
 
-// A row of a query's window: neighbouring keys.
+// A row of a query's window: neighbouring keys. Queries and keys are numbered through the batch.
 struct Run {
-    int64_t batch, query, first_key, size;
+    int64_t query, key, size;
     int64_t modality, down, right;  // of the first cell, from the middle of the window
 };
 
-template <typename Visit>
-void visit_runs(const Problem &problem, int64_t batch, int64_t query, Visit visit) {
-    const int64_t segments = problem.maps[0] + problem.maps[1];
-    const int32_t *cell = problem.cells + (batch * problem.queries + query) * segments * 2;
-    int64_t start = 0;
-    for (int64_t modality = 0; modality < 2; ++modality) {
-        const int64_t rows = problem.rows[modality], columns = problem.columns[modality];
-        const int64_t radius = problem.radius[modality];
-        for (int64_t map = 0; map < problem.maps[modality]; ++map, cell += 2, start += rows * columns) {
-            const int64_t row = cell[0], column = cell[1];
+// The runs of each query that has any; neighbouring queries one after the other, for the caches.
+std::vector<std::vector<Run>> find_runs(const Problem &problem) {
+    std::vector<std::vector<Run>> found;
+    const int32_t *cell = problem.cells;
+    for (int64_t query = 0; query < problem.batch * problem.queries; ++query) {
+        std::vector<Run> runs;
+        int64_t start = query / problem.queries * problem.keys;
+        for (int64_t map = problem.bev[0] ? 0 : 1; map <= problem.views; ++map, cell += 2) {
+            const int64_t modality = map > 0, *shape = modality ? problem.view : problem.bev;
+            const int64_t radius = problem.radius[modality], row = cell[0], column = cell[1];
             const int64_t left = std::max<int64_t>(column - radius, 0);
-            const int64_t size = std::min(column + radius + 1, columns) - left;
-            if (radius < 0 || size <= 0) continue;
-            const int64_t bottom = std::min(row + radius + 1, rows);
-            for (int64_t r = std::max<int64_t>(row - radius, 0); r < bottom; ++r) {
-                visit(Run{batch, query, start + r * columns + left, size, modality, r - row, left - column});
+            const int64_t size = std::min(column + radius + 1, shape[1]) - left;
+            const int64_t bottom = std::min(row + radius + 1, shape[0]);
+            for (int64_t r = std::max<int64_t>(row - radius, 0); r < bottom && size > 0; ++r) {
+                runs.push_back({query, start + r * shape[1] + left, size, modality, r - row, left - column});
             }
+            start += shape[0] * shape[1];
         }
+        if (!runs.empty()) found.push_back(std::move(runs));
     }
+    const auto last_key = [](const std::vector<Run> &runs) { return runs.back().key; };
+    std::stable_sort(found.begin(), found.end(),
+                     [&](const auto &left, const auto &right) { return last_key(left) < last_key(right); });
+    return found;
 }
 
+// The bias b on a key: exp(b) - 1 = factor exp(shift), and share = exp(b - shift), without powers
+// that overflow.
 template <typename Number>
-INLINED void exponentiate(Number *values, int64_t size) {
-#pragma omp simd
-    for (int64_t i = 0; i < size; ++i) values[i] = exponential(values[i]);
-}
-
-// The biases of a run's keys, and the profile of the window there.
-template <typename Number>
-struct RunBias {
-    std::vector<Number> gain, bias;
-
-    void find(const Problem &problem, const Run &run) {
-        const double sigma = problem.sigma[run.modality];
-        gain.assign(run.size, Number(1));
-        if (sigma > 0) {
-            const double factor = -1 / (2 * sigma * sigma);
-            for (int64_t e = 0; e < run.size; ++e) {
-                const double down = run.down, right = run.right + e;
-                gain[e] = static_cast<Number>(std::exp(factor * (down * down + right * right)));
-            }
-        }
-        bias.assign(run.size, Number(0));
-        if (!problem.strength) return;
-        const int64_t row = run.batch * problem.queries + run.query;
-        const Number strength = static_cast<const Number *>(problem.strength)[2 * row + run.modality];
-        for (int64_t e = 0; e < run.size; ++e) bias[e] = strength * gain[e];
-    }
-
-    // f of each bias, into values; once where all are the same
-    template <typename Function>
-    void apply(std::vector<Number> &values, Function f) const {
-        values.resize(bias.size());
-        for (size_t e = 0; e < bias.size(); ++e) {
-            values[e] = e && bias[e] == bias[e - 1] ? values[e - 1] : f(bias[e]);
-        }
-    }
+struct KeyBias {
+    Number gain, shift, factor, share;
 };
+
+// Appends the biases of a run's keys, and their logits with the shift, (keys, H).
+template <typename Number, int fixed_channels>
+INLINED void find_logits(const Problem &problem, const Run &run, std::vector<KeyBias<Number>> &biases,
+                         std::vector<Number> &logits) {
+    const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
+    const Number *query = static_cast<const Number *>(problem.query) + run.query * heads * channels;
+    const Number *key = static_cast<const Number *>(problem.key) + run.key * heads * channels;
+    const Number *strength = static_cast<const Number *>(problem.strength);
+    const double sigma = problem.sigma[run.modality];
+    KeyBias<Number> bias{0, 0, 1, 0};
+    size_t end = logits.size();
+    logits.resize(end + run.size * heads);
+    for (int64_t e = 0; e < run.size; ++e) {
+        if (strength && (e == 0 || sigma > 0)) {
+            const double down = run.down, right = run.right + e;
+            const double exponent = sigma > 0 ? (down * down + right * right) / (-2 * sigma * sigma) : 0;
+            bias.gain = static_cast<Number>(std::exp(exponent));
+            const Number b = strength[2 * run.query + run.modality] * bias.gain;
+            bias.shift = std::max(b, Number(0));
+            bias.factor = b > 0 ? -std::expm1(-b) : std::expm1(b);
+            bias.share = std::exp(b - bias.shift);
+        }
+        biases.push_back(bias);
+        for (int64_t h = 0; h < heads; ++h, key += channels) {
+            const Number score = static_cast<Number>(problem.scale) * dot(key, query + h * channels, channels);
+            logits[end++] = score + bias.shift;
+        }
+    }
+}
 
 template <typename Number>
 struct Scratch {
-    std::vector<Run> runs;
-    RunBias<Number> bias;
-    std::vector<Number> terms, slopes, factors, shares, mass, sums;
+    std::vector<KeyBias<Number>> biases;
+    std::vector<Number> logits, slopes, mass, sums;
 };
 
 // With a bias: corrects the output and log-sum-exp of attention without it. Without: the output and
-// log-sum-exp of attention to the keys in the windows alone, zeros for a query that has none.
+// log-sum-exp of attention to the keys in the windows alone.
 // fixed_channels: the compiler unrolls loops of a known length; 0 for any other.
 template <typename Number, int fixed_channels>
-FOR_PROCESSORS void attend_query(const Problem &problem, Scratch<Number> &scratch, const Number *query,
+FOR_PROCESSORS void attend_query(const Problem &problem, const std::vector<Run> &runs, Scratch<Number> &scratch,
                                  Number *output, Number *logsumexp) {
-    const int64_t heads = problem.heads;
-    const int64_t channels = fixed_channels ? fixed_channels : problem.channels;
-    const Number scale = static_cast<Number>(problem.scale);
-    int64_t size = 0;
-    for (const Run &run : scratch.runs) size += run.size;
-    scratch.terms.resize(size * heads);
-    scratch.mass.assign(heads, Number(0));
-    scratch.sums.assign(heads * channels, Number(0));
-    Number *terms = scratch.terms.data(), *mass = scratch.mass.data(), *sums = scratch.sums.data();
-    Number *term = terms;
-    for (const Run &run : scratch.runs) {
-        const Number *key = token<Number>(problem.key, run.batch, run.first_key);
-        for (int64_t e = 0; e < run.size; ++e, key += problem.key.token_stride) {
-            for (int64_t h = 0; h < heads; ++h) {
-                const Number *of_head = key + h * problem.key.head_stride;
-                *term++ = scale * dot(of_head, query + h * channels, channels);
-            }
-        }
-    }
+    const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
+    output += runs[0].query * heads * channels;
+    logsumexp += runs[0].query * heads;
+    scratch.biases.clear();
+    scratch.logits.clear();
+    for (const Run &run : runs) find_logits<Number, fixed_channels>(problem, run, scratch.biases, scratch.logits);
+    const int64_t size = scratch.biases.size();
+    Number *terms = scratch.logits.data();
     if (!problem.strength) {
-        std::fill(logsumexp, logsumexp + heads, Number(0));
-        std::copy(terms, terms + (size ? heads : 0), logsumexp);
+        std::copy(terms, terms + heads, logsumexp);
         for (int64_t i = heads; i < size * heads; ++i) {
             logsumexp[i % heads] = std::max(logsumexp[i % heads], terms[i]);
         }
@@ -205,170 +186,116 @@ FOR_PROCESSORS void attend_query(const Problem &problem, Scratch<Number> &scratc
     for (int64_t e = 0; e < size; ++e) {
         for (int64_t h = 0; h < heads; ++h) terms[e * heads + h] -= logsumexp[h];
     }
-    exponentiate(terms, size * heads);
-    term = terms;
-    for (const Run &run : scratch.runs) {
-        scratch.bias.find(problem, run);
-        scratch.bias.apply(scratch.factors, [](Number bias) { return std::expm1(bias); });
-        const Number *value = token<Number>(problem.value, run.batch, run.first_key);
-        for (int64_t e = 0; e < run.size; ++e, value += problem.value.token_stride) {
-            const Number factor = problem.strength ? scratch.factors[e] : Number(1);
-            for (int64_t h = 0; h < heads; ++h) {
-                const Number weight = factor * *term++;
+    exponentiate(scratch.logits);
+    scratch.mass.assign(heads, Number(0));
+    scratch.sums.assign(heads * channels, Number(0));
+    Number *mass = scratch.mass.data(), *sums = scratch.sums.data();
+    const KeyBias<Number> *bias = scratch.biases.data();
+    for (const Run &run : runs) {
+        const Number *value = static_cast<const Number *>(problem.value) + run.key * heads * channels;
+        for (int64_t e = 0; e < run.size; ++e, ++bias) {
+            for (int64_t h = 0; h < heads; ++h, value += channels) {
+                const Number weight = bias->factor * *terms++;
                 mass[h] += weight;
-                add(sums + h * channels, weight, value + h * problem.value.head_stride, channels);
+                add(sums + h * channels, weight, value, channels);
             }
         }
     }
+    const Number rest = problem.strength ? 1 : 0;
     for (int64_t h = 0; h < heads; ++h) {
-        Number *target = output + h * channels, *sum = sums + h * channels;
-        const Number rest = problem.strength ? Number(1) : Number(0);
-        const Number total = rest + mass[h];
-        if (size) {
-            for (int64_t c = 0; c < channels; ++c) target[c] = (rest * target[c] + sum[c]) / total;
+        for (int64_t c = h * channels; c < (h + 1) * channels; ++c) {
+            output[c] = (rest * output[c] + sums[c]) / (rest + mass[h]);
         }
-        if (size) logsumexp[h] += problem.strength ? std::log1p(mass[h]) : std::log(total);
+        logsumexp[h] += problem.strength ? std::log1p(mass[h]) : std::log(mass[h]);
     }
-}
-
-// Queries whose last windows are neighbours one after the other, for the caches.
-std::vector<int64_t> order_by_place(const Problem &problem) {
-    std::vector<std::pair<int64_t, int64_t>> places;
-    for (int64_t row = 0; row < problem.batch * problem.queries; ++row) {
-        const int64_t batch = row / problem.queries;
-        places.emplace_back(batch * problem.keys, row);
-        visit_runs(problem, batch, row % problem.queries, [&](const Run &run) {
-            places.back().first = batch * problem.keys + run.first_key;
-        });
-    }
-    std::sort(places.begin(), places.end());
-    std::vector<int64_t> order;
-    for (const auto &place : places) order.push_back(place.second);
-    return order;
 }
 
 template <typename Number, int fixed_channels>
-void attend(const Problem &problem, const Number *query, Number *output, Number *logsumexp) {
-    const int64_t row_size = problem.heads * problem.channels;
-    const std::vector<int64_t> order = order_by_place(problem);
+void attend(const Problem &problem, Number *output, Number *logsumexp) {
+    const std::vector<std::vector<Run>> found = find_runs(problem);
 #pragma omp parallel num_threads(problem.threads)
     {
         Scratch<Number> scratch;
 #pragma omp for schedule(dynamic, 8)
-        for (int64_t i = 0; i < problem.batch * problem.queries; ++i) {
-            const int64_t row = order[i];
-            scratch.runs.clear();
-            visit_runs(problem, row / problem.queries, row % problem.queries,
-                       [&](const Run &run) { scratch.runs.push_back(run); });
-            attend_query<Number, fixed_channels>(problem, scratch, query + row * row_size,
-                                                     output + row * row_size,
-                                                     logsumexp + row * problem.heads);
+        for (size_t i = 0; i < found.size(); ++i) {
+            attend_query<Number, fixed_channels>(problem, found[i], scratch, output, logsumexp);
         }
     }
 }
 
 // Adds what a run contributes to the gradients. With a bias: what the gradients of attention lack
 // that were computed without it, given the output and log-sum-exp with it.
-//
-// With t = exp(score + max(b, 0) - logsumexp) a key's probability is t exp(min(b, 0)), and the part
-// of it that is due to the bias t * (1 - exp(-b)) for b > 0, t * (exp(b) - 1) for b < 0: no power
-// overflows.
 template <typename Number, int fixed_channels>
-FOR_PROCESSORS void backward_run(const Problem &problem, Scratch<Number> &scratch, const Run &run,
-                                 bool only_strength, const Number *query, const Number *grad_output,
-                                 const Number *logsumexp, const Number *delta, Number *grad_query,
-                                 Number *grad_key, Number *grad_value, Number *grad_strength) {
-    const int64_t heads = problem.heads;
-    const int64_t channels = fixed_channels ? fixed_channels : problem.channels;
-    const Number scale = static_cast<Number>(problem.scale);
-    scratch.bias.find(problem, run);
-    scratch.bias.apply(scratch.shares, [](Number bias) { return std::exp(std::min(bias, Number(0))); });
-    scratch.bias.apply(scratch.factors, [](Number bias) {
-        return bias > 0 ? -std::expm1(-bias) : std::expm1(bias);
-    });
-    scratch.terms.resize(run.size * heads);
-    scratch.slopes.resize(run.size * heads);
-    Number *terms = scratch.terms.data(), *slopes = scratch.slopes.data();
-    const Number *keys = token<Number>(problem.key, run.batch, run.first_key);
-    const Number *values = token<Number>(problem.value, run.batch, run.first_key);
+FOR_PROCESSORS void backward_run(const Problem &problem, const Run &run, Scratch<Number> &scratch,
+                                 const Number *grad_output, const Number *logsumexp, const Number *delta,
+                                 Number *grad_query, Number *grad_key, Number *grad_value, Number *grad_strength) {
+    const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
+    const int64_t row_size = heads * channels, queries = run.query * row_size, keys = run.key * row_size;
+    const Number *query = static_cast<const Number *>(problem.query) + queries;
+    const Number *key = static_cast<const Number *>(problem.key) + keys;
+    const Number *value = static_cast<const Number *>(problem.value) + keys;
+    grad_output += queries, grad_query += queries, grad_key += keys, grad_value += keys;
+    logsumexp += run.query * heads, delta += run.query * heads;
+    scratch.biases.clear();
+    scratch.logits.clear();
+    find_logits<Number, fixed_channels>(problem, run, scratch.biases, scratch.logits);
+    scratch.slopes.resize(scratch.logits.size());
+    Number *terms = scratch.logits.data(), *slopes = scratch.slopes.data();
     for (int64_t e = 0; e < run.size; ++e) {
-        const Number shift = std::max(scratch.bias.bias[e], Number(0));
-        const Number *key = keys + e * problem.key.token_stride;
-        const Number *value = values + e * problem.value.token_stride;
         for (int64_t h = 0; h < heads; ++h) {
-            const int64_t c = h * channels;
-            const Number score = scale * dot(key + h * problem.key.head_stride, query + c, channels);
-            const Number along = dot(value + h * problem.value.head_stride, grad_output + c, channels);
-            terms[e * heads + h] = std::min(score + shift - logsumexp[h], Number(largest_exponent));
-            slopes[e * heads + h] = along - delta[h];
+            const int64_t i = e * heads + h;
+            terms[i] = std::min(terms[i] - logsumexp[h], Number(largest_exponent));
+            slopes[i] = dot(value + i * channels, grad_output + h * channels, channels) - delta[h];
         }
     }
-    exponentiate(terms, run.size * heads);
+    exponentiate(scratch.logits);
     for (int64_t e = 0; e < run.size; ++e) {
-        const Number *key = keys + e * problem.key.token_stride;
-        const Number factor = problem.strength ? scratch.factors[e] : Number(1);
+        const KeyBias<Number> &bias = scratch.biases[e];
         Number along_bias = 0;
         for (int64_t h = 0; h < heads; ++h) {
-            const Number term = terms[e * heads + h], slope = term * slopes[e * heads + h];
+            const int64_t i = e * heads + h, of_key = i * channels, of_query = h * channels;
+            const Number slope = terms[i] * slopes[i];
+            const Number of_score = static_cast<Number>(problem.scale) * bias.factor * slope;
+            add(grad_value + of_key, bias.factor * terms[i], grad_output + of_query, channels);
+            add(grad_key + of_key, of_score, query + of_query, channels);
+            add(grad_query + of_query, of_score, key + of_key, channels);
             along_bias += slope;
-            if (only_strength) continue;
-            const int64_t c = h * channels;
-            const Number of_score = scale * factor * slope;
-            add(grad_value + e * heads * channels + c, factor * term, grad_output + c, channels);
-            add(grad_key + e * heads * channels + c, of_score, query + c, channels);
-            add(grad_query + c, of_score, key + h * problem.key.head_stride, channels);
         }
-        grad_strength[run.modality] += along_bias * scratch.shares[e] * scratch.bias.gain[e];
+        grad_strength[2 * run.query + run.modality] += along_bias * bias.share * bias.gain;
     }
 }
 
-// only_strength: (B, Q) whether queries add to the strength's gradient alone.
-// grad_query (parts, B, Q, H * D), grad_strength (parts, B, Q, 2): each part takes some of the keys.
+// grad_query (threads, B, Q, H * D), grad_strength (threads, B, Q, 2): each thread takes some keys.
 template <typename Number, int fixed_channels>
-void backward(const Problem &problem, const bool *only_strength, const Number *query,
-              const Number *grad_output, const Number *logsumexp, const Number *delta,
+void backward(const Problem &problem, const Number *grad_output, const Number *logsumexp, const Number *delta,
               Number *grad_query, Number *grad_key, Number *grad_value, Number *grad_strength) {
-    const int64_t row_size = problem.heads * problem.channels, rows = problem.batch * problem.queries;
-    const int64_t parts = problem.parts;
+    const int64_t threads = problem.threads, rows = problem.batch * problem.queries;
     std::vector<Run> runs;
-    int64_t pairs = 0;
-    for (int64_t row = 0; row < rows; ++row) {
-        visit_runs(problem, row / problem.queries, row % problem.queries, [&](const Run &run) {
-            runs.push_back(run);
-            pairs += run.size;
-        });
-    }
-    // keys are numbered through all batch elements; neighbouring runs one after the other, for the caches
-    const auto first_of = [&](const Run &run) { return run.batch * problem.keys + run.first_key; };
-    std::stable_sort(runs.begin(), runs.end(), [&](const Run &left, const Run &right) {
-        return first_of(left) < first_of(right);
-    });
-    // where the parts begin, of about as many pairs each
-    std::vector<int64_t> bounds(parts + 1, problem.batch * problem.keys);
+    for (const auto &of_query : find_runs(problem)) runs.insert(runs.end(), of_query.begin(), of_query.end());
+    std::stable_sort(runs.begin(), runs.end(),
+                     [](const Run &left, const Run &right) { return left.key < right.key; });
+    int64_t pairs = 0, seen = 0, thread = 1;
+    for (const Run &run : runs) pairs += run.size;
+    // the threads' first keys, for about as many pairs each
+    std::vector<int64_t> bounds(threads + 1, problem.batch * problem.keys);
     bounds[0] = 0;
-    int64_t seen = 0, part = 1;
     for (const Run &run : runs) {
-        for (; part < parts && seen >= part * pairs / parts; ++part) bounds[part] = first_of(run);
+        for (; thread < threads && seen >= thread * pairs / threads; ++thread) bounds[thread] = run.key;
         seen += run.size;
     }
-#pragma omp parallel for num_threads(problem.threads) schedule(dynamic, 1)
-    for (int64_t part = 0; part < parts; ++part) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int64_t t = 0; t < threads; ++t) {
         Scratch<Number> scratch;
         for (Run run : runs) {
-            // the run's keys that are in this part
-            const int64_t first = first_of(run);
-            const int64_t cut = std::max<int64_t>(bounds[part] - first, 0);
-            run.size = std::min(run.size, bounds[part + 1] - first) - cut;
-            if (run.size <= 0) continue;
-            run.first_key += cut;
+            // the run's keys that are this thread's
+            const int64_t cut = std::max<int64_t>(bounds[t] - run.key, 0);
+            run.size = std::min(run.size, bounds[t + 1] - run.key) - cut;
+            run.key += cut;
             run.right += cut;
-            const int64_t row = run.batch * problem.queries + run.query, copy = part * rows + row;
-            const int64_t target = (run.batch * problem.keys + run.first_key) * row_size;
-            backward_run<Number, fixed_channels>(
-                problem, scratch, run, only_strength[row], query + row * row_size,
-                grad_output + row * row_size, logsumexp + row * problem.heads,
-                delta + row * problem.heads, grad_query + copy * row_size, grad_key + target,
-                grad_value + target, grad_strength + copy * 2);
+            if (run.size <= 0) continue;
+            backward_run<Number, fixed_channels>(problem, run, scratch, grad_output, logsumexp, delta,
+                                                 grad_query + t * rows * problem.heads * problem.channels,
+                                                 grad_key, grad_value, grad_strength + t * rows * 2);
         }
     }
 }
@@ -383,18 +310,15 @@ void backward(const Problem &problem, const bool *only_strength, const Number *q
         default: function<Number, 0>(*problem, __VA_ARGS__);         \
     }
 
-#define EXPORT(name, Number)                                                                    \
-    extern "C" void attend_##name(const Problem *problem, const Number *query, Number *output,  \
-                                  Number *logsumexp) {                                          \
-        FOR_CHANNELS(attend, Number, query, output, logsumexp)                                  \
-    }                                                                                           \
-    extern "C" void backward_##name(const Problem *problem, const bool *only_strength,          \
-                                    const Number *query, const Number *grad_output,             \
-                                    const Number *logsumexp, const Number *delta,               \
-                                    Number *grad_query, Number *grad_key, Number *grad_value,   \
-                                    Number *grad_strength) {                                    \
-        FOR_CHANNELS(backward, Number, only_strength, query, grad_output, logsumexp, delta,     \
-                     grad_query, grad_key, grad_value, grad_strength)                           \
+#define EXPORT(name, Number)                                                                              \
+    extern "C" void attend_##name(const Problem *problem, Number *output, Number *logsumexp) {            \
+        FOR_CHANNELS(attend, Number, output, logsumexp)                                                   \
+    }                                                                                                     \
+    extern "C" void backward_##name(const Problem *problem, const Number *grad_output,                    \
+                                    const Number *logsumexp, const Number *delta, Number *grad_query,     \
+                                    Number *grad_key, Number *grad_value, Number *grad_strength) {        \
+        FOR_CHANNELS(backward, Number, grad_output, logsumexp, delta, grad_query, grad_key, grad_value,   \
+                     grad_strength)                                                                       \
     }
 
 EXPORT(float32, float)

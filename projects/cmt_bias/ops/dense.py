@@ -6,13 +6,12 @@ Shape letters: B batch, H heads, Q queries, K keys, D channels of a head, N quer
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry import QueryWindows, WindowedBias
+from .geometry import AttentionInputs, TokenLayout, WindowedBias
 
-# The largest tensor that exists for a chunk of queries, in numbers: 128 MiB in float32.
-_CHUNK_NUMBERS = 2**25
+# The largest tensor that exists for a chunk of queries, in numbers: 64 MiB in float32.
+_CHUNK_NUMBERS = 2**24
 
 
 def dense_bias(bias: WindowedBias) -> Tensor:
@@ -24,100 +23,67 @@ def dense_bias(bias: WindowedBias) -> Tensor:
     Returns:
         ``(B, Q, K)`` in the strength's type.
     """
-    layout = bias.windows.layout
-    of_modality = bias.strength.unsqueeze(-2).unbind(-1)  # (B, Q, 1) each
-    counts = (layout.num_lidar_tokens, layout.num_camera_tokens)
-    strength = [
-        values.expand(*values.shape[:2], count)
-        for values, count in zip(of_modality, counts, strict=True)
-    ]
-    return torch.cat(strength, dim=-1) * bias.windows.gain(bias.strength.dtype)
+    lidar, camera = _by_modality(bias.windows.gain(bias.strength.dtype), bias.windows.layout)
+    return torch.cat((lidar * bias.strength[..., :1], camera * bias.strength[..., 1:]), dim=-1)
 
 
-def why_not(
-    query: Tensor, key: Tensor, windows: QueryWindows, strength: Tensor | None
-) -> str | None:
+def why_not(inputs: AttentionInputs) -> str | None:
     """None: there is nothing that this backend cannot do."""
     return None
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    windows: QueryWindows,
-    strength: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention; as operator.py says.
-
-    Half precision is computed in float32: a bias of 30 in bfloat16 would be wrong by up to 0.06.
-    """
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
-    output = torch.empty_like(query)
-    for part in _chunks(query, key):
-        mask, lone = _logit_mask(windows, strength, part, dtype)
-        attended = F.scaled_dot_product_attention(
-            query[:, :, part], key, value, attn_mask=mask, scale=scale
-        )
-        output[:, :, part] = attended.masked_fill(lone, 0)
-    nothing = query.new_empty(query.shape[:3])
-    return output, nothing, torch.empty_like(nothing)
+def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+    """Attention, as operator.py says; what would be the log-sum-exp is not used here."""
+    output = torch.empty_like(inputs.query)
+    value = inputs.value.transpose(1, 2)
+    for part in _chunks(inputs):
+        output[:, part] = (_probabilities(inputs, part) @ value).transpose(1, 2)
+    return output, output.new_zeros(output.shape[:3])
 
 
 def gradients(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    windows: QueryWindows,
-    strength: Tensor | None,
-    scale: float,
-    output: Tensor,
-    logsumexp: Tensor,
-    extra: Tensor,
+    inputs: AttentionInputs, grad_output: Tensor, output: Tensor, logsumexp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Gradients; as operator.py says."""
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    query, key, value, grad_output, output = (
-        tensor.to(dtype) for tensor in (query, key, value, grad_output, output)
-    )
-    grad_query, grad_key, grad_value = (torch.zeros_like(t) for t in (query, key, value))
-    grad_strength = None if strength is None else torch.zeros_like(strength, dtype=dtype)
-    for part in _chunks(query, key):
-        mask, lone = _logit_mask(windows, strength, part, dtype)
-        some, grad = query[:, :, part], grad_output[:, :, part].masked_fill(lone, 0)
-        mass = (some @ key.mT * scale).add_(mask).masked_fill_(lone, 0).softmax(-1)
-        grad_value += mass.mT @ grad
-        along = (grad * output[:, :, part]).sum(-1, keepdim=True)
-        grad_logits = (grad @ value.mT).sub_(along).mul_(mass)
-        grad_query[:, :, part] = grad_logits @ key * scale
-        grad_key += grad_logits.mT @ some * scale
+    """Gradients, as operator.py says."""
+    grad_query, grad_key, grad_value = (torch.zeros_like(t) for t in inputs[:3])
+    grad_strength = None if inputs.strength is None else torch.zeros_like(inputs.strength)
+    key, value = inputs.key.transpose(1, 2), inputs.value.transpose(1, 2)
+    delta = (grad_output * output).sum(-1, keepdim=True).transpose(1, 2)
+    for part in _chunks(inputs):
+        query, grad = (t[:, part].transpose(1, 2) for t in (inputs.query, grad_output))
+        mass = _probabilities(inputs, part)
+        grad_value += (mass.mT @ grad).transpose(1, 2)
+        grad_logits = (grad @ value.mT).sub_(delta[:, :, part]).mul_(mass)
+        grad_query[:, part] = (grad_logits @ key).transpose(1, 2) * inputs.scale
+        grad_key += (grad_logits.mT @ query).transpose(1, 2) * inputs.scale
         if grad_strength is not None:
-            of_keys = windows.of_queries(part).gain(dtype) * grad_logits.sum(1)
-            split = windows.layout.num_lidar_tokens
-            grad_strength[:, part, 0] = of_keys[..., :split].sum(-1)
-            grad_strength[:, part, 1] = of_keys[..., split:].sum(-1)
+            windows = inputs.windows.of_queries(part)
+            of_keys = windows.gain(grad_logits.dtype) * grad_logits.sum(1)
+            sums = [keys.sum(-1) for keys in _by_modality(of_keys, windows.layout)]
+            grad_strength[:, part] = torch.stack(sums, dim=-1)
     return grad_query, grad_key, grad_value, grad_strength
 
 
-def _chunks(query: Tensor, key: Tensor) -> Iterator[slice]:
+def _by_modality(of_keys: Tensor, layout: TokenLayout) -> tuple[Tensor, ...]:
+    """``(..., K)`` of the LiDAR's and of the cameras' tokens."""
+    return of_keys.split((layout.num_lidar_tokens, layout.num_camera_tokens), dim=-1)
+
+
+def _chunks(inputs: AttentionInputs) -> Iterator[slice]:
     """Queries that are computed at once."""
-    numbers_of_one = query.shape[0] * query.shape[1] * key.shape[2]
-    count = max(1, _CHUNK_NUMBERS // max(1, numbers_of_one))
-    for start in range(0, query.shape[2], count):
-        yield slice(start, start + count)
+    (batch, queries, heads, _), keys = inputs.query.shape, inputs.key.shape[1]
+    count = max(1, _CHUNK_NUMBERS // max(1, batch * heads * keys))
+    return (slice(start, start + count) for start in range(0, queries, count))
 
 
-def _logit_mask(
-    windows: QueryWindows, strength: Tensor | None, part: slice, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """``(B, 1, N, K)`` what is added to logits, ``(B, 1, N, 1)`` True for queries without keys."""
-    some = windows.of_queries(part)
-    if strength is not None:
-        mask = dense_bias(WindowedBias(some, strength[:, part].to(dtype))).unsqueeze(1)
-        return mask, mask.new_zeros(*mask.shape[:3], 1, dtype=torch.bool)
-    inside = some.to_mask().unsqueeze(1)
-    outside = torch.zeros_like(inside, dtype=dtype).masked_fill_(~inside, -torch.inf)
-    return outside, ~inside.any(-1, keepdim=True)
+def _probabilities(inputs: AttentionInputs, part: slice) -> Tensor:
+    """``(B, H, N, K)`` softmax of the logits; zeros for a query without keys."""
+    query, key = inputs.query[:, part].transpose(1, 2), inputs.key.transpose(1, 2)
+    logits = (query @ key.mT).mul_(inputs.scale)
+    windows = inputs.windows.of_queries(part)
+    if inputs.strength is not None:
+        bias = dense_bias(WindowedBias(windows, inputs.strength[:, part]))
+        return logits.add_(bias.unsqueeze(1)).softmax(-1)
+    inside = windows.to_mask().unsqueeze(1)
+    probabilities = logits.masked_fill_(~inside, -torch.inf).softmax(-1)
+    return probabilities.masked_fill_(~inside.any(-1, keepdim=True), 0)

@@ -3,11 +3,10 @@
 The keys are the cells of maps, one after the other and each row-major: the BEV map, then each
 camera's feature map. Such a map is called a segment.
 
-Shape letters: B batch, Q queries, K keys, V views, S segments (BEV map and views).
+Shape letters: B batch, Q queries, K keys, S segments, H heads, D channels of a head.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -19,17 +18,12 @@ MODALITIES: tuple[Modality, ...] = ('lidar', 'camera')
 
 # Row of the centre cell in a segment in which a query has no window: out of every window's reach.
 NOT_SEEN = -(2**20)
+# A radius, among numbers, that reaches even from there: the whole modality.
+EVERYWHERE = 2**24
 
 
 class Segment(NamedTuple):
-    """A map of cells among the keys.
-
-    Attributes:
-        start: Its first key.
-        rows: Rows of cells.
-        columns: Columns of cells.
-        modality: Number in :data:`MODALITIES`.
-    """
+    """A map of cells among the keys, from ``start``; the modality counts in MODALITIES."""
 
     start: int
     rows: int
@@ -43,11 +37,11 @@ class TokenLayout:
 
     Attributes:
         bev_shape: ``(rows, columns)`` of the BEV map; None without LiDAR.
-        num_views: V; 0 without cameras.
+        num_views: 0 without cameras.
         view_shape: ``(rows, columns)`` of a view's feature map; None without cameras.
 
     Raises:
-        ValueError: If a number is negative, or only one of views and their shape is given.
+        ValueError: If a map has no cells, or only one of views and their shape is given.
     """
 
     bev_shape: tuple[int, int] | None = None
@@ -58,8 +52,8 @@ class TokenLayout:
         """Check the numbers."""
         if (self.num_views > 0) != (self.view_shape is not None):
             raise ValueError(f'num_views and view_shape go together, got {self}.')
-        if min(self.num_views, *(self.bev_shape or (1,)), *(self.view_shape or (1,))) < 0:
-            raise ValueError(f'sizes must not be negative, got {self}.')
+        if min(*(self.bev_shape or (1,)), *(self.view_shape or (1,)), self.num_views + 1) < 1:
+            raise ValueError(f'sizes must be positive, got {self}.')
 
     @property
     def num_lidar_tokens(self) -> int:
@@ -82,9 +76,8 @@ class TokenLayout:
         bev = () if self.bev_shape is None else (Segment(0, *self.bev_shape, 0),)
         if self.view_shape is None:
             return bev
-        rows, columns = self.view_shape
-        starts = range(self.num_lidar_tokens, self.num_tokens, rows * columns)
-        return *bev, *(Segment(start, rows, columns, 1) for start in starts)
+        starts = range(self.num_lidar_tokens, self.num_tokens, math.prod(self.view_shape))
+        return *bev, *(Segment(start, *self.view_shape, 1) for start in starts)
 
 
 @dataclass(frozen=True)
@@ -104,6 +97,16 @@ class Window:
     def size(self) -> int | None:
         """Cells along each side; None for the whole modality."""
         return None if self.radius is None else 2 * self.radius + 1
+
+    def profile(self, middle: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+        """``(B, Q, size)`` gain along one axis; a Gaussian is the product of two."""
+        distance = torch.arange(size, device=middle.device) - middle.unsqueeze(-1)
+        if self.radius is None:
+            return torch.ones_like(distance, dtype=dtype)
+        profile = (distance.abs() <= self.radius).to(dtype)
+        if self.sigma is not None:
+            profile = profile * torch.exp(distance.to(dtype) ** 2 / (-2 * self.sigma**2))
+        return profile
 
 
 @dataclass(frozen=True)
@@ -128,40 +131,22 @@ class QueryWindows:
 
     def has_whole_modality(self) -> bool:
         """Whether a modality that is there has no window but counts as a whole."""
-        return any(
-            self.shapes[segment.modality].radius is None for segment in self.layout.segments
-        )
+        return any(self.shapes[part.modality].radius is None for part in self.layout.segments)
 
     def gain(self, dtype: torch.dtype) -> Tensor:
         """``(B, Q, K)`` the windows' profiles; 0 outside."""
-        parts = [along_rows * along_columns for along_rows, along_columns in self._profiles(dtype)]
-        return torch.cat([part.flatten(2) for part in parts], dim=-1)
+        gains = []
+        for cell, segment in zip(self.cells.unbind(2), self.layout.segments, strict=True):
+            window, (row, column) = self.shapes[segment.modality], cell.unbind(-1)
+            down = window.profile(row, segment.rows, dtype).unsqueeze(-1)
+            right = window.profile(column, segment.columns, dtype).unsqueeze(-2)
+            gains.append((down * right).flatten(2))
+        return torch.cat(gains, dim=-1)
 
     def to_mask(self) -> Tensor:
         """``(B, Q, K)`` True for the keys in a query's windows and in whole modalities."""
-        lidar, camera = (replace(window, sigma=None) for window in self.shapes)
+        lidar, camera = (Window(window.radius) for window in self.shapes)
         return replace(self, shapes=(lidar, camera)).gain(torch.uint8).bool()
-
-    def _profiles(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each segment the profiles along its axes, ``(B, Q, h, 1)`` and ``(B, Q, 1, w)``."""
-        for cell, segment in zip(self.cells.unbind(2), self.layout.segments, strict=True):
-            window = self.shapes[segment.modality]
-            row, column = cell.unbind(-1)
-            yield (
-                _profile(row, segment.rows, window, dtype).unsqueeze(-1),
-                _profile(column, segment.columns, window, dtype).unsqueeze(-2),
-            )
-
-
-def _profile(middle: Tensor, size: int, window: Window, dtype: torch.dtype) -> Tensor:
-    """``(B, Q, size)`` a window's profile along one axis; a Gaussian is the product of two."""
-    distance = torch.arange(size, device=middle.device) - middle.unsqueeze(-1)
-    if window.radius is None:
-        return torch.ones_like(distance, dtype=dtype)
-    profile = (distance.abs() <= window.radius).to(dtype)
-    if window.sigma is not None:
-        profile = profile * torch.exp(distance.to(dtype) ** 2 / (-2 * window.sigma**2))
-    return profile
 
 
 @dataclass(frozen=True)
@@ -174,12 +159,62 @@ class WindowedBias:
     Attributes:
         windows: The windows.
         strength: ``(B, Q, 2)`` on LiDAR and cameras, best in float32 whatever the type of the
-            queries; that of a modality that is not there is not used.
+            queries; that of a modality that is not there is not used. ``(L, B, Q, 2)`` where
+            decoder layers differ: attention takes that of one layer.
     """
 
     windows: QueryWindows
     strength: Tensor
 
+    def of_layer(self, layer: int) -> 'WindowedBias':
+        """The bias in one decoder layer; itself where layers do not differ."""
+        return self if self.strength.dim() == 3 else replace(self, strength=self.strength[layer])
+
     def of_queries(self, queries: slice | Tensor) -> 'WindowedBias':
         """The bias of some queries."""
         return WindowedBias(self.windows.of_queries(queries), self.strength[:, queries])
+
+
+class AttentionInputs(NamedTuple):
+    """What a backend gets: contiguous tensors, and the windows in tensors and numbers.
+
+    Attributes:
+        query: ``(B, Q, H, D)``.
+        key: ``(B, K, H, D)``.
+        value: ``(B, K, H, D)``.
+        cells: ``(B, Q, S, 2)`` int32, of :class:`QueryWindows`.
+        strength: ``(B, Q, 2)`` of the bias; None for attention to the keys in windows alone.
+        sizes: Rows and columns of the BEV map, number of views, rows and columns of a view, radius
+            of the windows on LiDAR and cameras. 0 where there is no such map.
+        sigmas: Of the windows on LiDAR and cameras; 0 for none.
+        scale: Factor on the products of queries and keys.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    cells: Tensor
+    strength: Tensor | None
+    sizes: list[int]
+    sigmas: list[float]
+    scale: float
+
+    @staticmethod
+    def numbers_of(windows: QueryWindows) -> tuple[list[int], list[float]]:
+        """``sizes`` and ``sigmas``."""
+        layout, shapes = windows.layout, windows.shapes
+        radii = (EVERYWHERE if window.radius is None else window.radius for window in shapes)
+        bev, view = layout.bev_shape or (0, 0), layout.view_shape or (0, 0)
+        return [*bev, layout.num_views, *view, *radii], [window.sigma or 0.0 for window in shapes]
+
+    @property
+    def windows(self) -> QueryWindows:
+        """The inverse of :meth:`numbers_of`."""
+        rows, columns, num_views, *view, lidar_radius, camera_radius = self.sizes
+        lidar, camera = (
+            Window(None if radius >= EVERYWHERE else radius, sigma or None)
+            for radius, sigma in zip((lidar_radius, camera_radius), self.sigmas, strict=True)
+        )
+        bev = (rows, columns) if rows else None
+        layout = TokenLayout(bev, num_views, (view[0], view[1]) if num_views else None)
+        return QueryWindows(layout, self.cells, (lidar, camera))

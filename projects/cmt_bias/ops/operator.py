@@ -5,30 +5,28 @@ Where torch takes operators made in Python (2.4) it is registered in ``torch.lib
 ``torch.compile`` and ``torch.export`` trace through it; older versions call the same functions in
 an ``autograd.Function``.
 
-A backend is a module of three functions. Query, key and value have one floating type, all tensors
-any strides; without a strength keys outside of windows have no weight, and a query without keys
-gets zeros.
+A backend is a module of three functions of :class:`AttentionInputs`. Without a strength keys
+outside of windows have no weight, and a query without keys gets zeros.
 
-- ``why_not(query, key, windows, strength)``: why it cannot run on such tensors; None if it can.
-- ``attend(query, key, value, windows, strength, scale)``: the output ``(B, H, Q, D)`` in any
-  floating type, and two tensors ``(B, H, Q)`` in float32 (float64 for float64) for the next: the
-  log-sum-exp of each query's logits, and what it likes.
-- ``gradients(grad_output, *as above, output, *the two tensors)``:
-  the gradients of query, key, value and strength (None without one) in any floating type.
+- ``why_not(inputs)``: why it cannot run on them; None if it can.
+- ``attend(inputs)``: the output ``(B, Q, H, D)`` and the log-sum-exp of each query's logits
+  ``(B, Q, H)``, contiguous, the latter in float32 (float64 for float64) and for the next alone.
+- ``gradients(inputs, grad_output, output, logsumexp)``: those of query, key, value and strength
+  (None without one).
 """
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import cpu, dense, triton_attention
-from .geometry import QueryWindows, TokenLayout, Window, WindowedBias
+from .geometry import AttentionInputs, QueryWindows, Window, WindowedBias
 
 _logger = logging.getLogger('cmt_bias')
 _logged_choices: set[str] = set()
-
 
 # By preference.
 _BACKENDS: dict[str, Any] = {'cpu': cpu, 'triton': triton_attention, 'dense': dense}
@@ -54,9 +52,9 @@ def biased_attention(
         value: ``(B, H, K, D)``.
         bias: On the keys; its strength up to about 80 in absolute value.
         scale: Factor on the products of queries and keys; ``D ** -0.5`` if None.
-        backend: ``'dense'``: a mask for some queries at a time, anywhere. ``'cpu'``: torch's flash
-            kernel, and a compiled loop over the keys in windows. ``'triton'``: one fused kernel,
-            on CUDA. ``'auto'``: the fastest that can.
+        backend: ``'dense'``: all logits for some queries at a time, anywhere. ``'cpu'``: torch's
+            flash kernel, and a compiled loop over the keys in windows. ``'triton'``: one fused
+            kernel, on CUDA. ``'auto'``: the fastest that can.
 
     Returns:
         ``(B, H, Q, D)`` in the query's type; under autocast in autocast's.
@@ -102,10 +100,17 @@ def _attend(
     _check(query, key, value, windows, strength)
     if backend not in BACKENDS:
         raise ValueError(f'unknown backend {backend!r}; there are {", ".join(BACKENDS)}.')
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    sizes, sigmas = _numbers_of(windows)
-    inputs = (query, key, value, windows.cells, strength, sizes, sigmas, scale, backend)
-    return _forward_operator(*inputs)[0]
+    channels, dtype = query.shape[-1], query.dtype
+    scale = channels**-0.5 if scale is None else scale
+    on_cpu = query.device.type == 'cpu' and backend in ('auto', 'cpu')
+    if on_cpu and strength is not None and windows.has_whole_modality():
+        query, key, value = _fold_whole_modalities(query, key, value, windows, strength, scale)
+        lidar, camera = (Window(-1) if w.radius is None else w for w in windows.shapes)
+        windows = replace(windows, shapes=(lidar, camera))
+    tokens = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    numbers = AttentionInputs.numbers_of(windows)
+    output, _ = _forward_operator(*tokens, windows.cells, strength, *numbers, scale, backend)
+    return output.transpose(1, 2)[..., :channels].to(dtype)
 
 
 def is_compiling() -> bool:
@@ -134,141 +139,125 @@ def _check(
     query: Tensor, key: Tensor, value: Tensor, windows: QueryWindows, strength: Tensor | None
 ) -> None:
     """Raise ValueError if shapes or types do not agree."""
+    cells, layout = windows.cells, windows.layout
     shapes = [tuple(tensor.shape) for tensor in (query, key, value)]
     if any(len(shape) != 4 for shape in shapes) or shapes[1] != shapes[2]:
         raise ValueError(f'query, key and value must be (B, H, N, D), got {shapes}.')
-    if shapes[0][:2] != shapes[1][:2] or shapes[0][3] != shapes[1][3]:
+    (batch, heads, queries, channels), keys = shapes[:2]
+    if (batch, heads, channels) != (*keys[:2], keys[3]):
         raise ValueError(f'query and key differ in batch, heads or channels: {shapes[:2]}.')
     dtypes = [tensor.dtype for tensor in (query, key, value)]
     if len(set(dtypes)) > 1 or not query.is_floating_point():
         raise ValueError(f'query, key and value must have one floating type, got {dtypes}.')
-    layout, cells = windows.layout, windows.cells
-    if not layout.num_tokens == shapes[1][2] > 0:
-        raise ValueError(f'{layout} has {layout.num_tokens} tokens, the keys are {shapes[1][2]}.')
-    batch_queries = (shapes[0][0], shapes[0][2])
-    expected = (*batch_queries, len(layout.segments), 2)
+    if not layout.num_tokens == keys[2] > 0:
+        raise ValueError(f'{layout} has {layout.num_tokens} tokens, the keys are {keys[2]}.')
+    expected = (batch, queries, len(layout.segments), 2)
     if tuple(cells.shape) != expected or cells.dtype != torch.int32:
         raise ValueError(
             f'cells must be int32 of shape {expected}, got {cells.dtype}, {tuple(cells.shape)}.'
         )
+    expected = (batch, queries, 2)
     if strength is not None and not (
-        tuple(strength.shape) == (*batch_queries, 2) and strength.is_floating_point()
+        tuple(strength.shape) == expected and strength.is_floating_point()
     ):
         raise ValueError(
-            f'strength must be a floating tensor of shape {(*batch_queries, 2)}, got '
-            f'{strength.dtype}, {tuple(strength.shape)}.'
+            f'strength must be a floating tensor of shape {expected}, got {strength.dtype}, '
+            f'{tuple(strength.shape)}.'
         )
 
 
-def _choose(
-    name: str, query: Tensor, key: Tensor, windows: QueryWindows, strength: Tensor | None
-) -> Any:
+def _fold_whole_modalities(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    windows: QueryWindows,
+    strength: Tensor,
+    scale: float,
+) -> list[Tensor]:
+    """Bias on whole modalities as channels: the query's hold it, the keys' tell the modality."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    is_whole = torch.tensor([window.radius is None for window in windows.shapes])
+    of_query = (strength * is_whole / scale).unsqueeze(1)
+    is_camera = torch.arange(key.shape[2]) >= windows.layout.num_lidar_tokens
+    of_key, of_value = torch.stack((~is_camera, is_camera), dim=-1), key.new_zeros(2)
+    return [
+        torch.cat((tokens.to(dtype), more.to(dtype).expand(*tokens.shape[:3], 2)), dim=-1)
+        for tokens, more in ((query, of_query), (key, of_key), (value, of_value))
+    ]
+
+
+def _choose(name: str, inputs: AttentionInputs) -> Any:
     """The backend that runs; the same for the same kind of tensors."""
     if name != 'auto':
-        reason = _BACKENDS[name].why_not(query, key, windows, strength)
+        reason = _BACKENDS[name].why_not(inputs)
         if reason is not None:
             raise RuntimeError(f"attention backend '{name}' cannot run: {reason}.")
         return _BACKENDS[name]
     reasons = []
     for candidate, backend in _BACKENDS.items():
-        reason = backend.why_not(query, key, windows, strength)
+        reason = backend.why_not(inputs)
         if reason is None:
             break
         reasons.append(f'{candidate}: {reason}')
-    kind = 'attention with a bias' if strength is not None else 'attention to windows'
-    message = f"{kind} runs on backend '{candidate}' on {query.device.type} in {query.dtype}"
+    kind = 'attention to windows' if inputs.strength is None else 'attention with a bias'
+    device, dtype = inputs.query.device.type, inputs.query.dtype
+    message = f"{kind} runs on backend '{candidate}' on {device} in {dtype}"
     if message not in _logged_choices:
         _logged_choices.add(message)
         _logger.info('%s (%s)', message, '; '.join(reasons) or 'the first choice')
     return backend
 
 
-def _numbers_of(windows: QueryWindows) -> tuple[list[int], list[float]]:
-    """What is known of windows besides their cells, in numbers that an operator can take."""
-    layout = windows.layout
-    radii = [-1 if window.radius is None else window.radius for window in windows.shapes]
-    bev, view = layout.bev_shape or (-1, -1), layout.view_shape or (-1, -1)
-    return [*bev, layout.num_views, *view, *radii], [w.sigma or 0.0 for w in windows.shapes]
+def _prepare(arguments: tuple) -> tuple[Any, AttentionInputs]:
+    """The backend, and its inputs from the operator's arguments, of which the last is its name.
+
+    All but Triton compute in float32 at least: a bias of 30 in bfloat16 would be wrong by 0.06.
+    """
+    inputs = AttentionInputs(*arguments[:-1])
+    backend = _choose(arguments[-1], inputs)
+    precise = torch.promote_types(inputs.query.dtype, torch.float32)
+    dtype = inputs.query.dtype if backend is triton_attention else precise
+    query, key, value = (tensor.to(dtype).contiguous() for tensor in inputs[:3])
+    strength = None if inputs.strength is None else inputs.strength.to(precise).contiguous()
+    cells = inputs.cells.contiguous()
+    return backend, AttentionInputs(query, key, value, cells, strength, *inputs[5:])
 
 
-def _windows_of(cells: Tensor, sizes: list[int], sigmas: list[float]) -> QueryWindows:
-    """The inverse of :func:`_numbers_of`."""
-    bev, view = ((a, b) if a >= 0 else None for a, b in (sizes[:2], sizes[3:5]))
-    radii = (None if radius < 0 else radius for radius in sizes[5:])
-    lidar, camera = (Window(r, s or None) for r, s in zip(radii, sigmas, strict=True))
-    return QueryWindows(TokenLayout(bev, sizes[2], view), cells, (lidar, camera))
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp."""
+    backend, inputs = _prepare(arguments)
+    with torch.autocast(inputs.query.device.type, enabled=False):
+        output, logsumexp = backend.attend(inputs)
+    return output.to(arguments[0].dtype), logsumexp
 
 
-def _token_major(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """``(B, H, N, D)`` with the heads of a token next to each other, as projections leave them."""
-    return tensor.to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
+def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    precise = torch.promote_types(query.dtype, torch.float32)
+    return query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=precise)
 
 
-def _forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cells: Tensor,
-    strength: Tensor | None,
-    sizes: list[int],
-    sigmas: list[float],
-    scale: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, and what the backward pass wants to know."""
-    windows = _windows_of(cells, sizes, sigmas)
-    chosen = _choose(backend, query, key, windows, strength)
-    with torch.autocast(query.device.type, enabled=False):
-        output, *kept = chosen.attend(query, key, value, windows, strength, scale)
-    return _token_major(output, query.dtype), kept[0].contiguous(), kept[1].contiguous()
-
-
-def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    kept = query.new_empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
-    return _token_major(torch.empty_like(query), query.dtype), kept, torch.empty_like(kept)
-
-
-def _backward(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cells: Tensor,
-    strength: Tensor | None,
-    sizes: list[int],
-    sigmas: list[float],
-    scale: float,
-    backend: str,
-    output: Tensor,
-    logsumexp: Tensor,
-    extra: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _backward(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
     """Gradients of query, key, value and strength; the last is empty without a strength."""
-    windows = _windows_of(cells, sizes, sigmas)
-    chosen = _choose(backend, query, key, windows, strength)
-    with torch.autocast(query.device.type, enabled=False):
-        *grads, grad_strength = chosen.gradients(
-            grad_output, query, key, value, windows, strength, scale, output, logsumexp, extra
-        )
-    of_query, of_key, of_value = (_token_major(grad, query.dtype) for grad in grads)
-    if strength is None or grad_strength is None:
-        return of_query, of_key, of_value, query.new_empty(0)
-    return of_query, of_key, of_value, grad_strength.to(strength.dtype)
+    *arguments, output, logsumexp = arguments
+    backend, inputs = _prepare(arguments)
+    grad_output, output = (t.to(inputs.query.dtype).contiguous() for t in (grad_output, output))
+    with torch.autocast(inputs.query.device.type, enabled=False):
+        grads = backend.gradients(inputs, grad_output, output, logsumexp)
+    return [
+        grad_output.new_empty(0) if tensor is None else grad.to(tensor.dtype)
+        for grad, tensor in zip(grads, (*arguments[:3], arguments[4]), strict=True)
+    ]
 
 
-def _backward_shapes(
-    grad_output: Tensor, query: Tensor, key: Tensor, value: Tensor, cells: Tensor,
-    strength: Tensor | None, *_: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    of_strength = query.new_empty(0) if strength is None else torch.empty_like(strength)
-    grads = [_token_major(torch.empty_like(tensor), query.dtype) for tensor in (query, key, value)]
-    return grads[0], grads[1], grads[2], of_strength
+def _backward_shapes(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
+    tensors = (*arguments[:3], arguments[4])
+    return [grad_output.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
 
 
-def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     """Keep what the backward pass needs: nothing as large as keys but these themselves."""
-    query, key, value, cells, strength, *ctx.rest = inputs
-    ctx.save_for_backward(query, key, value, cells, strength, *output)
+    *tensors, ctx.sizes, ctx.sigmas, ctx.scale, ctx.backend = inputs
+    ctx.save_for_backward(*tensors, *output)
     ctx.set_materialize_grads(False)
 
 
@@ -279,13 +268,12 @@ def _differentiate(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Any, 
             'attention with a bias can be differentiated once only: call backward without '
             'create_graph=True.'
         )
-    nothing = (None,) * (len(ctx.rest) + 5)
     if grad_output is None:
-        return nothing
-    query, key, value, cells, strength, *kept = ctx.saved_tensors
-    grads = _backward_operator(grad_output, query, key, value, cells, strength, *ctx.rest, *kept)
-    of_strength = None if strength is None else grads[3]
-    return *grads[:3], None, of_strength, *nothing[5:]
+        return (None,) * 9
+    *tensors, output, logsumexp = ctx.saved_tensors
+    numbers = ctx.sizes, ctx.sigmas, ctx.scale, ctx.backend
+    *grads, of_strength = _backward_operator(grad_output, *tensors, *numbers, output, logsumexp)
+    return *grads, None, None if tensors[4] is None else of_strength, *(None,) * 4
 
 
 class _Operator(torch.autograd.Function):
@@ -304,21 +292,17 @@ def _register() -> tuple[Any, Any]:
         'Tensor query, Tensor key, Tensor value, Tensor cells, Tensor? strength, int[] sizes, '
         'float[] sigmas, float scale, str backend'
     )
-    torch.library.define('cmt_bias::windowed_attention', f'({inputs}) -> (Tensor, Tensor, Tensor)')
+    name, kept = 'cmt_bias::windowed_attention', 'Tensor output, Tensor logsumexp'
+    torch.library.define(name, f'({inputs}) -> (Tensor, Tensor)')
     torch.library.define(
-        'cmt_bias::windowed_attention_backward',
-        f'(Tensor grad_output, {inputs}, Tensor output, Tensor logsumexp, Tensor extra) -> '
-        '(Tensor, Tensor, Tensor, Tensor)',
+        f'{name}_backward',
+        f'(Tensor grad_output, {inputs}, {kept}) -> (Tensor, Tensor, Tensor, Tensor)',
     )
-    for name, function, shapes in (
-        ('windowed_attention', _forward, _forward_shapes),
-        ('windowed_attention_backward', _backward, _backward_shapes),
-    ):
-        torch.library.impl(f'cmt_bias::{name}', 'CompositeExplicitAutograd', function)
-        torch.library.register_fake(f'cmt_bias::{name}', shapes)
-    torch.library.register_autograd(
-        'cmt_bias::windowed_attention', _differentiate, setup_context=_keep
-    )
+    torch.library.impl(name, 'CompositeExplicitAutograd', _forward)
+    torch.library.impl(f'{name}_backward', 'CompositeExplicitAutograd', _backward)
+    torch.library.register_fake(name, _forward_shapes)
+    torch.library.register_fake(f'{name}_backward', _backward_shapes)
+    torch.library.register_autograd(name, _differentiate, setup_context=_keep)
     operators = torch.ops.cmt_bias
     return operators.windowed_attention.default, operators.windowed_attention_backward.default
 

@@ -1,6 +1,7 @@
 """Does a checkpoint fit the model it is to be loaded into? Asked before training or testing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,82 +34,51 @@ def report_checkpoint(
 ) -> CheckpointReport:
     """Compare a checkpoint's keys with those of a model, maybe a wrapped one.
 
-    Args:
-        model: The built model.
-        path: The checkpoint.
-        skipped: Parts of the model that are not to be loaded.
+    Parts of the model that are ``skipped`` are not to be loaded.
 
     Raises:
+        OtherModelError: If the checkpoint is another model's, or has parts of another size.
         CheckpointError: If the file is damaged or unsafe to read.
     """
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    return compare_state_dict(unwrapped(model), weights_of(checkpoint, path), skipped)
+    report = compare_state_dict(unwrapped(model), weights_of(checkpoint, path), skipped)
+    report.raise_if_other_model(path)
+    return report
 
 
 def check_starting_weights(
     model: nn.Module, path: str | None, resume: bool, skipped: Sequence[str] = ()
 ) -> list[Problem]:
-    """Whether a training can start from a checkpoint.
+    """Whether a training can start from a checkpoint; raises as :func:`report_checkpoint`.
 
     Weights of some parts alone (``load_from`` with a pretrained backbone) will do, and what is
-    loaded is logged; a resume needs all of them.
-
-    Args:
-        model: The built model.
-        path: The checkpoint; None: none, or the latest of the run, which is of this model.
-        resume: Whether the training goes on, rather than starts from these weights.
-        skipped: The config's ``load_from_skip``: parts of the model that keep their initial
-            values. A resume skips nothing.
-
-    Returns:
-        What is wrong; empty if nothing is.
-
-    Raises:
-        OtherModelError: If the checkpoint is another model's, or has parts of another size.
-        CheckpointError: If the file is damaged or unsafe to read.
+    loaded is logged; a resume needs all of them, also those that ``load_from_skip`` names.
     """
     if path is None:
         return []
     report = report_checkpoint(model, path, () if resume else skipped)
-    report.raise_if_other_model(path)
-    if resume:
-        return _incomplete(report, path, 'resume with the config that wrote the checkpoint')
-    MMLogger.get_current_instance().info(
-        f"Keys of '{path}' that are loaded into the model:\n{report.format_table()}"
-    )
-    return []
+    if not resume:
+        what = f"Keys of '{path}' that are loaded into the model:\n{report.describe()}"
+        MMLogger.get_current_instance().info(what)
+        return []
+    return _missing_parts(report, path, 'resume with the config that wrote the checkpoint')
 
 
 def check_tested_weights(
     model: nn.Module, path: str, allow_missing_keys: bool = False
 ) -> list[Problem]:
-    """Whether a checkpoint has all that a model needs to be tested.
+    """Whether a checkpoint has all that a model needs; raises as :func:`report_checkpoint`.
 
-    Args:
-        model: The built model.
-        path: The checkpoint.
-        allow_missing_keys: Test it even with parts at their random initialization.
-
-    Returns:
-        What is wrong; empty if nothing is.
-
-    Raises:
-        OtherModelError: If the checkpoint is another model's, or has parts of another size.
-        CheckpointError: If the file is damaged or unsafe to read.
+    If missing keys are allowed, of parts that are tested at their random initialization, they are
+    a warning.
     """
-    report = report_checkpoint(model, path)
-    report.raise_if_other_model(path)
-    if not allow_missing_keys:
-        remedy = (
-            'test with the config that the checkpoint was trained with, or give '
-            '--allow-missing-keys to test with these parts at their initialization'
-        )
-        return _incomplete(report, path, remedy)
-    if not report.is_complete:
-        MMLogger.get_current_instance().warning(
-            f"Tested with parts that are not in '{path}':\n{report.describe_differences()}"
-        )
-    return []
+    problems = _missing_parts(
+        report_checkpoint(model, path),
+        path,
+        'test with the config that the checkpoint was trained with, or give '
+        '--allow-missing-keys to test with these parts at their initialization',
+    )
+    return [replace(p, severity='warning') for p in problems] if allow_missing_keys else problems
 
 
 def build_tested_model(config: Config, checkpoint: str, device: str) -> Any:
@@ -124,8 +94,6 @@ def build_tested_model(config: Config, checkpoint: str, device: str) -> Any:
     return model.to(device).eval()
 
 
-def _incomplete(report: CheckpointReport, path: str, remedy: str) -> list[Problem]:
-    if report.is_complete:
-        return []
-    what = f"the checkpoint '{path}' lacks parts of the model:\n{report.describe_differences()}"
-    return [Problem(what, remedy)]
+def _missing_parts(report: CheckpointReport, path: str, remedy: str) -> list[Problem]:
+    what = f"the checkpoint '{path}' lacks parts of the model:\n{report.describe()}"
+    return [] if report.is_complete else [Problem(what, remedy)]

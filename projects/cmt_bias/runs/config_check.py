@@ -9,7 +9,7 @@ from torch import nn
 
 from ..checkpoints.safe_loading import CheckpointError
 from ..config_type import type_name
-from ..datasets.database_check import command_that_makes_it, has_image_crops
+from ..datasets.object_database import command_that_makes_it, has_image_crops
 from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .checkpoint_check import check_checkpoint_file, report_checkpoint
@@ -26,14 +26,14 @@ def check_config(
     sampled_frames: int = 20,
     depth: Depth = 'sampled',
 ) -> list[tuple[str, Answer]]:
-    """Look at all that a config names.
+    """Look at all that a config names, and at a checkpoint that is to fit its model.
 
     Args:
         path: The config file.
-        checkpoint: A checkpoint that is to fit its model.
+        checkpoint: The checkpoint.
         overrides: ``key=value`` settings that override the config.
-        sampled_frames: Frames of each info file whose sensor files are looked for.
-        depth: As for :func:`~cmt_bias.runs.data_check.check_dataset`.
+        sampled_frames: As for :func:`~cmt_bias.runs.data_check.check_dataset`.
+        depth: As well.
 
     Returns:
         Subject and answer of each check.
@@ -48,41 +48,40 @@ def check_config(
         return [('config', Problem(what, 'correct the config file, or --cfg-options'))]
     register_all_modules(init_default_scope=True)
     answers = list(_check_data(cfg, sampled_frames, depth))
+    model = None
     try:
         model = MODELS.build(cfg.model)
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         answers.append(('model', f'{type(model).__name__}, {millions:.1f} million parameters'))
     except Exception as error:  # any error of building is the finding
-        model, remedy = None, 'correct the model: the message names the class and the argument'
+        remedy = 'correct the model: the message names the class and the argument'
         answers.append(('model', Problem(f'{type(error).__name__}: {error}', remedy)))
-    for subject, file in (('load_from', cfg.get('load_from')), ('checkpoint', checkpoint)):
-        if file is not None:
-            skipped = (cfg.get('load_from_skip') or ()) if subject == 'load_from' else ()
-            answers += check_weights(model, file, subject, skipped)
+    if cfg.get('load_from') is not None:
+        skipped = cfg.get('load_from_skip') or ()
+        answers.append(('load_from', _check_weights(model, cfg.load_from, False, skipped)))
+    if checkpoint is not None:
+        answers.append(('checkpoint', _check_weights(model, checkpoint, True)))
     return answers
 
 
 def _check_data(cfg: Config, sampled_frames: int, depth: Depth) -> Iterator[tuple[str, Answer]]:
     looked_at = 'every frame' if depth == 'all' else f'{sampled_frames} frames'
     for split in SPLITS:
-        dataloader = cfg.get(f'{split}_dataloader')
+        subject, dataloader = f'{split} data', cfg.get(f'{split}_dataloader')
         if dataloader is None:
-            yield f'{split} data', Problem(f'no {split}_dataloader', severity='note')
+            yield subject, Problem(f'no {split}_dataloader', severity='note')
             continue
         problems = check_config_data(cfg, (split,), sampled_frames, depth)
-        for problem in problems:
-            yield f'{split} data', problem
+        yield from ((subject, problem) for problem in problems)
         for dataset in innermost_datasets(dataloader['dataset']):
+            pipeline = dataset.get('pipeline', ())
             if not problems:
+                evaluation = ', and what the evaluation needs' * (split != 'train')
                 files = f"'{dataset['ann_file']}' and the files it names in {looked_at}"
-                yield (
-                    f'{split} data',
-                    files + ', and what the evaluation needs' * (split != 'train'),
-                )
-            for problem in check_sweep_loader(dataset.get('pipeline', ())):
-                yield f'{split} data', problem
+                yield subject, files + evaluation
+            yield from ((subject, problem) for problem in check_sweep_loader(pipeline))
             if split == 'train':
-                yield from check_image_crops(dataset.get('pipeline', ()))
+                yield from (('pasting', answer) for answer in check_image_crops(pipeline))
 
 
 def check_sweep_loader(pipeline: Sequence[Mapping]) -> list[Problem]:
@@ -93,8 +92,9 @@ def check_sweep_loader(pipeline: Sequence[Mapping]) -> list[Problem]:
     return [Problem(what, "set type='LoadAlignedSweeps' for this step", 'warning')]
 
 
-def check_image_crops(pipeline: Sequence[Mapping]) -> list[tuple[str, Answer]]:
-    """An answer if objects are to be pasted into images: whether their database has crops."""
+def check_image_crops(pipeline: Sequence[Mapping]) -> list[Answer]:
+    """Whether the databases of objects that are to be pasted into images have crops."""
+    answers: list[Answer] = []
     for step in pipeline:
         sampler = step.get('db_sampler')
         if sampler is None or not step.get('sample_2d'):
@@ -104,50 +104,29 @@ def check_image_crops(pipeline: Sequence[Mapping]) -> list[tuple[str, Answer]]:
         except (OSError, InfoFileError):  # the data's own check says so
             continue
         if has_image_crops(infos):
-            return [('pasting', f"'{sampler['info_path']}', with image crops")]
-        what = f"'{sampler['info_path']}' has no image crops: only points are pasted"
-        remedy = f'to paste into images: {command_that_makes_it(sampler.get("data_root"))}'
-        return [('pasting', Problem(what, remedy, 'warning'))]
-    return []
+            answers.append(f"'{sampler['info_path']}', with image crops")
+        else:
+            what = f"'{sampler['info_path']}' has no image crops: only points are pasted"
+            remedy = f'to paste into images: {command_that_makes_it(sampler.get("data_root"))}'
+            answers.append(Problem(what, remedy, 'warning'))
+    return answers
 
 
-def check_weights(
-    model: nn.Module | None, path: str, subject: str, skipped: Sequence[str] = ()
-) -> list[tuple[str, Answer]]:
-    """Answers about a checkpoint: one for each submodule whose keys differ.
-
-    Args:
-        model: What it is to fit; None if it could not be built.
-        path: The checkpoint.
-        subject: 'checkpoint', which must have all keys, or 'load_from', which need not.
-        skipped: Parts of the model that are not to be loaded.
-    """
-    problems = check_checkpoint_file(path)
-    if problems:
-        return [(subject, problem) for problem in problems]
+def _check_weights(
+    model: nn.Module | None, path: str, need_all: bool, skipped: Sequence[str] = ()
+) -> Answer:
+    """Whether a checkpoint fits a model, which could not be built if it is None."""
+    if problems := check_checkpoint_file(path):
+        return problems[0]
     if model is None:
-        return [(subject, f"'{path}' exists (no model to compare it with)")]
+        return f"'{path}' exists (no model to compare it with)"
     try:
         report = report_checkpoint(model, path, skipped)
-        if subject == 'load_from':
-            report.raise_if_other_model(path)
     except CheckpointError as error:
         what, _, remedy = str(error).partition('Remedy: ')
-        return [(subject, Problem(what.strip(), remedy))]
+        return Problem(what.strip(), remedy)
     if report.is_complete:
-        return [(subject, f"'{path}': all {report.num_matched} keys match")]
-    wrong = subject == 'checkpoint'
-    return [
-        (
-            f'{subject}: {part.name}',
-            Problem(
-                f'{len(part.matched)} matched, {len(part.missing)} missing, '
-                f'{len(part.unexpected)} unexpected, {len(part.mismatched)} of other shape\n'
-                f'{part.describe_differences()}',
-                'take the config that the checkpoint was trained with' if wrong else '',
-                'error' if wrong else 'note',
-            ),
-        )
-        for part in report.submodules
-        if part.describe_differences()
-    ]
+        return f"'{path}': all {len(report.matched)} keys match"
+    if need_all:
+        return Problem(report.describe(), 'take the config that the checkpoint was trained with')
+    return Problem(report.describe(), severity='note')

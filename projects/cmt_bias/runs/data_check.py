@@ -5,7 +5,7 @@ at the database for pasting. What a run does not use is not looked for.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,8 @@ from nuscenes.utils.splits import create_splits_scenes
 
 from ..config_type import type_name
 from ..datasets import info_file_check
-from ..datasets.database_check import check_database
 from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES
+from ..datasets.object_database import check_database
 from ..datasets.sensor_files import faults_of_files, is_local, sensor_files, used_data
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..problem import Problem, Severity
@@ -36,19 +36,15 @@ def check_config_data(
     depth: Depth = 'sampled',
     evaluates: bool = True,
 ) -> list[Problem]:
-    """Look for the data that a config names.
+    """Look for the data that a config's dataloaders and evaluators name; each problem once.
 
-    Args:
-        cfg: A whole config; splits without a dataloader are passed over.
-        splits: Dataloaders and evaluators to look at.
-        sampled_frames: Frames of each info file whose sensor files are looked for.
-        depth: As for :func:`check_dataset`.
-        evaluates: Whether the metrics of the evaluators are to be computed.
-
-    Returns:
-        What is wrong, each problem once; empty if nothing is.
+    Splits without a dataloader are passed over. ``evaluates`` tells whether metrics are to be
+    computed; for the others see :func:`check_dataset`.
     """
     problems: dict[Problem, None] = {}
+    train = cfg.get('train_cfg') or {}
+    length = train.get('max_epochs') or train.get('max_iters') or float('inf')
+    evaluated = ('val', 'test') if train.get('val_begin', 1) <= length else ('test',)
     for split in splits:
         dataloader = cfg.get(f'{split}_dataloader')
         if dataloader is None:
@@ -57,11 +53,7 @@ def check_config_data(
         for dataset in innermost_datasets(outer):
             batch_size, balanced = dataloader.get('batch_size', 1), _is_balanced(outer)
             found = check_dataset(dataset, sampled_frames, depth, batch_size, balanced)
-            if (
-                evaluates
-                and not found
-                and (split == 'test' or (split == 'val' and _validates(cfg)))
-            ):
+            if not found and evaluates and split in evaluated:
                 found = check_evaluation(cfg.get(f'{split}_evaluator'), dataset)
             problems.update(dict.fromkeys(found))
     return list(problems)
@@ -73,13 +65,14 @@ def check_iterations(runner: Runner) -> list[Problem]:
     One without ends at once, and well.
     """
     dataloader = getattr(getattr(runner, 'train_loop', None), 'dataloader', None)
-    if dataloader is None or isinstance(getattr(dataloader, 'sampler', None), InfiniteSampler):
-        return []
     try:
+        # The length of mmengine's endless sampler is that of its dataset.
+        if dataloader is None or isinstance(dataloader.sampler, InfiniteSampler):
+            return []
         if len(dataloader):
             return []
         number = len(dataloader.sampler)
-    except (TypeError, NotImplementedError):  # a stream has no length
+    except (AttributeError, TypeError, NotImplementedError):  # a stream has no length
         return []
     what = (
         f'an epoch has no iteration: {number} frames for this process are fewer than batch_size='
@@ -88,12 +81,12 @@ def check_iterations(runner: Runner) -> list[Problem]:
     return [Problem(what, 'set a smaller train_dataloader.batch_size, or drop_last=False')]
 
 
-def innermost_datasets(dataset: Any) -> list[Mapping]:
+def innermost_datasets(dataset: Any) -> list[MutableMapping]:
     """The datasets inside wrappers such as ``CBGSDataset`` or ``ConcatDataset``.
 
     None of what is no config, as a dataset that is built already.
     """
-    if not isinstance(dataset, Mapping):
+    if not isinstance(dataset, MutableMapping):
         return []
     if 'datasets' in dataset:
         return [inner for part in dataset['datasets'] for inner in innermost_datasets(part)]
@@ -110,13 +103,6 @@ def _is_nuscenes(dataset: Mapping) -> bool:
     kind = dataset.get('type', NuScenesDataset)
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     return isinstance(kind, type) and issubclass(kind, NuScenesDataset)
-
-
-def _validates(cfg: Config) -> bool:
-    """Whether a training comes to a validation at all."""
-    train = cfg.get('train_cfg') or {}
-    length = train.get('max_epochs') or train.get('max_iters') or float('inf')
-    return train.get('val_begin', 1) <= length
 
 
 def check_dataset(
@@ -137,27 +123,23 @@ def check_dataset(
         batch_size: Frames that are put together.
         balanced: Whether a ``CBGSDataset`` draws from it.
 
-    Returns:
-        What is wrong; empty if nothing is.
     """
     if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
         return []
     root = Path(dataset.get('data_root') or '.')
     path = str(root / dataset['ann_file'])
     used = used_data(dataset)
-    prefix = dict(dataset.get('data_prefix') or {})
+    prefix = dict(dataset.get('data_prefix') or {}) if used.from_here else {}
     is_used = dict(pts=used.points, sweeps=used.sweeps)
-    if not used.from_here:
-        prefix = {}
     folders = {k: v for k, v in prefix.items() if v and is_used.get(k, used.images)}
     problems = info_file_check.check_data_folders(str(root), folders)
-    infos = info_file_check.read_info_file(path) if not problems else {}
-    if isinstance(infos, Problem):
-        problems.append(infos)
-    if problems or isinstance(infos, Problem):
+    if problems:
         return problems
-    problems = info_file_check.check_frames(infos, path, used)
+    infos = info_file_check.read_info_file(path)
+    if isinstance(infos, Problem):
+        return [infos]
     frames = infos['data_list']
+    problems = info_file_check.check_frames(infos, path, used)
     if not problems and used.images:
         problems += info_file_check.check_cameras(infos, path, batch_size)
     if not problems and used.from_here:
@@ -191,30 +173,30 @@ def _check_files(
     # A training that leaves bad frames out only wants to know of them.
     skipped = dataset.get('skip_bad_frames') and not dataset.get('test_mode')
     severity: Severity = 'warning' if skipped else 'error'
-    remedy = (
-        f"check data_root='{dataset.get('data_root')}' and data_prefix in the config, or make the "
-        'info files anew with tools/create_data.py if the dataset has moved'
-    )
     if depth == 'all':
         owner = {
             file: str(frame.get('token', number))
             for number, frame in reversed(list(enumerate(frames)))
             for file in sensor_files(frame, dataset)
         }
-        faults = faults_of_files(owner)
         tokens = {file.path: token for file, token in owner.items()}
         mend = (
             'copy or unpack the file again, or leave it out: skip_bad_frames=True of the dataset'
         )
         return [
             Problem(f"'{path}' {fault} (frame {tokens[path]})", mend, severity)
-            for path, fault in faults.items()
+            for path, fault in faults_of_files(owner).items()
         ]
     step = max(1, len(frames) // max(1, sampled_frames))
     for frame in frames[::step][:sampled_frames]:
         for file in sensor_files(frame, dataset):
             if not file.path.is_file():
                 what = f"'{info_path}' names '{file.path}', which does not exist"
+                remedy = (
+                    f"check data_root='{dataset.get('data_root')}' and data_prefix in the "
+                    'config, or make the info files anew with tools/create_data.py if the dataset '
+                    'has moved'
+                )
                 return [Problem(what, remedy, severity)]
     return []
 
@@ -227,16 +209,11 @@ def check_evaluation(
     Args:
         evaluator: Config of one metric or several; others than ``NuScenesMetric`` are passed over.
         dataset: Config of the dataset that is evaluated; its info file is known to be good.
-
-    Returns:
-        What is wrong; empty if nothing is.
     """
     if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
         return []
-    problems = []
-    for metric in nuscenes_metric_configs(evaluator):
-        problems += _check_nuscenes_metric(metric, dataset)
-    return problems
+    metrics = nuscenes_metric_configs(evaluator)
+    return [problem for m in metrics for problem in _check_nuscenes_metric(m, dataset)]
 
 
 def _check_nuscenes_metric(metric: Mapping, dataset: Mapping) -> list[Problem]:
@@ -263,18 +240,15 @@ def _check_nuscenes_metric(metric: Mapping, dataset: Mapping) -> list[Problem]:
     if version not in EVALUATED_SPLITS:
         what = f"'{info_path}' was made from {version}, which has no annotations to evaluate with"
         return [Problem(what, f'evaluate on v1.0-trainval or v1.0-mini; {predict}')]
-    problems = check_tables(Path(metric['data_root']), version)
-    if not problems:
-        frames = info['data_list']
-        indices = dataset.get('indices')
-        if indices is not None:
-            frames = frames[:indices] if isinstance(indices, int) else [frames[i] for i in indices]
-        tokens = {frame['token'] for frame in frames}
-        problems = check_split(Path(metric['data_root']), version, tokens, info_path, predict)
-    return problems
+    frames, indices = info['data_list'], dataset.get('indices')
+    if indices is not None:
+        frames = frames[:indices] if isinstance(indices, int) else [frames[i] for i in indices]
+    tokens = {frame['token'] for frame in frames}
+    root = Path(metric['data_root'])
+    return _check_tables(root, version) or _check_split(root, version, tokens, info_path, predict)
 
 
-def check_tables(root: Path, version: str) -> list[Problem]:
+def _check_tables(root: Path, version: str) -> list[Problem]:
     """Look for the tables of a nuScenes version under a dataset's root."""
     folder = root / version
     if not folder.is_dir():
@@ -290,32 +264,22 @@ def check_tables(root: Path, version: str) -> list[Problem]:
     return []
 
 
-def check_split(
-    root: Path, version: str, tokens: set[str], info_path: Path, predict: str = ''
+def _check_split(
+    root: Path, version: str, tokens: set[str], info_path: Path, predict: str
 ) -> list[Problem]:
     """Whether a dataset has exactly the samples that the official evaluation asks for.
 
     Otherwise it ends with "Samples in split doesn't match samples in predictions", after the
     whole of the testing.
-
-    Args:
-        root: The dataset's root, with the tables of ``version``.
-        version: 'v1.0-trainval' or 'v1.0-mini'.
-        tokens: Sample tokens of the dataset.
-        info_path: Its info file, for the message.
-        predict: How to do without an evaluation, for the message.
-
-    Returns:
-        What is wrong; empty if nothing is.
     """
+    scenes, samples = (
+        json.loads((root / version / f'{table}.json').read_text(encoding='utf-8'))
+        for table in ('scene', 'sample')
+    )
     split = EVALUATED_SPLITS[version]
-    scenes = {scene['token']: scene['name'] for scene in _table(root, version, 'scene')}
-    wanted_scenes = set(create_splits_scenes()[split])
-    wanted = {
-        sample['token']
-        for sample in _table(root, version, 'sample')
-        if scenes[sample['scene_token']] in wanted_scenes
-    }
+    evaluated = set(create_splits_scenes()[split])
+    scene_tokens = {scene['token'] for scene in scenes if scene['name'] in evaluated}
+    wanted = {sample['token'] for sample in samples if sample['scene_token'] in scene_tokens}
     if tokens == wanted:
         return []
     what = (
@@ -326,8 +290,4 @@ def check_split(
         f'evaluate with the info file of {version} made by `python tools/create_data.py nuscenes '
         f'--root-path {root} --out-dir {root} --extra-tag nuscenes --version {version}`'
     )
-    return [Problem(what, f'{remedy}; {predict}' if predict else remedy)]
-
-
-def _table(root: Path, version: str, name: str) -> list[dict[str, Any]]:
-    return json.loads((root / version / f'{name}.json').read_text(encoding='utf-8'))
+    return [Problem(what, f'{remedy}; {predict}')]

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from cmt_bias.problem import Problem
 
@@ -30,8 +30,11 @@ VERSIONS = {
     'mmcv': ('>=2.0.0rc4,<2.2.0', f'mmdet and mmdet3d refuse it; {MMCV_REMEDY}'),
     'mmdet': ('>=3.0.0,<3.4.0', '`pip install mmdet==3.3.0`'),
     'mmdet3d': ('>=1.4.0,<1.5.0', '`pip install mmdet3d==1.4.0`'),
+    'nuscenes-devkit': ('>=1.1.11', '`pip install nuscenes-devkit==1.2.0`'),
 }
 """Package -> versions that work, and how to get one."""
+
+_MODULES = {'nuscenes-devkit': 'nuscenes.eval.detection.evaluate'}
 
 
 def check_environment() -> list[tuple[str, Answer]]:
@@ -46,17 +49,18 @@ def check_environment() -> list[tuple[str, Answer]]:
         "`pip install --force-reinstall --no-deps 'opencv-python-headless<4.12'`"
     )
     spconv = '`pip install spconv==2.3.8` (GPU: spconv-cu126==2.3.8)'
+    versions = {name: (name, partial(check_version, name), VERSIONS[name][1]) for name in VERSIONS}
     checks: list[tuple[str, Callable[[], Answer], str]] = [
         ('python', check_python, ''),
-        *((name, _version_check(name), VERSIONS[name][1]) for name in ('torch', 'numpy')),
+        *(versions[name] for name in ('torch', 'numpy')),
         ('gpu', check_gpu, VERSIONS['torch'][1]),
         ('opencv', lambda: importlib.import_module('cv2').__version__, opencv),
         ('setuptools', check_setuptools, ''),
-        *((name, _version_check(name), VERSIONS[name][1]) for name in ('mmengine', 'mmcv')),
+        *(versions[name] for name in ('mmengine', 'mmcv')),
         ('mmcv operators', check_mmcv_operators, MMCV_REMEDY),
-        *((name, _version_check(name), VERSIONS[name][1]) for name in ('mmdet', 'mmdet3d')),
+        *(versions[name] for name in ('mmdet', 'mmdet3d')),
         ('spconv', check_spconv, spconv),
-        ('nuscenes-devkit', check_devkit, '`pip install nuscenes-devkit==1.2.0`'),
+        versions['nuscenes-devkit'],
         ('cmt-bias', check_project, project),
         ('CPU kernel', check_cpu_kernel, 'the check of cmt-bias comes first'),
     ]
@@ -81,10 +85,6 @@ def check_python() -> Answer:
     return f'{version} ({sys.executable})'
 
 
-def _version_check(name: str) -> Callable[[], Answer]:
-    return lambda: check_version(name)
-
-
 def check_version(name: str) -> Answer:
     """Whether a package is there, in a version that works, and can be imported."""
     wanted, remedy = VERSIONS[name]
@@ -94,14 +94,15 @@ def check_version(name: str) -> Answer:
         return Problem('not installed', remedy)
     if not fits(version, wanted):
         return Problem(f'{version}, but {wanted} is needed', remedy)
-    importlib.import_module(name)
+    importlib.import_module(_MODULES.get(name, name))
     return version
 
 
 def fits(version: str, wanted: str) -> bool:
     """Whether a version such as '2.13.0+cpu' is among those that are wanted, '>=2.1,<2.14'."""
-    specifiers = importlib.import_module('packaging.specifiers')
-    return specifiers.SpecifierSet(wanted).contains(version, prereleases=True)
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(wanted).contains(version, prereleases=True)
 
 
 def check_setuptools() -> Answer:
@@ -118,34 +119,29 @@ def check_setuptools() -> Answer:
 
 def check_mmcv_operators() -> Answer:
     """Whether mmcv's compiled operators are there and compute, on the GPU too where one is."""
-    torch = importlib.import_module('torch')
-    importlib.import_module('mmcv._ext')
-    _voxelize_points(torch.device('cpu'))
-    if not torch.cuda.is_available():
-        return 'compiled, voxelization runs on CPU'
-    try:
-        _voxelize_points(torch.device('cuda'))
-    except Exception as error:
-        what = f'compiled without CUDA, although torch sees a GPU ({error})'
-        return Problem(
-            what, 'with the CUDA toolkit (nvcc) at hand: FORCE_CUDA=1 and ' + MMCV_REMEDY
-        )
-    return 'compiled, voxelization runs on CPU and GPU'
+    import torch
+    from mmcv.ops import Voxelization
 
-
-def _voxelize_points(device: Any) -> None:
-    """Voxelize three equal points on ``device``; raises unless that gives one voxel."""
-    torch = importlib.import_module('torch')
-    voxelization = importlib.import_module('mmcv.ops').Voxelization
-    layer = voxelization([1.0, 1.0, 1.0], [0, 0, 0, 4, 4, 4], max_num_points=2, max_voxels=4)
-    voxels = layer(torch.full((3, 4), 0.5, device=device))[0]
-    if len(voxels) != 1:
-        raise RuntimeError(f'three equal points gave {len(voxels)} voxels instead of 1')
+    layer = Voxelization([1.0, 1.0, 1.0], [0, 0, 0, 4, 4, 4], max_num_points=2, max_voxels=4)
+    devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+    for device in devices:
+        try:
+            voxels = layer(torch.full((3, 4), 0.5, device=device))[0]
+        except Exception as error:
+            if device == 'cpu':
+                raise
+            what = f'compiled without CUDA, although torch sees a GPU ({error})'
+            remedy = 'with the CUDA toolkit (nvcc) at hand: FORCE_CUDA=1 and ' + MMCV_REMEDY
+            return Problem(what, remedy)
+        if len(voxels) != 1:
+            raise RuntimeError(f'three equal points gave {len(voxels)} voxels instead of 1')
+    return 'compiled, voxelization runs on CPU' + ' and GPU' * (len(devices) > 1)
 
 
 def check_spconv() -> Answer:
     """Whether a spconv is there and a sparse convolution runs, on the GPU where there is one."""
-    torch = importlib.import_module('torch')
+    import torch
+
     installed = {str(d.metadata['Name']).lower() for d in importlib.metadata.distributions()}
     names = sorted(name for name in installed if re.fullmatch(r'spconv(-cu\d+)?', name))
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -156,7 +152,8 @@ def check_spconv() -> Answer:
         )
         return Problem('the CPU build, although torch sees a GPU', remedy)
     # A 3x3x3 convolution of one voxel with weights 1 must return the voxel's value.
-    spconv = importlib.import_module('spconv.pytorch')
+    from spconv import pytorch as spconv
+
     layer = spconv.SubMConv3d(1, 1, 3, bias=False).to(device)
     torch.nn.init.ones_(layer.weight)
     features = torch.full((1, 1), 3.0, device=device)
@@ -171,7 +168,8 @@ def check_spconv() -> Answer:
 
 def check_gpu() -> Answer:
     """Whether a GPU that the machine has is one that torch can use."""
-    torch = importlib.import_module('torch')
+    import torch
+
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         found = f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
@@ -195,25 +193,22 @@ def check_gpu() -> Answer:
     return Problem(what, 'run `nvidia-smi`: the driver must support this CUDA version', 'warning')
 
 
-def check_devkit() -> Answer:
-    """Whether the official nuScenes evaluation can be imported."""
-    importlib.import_module('nuscenes.eval.detection.evaluate')
-    return importlib.metadata.version('nuscenes-devkit')
-
-
 def check_project() -> Answer:
     """Whether this package imports and its model is registered."""
-    importlib.import_module('cmt_bias')
-    version = importlib.import_module('cmt_bias.version').__version__
-    if importlib.import_module('mmdet3d.registry').MODELS.get('CmtDetector') is None:
+    from mmdet3d.registry import MODELS
+
+    import cmt_bias
+
+    if MODELS.get('CmtDetector') is None:
         raise RuntimeError('CmtDetector is not registered')
-    return f'{version}, CmtDetector is registered'
+    return f'{cmt_bias.__version__}, CmtDetector is registered'
 
 
 def check_cpu_kernel() -> Answer:
     """Whether the loop that makes attention with a bias fast on a CPU is there."""
-    found = importlib.import_module('cmt_bias.ops.cpu').load_kernel()
-    if isinstance(found, str):
+    from cmt_bias.ops.cpu import load_kernel
+
+    if isinstance(found := load_kernel(), str):
         remedy = 'install g++, then `make setup`; a GPU does without'
         return Problem(f'attention with a bias is slower on CPUs: {found}', remedy, 'note')
     return 'compiled'

@@ -1,6 +1,7 @@
 """Stop at the first number that is none, and name the sample or the parameter it came from."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -14,8 +15,8 @@ from torch import nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from ..non_finite_numbers import is_finite, non_finite_numbers
 from ..unwrapping import unwrapped
-from .non_finite_origin import find_non_finite, find_origin
 
 REMEDY = (
     'Remedy: correct the data, if it is an input (tools/doctor.py CONFIG reads them); else go on '
@@ -84,7 +85,7 @@ class NonFiniteHook(Hook):
     ) -> None:
         """Look at the loss, for iterations in which no optimizer has made a step."""
         loss = (outputs or {}).get('loss')
-        if isinstance(loss, torch.Tensor) and not torch.isfinite(loss).all():
+        if isinstance(loss, torch.Tensor) and not is_finite(loss):
             self._fail('The loss')
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -96,11 +97,11 @@ class NonFiniteHook(Hook):
             for parameter in group['params']
             if parameter.grad is not None
         ]
-        if not torch.isfinite(get_total_norm(gradients, norm_type=float('inf'))):
+        if not is_finite(get_total_norm(gradients, norm_type=float('inf'))):
             self._fail('The gradient')
 
     def _after_head(self, head: nn.Module, args: Any, outputs: Any) -> None:
-        if not (head.training or self._is_looking) and find_non_finite(outputs):
+        if not (head.training or self._is_looking) and any(non_finite_numbers(outputs)):
             self._fail('An output of the head')
 
     def _after_forward(self, model: nn.Module, args: Any, outputs: Any) -> None:
@@ -131,3 +132,95 @@ class NonFiniteHook(Hook):
             return find_origin(cast(BaseModel, unwrapped(self._runner.model)), self._batch)
         finally:
             self._is_looking = False
+
+
+class _Found(Exception):  # noqa: N818  (ends a forward pass, no error of the program)
+    """The forward pass has come to a parameter that is not finite."""
+
+
+def find_origin(model: BaseModel, batch: Any) -> str:
+    """Find out where the first number that is none comes from, by running a batch once more.
+
+    Looks at the inputs, then at the parameters in the order of the forward pass, then at what the
+    modules make of them, and last at the gradients in the order of the backward pass.
+
+    Args:
+        model: The model, without wrappers. Its gradients are overwritten.
+        batch: What the dataloader gave.
+
+    Returns:
+        A sentence; empty if everything is finite.
+    """
+    if bad := next(non_finite_numbers(batch), None):
+        return f"The input '{bad}' is not finite{_sample(batch, bad)}."
+    names = {module: name for name, module in model.named_modules()}
+    in_forward_order: list[str] = []
+    bad_outputs: list[str] = []
+
+    def before(module: nn.Module, args: Any) -> None:
+        for name, parameter in module.named_parameters(recurse=False):
+            in_forward_order.append(f'{names[module]}.{name}'.lstrip('.'))
+            if not is_finite(parameter):
+                raise _Found(in_forward_order[-1])
+
+    def after(module: nn.Module, args: Any, outputs: Any) -> None:
+        # Infinity may be meant: a mask is made of it.
+        if not bad_outputs and any(non_finite_numbers(outputs, only_nan=True)):
+            bad_outputs.append(names[module] or 'the model')
+
+    handles = [module.register_forward_pre_hook(before) for module in names]
+    handles += [module.register_forward_hook(after) for module in names]
+    losses = None
+    try:
+        with torch.set_grad_enabled(model.training):
+            inputs = model.data_preprocessor(batch, model.training)
+            mode = 'loss' if model.training else 'predict'
+            if isinstance(inputs, Mapping):
+                losses = model(**inputs, mode=mode)
+            else:
+                losses = model(*inputs, mode=mode)
+    except _Found as found:
+        return f"The parameter '{found}' is not finite."
+    except Exception:  # the failure that is being looked into
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    if name := next((n for n, tensor in model.named_parameters() if not is_finite(tensor)), None):
+        return f"The parameter '{name}' is not finite."
+    if bad_outputs:
+        return f"Inputs and parameters are finite, but what '{bad_outputs[0]}' makes of them."
+    if not (model.training and isinstance(losses, Mapping)):
+        return ''
+    bad_gradients = _non_finite_gradients(model, losses)
+    if not bad_gradients:
+        return ''
+    place = {name: index for index, name in enumerate(in_forward_order)}
+    nearest = max(bad_gradients, key=lambda name: place.get(name, -1))
+    return f"Losses are finite, but not the gradient of the parameter '{nearest}'."
+
+
+def _non_finite_gradients(model: BaseModel, losses: Mapping) -> list[str]:
+    model.zero_grad()
+    with torch.enable_grad():
+        model.parse_losses(losses)[0].backward()
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not is_finite(parameter.grad)
+    ]
+
+
+def _sample(batch: Any, name: str) -> str:
+    """Which sample of a batch an input belongs to: its token and file, where it has them."""
+    samples = batch.get('data_samples') if isinstance(batch, Mapping) else None
+    inputs = name.partition('[')[2].partition(']')[0]
+    if not samples or not inputs.isdecimal() or int(inputs) >= len(samples):
+        return ''
+    about = getattr(samples[int(inputs)], 'metainfo', {})
+    known = [
+        f'{key} {about[key]}'
+        for key in ('token', 'sample_idx', 'lidar_path')
+        if about.get(key) is not None
+    ]
+    return f', of sample {inputs} of the batch' + (f' ({", ".join(known)})' if known else '')

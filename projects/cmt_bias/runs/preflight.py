@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from mmengine.logging import MMLogger
 
 from ..checkpoints.safe_loading import CheckpointError
-from ..datasets.checked_dataset import BadFrameError
+from ..datasets.nuscenes_dataset import BadFrameError
 from ..problem import Problem
 
 EXIT_STATUS = 2

@@ -6,7 +6,6 @@ of epochs is the config's.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
@@ -16,66 +15,51 @@ Settings = dict[str, Any]
 
 # How far a scheduler is, not how it was set. What differs between groups follows from the groups'.
 _PROGRESS = {'last_step', 'verbose', 'base_values'}
-_SCHEDULED = {'lr': ('lr',), 'momentum': ('momentum', 'betas')}
 
 
-def schedule_settings(
-    wrapper: OptimWrapper | dict | None,
-    schedulers: Mapping[str, Sequence] | Sequence[_ParamScheduler] | None,
-) -> Settings:
-    """How optimizers and schedulers are set, whether they have been resumed or not.
+def schedule_settings(wrapper: Any, schedulers: Any) -> Settings:
+    """How a runner's optimizer and schedulers are set, whether they have been resumed or not.
 
-    Args:
-        wrapper: The runner's optimizer wrapper, also one of several optimizers.
-        schedulers: The runner's schedulers: None, a list, or a list for each optimizer.
-
-    Returns:
-        A copy of the settings; nothing of what is not built yet.
+    Nothing is said of what is not built yet, or of several optimizers.
     """
     settings: Settings = {}
-    lists = schedulers if isinstance(schedulers, Mapping) else {'': schedulers or ()}
-    for owner, inner in lists.items():
-        for index, scheduler in enumerate(inner):
-            if not isinstance(scheduler, _ParamScheduler):
-                continue
-            prefix = f'{owner} param_scheduler[{index}]'.strip()
-            settings[prefix] = type(scheduler).__name__
+    if not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
+        return settings
+    for index, scheduler in enumerate(schedulers or ()):
+        if isinstance(scheduler, _ParamScheduler):
+            name = f'param_scheduler[{index}]'
+            settings[name] = type(scheduler).__name__
             for key, value in scheduler.state_dict().items():
                 if key not in _PROGRESS and not key.startswith('_'):
-                    settings[f'{prefix}.{key}'] = copy.deepcopy(value)
-    wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
-    for owner, single in wrappers.items():
-        if not isinstance(single, OptimWrapper):
-            continue
-        for index, group in enumerate(single.optimizer.param_groups):
-            moving = {'params', 'lr'}.union(
-                *(keys for name, keys in _SCHEDULED.items() if f'initial_{name}' in group)
-            )
-            for key, value in group.items():
-                if key not in moving:
-                    name = f'{owner} optimizer.param_groups[{index}].{key}'.strip()
-                    settings[name] = copy.deepcopy(value)
+                    settings[f'{name}.{key}'] = copy.deepcopy(value)
+    for index, group in enumerate(wrapper.optimizer.param_groups):
+        moving = {'params', 'lr'}
+        if 'initial_momentum' in group:
+            moving |= {'momentum', 'betas'}
+        for key in group.keys() - moving:
+            settings[f'optimizer.param_groups[{index}].{key}'] = copy.deepcopy(group[key])
     return settings
 
 
 def resume_warnings(configured: Settings, in_effect: Settings) -> list[str]:
-    """Name the settings of a config which do not hold, because a resume brought others.
+    """One warning, or none, that names the settings of a config which a resume has replaced.
 
     Args:
-        configured: `schedule_settings` before the resume.
-        in_effect: `schedule_settings` after it.
-
-    Returns:
-        One warning with all of them, or none.
+        configured: :func:`schedule_settings` before the resume.
+        in_effect: The same after it.
     """
-    absent = 'not set'
+    if not configured:
+        return []
+    pairs = {
+        name: (configured.get(name, 'not set'), in_effect.get(name, 'not set'))
+        for name in sorted(configured.keys() | in_effect.keys())
+    }
     different = [
-        f'  {name}: {configured.get(name, absent)} in the config, '
-        f'{in_effect.get(name, absent)} in the checkpoint'
-        for name in dict.fromkeys([*configured, *in_effect])
-        if configured.get(name, absent) != in_effect.get(name, absent)
+        f'  {name}: {wanted} in the config, {found} in the checkpoint'
+        for name, (wanted, found) in pairs.items()
+        if wanted != found
     ]
-    if not configured or not different:
+    if not different:
         return []
     return [
         'The training goes on with the schedule of its checkpoint, not with that of the config; '

@@ -1,14 +1,14 @@
 """What the options of ``tools/train.py`` and ``tools/test.py`` do to a config."""
 
-import importlib.util
-import re
-from collections.abc import Mapping, Sequence
+import argparse
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, DictAction
 from mmengine.registry import HOOKS
 
 from ..checkpoints.latest_checkpoint import find_checkpoint_to_resume
@@ -16,8 +16,10 @@ from ..config_type import type_name
 from ..datasets.modal_mask import with_modality
 from ..problem import Problem
 from ..unwrapping import unwrapped_config
+from .data_check import innermost_datasets
 from .preflight import ProblemsFound
 
+Number = TypeVar('Number', int, float)
 SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
 AMP_ONLY_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
 WORKER_ONLY_KEYS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
@@ -32,26 +34,31 @@ SHOWN_SENSORS = {
 """mmdet3d's name of a kind of picture -> the sensors in it."""
 
 WINDOWLESS_BACKENDS = ('agg', 'cairo', 'pdf', 'pgf', 'ps', 'svg', 'template')
-CEPH = dict(
-    backend='petrel',
-    path_mapping={
-        f'{start}data/nuscenes/': 's3://openmmlab/datasets/detection3d/nuscenes/'
-        for start in ('./', '')
-    },
-)
-"""Where mmdet3d's ``--ceph`` reads nuScenes from."""
+
+
+def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add the options that all of mmdet3d's tools for runs have, and parse the command line.
+
+    ``LOCAL_RANK`` is set in the environment, where mmengine looks for it.
+    """
+    parser.add_argument('--work-dir', help='folder of logs, and of checkpoints or metrics')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config: key=value, key="[a,b]", key=a,b',
+    )
+    launchers = ['none', 'pytorch', 'slurm', 'mpi']
+    parser.add_argument('--launcher', choices=launchers, default='none', help='job launcher')
+    # torch.distributed.launch passes --local-rank, older versions --local_rank.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
 
 
 def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') -> Config:
-    """Read a config file and merge what ``--cfg-options`` gave.
-
-    Args:
-        path: The file.
-        overrides: Dotted keys and their values.
-        launcher: mmengine's job launcher.
-
-    Returns:
-        The config.
+    """Read a config file and merge what ``--cfg-options`` gave: dotted keys and their values.
 
     Raises:
         ProblemsFound: If there is no such file, or none that it inherits from.
@@ -90,41 +97,17 @@ def without_formatting(cfg: Config) -> Config:
     )
 
 
-def use_ceph(cfg: Config) -> None:
-    """Read sensor data and metrics' files from the Ceph store, as mmdet3d's ``--ceph`` does.
+def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
+    """An argparse type for numbers above 0."""
 
-    (mmdet3d replaces text in the config, which leaves one that names ``backend_args`` unreadable.)
+    def parse(text: str) -> Number:
+        number = kind(text)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f'{text} is not possible: give a number above 0')
+        return number
 
-    Raises:
-        ProblemsFound: If the client of the store is not installed.
-    """
-    if importlib.util.find_spec('petrel_client') is None:
-        remedy = "install OpenMMLab's petrel_client, or leave --ceph out to read local files"
-        raise ProblemsFound([Problem('--ceph: petrel_client is not installed', remedy)])
-    for split in ('train', 'val', 'test'):
-        dataloader = cfg.get(f'{split}_dataloader') or {}
-        for part in (_pipelines(dataloader.get('dataset')), cfg.get(f'{split}_evaluator')):
-            _set_backend(part, CEPH)
-
-
-def _pipelines(dataset: Any) -> list:
-    """The pipelines of a dataset's config, or of those inside it."""
-    if not isinstance(dataset, Mapping):
-        return []
-    inner = [*(dataset.get('datasets') or ()), dataset.get('dataset')]
-    return [dataset.get('pipeline', []), *(_pipelines(part) for part in inner)]
-
-
-def _set_backend(part: Any, backend: Mapping) -> None:
-    if isinstance(part, Mapping):
-        for value in part.values():
-            _set_backend(value, backend)
-        loads = re.match(r'Load\w*(Point|Sweep|Image|Annotations)', type_name(part))
-        if loads or 'backend_args' in part:
-            part['backend_args'] = ConfigDict(backend)  # type: ignore[index]
-    elif isinstance(part, list | tuple):
-        for value in part:
-            _set_backend(value, backend)
+    parse.__name__ = kind.__name__  # what argparse calls it where the text is no number
+    return parse
 
 
 def use_cpu_processes(cfg: Config) -> None:
@@ -132,9 +115,6 @@ def use_cpu_processes(cfg: Config) -> None:
 
     mmengine takes for granted that every process of torchrun has a GPU. It leaves a process group
     alone that is there already, and DistributedDataParallel without devices if configured so.
-
-    Args:
-        cfg: The config, with its launcher set.
     """
     if cfg.launcher != 'pytorch' or torch.cuda.is_available():
         return
@@ -174,10 +154,9 @@ def enable_amp(cfg: Config) -> None:
 
 
 def disable_amp(cfg: Config) -> bool:
-    """Train in float32: for machines without GPU, where ``AmpOptimWrapper`` refuses to be built.
+    """Train in float32, since ``AmpOptimWrapper`` cannot be built without a GPU.
 
-    Returns:
-        Whether mixed precision was set before.
+    Tells whether mixed precision was set before.
     """
     if type_name(cfg.optim_wrapper) != 'AmpOptimWrapper':
         return False
@@ -193,23 +172,17 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     Raises:
         ProblemsFound: If the config does not say for which batch its learning rate is meant.
     """
-    settings = cfg.get('auto_scale_lr') or {}
-    if 'base_batch_size' not in settings:
-        remedy = 'add auto_scale_lr = dict(enable=False, base_batch_size=16) with the batch size '
-        remedy += 'that the learning rate is meant for'
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         what = '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size'
+        remedy = 'set it to the batch size that the learning rate is meant for'
         raise ProblemsFound([Problem(what, remedy)])
     cfg.auto_scale_lr.enable = True
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Go on with an earlier training.
+    """Go on with an earlier training: from a path, or 'auto' from the latest checkpoint.
 
-    Args:
-        cfg: The config.
-        resume: 'auto' for the latest checkpoint in the work directory, a checkpoint's path, or
-            None for what the config says. Where 'auto' finds no checkpoint, training starts as
-            without it, from the config's ``load_from``.
+    Where 'auto' finds none, training starts as without it, from the config's ``load_from``.
 
     Raises:
         CheckpointError: If there are checkpoints, but none that can be used.
@@ -233,9 +206,7 @@ def ensure_hook(cfg: Config, hook_type: str) -> None:
 def add_picture_hook(cfg: Config, **settings: Any) -> None:
     """Let a ``DetectionPictureHook`` draw the detections; one that the config has is changed.
 
-    Args:
-        cfg: The config.
-        **settings: Arguments of the hook; without ``out_dir`` a new one writes no files.
+    Without ``out_dir`` in the settings, its arguments, a new one writes no files.
     """
     hooks = list(cfg.get('custom_hooks') or [])
     for hook in hooks:
@@ -247,41 +218,31 @@ def add_picture_hook(cfg: Config, **settings: Any) -> None:
 
 
 def show_in_window(cfg: Config, task: str, wait_time: float) -> None:
-    """Show the picture of each sample in a window.
-
-    Args:
-        cfg: The config.
-        task: mmdet3d's name of the kind of picture: a key of :data:`SHOWN_SENSORS`.
-        wait_time: Seconds for which a picture stays.
+    """Show the picture of each sample in a window, for ``wait_time`` seconds.
 
     Raises:
         ProblemsFound: If there is no such picture of detections, or no window can be opened.
     """
-    instead = 'write the pictures to files instead, with --show-dir'
     if task not in SHOWN_SENSORS:
         remedy = f'choose one of {", ".join(SHOWN_SENSORS)}'
         raise ProblemsFound([Problem(f'--task {task}: the model detects boxes', remedy)])
     backend = str(matplotlib.get_backend())
     if backend.lower() in WINDOWLESS_BACKENDS:
         what = f"--show: no window can be opened here (matplotlib's backend is {backend})"
-        raise ProblemsFound([Problem(what, instead)])
+        raise ProblemsFound([Problem(what, 'write the pictures to files, with --show-dir')])
     add_picture_hook(cfg, show=True, wait_time=wait_time, sensors=SHOWN_SENSORS[task])
 
 
 def model_modality(model: Mapping) -> str:
     """The sensors that a detector reads: 'LC', 'L' or 'C', by the backbones that it has."""
-    sensors = 'L' if model.get('pts_voxel_encoder') or model.get('pts_backbone') else ''
-    return sensors + ('C' if model.get('img_backbone') else '')
+    reads_points = model.get('pts_voxel_encoder') or model.get('pts_backbone')
+    return 'L' * bool(reads_points) + 'C' * bool(model.get('img_backbone'))
 
 
 def set_modality(cfg: Config, modality: str | None) -> None:
-    """Blind the sensors that ``modality`` leaves out, in validation and test.
+    """Blind the sensors that ``modality`` ('LC', 'L' or 'C') leaves out, in validation and test.
 
     See :mod:`cmt_bias.datasets.modal_mask` for what a missing sensor is.
-
-    Args:
-        cfg: The config.
-        modality: 'LC', 'L' or 'C'; None for all sensors that the model reads.
 
     Raises:
         ProblemsFound: If the model does not read a sensor of ``modality``.
@@ -296,15 +257,5 @@ def set_modality(cfg: Config, modality: str | None) -> None:
         remedy = f'leave --modality out (this model: {available}), or test a fusion model'
         raise ProblemsFound([Problem(what, remedy)])
     for split in ('val', 'test'):
-        dataloader = cfg.get(f'{split}_dataloader')
-        if dataloader is not None:
-            _mask_pipelines(dataloader.dataset, modality)
-
-
-def _mask_pipelines(dataset: ConfigDict, modality: str) -> None:
-    if 'pipeline' in dataset:
-        dataset.pipeline = with_modality(dataset.pipeline, modality)
-    inner: Sequence[ConfigDict] = dataset.get('datasets') or [dataset.get('dataset')]
-    for part in inner:
-        if part is not None:
-            _mask_pipelines(part, modality)
+        for dataset in innermost_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+            dataset['pipeline'] = with_modality(dataset['pipeline'], modality)

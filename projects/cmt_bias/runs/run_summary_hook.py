@@ -11,7 +11,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, _Par
 from mmengine.runner import Runner
 from torch import nn
 
-from ..datasets.checked_dataset import skipped_frames
+from ..datasets.nuscenes_dataset import skipped_frames
 from ..learning_rate_peaks import (
     LearningRatePeak,
     peak_learning_rates,
@@ -88,29 +88,21 @@ class RunSummaryHook(Hook):
 
     def _describe_rates(self, runner: Runner, warnings: list[str]) -> list[str]:
         """Lines about the schedule that will be trained with; what is wrong with it is added."""
-        in_effect = schedule_settings(runner.optim_wrapper, runner.param_schedulers)
-        warnings += resume_warnings(self._configured, in_effect)
+        wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers or []
+        if isinstance(wrapper, OptimWrapperDict):
+            return ['learning rates: unknown, for there are several optimizers']
+        warnings += resume_warnings(self._configured, schedule_settings(wrapper, schedulers))
         length = training_length(runner)
         if length is None:
             return ['learning rates: unknown, for the training loop has no length']
-        model, wrapper = unwrapped(runner.model), runner.optim_wrapper
-        several = isinstance(wrapper, OptimWrapperDict)
-        lines = []
-        for name, single in wrapper.items() if several else [('', wrapper)]:
-            schedulers = runner.param_schedulers or []
-            if isinstance(schedulers, dict):
-                schedulers = schedulers.get(name, [])
-            if several:
-                lines.append(f'optimizer {name}:')
-            lines += [
-                f'learning rate: {kind} depends on what the training gives; without it, it is:'
-                for kind in unforeseeable(schedulers)
-            ]
-            peaks = peak_learning_rates(model, single, schedulers, *length)
-            lines += describe_peaks(peaks)
-            scaled = bool((runner.auto_scale_lr or {}).get('enable'))
-            warnings += schedule_warnings(peaks, schedulers, scaled)
-        return lines
+        peaks = peak_learning_rates(unwrapped(runner.model), wrapper, schedulers, *length)
+        scaled = bool((runner.auto_scale_lr or {}).get('enable'))
+        warnings += schedule_warnings(peaks, schedulers, scaled)
+        waiting = [
+            f'learning rate: {kind} depends on what the training gives; without it, it is:'
+            for kind in unforeseeable(schedulers)
+        ]
+        return waiting + describe_peaks(peaks)
 
 
 def told(subject: str, describe: Callable[[], list[str]]) -> list[str]:
@@ -123,11 +115,8 @@ def told(subject: str, describe: Callable[[], list[str]]) -> list[str]:
 
 def describe_batch(runner: Runner) -> list[str]:
     """Effective batch and base learning rate, before and after automatic scaling."""
-    wrapper = runner.optim_wrapper
-    several = isinstance(wrapper, OptimWrapperDict)
-    wrappers = list(wrapper.values()) if several else [wrapper]
-    accumulated = max(getattr(single, '_accumulative_counts', 1) for single in wrappers)
-    dataloader = runner.train_loop.dataloader
+    wrapper, dataloader = runner.optim_wrapper, runner.train_loop.dataloader
+    accumulated = getattr(wrapper, '_accumulative_counts', 1)
     batch = getattr(dataloader.batch_sampler, 'batch_size', None) or dataloader.batch_size
     if batch is None:
         return ['effective batch: unknown, for the batch sampler has no batch_size']
@@ -138,40 +127,32 @@ def describe_batch(runner: Runner) -> list[str]:
         f'{accumulated} accumulated steps; '
         + (f'{length[1]} iterations an epoch, {length[0]} in all' if length else 'endless epochs')
     ]
-    if not several:
-        # Its defaults keep the config's rate; auto_scale_lr and the schedule change the groups.
-        base = wrapper.optimizer.defaults.get('lr')
-        if base is not None:
-            lines.append(describe_scaling(base, runner.auto_scale_lr, effective, accumulated))
+    if not isinstance(wrapper, OptimWrapperDict) and 'lr' in wrapper.optimizer.defaults:
+        # These keep the config's rate; auto_scale_lr and the schedule change the groups.
+        base = wrapper.optimizer.defaults['lr']
+        lines.append(describe_scaling(base, runner.auto_scale_lr, effective, accumulated))
     return lines
 
 
 def describe_scaling(
     base: float, auto_scale_lr: dict | None, effective: int, accumulated: int
 ) -> str:
-    """One line about the base learning rate.
+    """One line about the config's base learning rate, for an effective batch.
 
     mmengine scales by processes x batch alone; accumulated steps are left out of its ratio.
-
-    Args:
-        base: Learning rate in the config.
-        auto_scale_lr: The config's ``auto_scale_lr``.
-        effective: Effective batch, accumulated steps included.
-        accumulated: Accumulated steps.
     """
-    base_batch = (auto_scale_lr or {}).get('base_batch_size')
+    settings = auto_scale_lr or {}
+    base_batch = settings.get('base_batch_size')
     if not base_batch:
         return f'base learning rate {base:g}, not scaled (the config has no auto_scale_lr)'
+    line = f'base learning rate {base:g} for batch {base_batch}'
     ratio = effective / accumulated / base_batch
-    if (auto_scale_lr or {}).get('enable'):
-        return (
-            f'base learning rate {base:g} for batch {base_batch}, scaled by {ratio:g} to '
-            f'{base * ratio:g} (auto_scale_lr)'
-        )
-    line = f'base learning rate {base:g} for batch {base_batch}, not scaled'
-    if effective != base_batch:
-        line += f' (this batch of {effective}: --auto-scale-lr would make it {base * ratio:g})'
-    return line
+    if settings.get('enable'):
+        return f'{line}, scaled by {ratio:g} to {base * ratio:g} (auto_scale_lr)'
+    if effective == base_batch:
+        return f'{line}, not scaled'
+    would = f'this batch of {effective}: --auto-scale-lr would make it {base * ratio:g}'
+    return f'{line}, not scaled ({would})'
 
 
 def describe_peaks(peaks: Sequence[LearningRatePeak]) -> list[str]:
@@ -187,23 +168,16 @@ def describe_peaks(peaks: Sequence[LearningRatePeak]) -> list[str]:
 def schedule_warnings(
     peaks: Sequence[LearningRatePeak], schedulers: Iterable[_ParamScheduler], scaled: bool
 ) -> list[str]:
-    """What is wrong with the schedule, each with its remedy.
+    """What is wrong with a schedule that has these peaks, each with its remedy.
 
-    Args:
-        peaks: Peak rates of all groups.
-        schedulers: The schedulers, for those with an absolute ``eta_min``.
-        scaled: Whether ``auto_scale_lr`` has scaled the base rates.
+    ``scaled`` tells whether ``auto_scale_lr`` has scaled the base rates.
     """
-    absolute = ', '.join(
-        sorted(
-            {
-                type(scheduler).__name__
-                for scheduler in schedulers
-                if getattr(scheduler, 'param_name', '') == 'lr'
-                and getattr(scheduler, 'eta_min', None)
-            }
-        )
-    )
+    with_minimum = {
+        type(scheduler).__name__
+        for scheduler in schedulers
+        if getattr(scheduler, 'param_name', '') == 'lr' and getattr(scheduler, 'eta_min', None)
+    }
+    absolute = ', '.join(sorted(with_minimum))
     remedy = 'Use eta_min_ratio, a factor on the rate of each group, instead of eta_min.'
     warnings = []
     gains = [peak.gain for peak in peaks if peak.base]
@@ -222,20 +196,15 @@ def schedule_warnings(
 
 
 def describe_precision(optim_wrapper: OptimWrapper) -> list[str]:
-    """One line about mixed precision for each optimizer."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return [line for single in optim_wrapper.values() for line in describe_precision(single)]
+    """One line about mixed precision."""
+    if type(optim_wrapper) is OptimWrapper:
+        return ['precision: float32 (no AMP)']
     if not isinstance(optim_wrapper, AmpOptimWrapper):
-        is_plain = type(optim_wrapper) is OptimWrapper
-        return [
-            'precision: float32 (no AMP)'
-            if is_plain
-            else f'precision: as {type(optim_wrapper).__name__} sets it'
-        ]
+        return [f'precision: as {type(optim_wrapper).__name__} sets it']
     dtype = optim_wrapper.cast_dtype
     name = "the device's default (float16 on CUDA)" if dtype is None else str(dtype)
-    scaler = optim_wrapper.loss_scaler
-    return [f'precision: AMP, autocast to {name}, initial loss scale {scaler.get_scale():g}']
+    scale = optim_wrapper.loss_scaler.get_scale()
+    return [f'precision: AMP, autocast to {name}, initial loss scale {scale:g}']
 
 
 def describe_attention(model: nn.Module) -> list[str]:

@@ -20,7 +20,7 @@ from submitit.helpers import TorchDistributedEnvironment
 from ..atomic_file import write_atomically
 from ..checkpoints.latest_checkpoint import find_latest_intact_checkpoint, is_intact_checkpoint
 from ..checkpoints.safe_loading import CheckpointError
-from .run_lock import FolderLock
+from ..file_lock import FileLock
 from .study_config import keep_detections
 
 STATE_FILE, CONFIG_FILE, LOCK_FILE = 'state.json', 'config.py', 'run.lock'
@@ -119,7 +119,7 @@ class StudyRun:
             environment = TorchDistributedEnvironment()
             environment.export(set_cuda_visible_devices=False, overwrite=True)
             is_first = environment.rank == 0
-        lock = FolderLock(self.folder / LOCK_FILE)
+        lock = FileLock(self.folder / LOCK_FILE, with_children=True)
         if is_first and not lock.acquire(wait_seconds=5.0):
             return f"another process works in '{self.folder}'; wait for it or end it"
         state = read_state(self.folder)
@@ -144,7 +144,7 @@ class _StageError(Exception):
 class _Stages:
     """Carries out the stages of a run and keeps its state, the latter in the first process."""
 
-    def __init__(self, run: StudyRun, state: RunState, lock: FolderLock | None) -> None:
+    def __init__(self, run: StudyRun, state: RunState, lock: FileLock | None) -> None:
         self.run, self.state, self.lock = run, state, lock
 
     def keep(self, **changes: Any) -> None:

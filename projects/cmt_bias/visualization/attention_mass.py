@@ -12,63 +12,35 @@ from ..ops import WindowedBias, dense_bias
 PARTS = ('lidar_windows', 'lidar_elsewhere', 'camera_elsewhere', 'camera_windows')
 """The last axis of :func:`attention_mass`."""
 
-MAX_LOGITS = 2**24
-"""Logits computed at once, 64 MiB in float32."""
-
 
 @torch.no_grad()
-def attention_mass(
-    query: Tensor,
-    key: Tensor,
-    bias: WindowedBias,
-    max_logits: int = MAX_LOGITS,
-) -> Tensor:
+def attention_mass(query: Tensor, key: Tensor, bias: WindowedBias) -> Tensor:
     """Sum attention probabilities over the tokens of each sensor, in and outside the windows.
 
     The probabilities are the decoder's: the softmax over all K keys of ``query . key / sqrt(D)``,
     without and with the bias, for each head; their mean over the heads is summed. A sensor without
-    a window (``window_size=None``) is one window for every query. A few queries at a time are
-    worked on, so that no more than ``max_logits`` logits exist at once.
+    a window (``window_size=None``) is one window for every query. One query is worked on at a
+    time, so that the logits of all never exist at once.
 
     Args:
         query: ``(B, H, Q, D)`` projected queries.
         key: ``(B, H, K, D)`` projected keys.
         bias: The bias of this layer.
-        max_logits: Limit of the memory that is needed; one query at least is worked on.
 
     Returns:
         ``(2, B, Q, 4)``: without and with the bias; the parts of :data:`PARTS`, whose sum is 1.
         In the query's type, float32 for half precision.
     """
-    batch_size, num_heads, num_queries, _ = query.shape
-    key = key.to(torch.promote_types(key.dtype, torch.float32))
-    size = max(1, max_logits // (batch_size * num_heads * key.shape[2]))
-    numbers = torch.arange(num_queries, device=query.device)
-    return torch.cat(
-        [
-            _mass_of_queries(query[:, :, some], key, bias.of_queries(some))
-            for some in numbers.split(size)
-        ],
-        dim=2,
-    )
-
-
-def _mass_of_queries(query: Tensor, key: Tensor, bias: WindowedBias) -> Tensor:
-    """``(2, B, Q, 4)`` with all logits at once."""
-    split = [bias.windows.layout.num_lidar_tokens]
-    logits = (query.to(key.dtype) * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    added = dense_bias(bias).to(logits).unsqueeze(1)  # (B, 1, Q, K)
-    in_windows = bias.windows.to_mask()
-    masses = []
-    for biased in (logits, logits + added):
-        share = biased.softmax(dim=-1).mean(dim=1)  # (B, Q, K)
-        lidar, camera = share.tensor_split(split, dim=-1)
-        lidar_window, camera_window = in_windows.tensor_split(split, dim=-1)
-        parts = [
-            (lidar * lidar_window).sum(-1),
-            (lidar * ~lidar_window).sum(-1),
-            (camera * ~camera_window).sum(-1),
-            (camera * camera_window).sum(-1),
-        ]
-        masses.append(torch.stack(parts, dim=-1))
-    return torch.stack(masses)
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    query, keys = query.to(dtype) * query.shape[-1] ** -0.5, key.to(dtype).transpose(-1, -2)
+    lidar = torch.arange(key.shape[2], device=key.device) < bias.windows.layout.num_lidar_tokens
+    masses = query.new_empty(2, len(query), query.shape[2], len(PARTS))
+    for number in range(query.shape[2]):
+        one = bias.of_queries(slice(number, number + 1))
+        logits = query[:, :, number, None] @ keys  # (B, H, 1, K)
+        logits = torch.stack([logits, logits + dense_bias(one).to(dtype).unsqueeze(1)])
+        shares = logits.softmax(dim=-1).mean(dim=2)[:, :, 0]  # (2, B, K)
+        inside = one.windows.to_mask()[:, 0]  # (B, K)
+        parts = (inside & lidar, ~inside & lidar, ~inside & ~lidar, inside & ~lidar)
+        masses[:, :, number] = torch.stack([(shares * part).sum(-1) for part in parts], dim=-1)
+    return masses

@@ -12,15 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmdet3d.registry import HOOKS
 from mmdet3d.structures import Det3DDataSample
-from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from ..atomic_file import save_figure
+from .dataset_scenes import DatasetScenes, spread_samples
 from .detection_picture import draw_scene
-from .sample_captions import SampleCaptions, spread_samples
-from .scene_from_sample import ImageSource, scene_from_sample
+from .scene import ImageSource
 
 
 @HOOKS.register_module()
@@ -72,90 +71,50 @@ class DetectionPictureHook(Hook):
         self.show = show
         self.wait_time = wait_time
         self.input_keys = {'LC': ('points', 'img'), 'L': ('points',), 'C': ('img',)}[sensors]
-        self._captions: SampleCaptions | None = None
-        self._chosen: frozenset[int] = frozenset()
-        self._num_written = 0
 
-    def before_val_epoch(self, runner: Runner) -> None:
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Choose the samples to picture."""
-        self._choose_samples(runner.val_dataloader.dataset)
+        if mode != 'train':
+            loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
+            self._scenes = DatasetScenes(loader.dataset)
+            chosen = spread_samples(len(loader.dataset), self.interval, self.max_samples)
+            self._chosen = frozenset(chosen)
+            self._num_written = 0
+            self._folder = Path(runner.work_dir) / self.out_dir
+            if mode == 'val':
+                self._folder /= f'epoch_{runner.epoch}'
 
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Choose the samples to picture."""
-        self._choose_samples(runner.test_dataloader.dataset)
-
-    def after_val_iter(
+    def _after_iter(
         self,
         runner: Runner,
         batch_idx: int,
         data_batch: dict | None = None,
-        outputs: Sequence[Det3DDataSample] | None = None,
+        outputs: Sequence[Det3DDataSample] | dict | None = None,
+        mode: str = 'train',
     ) -> None:
-        """Picture the chosen samples of one validation batch."""
-        self._write_batch(self._val_folder(runner), data_batch, outputs)
-
-    def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: Sequence[Det3DDataSample] | None = None,
-    ) -> None:
-        """Picture the chosen samples of one test batch."""
-        self._write_batch(self._test_folder(runner), data_batch, outputs)
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Say where the pictures lie."""
-        self._report(self._val_folder(runner))
-
-    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Say where the pictures lie."""
-        self._report(self._test_folder(runner))
-
-    def _val_folder(self, runner: Runner) -> Path:
-        return self._test_folder(runner) / f'epoch_{runner.epoch}'
-
-    def _test_folder(self, runner: Runner) -> Path:
-        return Path(runner.work_dir) / self.out_dir
-
-    def _choose_samples(self, dataset: BaseDataset) -> None:
-        self._captions = SampleCaptions(dataset)
-        self._chosen = frozenset(spread_samples(len(dataset), self.interval, self.max_samples))
-        self._num_written = 0
-
-    def _write_batch(
-        self,
-        folder: Path,
-        data_batch: dict | None,
-        outputs: Sequence[Det3DDataSample] | None,
-    ) -> None:
-        if data_batch is None or outputs is None or self._captions is None:
-            raise ValueError('DetectionPictureHook needs each batch and its detections')
-        for position, data_sample in enumerate(outputs):
+        """Picture the chosen samples of a batch."""
+        if mode == 'train':
+            return
+        assert data_batch is not None
+        for position, data_sample in enumerate(outputs or ()):
             index = data_sample.sample_idx
             if index not in self._chosen:
                 continue
             inputs = data_batch['inputs']
-            scene = scene_from_sample(
-                {key: inputs[key][position] for key in self.input_keys if key in inputs},
-                data_sample,
-                class_names=self._captions.dataset.metainfo['classes'],
-                title=self._captions.title(index),
-                subtitle=self._captions.subtitle(index),
-                image_source=self.image_source,
-            )
+            own = {key: inputs[key][position] for key in self.input_keys if key in inputs}
+            scene = self._scenes.scene(index, own, data_sample, self.image_source)
             figure = draw_scene(scene, self.score_thr, self.bev_range)
             if self.save:
-                save_figure(figure, folder / f'sample_{index:05d}.png')
+                save_figure(figure, self._folder / f'sample_{index:05d}.png')
                 self._num_written += 1
             if self.show:
                 show_figure(figure, self.wait_time)
 
-    def _report(self, folder: Path) -> None:
-        if not self.save:
-            return
-        logger = MMLogger.get_current_instance()
-        logger.info(f'{self._num_written} pictures of detections written to {folder}')
+    def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Say where the pictures lie."""
+        if mode != 'train' and self.save:
+            logger = MMLogger.get_current_instance()
+            logger.info(f'{self._num_written} pictures of detections written to {self._folder}')
 
 
 def show_figure(figure: Figure, seconds: float) -> None:

@@ -119,13 +119,6 @@ def test_a_history_without_raw_values_goes_on(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['h.csv']
 
 
-def test_an_untouched_file_is_not_written_again(tmp_path):
-    history = history_with(tmp_path / 'h.csv', [RECORD])
-    before = history.path.stat()
-    history.begin(100)
-    assert history.path.stat().st_ino == before.st_ino
-
-
 def test_a_missing_file_is_begun_on_resume(tmp_path):
     BiasScaleHistory(tmp_path / 'h.csv', NAMES).begin(500)
     assert iterations_in(tmp_path / 'h.csv') == []

@@ -29,13 +29,18 @@ ZERO = dict(lidar_mean=0.0, lidar_std=0.0, camera_mean=0.0, camera_std=0.0)
 
 
 def watch(
-    granularity: str = 'shared', travel: float | None = 1.0, frozen: bool = False, **group: float
+    granularity: str = 'shared',
+    travel: float | None = 1.0,
+    frozen: bool = False,
+    lacks_gradient: bool = False,
+    **group: float,
 ) -> BiasScaleWatch:
     head = biased_model.BiasedHead(
         bias_scale=2.5, learnable_scale=True, scale_granularity=granularity
     )
     head.attention_bias_generator.bias_scale.requires_grad_(not frozen)
-    optimizer = None if frozen or group.pop('absent', 0) else SimpleNamespace(group=group)
+    absent = frozen or group.pop('absent', 0)
+    optimizer = None if absent else SimpleNamespace(group=group, lacks_gradient=lacks_gradient)
     return BiasScaleWatch(BiasedHead('pts_bbox_head', head), optimizer, travel)
 
 
@@ -123,10 +128,10 @@ def test_what_is_not_finite_is_said_once(row, what):
 
 
 def test_a_missing_gradient_is_said_once():
-    watching = watch()
-    (warning,) = watching.check(gradient(None), lacks_gradient=True)
+    watching = watch(lacks_gradient=True)
+    (warning,) = watching.check(gradient(None))
     assert 'AttentionBiasCmtTransformer' in warning and 'learnable_scale=False' in warning
-    assert watching.check(gradient(None), lacks_gradient=True) == []
+    assert watching.check(gradient(None)) == []
 
 
 @pytest.mark.parametrize(

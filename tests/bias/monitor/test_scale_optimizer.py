@@ -13,24 +13,20 @@ from cmt_bias.bias.monitor.scale_optimizer import find_scale_optimizer
 from ..biased_model import BiasedModel, make_runner, read_log, warnings_in
 
 
-def test_the_gradient_is_copied_before_the_step_and_only_while_watched():
+def test_the_gradient_is_that_of_the_latest_step_until_released():
     scale, other = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(1))
     wrapper = OptimWrapper(torch.optim.SGD([other, scale], lr=0.1))
     assert find_scale_optimizer(wrapper, nn.Parameter(torch.ones(1))) is None
     optimizer = find_scale_optimizer(wrapper, scale)
-    optimizer.watch_steps()
+    assert optimizer.gradient is None and not optimizer.lacks_gradient
     scale.grad = torch.arange(4.0).reshape(2, 2)
     wrapper.step()
     wrapper.optimizer.zero_grad(set_to_none=False)
+    assert optimizer.gradient.tolist() == [0.0, 1.0, 2.0, 3.0] and not optimizer.lacks_gradient
     wrapper.optimizer.zero_grad()
     wrapper.step()
-    wrapper.step()
-    seen, *missing = optimizer.take_gradients()
-    assert seen.tolist() == [0.0, 1.0, 2.0, 3.0] and missing == [None, None]
-
-    wrapper.step()
-    optimizer.watch_steps()
-    assert optimizer.take_gradients() == []
+    assert optimizer.lacks_gradient
+    optimizer.release()
     assert not wrapper.optimizer._optimizer_step_pre_hooks
 
 
@@ -65,7 +61,7 @@ def test_the_way_is_the_sum_of_the_rates_that_follow(tmp_path, schedule, by_epoc
     if not by_epoch:
         runner._train_loop = dict(by_epoch=False, max_iters=20)
     runner.train()
-    assert f'sums up to {rates.total:.3g} over' in read_log(tmp_path)
+    assert f'sums up to {rates.total:.3g}\n' in read_log(tmp_path)
 
 
 def test_after_a_resume_the_way_is_by_the_schedule_that_holds(tmp_path):
@@ -86,7 +82,7 @@ def test_after_a_resume_the_way_is_by_the_schedule_that_holds(tmp_path):
 
     train('by_iteration', 1)
     total, log = train('by_epoch', 2)
-    assert f'sums up to {total:.3g} over the steps that are left' in log
+    assert f'sums up to {total:.3g}\n' in log
     assert warnings_in(tmp_path) == []
 
 

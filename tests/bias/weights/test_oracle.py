@@ -94,7 +94,6 @@ def test_a_blind_sector_is_spoiled_for_the_queries_in_it_wherever_augmentation_h
 ):
     # nuScenes' LiDAR looks along y: what lies within 60 degrees of it is kept
     transform = LiDARFieldOfView(60)
-    transform.must_change = False
     meta = dict(points=Points(torch.randn(50, 3)), token='t')
     part = transform.spoil(meta, np.random.default_rng(0))
     angle = np.deg2rad(degrees)

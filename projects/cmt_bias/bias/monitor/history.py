@@ -49,11 +49,20 @@ def read_history(path: str | os.PathLike[str]) -> pd.DataFrame:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no history.
     """
-    header, rows = _whole_rows(Path(path))
+    # What follows the last end of a line was cut off by a kill.
+    text = Path(path).read_text(errors='replace').rpartition('\n')[0]
+    header, *lines = (line.split(',') for line in text.split('\n'))
     if header[:2] != ['iteration', 'epoch'] or not any('bias_scale/' in name for name in header):
         raise ValueError(f"'{path}' does not have the columns of BiasScaleHook")
-    numbers = [[float(cell or 'nan') for cell in rows[row]] for row in sorted(rows)]
-    history = pd.DataFrame(numbers, columns=header, dtype=float)
+    rows = {}
+    for cells in lines:
+        try:
+            values = [float(cell or 'nan') for cell in cells]
+        except ValueError:
+            continue
+        if len(values) == len(header) and all(value.is_integer() for value in values[:2]):
+            rows[values[0]] = values
+    history = pd.DataFrame([rows[row] for row in sorted(rows)], columns=header, dtype=float)
     return history.astype({'iteration': int, 'epoch': int})
 
 
@@ -68,40 +77,35 @@ class BiasScaleHistory:
     def __init__(self, path: str | os.PathLike[str], scale_names: Sequence[str]) -> None:
         self.path = Path(path)
         self._columns = columns(scale_names)
-        # Raw values came last, in a later version.
-        self._known = self._columns, self._columns[: -len(scale_names)]
 
     def begin(self, iteration: int) -> None:
         """Prepare the file for rows after ``iteration``, 0 in a run that begins.
 
         After a resume, rows of iterations that will be done again are dropped. A file that does
         not belong to this run (another run's, which began anew in the same folder, or one with
-        other columns) is kept under another name.
+        other entries) is kept under another name.
         """
-        logger = MMLogger.get_current_instance()
-        header, rows = _whole_rows(self.path) if self.path.is_file() else (self._columns, {})
-        if self.path.is_file() and (iteration == 0 or header not in self._known):
-            number = 1
-            while (kept := self.path.with_name(f'{self.path.stem}.{number}.csv')).exists():
-                number += 1
-            os.replace(self.path, kept)
-            logger.info(
-                f"'{self.path}' is of another run or another kind of scale; it is kept as "
-                f"'{kept.name}'."
-            )
-            header, rows = self._columns, {}
-        missing = [''] * (len(self._columns) - len(header))
-        kept_rows = [rows[row] + missing for row in sorted(rows) if row <= iteration]
-        wanted = ''.join(','.join(cells) + '\n' for cells in [self._columns, *kept_rows])
-        before = self.path.read_text(errors='replace') if self.path.is_file() else ''
-        if wanted != before:
-            write_atomically(self.path, wanted.encode())
-        dropped = before.count('\n') + (not before.endswith('\n')) - wanted.count('\n')
-        if before and dropped:
-            logger.info(
-                f"'{self.path}': dropped {dropped} rows that were cut off by a kill or come after "
-                f'iteration {iteration}, where this run goes on.'
-            )
+        history = pd.DataFrame(columns=self._columns)
+        if self.path.is_file():
+            # an earlier version wrote no raw values
+            known = self._columns, [name for name in self._columns if '_raw/' not in name]
+            try:
+                found = read_history(self.path)
+            except ValueError:
+                found = history
+            if iteration and not found.empty and list(found) in known:
+                history = found[found['iteration'] <= iteration].reindex(columns=self._columns)
+            else:
+                number = 1
+                while (kept := self.path.with_name(f'{self.path.stem}.{number}.csv')).exists():
+                    number += 1
+                os.replace(self.path, kept)
+                MMLogger.get_current_instance().info(
+                    f"'{self.path}' is of another run or another kind of scale; it is kept as "
+                    f"'{kept.name}'."
+                )
+        text = history.to_csv(index=False, float_format='%.9g', lineterminator='\n')
+        write_atomically(self.path, text.encode())
 
     def append(self, record: Record) -> None:
         """Add a row, and have it on the disk."""
@@ -111,18 +115,3 @@ class BiasScaleHistory:
             file.write(row + '\n')
             file.flush()
             os.fsync(file.fileno())
-
-
-def _whole_rows(path: Path) -> tuple[list[str], dict[int, list[str]]]:
-    """The header, and the cells of each whole row by its iteration."""
-    # What follows the last end of a line was cut off by a kill.
-    header, *lines = path.read_text(errors='replace').rpartition('\n')[0].split('\n')
-    names, rows = header.split(','), {}
-    for cells in (line.split(',') for line in lines):
-        try:
-            _ = [float(cell) for cell in cells if cell], int(cells[1])
-            if len(cells) == len(names):
-                rows[int(cells[0])] = cells
-        except (ValueError, IndexError):
-            continue
-    return names, rows

@@ -8,36 +8,29 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
+from ...ops import MODALITIES
 from ..head_lookup import BiasedHead, find_biased_head
 from . import history, plot
 from .rules import BiasScaleWatch, read_ending
 from .scale_optimizer import ScaleOptimizer, find_scale_optimizer
-from .weight_probe import WeightProbe
 
 
 @HOOKS.register_module()
 class BiasScaleHook(Hook):
     """Logs the bias scale, its gradient and the weights, and says what they mean.
 
-    Every ``interval`` iterations, and in the last one:
+    Every ``interval`` iterations, and in the last one, a record goes to
+    ``work_dir/bias_scale.csv`` (:func:`history.columns` explains it), which a kill or a resume
+    leaves without gaps and doubles; but for raw values and range to mmengine's message hub, and
+    so to the console line, ``vis_data/*.json`` and TensorBoard; and with a learnable scale to the
+    rules, which warn of what keeps it from learning. ``work_dir/bias_scale_curve.png`` is drawn
+    at every checkpoint.
 
-    - to mmengine's message hub, and with it to the console line, ``vis_data/*.json`` and
-      TensorBoard: ``bias_scale/<entry>``, ``bias_scale_grad/<entry>``, ``bias_scale_lr``,
-      ``router/lidar_mean``, ``router/lidar_std``, ``router/camera_mean``, ``router/camera_std``;
-    - with raw values and range to ``work_dir/bias_scale.csv``, which a kill or a resume leaves
-      without gaps and doubles.
-
-    ``work_dir/bias_scale_curve.png`` is drawn from it at every checkpoint and at the end.
-
-    The scale is the one in effect after the iteration. Its gradient is the one of the optimizer's
-    latest step: mean over all processes and accumulated iterations, without AMP's loss scale,
-    after clipping. The weights are those of this iteration's batch on the first process,
-    denoising queries included; their spread is the standard deviation.
-
-    With a learnable scale it says at the start how far the learning rate can move it, warns of
-    what keeps it from learning, each thing once, and reads the result at the end. With a fixed
-    scale it only logs. Other iterations are left alone: nothing is hooked to the model in them.
+    The scale is the one in effect after the iteration, its gradient that of the optimizer's latest
+    step. The weights are those of this iteration's batch on the first process, denoising queries
+    included; their spread is the standard deviation.
 
     Args:
         interval: Iterations from one row to the next.
@@ -59,7 +52,7 @@ class BiasScaleHook(Hook):
         self._head: BiasedHead | None = None  # stays None in all processes but the first
         self._optimizer: ScaleOptimizer | None = None
         self._watch: BiasScaleWatch | None = None  # only for a learnable scale
-        self._weight_probe = WeightProbe()
+        self._weights: tuple[Tensor, ...] = ()  # (B, Q) of LiDAR and cameras, of the latest batch
 
     def before_train(self, runner: Runner) -> None:
         """Begin or go on with the history, and say what is to be expected."""
@@ -67,64 +60,40 @@ class BiasScaleHook(Hook):
         if not is_main_process():
             return
         self._head, generator = head, head.generator
-        names = generator.scale_names()
-        self._history = history.BiasScaleHistory(Path(runner.work_dir) / history.FILE_NAME, names)
+        self._history = history.BiasScaleHistory(
+            Path(runner.work_dir) / history.FILE_NAME, generator.scale_names()
+        )
         self._history.begin(runner.iter)
+        self._handle = head.weight_generator.register_forward_hook(self._keep_weights)
         travel = None
         if generator.learnable_scale:
             if head.scale.requires_grad:
                 self._optimizer = find_scale_optimizer(runner.optim_wrapper, head.scale)
-            judged = None
+            is_judged = False
             if self._optimizer is not None:
                 travel = self._optimizer.travel(runner)
-                judged = travel if self._optimizer.is_like_adam and runner.iter == 0 else None
-            self._watch = BiasScaleWatch(head, self._optimizer, judged)
-        record = self._record(runner, runner.iter)
-        shown: dict[str, Any] = dict(record)
-        lines = [
-            'Bias scale:',
-            f'{head.scale_name}: {"learnable" if self._watch else "fixed"}, '
-            f'{generator.scale_granularity}',
-            ', '.join(f'{name} {shown[f"bias_scale/{name}"]:.4g}' for name in names)
-            + '; range [{range_low:g}, {range_high:g}]'.format(**shown),
-            f"history: '{self._history.path}', every {self.interval} iterations",
-        ]
+                is_judged = self._optimizer.is_like_adam and runner.iter == 0
+            self._watch = BiasScaleWatch(head, self._optimizer, travel if is_judged else None)
+        values = zip(generator.scale_names(), head.scales_in_effect(), strict=True)
+        low, high = generator.bounds()
+        text = (
+            f'Bias scale {head.scale_name}: {"learnable" if self._watch else "fixed"}, '
+            + ', '.join(f'{name} {value:.4g}' for name, value in values)
+            + f'; range [{low:g}, {high:g}]'
+        )
         if self._optimizer is not None:
-            lines.append(
-                "how its learning rate sums up over the run's steps is not known beforehand"
-                if travel is None
-                else f'its learning rate sums up to {travel:.3g} over the '
-                + ("run's steps" if runner.iter == 0 else 'steps that are left')
-                + ', about as far as Adam can move it' * self._optimizer.is_like_adam
-            )
-        MMLogger.get_current_instance().info('\n  '.join(lines))
-        if runner.iter == 0:
-            self._history.append(record)
-        self._tell(runner, record)
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Attach the probes if this iteration is to be logged."""
-        if self._head is None:
-            return
-        left = self._iterations_left(runner)
-        # The step may lie a few iterations back where gradients are accumulated.
-        if self._optimizer is not None and left < self._optimizer.accumulated:
-            self._optimizer.watch_steps()
-        if left == 0:
-            self._weight_probe.attach(self._head.weight_generator)
+            sums_up = 'is not known beforehand' if travel is None else f'sums up to {travel:.3g}'
+            text += f'; its learning rate over the steps to come {sums_up}'
+        MMLogger.get_current_instance().info(text)
+        self._take_record(runner, runner.iter)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Take what the probes have seen, and log it."""
-        if self._head is None or self._iterations_left(runner) > 0:
-            return
-        record = self._record(runner, runner.iter + 1) | self._weight_probe.take()
-        steps = self._optimizer.take_gradients() if self._optimizer else []
-        if steps and steps[-1] is not None:
-            record |= self._entries('bias_scale_grad', steps[-1].tolist())
-        self._history.append(record)
-        self._tell(runner, record, lacks_gradient=bool(steps) and steps[-1] is None)
+        """Log the iteration, if it is one to be logged."""
+        done = runner.iter + 1
+        if self._head is not None and (done % self.interval == 0 or done == runner.max_iters):
+            self._take_record(runner, done)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Draw the curve so far."""
@@ -135,46 +104,49 @@ class BiasScaleHook(Hook):
         """Draw the whole curve, and say what the value means."""
         if self._head is not None:
             self._show(ended=True)
+            self._handle.remove()
+            if self._optimizer is not None:
+                self._optimizer.release()
 
-    def _iterations_left(self, runner: Runner) -> int:
-        """Iterations until the next one that is logged; 0 in that one."""
-        done = runner.iter + 1
-        return min(-done % self.interval, max(runner.max_iters - done, 0))
+    def _keep_weights(self, module: nn.Module, args: Any, weights: tuple[Tensor, Tensor]) -> None:
+        self._weights = tuple(of_modality.detach() for of_modality in weights)
 
-    def _entries(self, kind: str, values: list[float]) -> dict[str, float | None]:
+    def _take_record(self, runner: Runner, iteration: int) -> None:
+        """Give a record to the history, the message hub and the rules."""
         assert self._head is not None
-        names = self._head.generator.scale_names()
-        return {f'{kind}/{name}': value for name, value in zip(names, values, strict=True)}
-
-    def _record(self, runner: Runner, iteration: int) -> dict[str, float | None]:
-        """The scale as it is now."""
-        assert self._head is not None
-        low, high = self._head.generator.bounds()
-        return {
-            'iteration': iteration,
-            'epoch': runner.epoch + 1,
-            'learning_rate': self._optimizer.group['lr'] if self._optimizer else None,
-            **self._entries('bias_scale', self._head.scales_in_effect()),
-            **self._entries('bias_scale_raw', self._head.scale.detach().flatten().tolist()),
-            'range_low': low,
-            'range_high': high,
+        names, (low, high) = self._head.generator.scale_names(), self._head.generator.bounds()
+        kinds = {
+            'bias_scale': self._head.scales_in_effect(),
+            'bias_scale_raw': self._head.scale.detach().flatten().tolist(),
         }
+        rate = None
+        if self._optimizer is not None:
+            rate = self._optimizer.group['lr']
+            if not self._optimizer.lacks_gradient and self._optimizer.gradient is not None:
+                kinds['bias_scale_grad'] = self._optimizer.gradient.tolist()
+        statistics = {}
+        for modality, weights in zip(MODALITIES, self._weights, strict=False):
+            statistics[f'{modality}_mean'] = weights.double().mean().item()
+            statistics[f'{modality}_std'] = weights.double().std(correction=0).item()
+        scales = {
+            f'{kind}/{name}': value
+            for kind, values in kinds.items()
+            for name, value in zip(names, values, strict=True)
+        }
+        record = dict(iteration=iteration, epoch=runner.epoch + 1, learning_rate=rate)
+        record |= dict(range_low=low, range_high=high) | scales | statistics
 
-    def _tell(self, runner: Runner, record: history.Record, lacks_gradient: bool = False) -> None:
-        """Give a record to the message hub, and to the rules."""
-        for column, value in record.items():
-            if column.startswith(('bias_scale/', 'bias_scale_grad/')):
-                key = column
-            elif column == 'learning_rate':
-                key = 'bias_scale_lr'
-            elif column.endswith(('_mean', '_std')):
-                key = f'router/{column}'
-            else:
-                continue
-            if value is not None:
-                runner.message_hub.update_scalar(f'train/{key}', value)
-        for warning in self._watch.check(record, lacks_gradient) if self._watch else []:
-            MMLogger.get_current_instance().warning(warning)
+        if iteration == 0 or iteration > runner.iter:  # else it is there, from before a resume
+            self._history.append(record)
+        shown = {key: value for key, value in scales.items() if 'raw' not in key}
+        shown |= {f'router/{key}': value for key, value in statistics.items()}
+        if rate is not None:
+            shown['bias_scale_lr'] = rate
+        for key, value in shown.items():
+            runner.message_hub.update_scalar(f'train/{key}', value)
+        if self._watch is not None:
+            for warning in self._watch.check(record):
+                MMLogger.get_current_instance().warning(warning)
 
     def _show(self, ended: bool) -> None:
         """Draw the curve; at the end of training say what it means."""
@@ -187,9 +159,9 @@ class BiasScaleHook(Hook):
         except Exception as error:  # must not cost the checkpoint that is being written
             logger.warning(f"the curve of '{path}' could not be drawn: {error!r}")
             return
-        if self._watch is None or rows.empty or not ended:
-            return
-        optimizer = self._optimizer
-        settings = (optimizer.accumulated, optimizer.is_like_adam) if optimizer else ()
-        lines = [read_ending(rows, name, *settings) for name in self._head.generator.scale_names()]
-        logger.info('\n  '.join(['Bias scale at the end:', *lines]))
+        if ended and self._watch is not None and len(rows):
+            steps = self._optimizer
+            settings = (steps.accumulated, steps.is_like_adam) if steps else ()
+            names = self._head.generator.scale_names()
+            lines = [read_ending(rows, name, *settings) for name in names]
+            logger.info('\n  '.join(['Bias scale at the end:', *lines]))

@@ -25,14 +25,7 @@ def save_bias_scale_curve(path: str | os.PathLike[str], history: pd.DataFrame) -
 
 
 def draw_bias_scale_curve(history: pd.DataFrame) -> Figure:
-    """Draw the scale above, with its range and its start, and the weights below.
-
-    Args:
-        history: Result of :func:`read_history`.
-
-    Returns:
-        The figure, with a canvas that needs no display.
-    """
+    """Draw the scale above, with its range and its start, and the weights below."""
     figure = Figure(figsize=(9, 6.4), dpi=120, facecolor='white')
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -62,10 +55,8 @@ def _draw_scales(axes: Axes, history: pd.DataFrame) -> None:
         if layer:
             color = colormaps['viridis'](0.9 * int(layer[1]) / max(len(layers) - 1, 1))
         label = f'{name}: {values.iloc[-1]:.3g}' if len(values) else name
-        style: dict[str, Any] = dict(
-            color=color, linestyle='dashed' if layer and camera else 'solid'
-        )
-        axes.plot(values, label=label, marker='.' if len(values) < 20 else '', **style)
+        style, marker = '--' if layer and camera else '-', '.' if len(values) < 20 else ''
+        axes.plot(values, style, color=color, label=label, marker=marker)
     start = axes.plot(scales.iloc[:1], 'o', color='#333333', markerfacecolor='white', zorder=3)
     start[0].set_label('start')
     bounds = history[['range_low', 'range_high']]
@@ -97,11 +88,9 @@ def _draw_weights(axes: Axes, history: pd.DataFrame) -> None:
     seen = history.dropna(subset=['lidar_mean', 'camera_mean'])
     for modality in MODALITIES:
         mean, deviation = seen[f'{modality}_mean'], seen[f'{modality}_std']
-        band: dict[str, Any] = dict(
-            color=_COLORS[modality], label=f'{modality}: ± 1 std', alpha=0.18
-        )
-        axes.plot(mean, color=_COLORS[modality], label=f'{modality}: mean')
-        axes.fill_between(seen.index, mean - deviation, mean + deviation, linewidth=0, **band)
+        (line,) = axes.plot(mean, color=_COLORS[modality], label=f'{modality}: mean')
+        band = axes.fill_between(seen.index, mean - deviation, mean + deviation, alpha=0.18)
+        band.set(color=line.get_color(), linewidth=0, label=f'{modality}: ± 1 std')
     axes.axhline(0, color='#888888', linewidth=0.8)
     axes.set_ylim(-1.05, 1.05)
     axes.set_ylabel('weights of the queries\n(-1: avoid, 1: prefer)')

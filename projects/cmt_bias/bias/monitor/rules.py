@@ -16,49 +16,35 @@ from .history import Record
 from .scale_optimizer import ScaleOptimizer
 
 WEAK_START, SATURATING_START = 0.5, 5.0
-LEAST_TRAVEL = 0.25
-"""A run whose learning rates sum up to less cannot learn a scale."""
+LEAST_TRAVEL = 0.25  # a run whose learning rates sum up to less cannot learn a scale
+# Share of a bound within which a scale is at it; beyond which it has left: noise is no news.
 CLOSE, AWAY = 0.05, 0.10
-"""Share of a bound within which a scale is at it; beyond which it has left: noise is no news."""
-PATIENCE = 3
-"""Logged iterations in a row with exact zeros that are one too many."""
-WEAK, STRONG = 1.5, 3.5
-"""Final values between them are about as strong as the usual start of 2.5."""
+PATIENCE = 3  # logged iterations in a row with exact zeros that are one too many
+WEAK, STRONG = 1.5, 3.5  # final values between them are about as strong as the usual 2.5
+# The part of the run, at its end, in which the scale should have settled; and rows to tell it.
 LAST_PART, FEWEST_ROWS = 0.2, 4
-"""The part of the run, at its end, in which the scale should have settled; and rows to tell it."""
-DRIFTING = 0.25
-"""Share of the longest possible way, in the last part, above which the scale still drifts."""
+DRIFTING = 0.25  # share of the longest possible way there, above which the scale still drifts
 
 
 def bound_nearby(scale: float, low: float, high: float, closeness: float = CLOSE) -> str:
     """Name of the bound that is no further from the scale than a share of it; '' for none."""
-    near = [
-        (abs(scale - bound), key)
-        for key, bound in (('min_scale', low), ('max_scale', high))
-        if math.isfinite(bound) and abs(scale - bound) <= closeness * (abs(bound) or 1.0)
-    ]
-    return min(near)[1] if near else ''
+    key, bound = min(
+        ('min_scale', low), ('max_scale', high), key=lambda side: abs(scale - side[1])
+    )
+    is_near = math.isfinite(bound) and abs(scale - bound) <= closeness * (abs(bound) or 1.0)
+    return key if is_near else ''
 
 
 class Rule(NamedTuple):
-    """One thing to say about what it looks at, ``s``.
+    """One thing to say about what it looks at, ``s``."""
 
-    Attributes:
-        name: Its name in the documentation.
-        when: Whether it holds.
-        says: What is the case, a format of ``s``.
-        do: What to do about it, a format of ``s``.
-        each: Whether it is about each entry of the scale, not about the scale as a whole.
-        rows: Logged iterations in a row for which it has to hold.
-        ends: When it is over, so that it can be said again; by default when it does not hold.
-    """
-
-    name: str
+    name: str  # in the documentation
     when: Callable[[Any], bool]
-    says: str
-    do: str = ''
-    each: bool = False
-    rows: int = 1
+    says: str  # what is the case, a format of s
+    do: str = ''  # what to do about it, a format of s
+    each: bool = False  # it is about each entry of the scale, not about the scale as a whole
+    rows: int = 1  # logged iterations in a row for which it has to hold
+    # when it is over, so that it can be said again; by default when it does not hold
     ends: Callable[[Any], bool] | None = None
 
     def text(self, s: Any) -> str:
@@ -73,60 +59,18 @@ def _at_bound(key: str, side: str) -> Rule:
         lambda s: s.bound == key,
         'Iteration {s.iteration}: bias scale {s.name} is {s.scale:.3g}, within '
         f'{CLOSE:.0%} of {key}={{s.{side}:g}}, and cannot go on.',
-        f'If it stays there, widen {{s.config}}{key} or the schedule of BiasScaleRangeHook.',
+        f'If it stays there, widen {{s.config}}.{key} or the schedule of BiasScaleRangeHook.',
         each=True,
         ends=lambda s: s.loose_bound != key,
-    )
-
-
-def _sight(
-    head: BiasedHead,
-    optimizer: ScaleOptimizer | None,
-    travel: float | None,
-    record: Record,
-    name: str,
-    lacks_gradient: bool,
-) -> SimpleNamespace:
-    """What a rule looks at: the entry ``name`` of the scale in a logged iteration."""
-    low: Any = record['range_low']
-    high: Any = record['range_high']
-    scale: Any = record[f'bias_scale/{name}']
-    seen = {
-        modality: (record[f'{modality}_mean'], record[f'{modality}_std'])
-        for modality in MODALITIES
-        if record.get(f'{modality}_std') is not None
-    }
-    weights = [number for numbers in seen.values() for number in numbers]
-    own = [modality for modality in seen if name.endswith(modality)] or seen
-    gradient = record.get(f'bias_scale_grad/{name}')
-    found: dict[str, list] = {'value': [scale], 'gradient': [gradient or 0.0], 'weights': weights}
-    return SimpleNamespace(
-        iteration=record['iteration'],
-        parameter=head.scale_name,
-        config=head.config_key('bias_scale').removesuffix('bias_scale'),
-        name=name,
-        scale=scale,
-        gradient=gradient,
-        not_finite=', '.join(what for what, x in found.items() if not all(map(math.isfinite, x))),
-        lacks_gradient=lacks_gradient,
-        weights=weights,
-        has_own_weights=any(any(seen[modality]) for modality in own),
-        low=low,
-        high=high,
-        bound=bound_nearby(scale, low, high),
-        loose_bound=bound_nearby(scale, low, high, AWAY),
-        is_frozen=not head.scale.requires_grad,
-        has_optimizer=optimizer is not None,
-        decay=optimizer.group.get('weight_decay', 0.0) if optimizer else 0.0,
-        travel=math.inf if travel is None else travel,
-        missing_rate=LEAST_TRAVEL / travel if travel else math.inf,
     )
 
 
 _ENTRY = '{s.parameter} ({s.name})'
 _GROUP = "paramwise_cfg.custom_keys['attention_bias_generator.bias_scale']"
 _TRANSFORMER = "transformer=dict(type='AttentionBiasCmtTransformer', ...)"
-_START = f'Start in [{WEAK_START:g}, {SATURATING_START:g}], usually at {{s.config}}bias_scale=2.5.'
+_START = (
+    f'Start in [{WEAK_START:g}, {SATURATING_START:g}], usually at {{s.config}}.bias_scale=2.5.'
+)
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -148,7 +92,7 @@ RULES: tuple[Rule, ...] = (
         'frozen',
         lambda s: s.is_frozen,
         '{s.parameter} is learnable, but frozen (requires_grad=False), and will stay as it is.',
-        'Take its head out of frozen_modules, or say {s.config}learnable_scale=False.',
+        'Take its head out of frozen_modules, or say {s.config}.learnable_scale=False.',
     ),
     Rule(
         'no optimizer',
@@ -169,14 +113,14 @@ RULES: tuple[Rule, ...] = (
         'The schedule cannot move {s.parameter}: its learning rate sums up to {s.travel:.2g} over '
         f'the run, less than {LEAST_TRAVEL}.',
         f'Raise lr_mult {{s.missing_rate:.0f}} times or more in {_GROUP}, train longer, or set '
-        '{s.config}learnable_scale=False.',
+        '{s.config}.learnable_scale=False.',
     ),
     Rule(
         'no gradient',
         lambda s: s.lacks_gradient,
         '{s.parameter} is learnable, but got no gradient: the bias does not reach the loss.',
         f'Use {_TRANSFORMER}, whose cross-attention takes the bias, or set '
-        '{s.config}learnable_scale=False.',
+        '{s.config}.learnable_scale=False.',
     ),
     Rule(
         'not finite',
@@ -221,21 +165,24 @@ class BiasScaleWatch:
     def __init__(
         self, head: BiasedHead, optimizer: ScaleOptimizer | None, travel: float | None
     ) -> None:
-        self._run = head, optimizer, travel
         self._names = head.generator.scale_names()
+        self._optimizer = optimizer
+        self._run = dict(
+            parameter=head.scale_name,
+            config=head.config,
+            is_frozen=not head.scale.requires_grad,
+            has_optimizer=optimizer is not None,
+            travel=math.inf if travel is None else travel,
+            missing_rate=LEAST_TRAVEL / travel if travel else math.inf,
+        )
         self._rows: dict[tuple[str, str], int] = {}
 
-    def check(self, record: Record, lacks_gradient: bool = False) -> list[str]:
-        """What is to be said of a record; empty where all is well or has been said.
-
-        Args:
-            record: The record.
-            lacks_gradient: Whether the optimizer made a step without any gradient of the scale.
-        """
+    def check(self, record: Record) -> list[str]:
+        """What is to be said of a record; empty where all is well or has been said."""
         said = []
-        for rule in RULES:
-            for name in self._names if rule.each else self._names[:1]:
-                sight = _sight(*self._run, record, name, lacks_gradient)
+        for number, name in enumerate(self._names):
+            sight = self._sight(record, name)
+            for rule in (rule for rule in RULES if rule.each or number == 0):
                 state = (rule.name, name)
                 if rule.when(sight):
                     self._rows[state] = self._rows.get(state, 0) + 1
@@ -244,6 +191,34 @@ class BiasScaleWatch:
                 elif rule.ends is None or rule.ends(sight):
                     self._rows[state] = 0
         return said
+
+    def _sight(self, record: Record, name: str) -> SimpleNamespace:
+        """What a rule looks at: the entry ``name`` of the scale in a logged iteration."""
+        optimizer = self._optimizer
+        low: Any = record['range_low']
+        high: Any = record['range_high']
+        scale: Any = record[f'bias_scale/{name}']
+        gradient = record.get(f'bias_scale_grad/{name}')
+        keys = [f'{modality}_{kind}' for modality in MODALITIES for kind in ('mean', 'std')]
+        weights = {key: x for key in keys if (x := record.get(key)) is not None}
+        own = {key: x for key, x in weights.items() if key.split('_')[0] in name} or weights
+        found = dict(value=[scale], gradient=[gradient or 0.0], weights=weights.values())
+        return SimpleNamespace(
+            **self._run,
+            iteration=record['iteration'],
+            name=name,
+            scale=scale,
+            gradient=gradient,
+            not_finite=', '.join(x for x in found if not all(map(math.isfinite, found[x]))),
+            lacks_gradient=bool(optimizer and optimizer.lacks_gradient),
+            weights=list(weights.values()),
+            has_own_weights=any(own.values()),
+            low=low,
+            high=high,
+            bound=bound_nearby(scale, low, high),
+            loose_bound=bound_nearby(scale, low, high, AWAY),
+            decay=optimizer.group.get('weight_decay', 0.0) if optimizer else 0.0,
+        )
 
 
 _DRIFT = (
@@ -282,12 +257,10 @@ def read_ending(
 ) -> str:
     """Say what an entry's last value and its last part mean.
 
-    Whether a scale has settled cannot be told from how much it moved: at the end of most schedules
-    the learning rate is so small that nothing moves. So the net change in the last fifth of the
-    run is compared with the longest way that was possible there, the sum of the learning rate over
-    its steps. Adam goes nearly that way while gradients agree, and a small part of it once they
-    point to and fro. For other optimizers, whose steps follow the gradient's size, the change is
-    compared with the span of the whole run.
+    The net change in the last fifth of the run is compared with the longest way that was possible
+    there, the sum of the learning rate over its steps: Adam goes nearly that way while gradients
+    agree, and a small part of it once they point to and fro. For other optimizers, whose steps
+    follow the gradient's size, it is compared with the span of the whole run.
 
     Args:
         history: The history, with a row at least.

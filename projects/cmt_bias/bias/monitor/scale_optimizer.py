@@ -1,15 +1,13 @@
 """What the optimizer does with the bias scale: its rate, its gradient, how far it can move it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from ...learning_rate_peaks import scheduled_learning_rates, training_length, unforeseeable
+from ...learning_rate_peaks import scheduled_learning_rates, training_length
 
 
 class ScaleOptimizer:
@@ -23,6 +21,10 @@ class ScaleOptimizer:
     Attributes:
         accumulated: Iterations to one step.
         is_like_adam: Whether a step is about as long as the learning rate, whatever the gradient.
+        lacks_gradient: Whether the latest step was made without a gradient of the scale.
+        gradient: Flat gradient ``(n,)`` of the latest step that had one: the mean over all
+            processes and all accumulated iterations (by whose number mmengine divides the loss),
+            without the loss scale of mixed precision, and after clipping.
     """
 
     def __init__(self, wrapper: OptimWrapper, group_index: int, scale: Tensor) -> None:
@@ -31,41 +33,28 @@ class ScaleOptimizer:
         self._scale = scale
         self.accumulated: int = getattr(wrapper, '_accumulative_counts', 1)
         self.is_like_adam = 'betas' in self.group
-        self._handle: RemovableHandle | None = None
-        self._gradients: list[Tensor | None] = []
+        self.lacks_gradient = False
+        self.gradient: Tensor | None = None
+        self._handle = self._optimizer.register_step_pre_hook(self._keep_gradient)
 
     @property
     def group(self) -> dict[str, Any]:
         """The parameter group that has the scale."""
         return self._optimizer.param_groups[self._group_index]
 
-    def watch_steps(self) -> None:
-        """Begin to look at the gradient with which steps are made.
+    def release(self) -> None:
+        """Look at no more steps."""
+        self._handle.remove()
 
-        It is read when a step begins, so it is the mean over all processes and all accumulated
-        iterations (by whose number mmengine divides the loss), without the loss scale of mixed
-        precision, and after clipping. A step left out by the loss scaler (an overflow) is unseen.
-        """
-        if self._handle is None:
-            self._gradients = []
-            self._handle = self._optimizer.register_step_pre_hook(self._read_gradient)
-
-    def take_gradients(self) -> list[Tensor | None]:
-        """Stop looking; the flat gradient ``(n,)`` of each step, None where there was none."""
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = None
-        return self._gradients
-
-    def _read_gradient(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _keep_gradient(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         # A fused optimizer is called in every case, and itself divides by the loss scale and
         # leaves out the step after an overflow.
         if bool(getattr(optimizer, 'found_inf', None)):
             return
         gradient, loss_scale = self._scale.grad, getattr(optimizer, 'grad_scale', None)
+        self.lacks_gradient = gradient is None
         if gradient is not None:
-            gradient = gradient.detach().flatten() / (1.0 if loss_scale is None else loss_scale)
-        self._gradients.append(gradient)
+            self.gradient = gradient.detach().flatten() / (1 if loss_scale is None else loss_scale)
 
     def travel(self, runner: Runner) -> float | None:
         """How far the optimizer can move the scale from here on; None if that is not known.
@@ -79,34 +68,28 @@ class ScaleOptimizer:
         lists = found.values() if isinstance(found, dict) else [found]
         schedulers = [scheduler for several in lists for scheduler in several]
         length = training_length(runner)
-        if length is None or unforeseeable(schedulers):
+        if length is None:
             return None
-        begin, (end, epoch_length) = runner.iter, length
+        end, epoch_length = length
         rates = scheduled_learning_rates(
-            self._group_index, self._optimizer, schedulers, end - begin, epoch_length
+            self._group_index, self._optimizer, schedulers, end - runner.iter, epoch_length
         )
-        if rates is None:
-            return None
         # With accumulated gradients the optimizer steps in every n-th iteration, and in the last.
-        return sum(
-            rate
-            for iteration, rate in enumerate(rates, start=begin + 1)
-            if iteration % self.accumulated == 0 or iteration == end
+        return (
+            None
+            if rates is None
+            else sum(
+                rate
+                for iteration, rate in enumerate(rates, start=runner.iter + 1)
+                if iteration % self.accumulated == 0 or iteration == end
+            )
         )
 
 
 def find_scale_optimizer(wrapper: OptimWrapper, scale: Tensor) -> ScaleOptimizer | None:
     """Find which of the runner's optimizers has the scale; None if none has."""
-    for single in _single_wrappers(wrapper):
+    for single in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
         for index, group in enumerate(single.optimizer.param_groups):
             if any(parameter is scale for parameter in group['params']):
                 return ScaleOptimizer(single, index, scale)
     return None
-
-
-def _single_wrappers(wrapper: OptimWrapper) -> Iterator[OptimWrapper]:
-    if isinstance(wrapper, OptimWrapperDict):
-        for inner in wrapper.values():
-            yield from _single_wrappers(inner)
-    else:
-        yield wrapper

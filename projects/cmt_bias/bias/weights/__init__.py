@@ -1,9 +1,8 @@
 """Where a query's trust in each sensor comes from."""
 
-from .constant import ConstantWeightGenerator
 from .oracle import OracleWeightGenerator
 from .router import AQRWeightGenerator
-from .weight_generator import WeightGenerator
+from .weight_generator import ConstantWeightGenerator, WeightGenerator
 
 __all__ = [
     'AQRWeightGenerator',

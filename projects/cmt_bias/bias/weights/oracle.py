@@ -65,12 +65,9 @@ class OracleWeightGenerator(WeightGenerator):
             first_view = 0 if bev_shape is None else 1
             seen_by = cells[:, first_view:, 0] != NOT_SEEN  # (Q, V)
             lidar = self._lidar_spoiled(meta, cells[:, 0], bev_shape)
-            spoiled.append((lidar, self._cameras_spoiled(meta, seen_by)))
-        lidar_weights, camera_weights = (
-            torch.stack([self.trust - 2 * self.trust * part.float() for part in parts])
-            for parts in zip(*spoiled, strict=True)
-        )
-        return lidar_weights, camera_weights
+            spoiled.append(torch.stack((lidar, self._cameras_spoiled(meta, seen_by))))
+        lidar, camera = (self.trust * (1 - 2 * torch.stack(spoiled).float())).unbind(1)
+        return lidar, camera
 
     @staticmethod
     def _cameras_spoiled(meta: Mapping, seen_by: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from mmcv.cnn.bricks.transformer import FFN
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from ...cmt.precision import float32_island
+from ...cmt.precision import autocast_off
 from ...ops import MODALITIES, QueryWindows, window_attention
 from .weight_generator import WeightGenerator
 
@@ -76,17 +76,6 @@ class AQRWeightGenerator(WeightGenerator):
         img_metas: Sequence[dict],
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`WeightGenerator.forward`."""
-        attended = self._attend_to_windows(query_pos, memory, memory_pos, windows)
-        with float32_island(attended):
-            routed = self.attention_norm(query_pos.float() + attended.float())
-            routed = self.ffn_norm(self.ffn(routed))
-            lidar, camera = self.weight_logits(routed).tanh().unbind(-1)
-        return lidar, camera
-
-    def _attend_to_windows(
-        self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor, windows: QueryWindows
-    ) -> Tensor:
-        """``(B, Q, C)``; the output projection's bias for a query without any token."""
         projected = (
             self.query_proj(query_pos),
             self.key_proj(memory + memory_pos),
@@ -96,5 +85,11 @@ class AQRWeightGenerator(WeightGenerator):
         query, key, value = (
             tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for tokens in projected
         )
-        attended = window_attention(query, key, value, windows)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        # zeros for a query without any token
+        attended = window_attention(query, key, value, windows).transpose(1, 2).flatten(2)
+        attended = self.out_proj(attended)
+        with autocast_off(attended):
+            routed = self.attention_norm(query_pos.float() + attended.float())
+            routed = self.ffn_norm(self.ffn(routed))
+            lidar, camera = self.weight_logits(routed).tanh().unbind(-1)
+        return lidar, camera

@@ -1,12 +1,14 @@
-"""What a module has to do that gives each query its trust in the sensors."""
+"""What gives each query its trust in the sensors: the base, and the simplest one."""
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 
+import torch
+from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ...ops import QueryWindows
+from ...ops import MODALITIES, QueryWindows
 
 
 class WeightGenerator(BaseModule, metaclass=ABCMeta):
@@ -40,3 +42,23 @@ class WeightGenerator(BaseModule, metaclass=ABCMeta):
             Trust in the LiDAR and in the cameras, ``(B, Q)`` each, in [-1, 1]: above 0 the tokens
             in the query's windows gain attention, below 0 they lose it.
         """
+
+
+@MODELS.register_module()
+class ConstantWeightGenerator(WeightGenerator):
+    """The same weights for all queries, in [-1, 1]; without parameters."""
+
+    def __init__(self, lidar_weight: float = 1.0, camera_weight: float = 1.0) -> None:
+        super().__init__()
+        self.weights = (lidar_weight, camera_weight)
+        for modality, weight in zip(MODALITIES, self.weights, strict=True):
+            if not -1 <= weight <= 1:
+                raise ValueError(
+                    f'weight_generator: {modality}_weight={weight} must lie in [-1, 1]; how '
+                    'strong the bias is belongs into attention_bias_config.bias_scale.'
+                )
+
+    def forward(self, query_pos: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """See :meth:`WeightGenerator.forward`."""
+        of_queries = query_pos.new_ones(query_pos.shape[:2], dtype=torch.float32)
+        return of_queries * self.weights[0], of_queries * self.weights[1]

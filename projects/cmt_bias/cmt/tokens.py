@@ -1,0 +1,172 @@
+"""Tokens of the sensors, and the learned embeddings of positions of tokens and queries.
+
+Shape letters: B batch, V cameras, H x W BEV cells, h x w camera feature cells, Q queries,
+K tokens, C channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..ops import TokenLayout
+from .position_encoding import (
+    CameraGeometry,
+    bev_grid_hidden,
+    camera_cell_pixels,
+    camera_ray_hidden,
+    common_image_shape,
+    denormalize_points,
+    pos2embed,
+    project_to_cameras,
+    ray_depths,
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The tokens that queries attend to: BEV cells, then camera cells, each row-major.
+
+    Attributes:
+        tokens: ``(B, K, C)`` with ``K = H * W + V * h * w``, less a sensor that is missing.
+        pos: ``(B, K, C)`` position encodings.
+        layout: Which token is which.
+    """
+
+    tokens: Tensor
+    pos: Tensor
+    layout: TokenLayout
+
+
+class BevEmbedding(nn.Sequential):
+    """Embeds places in the BEV plane."""
+
+    def __init__(self, channels: int) -> None:
+        first = nn.Linear(2 * channels, channels)
+        super().__init__(first, nn.ReLU(inplace=True), nn.Linear(channels, channels))
+        self.channels = channels
+
+    def forward(self, points: Tensor) -> Tensor:
+        """``(..., C)`` of ``(..., 2 or more)`` normalized x and y."""
+        return super().forward(pos2embed(points, self.channels))
+
+    def of_cells(self, bev_shape: tuple[int, int]) -> Tensor:
+        """``(H * W, C)`` of the centres of all cells, row-major."""
+        first, relu, last = self
+        return last(relu(bev_grid_hidden(bev_shape, cast(nn.Linear, first))))
+
+
+class RayEmbedding(nn.Sequential):
+    """Embeds rays of cameras by their points at fixed depths.
+
+    Args:
+        channels: C.
+        depth_num: Depths D.
+        pc_range: Range by which the points are normalized, metres.
+    """
+
+    range_limits: Tensor
+
+    def __init__(self, channels: int, depth_num: int, pc_range: Sequence[float]) -> None:
+        first = nn.Linear(3 * depth_num, 4 * channels)
+        super().__init__(first, nn.ReLU(inplace=True), nn.Linear(4 * channels, channels))
+        self.channels, self.depth_num, self.max_depth = channels, depth_num, pc_range[3]
+        self.register_buffer(
+            'range_limits', torch.tensor(pc_range, dtype=torch.float32), persistent=False
+        )
+
+    def of_pixels(self, pixels: Tensor, cameras: CameraGeometry) -> Tensor:
+        """``(B, V, ..., C)`` of the rays through ``(B, V, ..., 3)`` pixels u, v, 1."""
+        first, relu, last = self
+        depths = ray_depths(self.depth_num, self.max_depth, pixels.device)
+        rays = (pixels, cameras.img2lidar, depths, self.range_limits)
+        return last(relu(camera_ray_hidden(*rays, cast(nn.Linear, first))))
+
+    def of_cells(self, shape: tuple[int, int], cameras: CameraGeometry) -> Tensor:
+        """``(B, V * h * w, C)`` of the upper left corners of all feature cells."""
+        pixels = camera_cell_pixels(shape, cameras.pad_shape, cameras.img2lidar.device)
+        pixels = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)  # (h, w, 3)
+        pixels = pixels.expand(*cameras.img2lidar.shape[:2], -1, -1, -1)
+        return self.of_pixels(pixels, cameras).flatten(1, 3)
+
+    def of_points(self, points: Tensor, cameras: CameraGeometry) -> Tensor:
+        """``(B, Q, C)`` of ``(B, Q, 3)`` normalized points: the sum over cameras that see them."""
+        metres = denormalize_points(points, self.range_limits)
+        pixels, visible = project_to_cameras(metres, cameras.lidar2img, cameras.pad_shape)
+        return (self.of_pixels(pixels, cameras) * visible.unsqueeze(-1)).sum(dim=1)
+
+
+def camera_geometry(img_metas: Sequence[dict], like: Tensor) -> CameraGeometry | None:
+    """Calibration of a batch, in the type and on the device of a tensor.
+
+    Returns:
+        None where samples have no ``lidar2img``, or no ``pad_shape`` as without images.
+    """
+    if any(key not in meta for meta in img_metas for key in ('lidar2img', 'pad_shape')):
+        return None
+    # float64: the inverse of a projection loses three digits
+    lidar2img = torch.as_tensor(
+        np.stack([np.asarray(meta['lidar2img'], dtype=np.float64) for meta in img_metas])
+    )
+    both = torch.stack((lidar2img, torch.linalg.inv(lidar2img)))
+    lidar2img, img2lidar = both.to(like, non_blocking=True)
+    return CameraGeometry(lidar2img, img2lidar, common_image_shape(img_metas[0]['pad_shape']))
+
+
+def make_memory(
+    bev_features: Tensor | None,
+    camera_features: Tensor | None,
+    cameras: CameraGeometry | None,
+    shared_conv: nn.Module | None,
+    bev_embedding: BevEmbedding,
+    rv_embedding: RayEmbedding | None,
+) -> Memory:
+    """Tokens of whatever sensors are there, the LiDAR's first.
+
+    Args:
+        bev_features: ``(B, channels, H, W)``; None without LiDAR.
+        camera_features: ``(B * V, C, h, w)``; None without cameras.
+        cameras: Calibration.
+        shared_conv: Makes C channels of the BEV map; None in a head without LiDAR.
+        bev_embedding: Of the cells' positions.
+        rv_embedding: Of the rays of camera cells; None in a head without cameras.
+
+    Raises:
+        KeyError: If there are camera features but no calibration.
+        ValueError: If features do not fit the head, or there are none.
+    """
+    tokens, positions = [], []
+    bev_shape = view_shape = None
+    num_views = 0
+    if bev_features is not None:
+        if shared_conv is None:
+            raise ValueError('pts_bbox_head: this head takes no LiDAR features.')
+        bev_shape = (bev_features.shape[-2], bev_features.shape[-1])
+        tokens.append(shared_conv(bev_features.float()).flatten(2).transpose(1, 2))
+        positions.append(bev_embedding.of_cells(bev_shape).expand_as(tokens[0]))
+    if camera_features is not None:
+        if rv_embedding is None:
+            raise ValueError('pts_bbox_head: this head takes no camera features.')
+        if cameras is None:
+            raise KeyError(
+                "pts_bbox_head: camera features need 'lidar2img' and 'pad_shape' in every "
+                "img_meta; add 'lidar2img' to the meta_keys of Pack3DDetInputs."
+            )
+        if camera_features.shape[1] != rv_embedding.channels:
+            raise ValueError(
+                f'pts_bbox_head: camera features have {camera_features.shape[1]} channels, '
+                f'hidden_dim is {rv_embedding.channels}; set img_neck.out_channels to hidden_dim.'
+            )
+        view_shape = (camera_features.shape[-2], camera_features.shape[-1])
+        batch_size, num_views = cameras.lidar2img.shape[:2]
+        # (B * V, C, h, w) -> (B, V * h * w, C)
+        of_views = camera_features.float().unflatten(0, (batch_size, num_views))
+        tokens.append(of_views.permute(0, 1, 3, 4, 2).flatten(1, 3))
+        positions.append(rv_embedding.of_cells(view_shape, cameras))
+    if not tokens:
+        raise ValueError('pts_bbox_head: neither LiDAR nor camera features were given.')
+    layout = TokenLayout(bev_shape, num_views, view_shape)
+    return Memory(torch.cat(tokens, 1), torch.cat(positions, 1), layout)

@@ -1,0 +1,147 @@
+"""Rotate, scale, shift and mirror a whole scene: points, boxes, velocities and camera matrices."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmdet3d.datasets.transforms import GlobalRotScaleTrans, RandomFlip3D
+from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures.points import LiDARPoints
+
+
+def move_lidar_frame(results: dict, motion: np.ndarray) -> None:
+    """Record that every point p of the LiDAR frame has become ``motion @ p``.
+
+    The images do not change, so a matrix M that took the old frame to a camera has to take the
+    new one there: ``M @ inverse(motion)``. The total of all motions is kept in
+    ``results['lidar_aug_matrix']`` (4, 4).
+
+    Args:
+        results: Sample in a pipeline; ``lidar2img`` and ``lidar2cam`` (V, 4, 4) are replaced.
+        motion: Affine matrix (4, 4), metres, from the old LiDAR frame to the new one.
+
+    Raises:
+        KeyError: If there are images but no ``lidar2img``.
+    """
+    if 'img' in results and 'lidar2img' not in results:
+        raise KeyError(
+            "the sample has images but no 'lidar2img', which this augmentation must update; "
+            'load the images with LoadCalibratedMultiViewImages'
+        )
+    inverse = np.linalg.inv(motion)
+    for key in ('lidar2img', 'lidar2cam'):
+        if key in results:
+            results[key] = np.asarray(results[key], dtype=np.float64) @ inverse
+    results['lidar_aug_matrix'] = motion @ results.get('lidar_aug_matrix', np.eye(4))
+
+
+@TRANSFORMS.register_module()
+class CustomRandomFlip3D(RandomFlip3D):
+    """Mirror the scene along y and along x, each with its probability; the images stay.
+
+    mmdet3d's ``RandomFlip3D`` mirrors the images too, with the probability of the horizontal
+    flip and even for ``sync_2d=False``, and leaves ``lidar2img`` as it was. Here the images are
+    mirrored by :class:`ResizeCropFlipImage` alone, and ``lidar2img`` follows the scene. Samples
+    without points (camera only), without boxes, and without images work.
+
+    Args:
+        flip_ratio_bev_horizontal: Probability of y -> -y.
+        flip_ratio_bev_vertical: Probability of x -> -x.
+        sync_2d: Must be False; here because released configs state it.
+
+    Raises:
+        ValueError: If ``sync_2d`` is True.
+    """
+
+    def __init__(
+        self,
+        flip_ratio_bev_horizontal: float = 0.0,
+        flip_ratio_bev_vertical: float = 0.0,
+        sync_2d: bool = False,
+    ) -> None:
+        if sync_2d:
+            raise ValueError(
+                'CustomRandomFlip3D(sync_2d=True) is not possible: six cameras cannot be '
+                'mirrored along with the scene; mirror images with ResizeCropFlipImage'
+            )
+        super().__init__(False, flip_ratio_bev_horizontal, flip_ratio_bev_vertical)
+
+    def transform(self, results: dict) -> dict:
+        """Draw both flips (unless ``pcd_*_flip`` say them already) and apply them."""
+        motion = np.eye(4)
+        for direction, probability, axis, code in (
+            ('horizontal', self.flip_ratio_bev_horizontal, 1, 'HF'),
+            ('vertical', self.flip_ratio_bev_vertical, 0, 'VF'),
+        ):
+            key = f'pcd_{direction}_flip'
+            if key not in results:
+                results[key] = bool(np.random.rand() < probability)
+            if results[key]:
+                for moved in ('points', 'gt_bboxes_3d'):
+                    if moved in results:
+                        results[moved].flip(direction)
+                results.setdefault('transformation_3d_flow', []).append(code)
+                motion[axis, axis] = -1
+        move_lidar_frame(results, motion)
+        return results
+
+
+@TRANSFORMS.register_module()
+class GlobalRotScaleTransAll(GlobalRotScaleTrans):
+    """mmdet3d's ``GlobalRotScaleTrans`` that also keeps ``lidar2img`` right.
+
+    A point p becomes ``scale * R(angle) p + translation``, the rotation counter-clockwise about
+    the z axis. Samples without points (camera only), without boxes, and without images work. The
+    arguments are those of the stock class: ``rot_range``, radians, ``scale_ratio_range`` and
+    ``translation_std``, metres.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Move the scene by one random draw, and the camera matrices with it."""
+        has_points = 'points' in results
+        if not has_points:
+            # The parent moves points unconditionally, and takes the rotation from them.
+            results['points'] = LiDARPoints(torch.zeros(0, 3))
+        results = super().transform(results)
+        if not has_points:
+            del results['points']
+        cos, sin = np.cos(results['pcd_rotation_angle']), np.sin(results['pcd_rotation_angle'])
+        motion = np.eye(4)
+        motion[:2, :2] = [[cos, -sin], [sin, cos]]
+        motion[:3, :3] *= results['pcd_scale_factor']
+        motion[:3, 3] = results['pcd_trans']
+        move_lidar_frame(results, motion)
+        return results
+
+
+@TRANSFORMS.register_module()
+class GlobalRotScaleTransImage(GlobalRotScaleTransAll):
+    """The augmentation of the camera-only recipe: as above, and then random flips.
+
+    NOTE: the released class has ``reverse_angle``, which turned the boxes by the opposite angle
+    because boxes of mmdet3d before 1.0 counted yaw clockwise. Boxes and camera matrices turn
+    together here, so that setting has nothing to mend and does not exist.
+
+    Args:
+        rot_range: Bounds of the rotation angle, radians.
+        scale_ratio_range: Bounds of the scale.
+        translation_std: Standard deviation of the translation along x, y, z, metres. The released
+            class draws none.
+        flip_dx_ratio: Probability of x -> -x.
+        flip_dy_ratio: Probability of y -> -y.
+    """
+
+    def __init__(
+        self,
+        rot_range: Sequence[float] = (-0.3925, 0.3925),
+        scale_ratio_range: Sequence[float] = (0.95, 1.05),
+        translation_std: Sequence[float] = (0.0, 0.0, 0.0),
+        flip_dx_ratio: float = 0.0,
+        flip_dy_ratio: float = 0.0,
+    ) -> None:
+        super().__init__(rot_range, scale_ratio_range, translation_std)
+        self.flip = CustomRandomFlip3D(flip_dy_ratio, flip_dx_ratio)
+
+    def transform(self, results: dict) -> dict:
+        """Rotate, scale and shift, then flip."""
+        return self.flip.transform(super().transform(results))

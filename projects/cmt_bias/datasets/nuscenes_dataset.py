@@ -1,0 +1,123 @@
+"""nuScenes whose bad frames are named, and may be left out of a training."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet3d.datasets import NuScenesDataset
+from mmdet3d.registry import DATASETS
+from mmengine.logging import MMLogger
+
+from .sensor_files import POINT_VALUES, SensorFile, fault_of_file, is_local
+
+
+class BadFrameError(ValueError):
+    """A frame of the dataset cannot be used: a file of it is missing, damaged or holds NaN."""
+
+
+@DATASETS.register_module()
+class CheckedNuScenesDataset(NuScenesDataset):
+    """mmdet3d's ``NuScenesDataset``, with an error that names the file when a frame is bad.
+
+    Args:
+        skip_bad_frames: Let a training draw another frame in place of a bad one; each is logged
+            once, and :attr:`skipped` holds them. Not when testing: the metric needs every frame.
+        **settings: Those of ``NuScenesDataset``.
+
+    Attributes:
+        skipped: (frames,) whether each was bad so far; bool, shared with the loading processes.
+    """
+
+    def __init__(self, *args: Any, skip_bad_frames: bool = False, **settings: Any) -> None:
+        self.skip_bad_frames = skip_bad_frames
+        super().__init__(*args, **settings)
+
+    def full_init(self) -> None:
+        """Load the annotations."""
+        super().full_init()
+        if not hasattr(self, 'skipped'):  # called again by whoever wraps the dataset
+            self.skipped = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+
+    def prepare_data(self, index: int) -> dict | None:
+        """Run one frame through the pipeline.
+
+        Returns:
+            The sample; None where another frame is to be drawn.
+
+        Raises:
+            BadFrameError: If a file of the frame is bad, unless it may be skipped.
+        """
+        cause: Exception | None = None
+        try:
+            example = super().prepare_data(index)
+            if _is_finite(example):
+                return example
+            fault = self._fault(index) or 'points with NaN or infinite values'
+        except Exception as error:
+            found = self._fault(index)
+            if found is None:
+                raise
+            fault, cause = found, error
+        name = f'frame {index} (token {self.get_data_info(index).get("token")})'
+        if not self.skip_bad_frames or self.test_mode:
+            raise BadFrameError(
+                f'{name} cannot be used: {fault}. Remedy: copy or unpack the file again; '
+                '`python tools/doctor.py CONFIG --depth all` lists all bad files; a training '
+                'leaves such frames out with skip_bad_frames=True of the dataset'
+            ) from cause
+        if not self.skipped[index]:
+            self.skipped[index] = True
+            MMLogger.get_current_instance().warning(f'{name} is left out: {fault}')
+        return None
+
+    def _fault(self, index: int) -> str | None:
+        """What is wrong with the first bad file of a frame, where files are local."""
+        loaders = [self, *self.pipeline.transforms]
+        if not all(is_local(getattr(loader, 'backend_args', None)) for loader in loaders):
+            return None
+        info = self.get_data_info(index)
+        clouds = [info['lidar_path']] if 'lidar_path' in info else []
+        clouds += [s['lidar_points']['lidar_path'] for s in info.get('lidar_sweeps', ()) if clouds]
+        images = info.get('images', {}) if self.modality['use_camera'] else {}
+        files = [SensorFile(Path(path), POINT_VALUES) for path in clouds]
+        files += [SensorFile(Path(image['img_path'])) for image in images.values()]
+        faults = ((file, fault_of_file(file)) for file in files)
+        return next((f"'{file.path}' {fault}" for file, fault in faults if fault), None)
+
+
+@DATASETS.register_module()
+class AllBoxesNuScenesDataset(CheckedNuScenesDataset):
+    """``CheckedNuScenesDataset`` with the class counts of the released recipes.
+
+    ``CBGSDataset`` draws frames by the classes they hold. In mmdet3d 1.0, with which CMT was
+    trained, a box counts whether or not a LiDAR point lies in it; 1.4 counts only those with
+    points. The boxes that the model is trained on are the same: those with points.
+    """
+
+    def get_cat_ids(self, idx: int) -> set[int]:
+        """Classes of all boxes of frame ``idx``, -1 for those of no class."""
+        instances = self.get_data_info(idx)['instances']
+        return {self.label_mapping[instance['bbox_label_3d']] for instance in instances}
+
+
+def _is_finite(example: dict | None) -> bool:
+    """Whether the points of a sample, or of each of its augmentations, are."""
+    inputs = (example or {}).get('inputs') or {}
+    clouds = [part.get('points') for part in (inputs if isinstance(inputs, list) else [inputs])]
+    return all(cloud is None or bool(torch.isfinite(cloud).all()) for cloud in clouds)
+
+
+def inner_datasets(dataset: Any) -> Iterator[Any]:
+    """A dataset, or wrappers around it, and all that they keep as ``dataset`` or ``datasets``."""
+    if dataset is not None:
+        yield dataset
+        for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
+            yield from inner_datasets(inner)
+
+
+def skipped_frames(dataloader: Any) -> int:
+    """The number of bad frames that a dataloader's dataset, inside any wrappers, has left out."""
+    datasets = inner_datasets(getattr(dataloader, 'dataset', None))
+    checked = (dataset for dataset in datasets if isinstance(dataset, CheckedNuScenesDataset))
+    return sum(int(dataset.skipped.sum()) for dataset in checked)

@@ -1,0 +1,143 @@
+"""The ground-truth database for pasting, and whether it is complete."""
+
+import os.path as osp
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import mmengine
+import numpy as np
+
+from ..plain_pickle import InfoFileError, load_info_file
+from ..problem import Problem
+from .sensor_files import POINT_VALUES, SensorFile, faults_of_files
+
+ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
+_FILES_LOOKED_AT = 8
+
+
+def command_that_makes_it(data_root: str | None) -> str:
+    """The command that writes the database of a data root, with image crops."""
+    root = data_root or '<data root>'
+    return (
+        f'python tools/create_data.py nuscenes --root-path {root} --out-dir {root} '
+        '--extra-tag nuscenes --image-crops'
+    )
+
+
+def has_image_crops(entries: Mapping[str, Sequence[Mapping]]) -> bool:
+    """Whether any entry of a database has crops of images."""
+    return any(entry.get('image_path') for found in entries.values() for entry in found)
+
+
+class ObjectDatabase:
+    """A pickle with, for each class name, a list of entries (what mmdet3d's converter writes).
+
+    Each is a dict with ``name``, ``path`` (points of the object, relative to the data root),
+    ``box3d_lidar`` (7 or 9 values, z at the bottom), ``num_points_in_gt`` and ``difficulty``; and
+    in the databases of this package and of the released CMT ``image_path``: the object cut out of
+    an image, relative to the data root, ``''`` if no camera shows it.
+
+    Args:
+        info_path: The pickle, usually ``<data root>/nuscenes_dbinfos_train.pkl``.
+        data_root: What paths in it are relative to; None: the current folder.
+        backend_args: Arguments of the mmengine file backend, None for local files.
+
+    Attributes:
+        entries: The entries by class name.
+        remedy: What to do if anything is wrong with it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InfoFileError: If it cannot be read.
+        ValueError: If it is no database.
+    """
+
+    def __init__(
+        self, info_path: str, data_root: str | None, backend_args: dict | None = None
+    ) -> None:
+        self.info_path = info_path
+        self.data_root = data_root
+        self.backend_args = backend_args
+        self.remedy = f'make the database (anew): {command_that_makes_it(data_root)}'
+        if not mmengine.fileio.exists(info_path, backend_args=backend_args):
+            what = f"the database for pasting '{info_path}' does not exist"
+            raise FileNotFoundError(f'{what}. Remedy: {self.remedy}')
+        with mmengine.fileio.get_local_path(info_path, backend_args=backend_args) as local_path:
+            self.entries: dict[str, list[dict]] = load_info_file(local_path)
+        found = self.entries
+        if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
+            what = 'is not a database for pasting (a dict from class name to a list of entries)'
+            raise ValueError(f"'{info_path}' {what}. Remedy: {self.remedy}")
+
+    def full_path(self, path: str) -> str:
+        """Where a file lies that an entry names."""
+        return osp.join(self.data_root or '', path)
+
+    def files(self, entries: Iterable[Mapping], image_crops: bool) -> Iterator[tuple[str, int]]:
+        """Files that entries name, and how many values each of their points has (0: an image)."""
+        for entry in entries:
+            yield self.full_path(entry['path']), POINT_VALUES
+            if image_crops and entry.get('image_path'):
+                yield self.full_path(entry['image_path']), 0
+
+    def faults(self, classes: Iterable[str], image_crops: bool) -> Iterator[str]:
+        """The first fault of each of some classes: a missing key, a bad box, a missing file.
+
+        Args:
+            classes: Those that are to be pasted.
+            image_crops: Whether files of image crops count; files are looked for in a few places.
+        """
+        for name in classes:
+            entries = self.entries.get(name, [])
+            fault = next(filter(None, map(_fault_of_entry, entries)), None)
+            if fault:
+                yield f"'{self.info_path}': {fault}"
+                continue
+            places = np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT))
+            for path, _ in self.files((entries[int(place)] for place in places), image_crops):
+                if not mmengine.fileio.exists(path, backend_args=self.backend_args):
+                    yield f"'{self.info_path}' names '{path}', which does not exist"
+                    break
+
+
+def _fault_of_entry(entry: Mapping) -> str | None:
+    which = f"the object '{entry.get('path', '?')}' of class {entry.get('name', '?')}"
+    for key in ENTRY_KEYS:
+        if key not in entry:
+            return f"{which} has no '{key}'"
+    box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
+    if not np.isfinite(box).all() or (box[3:6] <= 0).any():
+        return f'{which} has a box3d_lidar that is not finite or has no size: {box.tolist()}'
+    return None
+
+
+def check_database(
+    info_path: str,
+    data_root: str | None,
+    classes: Iterable[str] = (),
+    image_crops: bool = False,
+    backend_args: dict | None = None,
+    read_all: bool = False,
+) -> list[Problem]:
+    """Look through a database for pasting.
+
+    Args:
+        info_path: The pickle; this, ``data_root`` and ``backend_args`` as of the class.
+        data_root: What paths in it are relative to.
+        classes: Classes that are to be pasted.
+        image_crops: Whether crops are to be pasted into images.
+        backend_args: Arguments of the mmengine file backend.
+        read_all: Also read every file of these classes, which must be local.
+    """
+    try:
+        database = ObjectDatabase(info_path, data_root, backend_args)
+    except (OSError, InfoFileError, ValueError) as error:
+        return [Problem.of_error(error)]
+    classes = list(classes)
+    faults = list(database.faults(classes, image_crops))
+    if not faults and read_all:
+        entries = (entry for name in classes for entry in database.entries.get(name, ()))
+        files = database.files(entries, image_crops)
+        bad = faults_of_files(SensorFile(Path(path), values) for path, values in files)
+        faults = [f"'{path}' {fault}" for path, fault in bad.items()]
+    return [Problem(fault, database.remedy) for fault in faults]

@@ -1,0 +1,242 @@
+"""Cameras that show nothing, dirt, another place or another time, or are not where they seem."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import cv2
+import mmcv
+import numpy as np
+from mmdet3d.registry import TRANSFORMS
+
+from ..datasets.modal_mask import black
+from .recorded_files import file_at, file_of_other_scene
+from .sensor_failure import Degradation, SensorFailure
+from .spoiled_parts import SpoiledPart
+
+Pictures = Sequence[np.ndarray | None]
+
+
+class CameraFailure(SensorFailure):
+    """Base of the failures in which some cameras show another picture.
+
+    Args:
+        num_views: How many cameras, drawn anew for each sample; None for all.
+
+    Raises:
+        ValueError: If a sample has fewer cameras.
+    """
+
+    spoiled = ('img',)
+
+    def __init__(self, num_views: int | None = None, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.num_views = num_views
+        self.check('num_views', num_views is None or num_views >= 1, 'be 1 or more, or None')
+
+    @abstractmethod
+    def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
+        """What the V cameras show instead: (H, W, 3) each, None for one that shows its own.
+
+        Args:
+            results: The sample.
+            hit: (V,) bool, the cameras that fail; pictures of others are passed over.
+            rng: The sample's random numbers.
+        """
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
+        """See :meth:`SensorFailure.spoil`."""
+        images = results['img']
+        hit = np.ones(len(images), dtype=bool)
+        if self.num_views is not None:
+            enough = self.num_views <= len(images)
+            self.check('num_views', enough, f'not exceed the {len(images)} cameras of a sample')
+            hit = np.isin(np.arange(len(images)), rng.permutation(len(images))[: self.num_views])
+        pictures = self.pictures(results, hit, rng)
+        hit &= [picture is not None for picture in pictures]
+        results['img'] = [
+            np.ascontiguousarray(new) if failed else old
+            for old, new, failed in zip(images, pictures, hit, strict=True)
+        ]
+        return SpoiledPart(views=hit)
+
+
+@TRANSFORMS.register_module()
+class CameraDrop(CameraFailure):
+    """Missing cameras: their images are black. The "view drop" of nuScenes-R and MoME."""
+
+    def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
+        """See :meth:`CameraFailure.pictures`."""
+        return black(results['img'])
+
+
+@TRANSFORMS.register_module()
+class CameraMirror(CameraFailure):
+    """Cameras that show left and right exchanged."""
+
+    def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
+        """See :meth:`CameraFailure.pictures`."""
+        return [image[:, ::-1] for image in results['img']]
+
+
+@TRANSFORMS.register_module()
+class CameraShift(CameraFailure):
+    """Cameras that were knocked aside: their pictures are shifted to the left or right.
+
+    A shift by a tenth of the width turns a camera of nuScenes by about 6 degrees; what it does not
+    see any more is black.
+
+    Args:
+        share: Shift as a share of the width, within (0, 1), to either side.
+    """
+
+    def __init__(self, share: float = 0.15, num_views: int | None = None, seed: int = 0) -> None:
+        super().__init__(num_views, seed)
+        self.share = share
+        self.check('share', 0 < share < 1, 'lie within (0, 1)')
+
+    def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
+        """See :meth:`CameraFailure.pictures`."""
+        signs = rng.choice((-1, 1), len(hit))
+        return [self._shift(*pair) for pair in zip(results['img'], signs, strict=True)]
+
+    def _shift(self, image: np.ndarray, sign: int) -> np.ndarray:
+        height, width = image.shape[:2]
+        motion = np.array([[1.0, 0.0, sign * round(self.share * width)], [0.0, 1.0, 0.0]])
+        return cv2.warpAffine(image, motion, (width, height), flags=cv2.INTER_NEAREST)
+
+
+class _OtherRecording(CameraFailure):
+    """Base of the failures in which a camera shows another picture of its recordings, if any."""
+
+    @abstractmethod
+    def other_file(self, path: str, rng: np.random.Generator) -> str | None:
+        """Which file a camera shows instead of its own, None if there is no such."""
+
+    def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
+        """Read the other files, in the size and dtype of the own ones."""
+        pictures: list[np.ndarray | None] = [None] * len(hit)
+        for view in np.flatnonzero(hit):
+            other = self.other_file(results['filename'][view], rng)
+            if other is not None:
+                own, read = results['img'][view], mmcv.imread(other)
+                if read.shape != own.shape:
+                    read = mmcv.imresize(read, (own.shape[1], own.shape[0]))
+                pictures[view] = read.astype(own.dtype)
+        return pictures
+
+
+@TRANSFORMS.register_module()
+class CameraFrozen(_OtherRecording):
+    """Cameras that show the picture of some time ago; the calibration is that of now.
+
+    At the beginning of a recording, where there is no earlier picture, they show as much later
+    ones; where there are neither, nothing changes.
+
+    Args:
+        seconds: Age of the picture, positive.
+    """
+
+    def __init__(self, seconds: float = 2.0, num_views: int | None = None, seed: int = 0) -> None:
+        super().__init__(num_views, seed)
+        self.seconds = seconds
+        self.check('seconds', seconds > 0, 'be positive')
+
+    def other_file(self, path: str, rng: np.random.Generator) -> str | None:
+        """See :meth:`_OtherRecording.other_file`."""
+        return file_at(path, self.seconds)
+
+
+@TRANSFORMS.register_module()
+class CameraForeignScene(_OtherRecording):
+    """Cameras that show a picture of another scene, each its own."""
+
+    def other_file(self, path: str, rng: np.random.Generator) -> str | None:
+        """See :meth:`_OtherRecording.other_file`."""
+        return file_of_other_scene(path, rng)
+
+
+@TRANSFORMS.register_module()
+class CameraOcclusion(SensorFailure):
+    """Dirt on the lenses: black patches on every image, another pattern for each camera.
+
+    nuScenes-R and MoME lay photographs of dirty glass over the images. Those files are not part
+    of this project; the patches here are smoothed noise above a threshold, which covers exactly
+    the given share of the pixels with opaque, irregular spots.
+
+    Args:
+        share: Share of each image that is covered, within (0, 1).
+        spot_size: Standard deviation of the smoothing, as a share of the image's longer side;
+            spots are about four times as wide.
+    """
+
+    spoiled = ('img',)
+    cells = 48
+    """Cells of the noise along the longer side of an image."""
+
+    def __init__(self, share: float = 0.4, spot_size: float = 0.05, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.share = share
+        self.spot_size = spot_size
+        self.check('share', 0 < share < 1, 'lie within (0, 1)')
+        self.check('spot_size', 0 < spot_size < 1, 'lie within (0, 1)')
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> None:
+        """See :meth:`SensorFailure.spoil`."""
+        results['img'] = [
+            np.where(self._mask(image.shape[:2], rng)[..., None], 0, image).astype(image.dtype)
+            for image in results['img']
+        ]
+
+    def _mask(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Where dirt lies, bool (H, W)."""
+        height, width = shape
+        cell = max(height, width) / self.cells
+        cells = (max(2, round(height / cell)), max(2, round(width / cell)))
+        noise = rng.standard_normal(cells).astype(np.float32)
+        smooth = cv2.GaussianBlur(noise, (0, 0), sigmaX=self.spot_size * self.cells)
+        smooth = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC)
+        number = max(1, round(self.share * smooth.size))
+        mask = np.zeros(smooth.size, dtype=bool)
+        mask[np.argpartition(smooth, -number, axis=None)[-number:]] = True
+        return mask.reshape(height, width)
+
+
+@TRANSFORMS.register_module()
+class CalibrationError(Degradation):
+    """A wrong mounting of each camera against the LiDAR; points and images stay as they are.
+
+    The counterpart of MultiCorrupt's "spatial misalignment". Each camera of each sample gets a
+    small motion E of its own, a rotation about a random axis and a translation in a random
+    direction, in its camera frame: ``lidar2cam`` becomes ``E lidar2cam``, and ``lidar2img``
+    follows with the true ``cam2img``. ``ori_lidar2img``, which pictures are drawn with, and
+    the calibration in ``images`` keep the truth.
+    """
+
+    spoiled = ('lidar2img', 'lidar2cam')
+    levels = ((0.5, 0.05), (1.0, 0.1), (2.0, 0.2))
+    """Standard deviations of angle and distance: degrees, metres."""
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> None:
+        """See :meth:`SensorFailure.spoil`; of a sample with ``cam2img`` (V, 4, 4)."""
+        cam2img = np.asarray(results['cam2img'], dtype=np.float64)
+        errors = np.stack([self._motion(rng) for _ in cam2img])
+        if 'lidar2cam' in results:
+            results['lidar2cam'] = errors @ np.asarray(results['lidar2cam'], dtype=np.float64)
+        if 'lidar2img' in results:
+            in_pixels = cam2img @ errors @ np.linalg.inv(cam2img)
+            results['lidar2img'] = in_pixels @ np.asarray(results['lidar2img'], dtype=np.float64)
+
+    def _motion(self, rng: np.random.Generator) -> np.ndarray:
+        """A motion (4, 4) of the camera frame, metres."""
+        degrees, metres = self.level
+        motion = np.eye(4)
+        axis = _direction(rng)
+        motion[:3, :3] = cv2.Rodrigues(axis * np.deg2rad(rng.normal(0, degrees)))[0]
+        motion[:3, 3] = _direction(rng) * rng.normal(0, metres)
+        return motion
+
+
+def _direction(rng: np.random.Generator) -> np.ndarray:
+    """A unit vector (3,), uniform over the sphere."""
+    vector = rng.standard_normal(3)
+    return vector / np.linalg.norm(vector)

@@ -1,0 +1,243 @@
+"""A LiDAR that sees nothing, too little, too much, or the past."""
+
+import numpy as np
+import torch
+from mmdet3d.registry import TRANSFORMS
+from torch import Tensor
+
+from ..datasets.modal_mask import zeroed
+from .annotated_boxes import annotated_boxes, points_in_annotated_boxes
+from .point_columns import (
+    NUM_RINGS,
+    into_sweep_frame,
+    positions_when_taken,
+    ring_column,
+    rings_from_elevation,
+    sweep_lag,
+)
+from .recorded_files import file_at
+from .sensor_failure import Degradation, SensorFailure
+from .spoiled_parts import SpoiledPart, box_regions, sector_regions
+
+_COLUMNS = 5  # of a nuScenes cloud: x, y, z, intensity, ring
+_LEAST_TURN = np.pi / 6  # of a ghost
+_CLOSE_ENOUGH = 0.5  # the nearest sweep must have at least this share of the offset asked for
+
+
+@TRANSFORMS.register_module()
+class LiDARDrop(SensorFailure):
+    """The LiDAR is missing: all its points are zero, as :class:`ModalMask3D` makes them."""
+
+    spoiled = ('points',)
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> None:
+        """See :meth:`SensorFailure.spoil`."""
+        results['points'] = zeroed(results['points'])
+
+
+@TRANSFORMS.register_module()
+class LiDARBeamReduction(SensorFailure):
+    """Keep the points of a few rings, uniformly spaced over the 32 of the HDL-32E.
+
+    "4 beams" of MoME (Park et al., CVPR 2025). The kept rings lie in the middle of equal parts:
+    4, 12, 20 and 28 for four beams. The ring of a point is its ring index where the cloud still
+    has one (see :mod:`.point_columns`), else that of its elevation, seen from where the LiDAR was
+    when it took the point. Sweeps are reduced like the keyframe. On a keyframe of nuScenes 89 % of
+    the points get their own ring by elevation, the others the next one: its clouds are corrected
+    for the motion of the vehicle, which shifts near points of the lower rings.
+
+    Args:
+        num_beams: Beams that are left, 1 to 31.
+    """
+
+    spoiled = ('points',)
+
+    def __init__(self, num_beams: int = 4, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.num_beams = num_beams
+        self.check('num_beams', 1 <= num_beams < NUM_RINGS, f'be 1 to {NUM_RINGS - 1}')
+
+    @property
+    def kept_rings(self) -> Tensor:
+        """Indices of the rings that are left, int64, 0 the lowest."""
+        return ((torch.arange(self.num_beams) + 0.5) * NUM_RINGS / self.num_beams).long()
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> None:
+        """See :meth:`SensorFailure.spoil`."""
+        points = results['points']
+        rings = ring_column(points.tensor)
+        if rings is None:
+            rings = rings_from_elevation(positions_when_taken(points.tensor, results))
+        results['points'] = points[torch.isin(rings, self.kept_rings)]
+
+
+@TRANSFORMS.register_module()
+class LiDARFieldOfView(SensorFailure):
+    """Keep the points of a sector around the vehicle's forward axis, seen from the LiDAR.
+
+    "Limited field of view" of nuScenes-R (Yu et al., arXiv 2205.14951) and MoME, +-60 degrees.
+    nuScenes' LiDAR frame has y forward and x to the right; the mounting in the info file
+    (``lidar2ego``) says it exactly, to a fraction of a degree, and is used where it is given.
+
+    Args:
+        half_angle: Half the sector, degrees, within (0, 180): 60 keeps [-60, 60].
+    """
+
+    spoiled = ('points',)
+
+    def __init__(self, half_angle: float = 60.0, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.half_angle = half_angle
+        self.check('half_angle', 0 < half_angle < 180, 'be within (0, 180)')
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
+        """See :meth:`SensorFailure.spoil`."""
+        points = results['points']
+        # the ego frame's x axis; a rotation's inverse is its transpose
+        mounting = results.get('lidar_points', {}).get('lidar2ego', [[0.0, 1.0]])
+        forward = np.asarray(mounting, dtype=np.float64)[0, :2]
+        cos, sin = map(float, forward / np.linalg.norm(forward))
+        x, y = points.tensor[:, 0], points.tensor[:, 1]
+        angle = torch.rad2deg(torch.atan2(y * cos - x * sin, x * cos + y * sin))
+        results['points'] = points[angle.abs() <= self.half_angle]
+        azimuth = np.arctan2(sin, cos)
+        start, stop = azimuth + np.deg2rad((self.half_angle, 360 - self.half_angle))
+        return SpoiledPart(regions=sector_regions(start, stop))
+
+
+@TRANSFORMS.register_module()
+class LiDARObjectFailure(SensorFailure):
+    """Drop all points in the boxes of objects that are drawn at random.
+
+    "Object failure" of nuScenes-R (Yu et al., arXiv 2205.14951) and MoME, probability 0.5: black
+    or wet objects do not echo. It reads the annotations of the tested samples; they decide which
+    points go, and nothing else of them reaches the detector. Boxes are grown by 5 cm on each side,
+    and moved back along their velocity for points of older sweeps.
+
+    Args:
+        probability: Chance of each object to lose its points, in (0, 1].
+    """
+
+    spoiled = ('points',)
+
+    def __init__(self, probability: float = 0.5, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.probability = probability
+        self.check('probability', 0 < probability <= 1, 'lie within (0, 1]')
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
+        """See :meth:`SensorFailure.spoil`."""
+        boxes = annotated_boxes(results)
+        unseen = boxes[rng.random(len(boxes)) < self.probability]
+        points = results['points']
+        lost = points_in_annotated_boxes(points.tensor, unseen).any(axis=1)
+        results['points'] = points[torch.from_numpy(~lost)]
+        return SpoiledPart(regions=box_regions(unseen))
+
+
+@TRANSFORMS.register_module()
+class LiDARGhosts(SensorFailure):
+    """Ghost returns: the echoes of an object once more, in another direction.
+
+    Mirrors such as wet roads, shop windows and other vehicles do so, and so does interference. A
+    ghost has the points of a real object, turned about the sensor by 30 degrees or more, so that
+    its distance and density are right and nothing but the cameras tells it from an object. What
+    stands where it appears is not removed. Reads the annotations, as :class:`LiDARObjectFailure`.
+
+    Args:
+        probability: Chance of each object to have a ghost, in (0, 1].
+    """
+
+    spoiled = ('points',)
+
+    def __init__(self, probability: float = 1.0, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.probability = probability
+        self.check('probability', 0 < probability <= 1, 'lie within (0, 1]')
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
+        """See :meth:`SensorFailure.spoil`."""
+        boxes = annotated_boxes(results)
+        turns = rng.uniform(_LEAST_TURN, 2 * np.pi - _LEAST_TURN, len(boxes))
+        doubled = rng.random(len(boxes)) < self.probability
+        boxes, turns = boxes[doubled], turns[doubled]
+        points = results['points']
+        point, box = points_in_annotated_boxes(points.tensor, boxes).nonzero()
+        ghosts = points.tensor[point].clone()
+        ghosts[:, :2] = _turned(ghosts[:, :2], torch.from_numpy(turns[box]).to(ghosts))
+        results['points'] = points.new_point(torch.cat((points.tensor, ghosts)))
+        places = boxes.copy()
+        places[:, :2] = _turned(torch.from_numpy(boxes[:, :2]), torch.from_numpy(turns)).numpy()
+        places[:, 6] += turns
+        return SpoiledPart(regions=box_regions(places[np.unique(box)]))
+
+
+def _turned(positions: Tensor, angles: Tensor) -> Tensor:
+    """Positions (N, 2), each turned counter-clockwise by its angle (N,)."""
+    cos, sin = angles.cos(), angles.sin()
+    x, y = positions.unbind(-1)
+    return torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1)
+
+
+@TRANSFORMS.register_module()
+class LiDARFrozen(SensorFailure):
+    """A LiDAR that repeats the keyframe of some time ago as if it were taken now.
+
+    Unlike :class:`LiDARTimeOffset` it takes no annotations to make, and the cloud is a real one,
+    without sweeps. At the beginning of a recording it is as much later.
+
+    Args:
+        seconds: Age of the cloud, positive.
+    """
+
+    spoiled = ('points',)
+
+    def __init__(self, seconds: float = 1.0, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.seconds = seconds
+        self.check('seconds', seconds > 0, 'be positive')
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> None:
+        """See :meth:`SensorFailure.spoil`."""
+        path = file_at(results['lidar_points']['lidar_path'], self.seconds)
+        if path is None:
+            return
+        cloud = np.fromfile(path, dtype=np.float32).reshape(-1, _COLUMNS)
+        cloud[:, -1] = 0  # seconds by which a point is older than the keyframe
+        points = results['points']
+        results['points'] = points.new_point(torch.from_numpy(cloud[:, : points.shape[1]].copy()))
+
+
+@TRANSFORMS.register_module()
+class LiDARTimeOffset(Degradation):
+    """A LiDAR whose clock is behind: the cloud of a moment ago, images and boxes of now.
+
+    The counterpart of MultiCorrupt's "temporal misalignment", made of what nuScenes' info files
+    give: ``lidar_sweeps`` say how the LiDAR moved since an earlier sweep. The points of the
+    annotated objects go back along the objects' velocity, and then all points into the LiDAR
+    frame of that sweep, but are taken for current ones. So the cloud keeps its density and its
+    sweeps; what it lacks is the turning of objects and what has come into view since. The offset
+    is the nearest to the level's that a sweep is old. A sample without such a sweep (the first of
+    a scene has none) stays as it is, and so does a scene in which nothing moves.
+    """
+
+    spoiled = ('points',)
+    levels = (0.1, 0.2, 0.4)
+    """Seconds."""
+
+    def spoil(self, results: dict, rng: np.random.Generator) -> None:
+        """See :meth:`SensorFailure.spoil`."""
+        sweeps = results.get('lidar_sweeps') or []
+        sweep = min(sweeps, key=lambda s: abs(sweep_lag(results, s) - self.level), default=None)
+        if sweep is None or sweep_lag(results, sweep) < _CLOSE_ENOUGH * self.level:
+            return
+        points = results['points']
+        cloud: Tensor = points.tensor.clone()
+        boxes = annotated_boxes(results)
+        inside = points_in_annotated_boxes(cloud, boxes)
+        moving = inside.any(axis=1)
+        if moving.any():
+            velocity = boxes[inside[moving].argmax(axis=1), 7:9]
+            cloud[moving, :2] -= cloud.new_tensor(velocity * sweep_lag(results, sweep))
+        cloud[:, :3] = into_sweep_frame(cloud[:, :3], sweep)
+        results['points'] = points.new_point(cloud)

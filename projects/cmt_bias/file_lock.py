@@ -1,0 +1,69 @@
+"""Locks on files that end with the processes that hold them, however these end."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+POLL_SECONDS = 0.2
+
+
+def take_lock(descriptor: int, wait: bool = False, with_children: bool = False) -> bool | None:
+    """Lock an open file for this process, until it closes the file or ends.
+
+    Args:
+        descriptor: The file, open for writing.
+        wait: Wait while another process has the lock.
+        with_children: Processes that inherit the open file hold the lock too. Otherwise it is
+            this process's own, which may take it again.
+
+    Returns:
+        Whether this process has the lock now; None where the file system knows no locks.
+    """
+    lock = fcntl.flock if with_children else fcntl.lockf
+    try:
+        lock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
+class FileLock:
+    """A lock that is a file, which stays where it is; see :func:`take_lock`.
+
+    Args:
+        path: The file; it and its folder are made if need be.
+        with_children: Whether children that inherit the descriptor hold the lock too: a training
+            that survives its runner then cannot be started a second time beside itself.
+    """
+
+    def __init__(self, path: str | Path, with_children: bool = False) -> None:
+        self.path, self.with_children = Path(path), with_children
+        self._descriptor: int | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """The open file, for a child to inherit."""
+        assert self._descriptor is not None, 'the lock is not held'
+        return self._descriptor
+
+    def acquire(self, wait_seconds: float = 0.0) -> bool:
+        """Take the lock, waiting for it if need be; True where the file system knows none."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + wait_seconds
+        while take_lock(descriptor, with_children=self.with_children) is False:
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                return False
+            time.sleep(POLL_SECONDS)
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Let go of it; children that inherited it still hold it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

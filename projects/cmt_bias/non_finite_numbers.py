@@ -1,0 +1,53 @@
+"""Find numbers that are none in nested data, whatever holds them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers of a tensor of any shape are."""
+    return bool(torch.isfinite(tensor).all())
+
+
+def non_finite_numbers(value: Any, name: str = '', only_nan: bool = False) -> Iterator[str]:
+    """Name the tensors in nested data that are not finite.
+
+    Args:
+        value: Tensors of any shape, arrays, mmdet3d's boxes and points, and numbers, in dicts,
+            lists and mmengine's data elements, which may contain themselves.
+        name: Of the value.
+        only_nan: Let infinity pass.
+
+    Yields:
+        The way to it, such as 'inputs.points[1]'.
+    """
+    seen: set[int] = set()
+    waiting = [(name, value)]
+    while waiting:
+        name, value = waiting.pop()
+        value = value if isinstance(value, Tensor) else getattr(value, 'tensor', value)
+        if isinstance(value, np.ndarray) and value.dtype.kind in 'fc':
+            value = torch.from_numpy(np.ascontiguousarray(value))
+        elif isinstance(value, float):
+            value = torch.tensor(value)
+        if isinstance(value, Tensor):
+            has_numbers = value.layout is torch.strided and not (
+                value.is_meta or value.is_quantized
+            )
+            if has_numbers and (value.is_floating_point() or value.is_complex()):
+                bad = torch.isnan(value) if only_nan else ~torch.isfinite(value)
+                if bad.any():
+                    yield name or 'the tensor'
+        elif isinstance(value, (Mapping, BaseDataElement, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            if isinstance(value, (list, tuple)):
+                inner = [(f'{name}[{index}]', item) for index, item in enumerate(value)]
+            else:
+                items = value.items() if isinstance(value, Mapping) else value.all_items()
+                inner = [(f'{name}.{key}'.lstrip('.'), item) for key, item in items]
+            waiting += inner[::-1]

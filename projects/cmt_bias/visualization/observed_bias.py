@@ -1,0 +1,230 @@
+"""Watch the attention bias at work in one forward pass of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..cmt.position_encoding import common_image_shape, denormalize_points
+from ..ops import QueryWindows, TokenLayout, WindowedBias
+from .attention_mass import PARTS, attention_mass
+from .camera_view import FloatArray
+from .scene import Scene
+
+Result = TypeVar('Result')
+
+
+@dataclass(frozen=True)
+class ObservedLayer:
+    """What the cross-attention of a decoder layer gets: n queries of one sample, all K keys.
+
+    Attributes:
+        query: ``(1, H, n, D)`` projected queries.
+        key: ``(1, H, K, D)`` projected keys.
+        bias: The bias on its logits.
+    """
+
+    query: Tensor
+    key: Tensor
+    bias: WindowedBias
+
+
+@dataclass(frozen=True)
+class ObservedBias:
+    """The bias on the queries of a sample's n detections, and the attention that it acts on.
+
+    Attributes:
+        queries: ``(n,)`` number of each detection's query.
+        weights: ``(n, 2)`` trust in LiDAR and cameras, in [-1, 1].
+        reference_points: ``(n, 3)`` metres, LiDAR frame.
+        scales: ``(L, 2)`` scale in effect of each decoder layer on LiDAR and cameras.
+        layers: The L decoder layers.
+        pad_shape: ``(H, W)`` of the padded images in pixels; None without cameras.
+        pc_range: ``(x_min, y_min, z_min, x_max, y_max, z_max)`` of the BEV map, metres.
+    """
+
+    queries: Tensor
+    weights: FloatArray
+    reference_points: FloatArray
+    scales: FloatArray
+    layers: tuple[ObservedLayer, ...]
+    pad_shape: tuple[int, int] | None
+    pc_range: tuple[float, ...]
+
+    @property
+    def windows(self) -> QueryWindows:
+        """The windows of the queries, the same in all layers."""
+        return self.layers[0].bias.windows
+
+    @property
+    def layout(self) -> TokenLayout:
+        """The tokens of the memory."""
+        return self.windows.layout
+
+    def of_detections(self, chosen: Tensor) -> ObservedBias:
+        """The same for the detections of these numbers, ``(m,)``."""
+        rows = chosen.numpy()
+        return replace(
+            self,
+            queries=self.queries[rows],
+            weights=self.weights[rows],
+            reference_points=self.reference_points[rows],
+            layers=tuple(
+                ObservedLayer(layer.query[:, :, chosen], layer.key, layer.bias.of_queries(chosen))
+                for layer in self.layers
+            ),
+        )
+
+    @cached_property
+    def mass(self) -> FloatArray:
+        """``(L, 2, n, 4)``: layer, without and with the bias, detection, part of :data:`PARTS`.
+
+        Without the bias means: the layer gets what it gets in the biased decoder, and this
+        layer's attention alone leaves the bias out. Layers before it keep theirs, so that the
+        difference is what the bias does in this layer.
+        """
+        of_layers = [attention_mass(layer.query, layer.key, layer.bias) for layer in self.layers]
+        return _array(torch.stack(of_layers)[:, :, 0])
+
+    @property
+    def mean_mass(self) -> FloatArray:
+        """``(L, 2, 4)`` mean of :attr:`mass` over the detections; NaN where there are none."""
+        if len(self.queries) == 0:
+            return np.full((len(self.layers), 2, len(PARTS)), np.nan)
+        return self.mass.mean(axis=2)
+
+
+def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, ObservedBias]:
+    """Watch a head with an attention bias through hooks; its results stay as they are.
+
+    Keeps the projected queries and keys of every layer, some 60 MB a layer for 56,400 tokens.
+
+    Args:
+        head: An ``AttentionBiasCmtHead``.
+        forward: Runs its model once, in evaluation mode, on one sample.
+
+    Returns:
+        What ``forward`` returns, and what was seen.
+
+    Raises:
+        RuntimeError: If there was not exactly one forward pass of one sample.
+    """
+    passes: list[tuple] = []
+    trusts: list[tuple] = []
+    layers: list[ObservedLayer] = []
+
+    def keep_layer(attention: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        query, key, value = args
+        query, key = query + kwargs['query_pos'], key + kwargs['key_pos']
+        query, key, _ = attention.project_heads(query, key, value)
+        layers.append(ObservedLayer(query, key, kwargs['logit_bias']))
+
+    generator, decoder = head.attention_bias_generator, head.transformer.decoder
+    handles = [
+        head.register_forward_hook(lambda _, inputs, outputs: passes.append((inputs, outputs))),
+        generator.register_forward_hook(lambda _, inputs, biases: trusts.append(inputs)),
+    ]
+    for layer in decoder.layers:
+        hook = layer.cross_attention.register_forward_pre_hook
+        handles.append(hook(keep_layer, with_kwargs=True))
+    try:
+        with torch.no_grad():
+            result = forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(passes) != 1 or len(trusts[0][1]) != 1:
+        raise RuntimeError('observe_bias needs one forward pass of one sample')
+    (((_, img_feats, img_metas), outputs),), ((_, *weights),) = passes, trusts
+    has_images = bool(img_feats) and img_feats[0] is not None
+    points = denormalize_points(head.reference_points.weight.clamp(0, 1), head.pc_range)
+    queries = head.decode_boxes(outputs)[0]['queries']
+    observed = ObservedBias(
+        queries=torch.arange(len(points)),
+        weights=_array(torch.cat(weights).T),
+        reference_points=_array(points),
+        scales=_array(generator.scale_of_modalities().expand(decoder.num_layers, 2)),
+        layers=tuple(layers),
+        pad_shape=common_image_shape(img_metas[0]['pad_shape']) if has_images else None,
+        pc_range=tuple(head.pc_range),
+    )
+    return result, observed.of_detections(queries.cpu())
+
+
+def best_queries(
+    scene: Scene, observed: ObservedBias, score_thr: float, max_queries: int
+) -> tuple[Scene, ObservedBias]:
+    """Choose the queries of the best detections; of a query with several the best counts.
+
+    Args:
+        scene: The sample, with the detections of the observed forward pass in their order.
+        observed: What was seen in that pass.
+        score_thr: Detections below this score are left out.
+        max_queries: At most so many queries.
+
+    Returns:
+        Both of the chosen detections alone, best first; the scene says how many there are.
+
+    Raises:
+        ValueError: If the scene's detections are not those of the observation.
+    """
+    found = scene.detections
+    if found is None or len(found) != len(observed.queries):
+        raise ValueError(
+            f'the scene has {0 if found is None else len(found)} detections, the observed forward '
+            f'pass {len(observed.queries)}: make the scene from the result of that pass'
+        )
+    order = found.scores_3d.argsort(descending=True, stable=True)
+    order = order[found.scores_3d[order] >= score_thr]
+    first = np.unique(observed.queries[order].numpy(), return_index=True)[1]
+    chosen = order[np.sort(first)[:max_queries]]
+    count = f'{count_queries(len(chosen))} shown, of {len(order)} detections'
+    subtitle = '  |  '.join(filter(None, (scene.subtitle, f'{count} with score ≥ {score_thr:g}')))
+    scene = replace(scene, detections=found[chosen], ground_truth=None, subtitle=subtitle)
+    return scene, observed.of_detections(chosen)
+
+
+def count_queries(number: int) -> str:
+    """A number of queries in words."""
+    return f'{number} quer{"y" if number == 1 else "ies"}'
+
+
+def mass_table(observed: ObservedBias) -> pd.DataFrame:
+    """The mean shares of attention as a table.
+
+    Args:
+        observed: Of :func:`best_queries`.
+
+    Returns:
+        For each layer a row without and one with the bias: ``layer``, ``bias`` ('without',
+        'with'), ``queries`` (number of queries averaged), the sums ``lidar``, ``camera``,
+        ``windows``, the four parts of :data:`PARTS` that they are made of, and the layer's
+        ``lidar_scale`` and ``camera_scale``. Shares are NaN where no query is shown.
+    """
+    num_layers = len(observed.layers)
+    shares = dict(zip(PARTS, observed.mean_mass.reshape(-1, len(PARTS)).T, strict=True))
+    scales = observed.scales.repeat(2, axis=0)
+    return pd.DataFrame(
+        {
+            'layer': np.repeat(np.arange(num_layers), 2),
+            'bias': ['without', 'with'] * num_layers,
+            'queries': len(observed.queries),
+            'lidar': shares['lidar_windows'] + shares['lidar_elsewhere'],
+            'camera': shares['camera_windows'] + shares['camera_elsewhere'],
+            'windows': shares['lidar_windows'] + shares['camera_windows'],
+            **shares,
+            'lidar_scale': scales[:, 0],
+            'camera_scale': scales[:, 1],
+        }
+    )
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    return tensor.detach().cpu().double().numpy()

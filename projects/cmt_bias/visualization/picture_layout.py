@@ -1,0 +1,112 @@
+"""The parts that all pictures have in the same places: titles, and cameras as on the vehicle.
+
+Drawn with matplotlib's Agg canvas, without pyplot's global state: no display is needed and the
+functions may run in any process or thread. Lengths are in inches.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .camera_view import CameraView
+from .scene import Scene
+from .scene_panels import draw_camera, draw_notice
+
+Place = tuple[float, float, float, float]
+"""Left, bottom, width and height."""
+
+CAMERA_ROWS: tuple[tuple[str, ...], ...] = (
+    ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
+    ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
+)
+"""Where nuScenes' six cameras stand in the picture, as seen from the vehicle."""
+
+GAP = 0.05
+"""Space between panels."""
+MARGIN = 0.13
+"""Space around everything."""
+DPI = 130
+_TITLE_POINTS = 14
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure."""
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor='white')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def axes_in_inches(
+    figure: Figure, left: float, bottom: float, width: float, height: float
+) -> Axes:
+    """Axes at a place from the figure's lower left corner."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def camera_rows(names: Sequence[str]) -> list[list[int]]:
+    """Arrange cameras as they stand on the vehicle.
+
+    Args:
+        names: of any number of cameras.
+
+    Returns:
+        Numbers of nuScenes' cameras in the rows of :data:`CAMERA_ROWS`; those of any other name as
+        they come, three in a row.
+    """
+    numbers = list(range(len(names)))
+    known = [[names.index(name) for name in row if name in names] for row in CAMERA_ROWS]
+    if sorted(number for row in known for number in row) == numbers:
+        return [row for row in known if row]
+    return [numbers[start : start + 3] for start in numbers[::3]]
+
+
+def camera_places(cameras: Sequence[CameraView], width: float) -> tuple[list[Place], float]:
+    """Where each camera is drawn, in rows of a width, and the height of all.
+
+    Places are (left, bottom, width, height) from the lower left corner of all. Without cameras
+    there is one place, and the height is that of two rows of three common images.
+    """
+    rows = camera_rows([view.name for view in cameras])
+    if not rows:
+        height = 9 / 16 * width / 1.5
+        return [(0.0, 0.0, width, height)], height
+    columns = max(map(len, rows))
+    across = (width - (columns - 1) * GAP) / columns
+    up = across * max(view.image.shape[0] / view.image.shape[1] for view in cameras)
+    places = {}
+    for above, row in enumerate(reversed(rows)):
+        for right, number in enumerate(row):
+            places[number] = (right * (across + GAP), above * (up + GAP), across, up)
+    return [places[number] for number in range(len(cameras))], len(rows) * (up + GAP) - GAP
+
+
+def add_camera_panels(
+    figure: Figure, scene: Scene, places: Sequence[Place], bottom: float
+) -> list[Axes]:
+    """The axes of each camera at its place, with its image and boxes; or a notice in its stead."""
+    panels = [
+        axes_in_inches(figure, MARGIN + left, bottom + above, *size)
+        for left, above, *size in places
+    ]
+    for view, axes in zip(scene.cameras, panels, strict=bool(scene.cameras)):
+        draw_camera(axes, scene, view)
+    if not scene.cameras:
+        draw_notice(panels[0], 'no camera in this sample')
+    return panels
+
+
+def draw_titles(figure: Figure, title: str, lines: Sequence[str], width: float) -> None:
+    """Write a title, as much of it as fits, and lines below it, at the top of a figure."""
+    across, up = figure.get_size_inches()
+    left, top = MARGIN / across, 1 - MARGIN / up
+    title = textwrap.shorten(title, int(width * 72 / (0.6 * _TITLE_POINTS)), placeholder=' ...')
+    figure.text(left, top, title, fontsize=_TITLE_POINTS, fontweight='bold', va='top')
+    for number, line in enumerate(lines):
+        ordinate = top - (0.3 + 0.24 * number) / up
+        figure.text(left, ordinate, line, fontsize=10, va='top', color='#444444')

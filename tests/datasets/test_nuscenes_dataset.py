@@ -1,0 +1,173 @@
+"""Bad frames are named, or left out of a training and counted; all boxes count for balance."""
+
+import copy
+import pickle
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmdet3d.datasets import CBGSDataset, NuScenesDataset
+from mmdet3d.registry import DATASETS
+from mmengine.dataset import ConcatDataset, pseudo_collate
+from torch.utils.data import DataLoader
+
+from cmt_bias.datasets import AllBoxesNuScenesDataset
+from cmt_bias.datasets.nuscenes_dataset import BadFrameError, skipped_frames
+
+from ..visualization.tiny_dataset import dataset_config, write_tiny_dataset
+
+NUM_FRAMES = 3
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The tiny dataset, with files of its own for each frame, so that one can be damaged."""
+    write_tiny_dataset(tmp_path)
+    infos = pickle.loads((tmp_path / 'infos.pkl').read_bytes())
+    infos = copy.deepcopy(infos)
+    for number, frame in enumerate(infos['data_list']):
+        frame['lidar_points'] = dict(frame['lidar_points'], lidar_path=f'{number}.bin')
+        shutil.copy(tmp_path / 'lidar.bin', tmp_path / f'{number}.bin')
+        front = dict(frame['images']['CAM_FRONT'], img_path=f'{number}.png')
+        shutil.copy(tmp_path / 'CAM_FRONT.png', tmp_path / f'{number}.png')
+        frame['images'] = dict(frame['images'], CAM_FRONT=front)
+    (tmp_path / 'infos.pkl').write_bytes(pickle.dumps(infos))
+    return tmp_path
+
+
+def dataset(folder: Path, training: bool = True, **settings):
+    config = dataset_config(folder, training)
+    return DATASETS.build(dict(config, type='CheckedNuScenesDataset', **settings))
+
+
+def put_nan(path: Path) -> None:
+    points = np.fromfile(path, np.float32).reshape(-1, 5)
+    points[1, 3] = np.nan
+    points.tofile(path)
+
+
+DAMAGES = {
+    '1.bin': {
+        'is cut off': lambda path: path.write_bytes(path.read_bytes()[:-7]),
+        'NaN or infinite values in 1 of 50 points': put_nan,
+        'cannot be read: No such file': Path.unlink,
+    },
+    '1.png': {
+        'is empty': lambda path: path.write_bytes(b''),
+        'not an image': lambda path: path.write_bytes(b'text'),
+    },
+}
+CASES = [(name, fault) for name, faults in DAMAGES.items() for fault in faults]
+
+
+@pytest.mark.parametrize(('name', 'fault'), CASES)
+@pytest.mark.parametrize('training', [True, False])
+def test_a_bad_frame_is_named_with_its_token_file_and_fault(folder, name, fault, training):
+    DAMAGES[name][fault](folder / name)
+    frames = dataset(folder, training, skip_bad_frames=not training)  # no skipping in tests
+    assert frames[0] is not None
+    with pytest.raises(BadFrameError) as stop:
+        frames[1]
+    message = str(stop.value)
+    assert 'frame 1 (token token1)' in message
+    assert f"'{folder / name}'" in message
+    assert fault in message
+    assert 'skip_bad_frames=True' in message
+
+
+def test_bad_frames_are_left_out_of_a_training_and_counted_across_processes(folder):
+    DAMAGES['1.bin']['is cut off'](folder / '1.bin')
+    DAMAGES['1.png']['is empty'](folder / '2.png')
+    frames = ConcatDataset([dataset(folder, skip_bad_frames=True)])
+    loader = DataLoader(frames, num_workers=2, collate_fn=pseudo_collate)
+    drawn = [batch['data_samples'][0].sample_idx for batch in loader]
+    assert drawn == [0] * NUM_FRAMES
+    assert skipped_frames(loader) == 2
+    assert frames.datasets[0].skipped.tolist() == [False, True, True]
+
+
+def test_another_error_than_of_a_file_is_left_as_it_is(folder):
+    frames = dataset(folder, skip_bad_frames=True)
+    frames.pipeline.transforms.append(lambda results: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        frames[0]
+
+
+def test_other_dataloaders_have_left_nothing_out():
+    assert skipped_frames(None) == 0
+    assert skipped_frames(DataLoader([1, 2])) == 0
+
+
+def test_good_frames_are_those_of_mmdet3d(folder):
+    cv2.imwrite(str(folder / '1.png'), np.full((40, 64, 3), 7, np.uint8))
+    ours = dataset(folder)[1]
+    theirs = DATASETS.build(dataset_config(folder, training=True))[1]
+    assert ours['inputs']['img'].equal(theirs['inputs']['img'])
+    assert ours['inputs']['points'].equal(theirs['inputs']['points'])
+
+
+STORED = NuScenesDataset.METAINFO['classes']
+CLASSES = ('pedestrian', 'car', 'bus')  # not in the order of the info file
+# Each frame: class and number of LiDAR points of its boxes; None is of no class.
+FRAMES = [
+    [('car', 5), ('car', 0)],
+    [('car', 5), ('pedestrian', 0)],
+    [('pedestrian', 3), ('bus', 0), (None, 9)],
+    [('truck', 4)],
+]
+
+
+def balanced_dataset(cls, folder):
+    frames = []
+    for boxes in FRAMES:
+        instances = [
+            dict(
+                bbox_3d=[1.0, 2, 0, 4, 2, 2, 0],
+                bbox_label_3d=-1 if name is None else STORED.index(name),
+                bbox_label=-1 if name is None else STORED.index(name),
+                velocity=[0.0, 0.0],
+                num_lidar_pts=points,
+                bbox_3d_isvalid=points > 0,
+            )
+            for name, points in boxes
+        ]
+        frames.append(
+            dict(lidar_points=dict(lidar_path='a.bin', num_pts_feats=5), instances=instances)
+        )
+    infos = dict(metainfo=dict(), data_list=frames)
+    (folder / 'infos.pkl').write_bytes(pickle.dumps(infos))
+    return cls(
+        data_root=str(folder),
+        ann_file='infos.pkl',
+        metainfo=dict(classes=CLASSES),
+        modality=dict(use_lidar=True, use_camera=False),
+    )
+
+
+@pytest.mark.parametrize(
+    ('cls', 'counts'),
+    [
+        (AllBoxesNuScenesDataset, dict(car=2, pedestrian=2, bus=1)),
+        (NuScenesDataset, dict(car=2, pedestrian=1)),  # if this fails, mmdet3d counts as it did
+    ],
+)
+def test_boxes_without_points_count_for_class_balancing(tmp_path, cls, counts):
+    dataset = balanced_dataset(cls, tmp_path)
+    classes = [dataset.get_cat_ids(index) - {-1} for index in range(len(dataset))]
+    assert Counter(CLASSES[label] for found in classes for label in found) == counts
+
+
+def test_a_class_is_drawn_from_frames_where_only_hidden_boxes_have_it(tmp_path):
+    np.random.seed(0)
+    balanced = CBGSDataset(balanced_dataset(AllBoxesNuScenesDataset, tmp_path))
+    # 5 frame-class pairs, a third of them for each class
+    assert len(balanced) == sum(int(n * (1 / 3) / (n / 5)) for n in (2, 2, 1))
+    assert 2 in balanced.sample_indices
+
+
+def test_training_boxes_are_still_those_with_points(tmp_path):
+    dataset = balanced_dataset(AllBoxesNuScenesDataset, tmp_path)
+    assert [len(dataset.get_ann_info(i)['gt_labels_3d']) for i in range(4)] == [1, 1, 2, 1]

@@ -1,0 +1,199 @@
+"""What is seen of the bias in a forward pass of a head, and which queries of it are shown."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cmt_bias.ops import Window, biased_attention
+from cmt_bias.visualization import (
+    CameraView,
+    ObservedBias,
+    Scene,
+    best_queries,
+    draw_bias,
+    mass_table,
+    observe_bias,
+)
+from cmt_bias.visualization.bias_map import bias_maps
+
+from .tiny_biased_head import (
+    CAMERA_SHAPE,
+    NUM_LAYERS,
+    PAD_SHAPE,
+    WEIGHTS,
+    build_head,
+    lidar2img,
+    sample_inputs,
+)
+
+CLASSES = (
+    *('car', 'truck', 'construction_vehicle', 'bus', 'trailer'),
+    *('barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone'),
+)
+
+
+def observe(head: torch.nn.Module, sensors: str = 'LC') -> tuple[Scene, ObservedBias]:
+    """The scene with what the head found in it, and what was seen of its bias."""
+    inputs = sample_inputs(sensors)
+    outputs, observed = observe_bias(head, lambda: head(*inputs))
+    found = head.predict_by_feat(outputs, inputs[2])[0]
+    views = zip(range(CAMERA_SHAPE[0]), lidar2img(), strict=True)
+    scene = Scene(
+        CLASSES,
+        [
+            CameraView(f'camera {number}', np.full((*PAD_SHAPE, 3), 90, np.uint8), matrix)
+            for number, matrix in views
+            if 'C' in sensors
+        ],
+        points=np.zeros((1, 3)),
+        detections=found.detach(),
+        title='scene-0001: rain',
+        subtitle='sample 3, token abc',
+    )
+    return scene, observed
+
+
+def best(head: torch.nn.Module, sensors: str = 'LC', score_thr: float = 0.0, count: int = 4):
+    """The best queries alone."""
+    return best_queries(*observe(head, sensors), score_thr, count)
+
+
+def test_observing_leaves_the_outputs_alone_and_no_hook_behind():
+    head = build_head()
+    with torch.no_grad():
+        expected = head(*sample_inputs())[0][0]
+    observed = observe_bias(head, lambda: head(*sample_inputs()))[0][0][0]
+    for name, values in expected.items():
+        assert torch.equal(observed[name], values), name
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in head.modules())
+
+
+def test_detections_know_their_queries():
+    """The decoded centre of a detection is that of its query in the last layer."""
+    head = build_head()
+    scene, observed = observe(head)
+    with torch.no_grad():
+        centres = head(*sample_inputs())[0][0]['center'][-1, 0, observed.queries]
+    assert len(centres) == len(scene.detections) > 1
+    torch.testing.assert_close(scene.detections.bboxes_3d.tensor[:, :2], centres)
+
+
+@torch.no_grad()
+def test_observed_attention_is_the_decoders():
+    """With values that are one on LiDAR tokens, the layer's own attention gives their share."""
+    _, observed = best(build_head())
+    lidar = observed.mass[..., :2].sum(-1)  # (L, 2, n)
+    for number, layer in enumerate(observed.layers):
+        value = torch.zeros_like(layer.key)
+        value[:, :, : observed.layout.num_lidar_tokens] = 1
+        attended = biased_attention(layer.query, layer.key, value, layer.bias)[0, :, :, 0].mean(0)
+        np.testing.assert_allclose(lidar[number, 1], attended, rtol=1e-4, atol=1e-5)
+    assert (lidar[:, 1] > lidar[:, 0]).any()
+
+
+def test_with_scale_zero_the_bias_changes_nothing():
+    scaled = build_head()
+    unscaled = copy.deepcopy(scaled)
+    unscaled.attention_bias_generator.bias_scale.zero_()
+    mass, mass_unscaled = {}, {}
+    for head, found in ((scaled, mass), (unscaled, mass_unscaled)):
+        observed = observe(head)[1]
+        found.update(zip(observed.queries.tolist(), observed.mass.swapaxes(0, 2), strict=True))
+    shared = sorted(mass.keys() & mass_unscaled.keys())
+    assert len(shared) > 3
+    for query in shared:  # (2, L, 4)
+        without, with_bias = mass_unscaled[query]
+        np.testing.assert_array_equal(without, with_bias)
+        # the first layer gets the same inputs, whatever the scale
+        np.testing.assert_allclose(without[0], mass[query][0, 0], rtol=1e-5)
+        assert np.abs(mass[query][1, 0] - mass[query][0, 0]).max() > 1e-3
+
+
+def test_the_best_detection_of_each_query_is_shown_best_first():
+    scene, observed = observe(build_head())
+    scores = scene.detections.scores_3d
+    threshold = float(scores.median())
+    shown, chosen = best_queries(scene, observed, threshold, max_queries=100)
+    reached = scores >= threshold
+    assert f'of {int(reached.sum())} detections with score ≥' in shown.subtitle
+    assert shown.subtitle.startswith(
+        f'sample 3, token abc  |  {len(chosen.queries)} queries shown'
+    )
+    assert (shown.detections.scores_3d.diff() <= 0).all()
+    assert shown.detections.scores_3d[0] == scores.max()
+    assert sorted(chosen.queries.tolist()) == observed.queries[reached].unique().tolist()
+    for query, score in zip(chosen.queries, shown.detections.scores_3d, strict=True):
+        assert score == scores[observed.queries == query].max()
+
+
+@pytest.mark.parametrize(
+    ('granularity', 'scale', 'expected'),
+    [
+        ('shared', 2.0, [[2.0, 2.0], [2.0, 2.0]]),
+        ('modality', [2.0, 3.0], [[2.0, 3.0], [2.0, 3.0]]),
+        ('layer', [1.0, 4.0], [[1.0, 1.0], [4.0, 4.0]]),
+        ('layer_modality', [[1.0, 2.0], [3.0, 5.0]], [[1.0, 2.0], [3.0, 5.0]]),
+    ],
+)
+def test_every_granularity_gives_the_bias_of_the_layer(granularity, scale, expected):
+    head = build_head(scale_granularity=granularity)
+    shape = head.attention_bias_generator.bias_scale.shape
+    head.attention_bias_generator.bias_scale.copy_(torch.tensor(scale).expand(shape))
+    scene, observed = best(head)
+    np.testing.assert_allclose(observed.scales, expected)
+    np.testing.assert_allclose(observed.weights, [WEIGHTS] * 4, rtol=1e-6)
+    lidar, *cameras = bias_maps(observed.layers[-1].bias)
+    shown = lidar.values[~np.isnan(lidar.values)]
+    np.testing.assert_allclose(shown, expected[-1][0] * WEIGHTS[0], rtol=1e-6)
+    shown = np.stack([of_view.values for of_view in cameras])
+    np.testing.assert_allclose(shown[~np.isnan(shown)], expected[-1][1] * WEIGHTS[1], rtol=1e-6)
+    draw_bias(scene, observed, NUM_LAYERS - 1)
+
+
+@pytest.mark.parametrize('sensors', ['L', 'C', 'LC'])
+@pytest.mark.parametrize('window', [3, None])
+def test_missing_sensors_and_missing_windows_run_through(sensors, window):
+    head = build_head()
+    shape = Window(None if window is None else window // 2)
+    head.attention_bias_generator.window_shapes = (shape, shape)
+    scene, observed = best(head, sensors)
+    table = mass_table(observed)
+    np.testing.assert_allclose(table['lidar'] + table['camera'], 1, rtol=1e-5)
+    if window is None:
+        np.testing.assert_allclose(table['windows'], 1, rtol=1e-5)
+    if sensors != 'LC':
+        assert (table['camera' if sensors == 'L' else 'lidar'] == 0).all()
+    draw_bias(scene, observed, 0)
+
+
+def test_without_detections_there_is_a_table_of_nothing_and_a_picture():
+    scene, observed = best(build_head(), score_thr=1.1)
+    table = mass_table(observed)
+    assert (table['queries'] == 0).all()
+    assert table['lidar'].isna().all()
+    draw_bias(scene, observed, 0)
+
+
+def test_the_table_averages_over_queries():
+    _, observed = best(build_head())
+    table = mass_table(observed)
+    assert table['layer'].tolist() == [layer for layer in range(NUM_LAYERS) for _ in range(2)]
+    assert table['bias'].tolist() == ['without', 'with'] * NUM_LAYERS
+    np.testing.assert_allclose(table['lidar'][1], observed.mass[0, 1, :, :2].sum(-1).mean())
+    np.testing.assert_allclose(table['windows'][1], observed.mass[0, 1, :, [0, 3]].sum(0).mean())
+
+
+def test_detections_of_another_pass_are_refused():
+    scene, observed = observe(build_head())
+    fewer = replace(scene, detections=scene.detections[:3])
+    with pytest.raises(ValueError, match='detections'):
+        best_queries(fewer, observed, 0.0, max_queries=4)
+
+
+def test_two_passes_are_refused():
+    head = build_head()
+    with pytest.raises(RuntimeError, match='one forward pass of one sample'):
+        observe_bias(head, lambda: [head(*sample_inputs()) for _ in range(2)])
