@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+
+from ..metrics.intervals import t_interval
 
 Weights = Mapping[str, tuple[float, float]]
 
@@ -54,13 +55,7 @@ def trust_shift(clean: Weights, failed: Weights) -> TrustShift:
         return TrustShift(math.nan, math.nan, math.nan)
     before, after = (np.array([weights[name] for name in common]) for weights in (clean, failed))
     shifts = (after[:, 0] - after[:, 1]) - (before[:, 0] - before[:, 1])
-    mean = float(shifts.mean())
-    if len(shifts) < 2:
-        return TrustShift(mean, math.nan, math.nan)
-    if np.ptp(shifts) == 0:
-        return TrustShift(mean, mean, mean)
-    interval = stats.ttest_1samp(shifts, 0).confidence_interval(0.95)
-    return TrustShift(mean, float(interval.low), float(interval.high))
+    return TrustShift(float(shifts.mean()), *t_interval(shifts))
 
 
 def trust_falls(clean: np.ndarray, failed: np.ndarray, spoiled: np.ndarray) -> tuple[float, float]:

@@ -15,8 +15,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ..bias.head_lookup import biased_heads
 from ..bias.weights.oracle import OracleWeightGenerator
-from ..cmt.decoder import PETRTransformerDecoderLayer
 from ..cmt.head import CmtHead
+from ..cmt.transformer import PETRTransformerDecoderLayer
 from ..failures import CHANGED_KEY
 from ..failures.spoiled_parts import SPOILED_SENSORS_KEY
 from ..ops import WindowedBias, dense_bias
