@@ -25,8 +25,14 @@ settings.load_profile('repository')
 
 
 @pytest.fixture(autouse=True)
-def mmdet3d_scope() -> None:
+def mmdet3d_scope(mmdet3d_scope_of_fixtures: None) -> None:
     """Names are looked up in mmdet3d's registries, whatever scope a test before has left."""
+    init_default_scope('mmdet3d')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def mmdet3d_scope_of_fixtures() -> None:
+    """The same for fixtures of a module, which are made before those of its tests."""
     init_default_scope('mmdet3d')
 
 

@@ -15,6 +15,7 @@ from shapely.geometry import Polygon
 
 from cmt_bias.datasets import UnifiedObjectSample
 from cmt_bias.datasets.image_pasting import NO_OWNER, paste_crops, points_shown, visible_boxes
+from cmt_bias.plain_pickle import InfoFileError
 
 CLASSES = ('car', 'pedestrian')
 
@@ -285,6 +286,27 @@ def test_a_file_lost_after_the_start_is_named_too(make_sample, make_database):
 def test_a_missing_database_is_named_with_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'(?s)nothing.pkl.*tools/create_data.py'):
         pasting(tmp_path / 'nothing.pkl')
+
+
+class CodeInAPickle:
+    """What would be run by an unpickler that trusts the file."""
+
+    def __reduce__(self):
+        return pytest.fail, ('the code was run',)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (pickle.dumps([1, 2]), 'is not a database for pasting'),
+        (pickle.dumps(dict(car=CodeInAPickle())), 'not plain data'),
+        (pickle.dumps(dict(car=[]))[:9], 'cannot be read'),
+    ],
+)
+def test_a_file_that_is_no_database_is_refused_and_none_of_it_is_run(tmp_path, content, message):
+    (tmp_path / 'dbinfos.pkl').write_bytes(content)
+    with pytest.raises((ValueError, InfoFileError), match=rf'(?s)dbinfos.pkl.*{message}'):
+        pasting(tmp_path / 'dbinfos.pkl')
 
 
 @pytest.mark.parametrize(

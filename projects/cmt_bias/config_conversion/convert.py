@@ -1,6 +1,6 @@
 """Convert a whole config: its model, its data and its run."""
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
 from mmengine.config import Config
@@ -41,27 +41,11 @@ def convert_config(old: Config) -> tuple[str, ConversionReport]:
         **convert_run(settings, pipeline, report),
     )
     for key, value in settings.items():
-        known = key in ('model', 'data', *HANDLED_RUN_KEYS, *_IDLE_KEYS)
-        if not known and not _occurs(value, {**settings, key: None}):
+        if key in ('model', 'data', *HANDLED_RUN_KEYS, *_IDLE_KEYS):
+            continue
+        # A variable of the config file, whole or unpacked, is found in another key's value.
+        unpacked = re.escape(repr(value).strip('[](){}'))
+        others = repr({other: settings[other] for other in settings if other != key})
+        if not re.search(rf'(?<![\w.]){unpacked}(?![\w.])', others):
             report.lost[key] = 'not known, and no other key has its value'
     return _BASE + Config(new).pretty_text, report
-
-
-def _occurs(value: Any, tree: Any) -> bool:
-    """Whether a config holds a value anywhere: then it is a variable of the config file.
-
-    A dict is held by one with more keys too, and a list by a longer one (``*variable``).
-    """
-    if isinstance(tree, Mapping):
-        if isinstance(value, Mapping) and all(
-            key in tree and tree[key] == child for key, child in value.items()
-        ):
-            return True
-        children = list(tree.values())
-    elif isinstance(tree, (list, tuple)):
-        if isinstance(value, (list, tuple)) and all(child in tree for child in value):
-            return True
-        children = list(tree)
-    else:
-        return False
-    return any(child == value or _occurs(value, child) for child in children)

@@ -133,14 +133,14 @@ def check_layout(root: Path, version: str) -> None:
                 f'{root / folder} is missing. Unpack all archives of {version} into {root}.'
             )
     # The converter fails on a split without a scene, the devkit without a map, with no reason.
-    names = {scene['name'] for scene in read_table(root, version, 'scene')}
+    names = {scene['name'] for scene in read_table(tables, 'scene')}
     for official in CONVERTED_SPLITS[version].values():
         if names.isdisjoint(create_splits_scenes()[official]):
             raise DatasetLayoutError(
                 f'{tables} has no scene of the official split {official}; '
                 'each split of a version needs one. Is --version right?'
             )
-    for path in (root / record['filename'] for record in read_table(root, version, 'map')):
+    for path in (root / record['filename'] for record in read_table(tables, 'map')):
         if not path.is_file():
             raise DatasetLayoutError(
                 f'The map {path} is missing. Unpack the maps of nuScenes into {root}.'

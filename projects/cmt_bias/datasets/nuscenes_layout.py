@@ -32,13 +32,13 @@ EVALUATED_SPLITS = {
 """Version of the tables -> the split that mmdet3d's ``NuScenesMetric`` evaluates."""
 
 
-def read_table(data_root: str | Path, version: str, name: str) -> list[dict]:
-    """The records of one table.
+def read_table(tables: Path, name: str) -> list[dict]:
+    """The records of one table, in the folder ``<data root>/<version>``.
 
     Raises:
         FileNotFoundError: If it is not there.
     """
-    path = Path(data_root) / version / f'{name}.json'
+    path = tables / f'{name}.json'
     if not path.is_file():
         raise FileNotFoundError(
             f"no table '{path}'; set data_root and version to those of the nuScenes data"
@@ -46,8 +46,7 @@ def read_table(data_root: str | Path, version: str, name: str) -> list[dict]:
     return json.loads(path.read_text(encoding='utf-8'))
 
 
-def scenes_of_samples(data_root: str | Path, version: str) -> dict[str, dict]:
+def scenes_of_samples(tables: Path) -> dict[str, dict]:
     """The record of its scene for each sample, by the sample's token."""
-    scenes = {scene['token']: scene for scene in read_table(data_root, version, 'scene')}
-    samples = read_table(data_root, version, 'sample')
-    return {sample['token']: scenes[sample['scene_token']] for sample in samples}
+    scenes = {scene['token']: scene for scene in read_table(tables, 'scene')}
+    return {row['token']: scenes[row['scene_token']] for row in read_table(tables, 'sample')}

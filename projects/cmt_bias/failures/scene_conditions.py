@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
@@ -58,7 +59,7 @@ class LabelSpoiledSensors(BaseTransform):
                 )
         self.sensors_of_token = {
             token: spoiled_by.get(scene_condition(scene['description']), '')
-            for token, scene in scenes_of_samples(data_root, version).items()
+            for token, scene in scenes_of_samples(Path(data_root) / version).items()
         }
 
     def transform(self, results: dict) -> dict:

@@ -123,8 +123,7 @@ def _check_weights(
     try:
         report = report_checkpoint(model, path, skipped)
     except CheckpointError as error:
-        what, _, remedy = str(error).partition('Remedy: ')
-        return Problem(what.strip(), remedy)
+        return Problem.of_error(error)
     if report.is_complete:
         return f"'{path}': all {len(report.matched)} keys match"
     if need_all:

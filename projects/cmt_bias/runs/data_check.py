@@ -4,7 +4,6 @@ Looks at info files, at a few of the files they name, at the tables of the offic
 at the database for pasting. What a run does not use is not looked for.
 """
 
-import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from nuscenes.utils.splits import create_splits_scenes
 
 from ..config_type import type_name
 from ..datasets import info_file_check
-from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES
+from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES, scenes_of_samples
 from ..datasets.object_database import check_database
 from ..datasets.sensor_files import faults_of_files, is_local, sensor_files, used_data
 from ..metrics.metric_configs import nuscenes_metric_configs
@@ -272,14 +271,10 @@ def _check_split(
     Otherwise it ends with "Samples in split doesn't match samples in predictions", after the
     whole of the testing.
     """
-    scenes, samples = (
-        json.loads((root / version / f'{table}.json').read_text(encoding='utf-8'))
-        for table in ('scene', 'sample')
-    )
     split = EVALUATED_SPLITS[version]
     evaluated = set(create_splits_scenes()[split])
-    scene_tokens = {scene['token'] for scene in scenes if scene['name'] in evaluated}
-    wanted = {sample['token'] for sample in samples if sample['scene_token'] in scene_tokens}
+    scenes = scenes_of_samples(root / version)
+    wanted = {token for token, scene in scenes.items() if scene['name'] in evaluated}
     if tokens == wanted:
         return []
     what = (

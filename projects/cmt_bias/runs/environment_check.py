@@ -55,7 +55,6 @@ def check_environment() -> list[tuple[str, Answer]]:
         *(versions[name] for name in ('torch', 'numpy')),
         ('gpu', check_gpu, VERSIONS['torch'][1]),
         ('opencv', lambda: importlib.import_module('cv2').__version__, opencv),
-        ('setuptools', check_setuptools, ''),
         *(versions[name] for name in ('mmengine', 'mmcv')),
         ('mmcv operators', check_mmcv_operators, MMCV_REMEDY),
         *(versions[name] for name in ('mmdet', 'mmdet3d')),
@@ -103,18 +102,6 @@ def fits(version: str, wanted: str) -> bool:
     from packaging.specifiers import SpecifierSet
 
     return SpecifierSet(wanted).contains(version, prereleases=True)
-
-
-def check_setuptools() -> Answer:
-    """Setuptools 82 and later lack pkg_resources, which building mmcv needs (running does not)."""
-    try:
-        version = importlib.metadata.version('setuptools')
-    except importlib.metadata.PackageNotFoundError:
-        return Problem('not installed; only building mmcv needs it', severity='note')
-    if fits(version, '>=82'):
-        remedy = "before compiling mmcv: `pip install 'setuptools<82'`"
-        return Problem(f'{version}: no pkg_resources', remedy, 'warning')
-    return version
 
 
 def check_mmcv_operators() -> Answer:

@@ -70,7 +70,7 @@ def draw_attention(axes: Axes, observed: ObservedBias) -> None:
         draw_notice(axes, 'no detection')
         return
     num_layers = len(observed.layers)
-    shares = observed.mean_mass.reshape(2 * num_layers, len(PARTS))
+    shares = observed.mass.reshape(2 * num_layers, len(PARTS))
     rows = np.repeat(np.arange(num_layers), 2) + np.tile([-0.2, 0.2], num_layers)
     starts = np.cumsum(shares, axis=1) - shares
     for part, colour in enumerate(MASS_COLOURS):

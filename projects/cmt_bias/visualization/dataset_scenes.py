@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from mmdet3d.structures import Det3DDataSample
 from mmengine.dataset import BaseDataset
 
+from ..datasets.nuscenes_layout import scenes_of_samples
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound
 from .scene import ImageSource, Scene, scene_from_sample
@@ -88,13 +88,10 @@ class DatasetScenes:
 def _scene_titles(tables: Path) -> dict[str, str]:
     """From sample token to ``'scene-0061: Parked truck, ...'``; empty without tables."""
     try:
-        scenes, samples = (
-            json.loads((tables / f'{name}.json').read_text()) for name in ('scene', 'sample')
-        )
+        scenes = scenes_of_samples(tables)
     except FileNotFoundError:
         return {}
-    titles = {scene['token']: f'{scene["name"]}: {scene["description"]}' for scene in scenes}
-    return {sample['token']: titles[sample['scene_token']] for sample in samples}
+    return {token: f'{s["name"]}: {s["description"]}' for token, s in scenes.items()}
 
 
 def spread_samples(dataset_length: int, interval: int, max_samples: int | None) -> list[int]:

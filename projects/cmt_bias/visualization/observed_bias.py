@@ -84,21 +84,14 @@ class ObservedBias:
 
     @cached_property
     def mass(self) -> FloatArray:
-        """``(L, 2, n, 4)``: layer, without and with the bias, detection, part of :data:`PARTS`.
+        """``(L, 2, 4)`` where attention goes: layer, without and with the bias, :data:`PARTS`.
 
-        Without the bias means: the layer gets what it gets in the biased decoder, and this
-        layer's attention alone leaves the bias out. Layers before it keep theirs, so that the
-        difference is what the bias does in this layer.
+        The mean over the detections, NaN without any. Without the bias means: the layer gets what
+        it gets in the biased decoder, and this layer's attention alone leaves the bias out. Layers
+        before it keep theirs, so that the difference is what the bias does in this layer.
         """
-        of_layers = [attention_mass(layer.query, layer.key, layer.bias) for layer in self.layers]
-        return _array(torch.stack(of_layers)[:, :, 0])
-
-    @property
-    def mean_mass(self) -> FloatArray:
-        """``(L, 2, 4)`` mean of :attr:`mass` over the detections; NaN where there are none."""
-        if len(self.queries) == 0:
-            return np.full((len(self.layers), 2, len(PARTS)), np.nan)
-        return self.mass.mean(axis=2)
+        masses = [attention_mass(layer.query, layer.key, layer.bias) for layer in self.layers]
+        return _array(torch.stack(masses)[:, :, 0].mean(dim=2))
 
 
 def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, ObservedBias]:
@@ -170,7 +163,7 @@ def best_queries(
         max_queries: At most so many queries.
 
     Returns:
-        Both of the chosen detections alone, best first; the scene says how many there are.
+        Both of the chosen detections alone, best first; the subtitle says how many there are.
 
     Raises:
         ValueError: If the scene's detections are not those of the observation.
@@ -209,7 +202,7 @@ def mass_table(observed: ObservedBias) -> pd.DataFrame:
         ``lidar_scale`` and ``camera_scale``. Shares are NaN where no query is shown.
     """
     num_layers = len(observed.layers)
-    shares = dict(zip(PARTS, observed.mean_mass.reshape(-1, len(PARTS)).T, strict=True))
+    shares = dict(zip(PARTS, observed.mass.reshape(-1, len(PARTS)).T, strict=True))
     scales = observed.scales.repeat(2, axis=0)
     return pd.DataFrame(
         {
