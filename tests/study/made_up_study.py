@@ -43,7 +43,7 @@ def write_made_up_study(work_dir: Path, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
         seeds=seeds,
         questions=QUESTIONS,
     )
-    write_record(work_dir, study, 'python tools/run_study.py STUDY --work-dir DIR')
+    write_record(work_dir, study, 'python /home/me/tools/run_study.py STUDY --work-dir /tmp/DIR')
     for number, variant in enumerate(VARIANTS):
         for seed in seeds:
             write_run(run_folder(work_dir, variant, seed), variant, seed, 100 * number)

@@ -41,11 +41,12 @@ def test_report_of_a_finished_study_has_answers_tables_and_pictures(study):
     found = results.compare('learned_from_low', 'no_bias', 'whole')
     assert 'Does a bias help?** Yes. The claimed +0.0180 is not excluded.' in helps
     assert f'{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], n = 5' in helps
+    assert 'python tools/run_study.py STUDY --work-dir work_dirs/study\n' in text
     assert '(failures)' in under_failures
     assert f'{found.mean:+.4f}' in under_failures  # each failure costs all the same here
-    assert 'No difference seen; more than' in sensors
+    assert 'No difference seen; more than 0.00' in sensors
     assert '| mAP, failures' in section(text, 'What the design can see')
-    assert '| lidar 2.98; camera 1.93 |' in section(text, 'Where the scale ends')
+    assert '| camera 1.93; lidar 2.98 |' in section(text, 'Where the scale ends')
     trust = section(text, 'Whom the router trusts, and where attention goes')
     assert '| fixed             | +0.200                       | +0.050      | +0.150' in trust
     assert '15.0%' in trust

@@ -45,19 +45,21 @@ def link_findings(results: StudyResults) -> list[str]:
     ]
     ceiling = results.compare(ORACLE, NO_BIAS, FAILURES)
     router = results.compare(results.reference, NO_BIAS, FAILURES)
-    lines.append(
-        f'**Bias.** Weights that know what has failed change that by {interval(ceiling)} mAP: the '
-        'ceiling of what trust can give here.'
-    )
+    if ceiling.count:
+        lines.append(
+            f'**Bias.** Weights that know what has failed change the mAP under failures by '
+            f'{interval(ceiling)}: the ceiling of what trust can give here.'
+        )
     there, elsewhere = (
         results.of(results.reference, FAILURES, f'trust fall, {where}').mean()
         for where in ('spoiled part', 'elsewhere')
     )
-    lines.append(
-        f'**Router.** The learned one ({results.reference}) withdraws {there:+.3f} of its trust '
-        f'where a sensor is spoiled and {elsewhere:+.3f} elsewhere, of 2 possible; it changes the '
-        f'mAP under failures by {interval(router)}.'
-    )
+    if router.count:
+        lines.append(
+            f'**Router.** The learned one ({results.reference}) withdraws {there:+.3f} of its '
+            f'trust where a sensor is spoiled and {elsewhere:+.3f} elsewhere, of 2 possible; it '
+            f'changes the mAP under failures by {interval(router)}.'
+        )
     if math.isnan(ceiling.low) or math.isnan(router.low):
         return lines
     if cost.mean <= 0:

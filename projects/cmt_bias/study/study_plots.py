@@ -52,7 +52,7 @@ def save_differences(results: StudyResults, path: Path) -> bool:
     left.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     left.set_xlabel(f'difference in mAP to {results.reference}, 95 % interval')
     means = np.array([[each.mean for each in column] for column in found.values()]).T
-    limit = np.nanmax(np.abs(means)) or 1.0
+    limit = 1.5 * np.nanmax(np.abs(means)) or 1.0  # numbers are to be read on the darkest
     right.imshow(means, cmap='RdBu', vmin=-limit, vmax=limit, aspect='auto')
     for column, estimates in enumerate(found.values()):
         for row, each in enumerate(estimates):

@@ -186,7 +186,11 @@ def _answer(question: Question, found: Estimate, p_value: float) -> str:
     elif found.leaves_out_zero:
         said = 'Not shown: its own interval leaves out 0, but not after the adjustment.'
     else:
-        said = f'No difference seen; more than {low} and {high} is excluded.'
+        gain, loss = max(found.high, 0.0), max(-found.low, 0.0)
+        said = (
+            f'No difference seen; more than {_number(gain, question.metric)} above and '
+            f'{_number(loss, question.metric)} below is excluded.'
+        )
     if question.claimed is not None:
         claim = _number(question.claimed, question.metric, '+')
         inside = found.low <= question.claimed <= found.high

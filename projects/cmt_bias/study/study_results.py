@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -171,6 +172,9 @@ def collect_results(work_dir: Path) -> StudyResults:
         ProblemsFound: If the folder is not that of a study.
     """
     results = load_results(work_dir, with_tables=False)
+    place = f'--work-dir work_dirs/{work_dir.resolve().name}'  # wherever it was on that machine
+    results.command = re.sub(r'--work-dir \S+', place, results.command)
+    results.command = re.sub(r'\S*/tools/run_study', 'tools/run_study', results.command)
     rows: list[tuple] = []
     points: list[tuple] = []
     missing: dict[str, list[str]] = defaultdict(list)
