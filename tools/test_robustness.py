@@ -42,22 +42,20 @@ from cmt_bias.checkpoints.safe_loading import CheckpointError
 from cmt_bias.failures import CLEAN, SEVERITIES, Failure, all_failures
 from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from cmt_bias.problem import Problem
-from cmt_bias.robustness import (
+from cmt_bias.robustness.cell import (
     Cell,
     CellResult,
-    FailureWatchHook,
+    identity_of,
     insert_failure,
     keep_no_detections,
     load_query_weights,
     load_result,
-    long_table,
-    markdown_report,
     save_query_weights,
     save_result,
-    save_robustness_plot,
 )
-from cmt_bias.robustness.cell import identity_of
-from cmt_bias.robustness.table import SCORES, score_table
+from cmt_bias.robustness.plot import save_robustness_plot
+from cmt_bias.robustness.table import SCORES, long_table, markdown_report, score_table
+from cmt_bias.robustness.watch_hook import FailureWatchHook
 from cmt_bias.runs import run_options
 from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
 from cmt_bias.runs.data_check import check_config_data

@@ -1,5 +1,6 @@
 """A cell's test leaves the files of other tests alone."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from cmt_bias.failures import all_failures
-from cmt_bias.robustness import (
+from cmt_bias.robustness.cell import (
     Cell,
     CellResult,
     keep_no_detections,
@@ -26,7 +27,15 @@ def cell(tmp_path: Path) -> Cell:
 def test_result_is_read_as_it_was_saved(cell):
     assert load_result(cell) is None
     result = CellResult(
-        'identity', 0.5, 0.25, {'NDS': 0.5}, 3, 3, {'a': (0.1, -0.2)}, {'a': (0.3, 0.0)}, [0.5]
+        'identity',
+        1 / 3,
+        0.25,
+        {'NDS': 1 / 3, 'error': math.inf},
+        3,
+        3,
+        {'a': (0.1, -0.2)},
+        {'a': (0.3, 0.0)},
+        [0.5],
     )
     save_result(cell.path, result)
     assert load_result(cell) == result

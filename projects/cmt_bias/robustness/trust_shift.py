@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,35 +10,8 @@ from ..metrics.intervals import t_interval
 Weights = Mapping[str, tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class TrustShift:
-    """Change of (LiDAR weight - camera weight) from the test without failure to one with it.
-
-    Attributes:
-        mean: Over the samples, each compared with itself; NaN without samples.
-        low: Lower end of the 95 % interval of the mean (Student's t); NaN below two samples.
-        high: Upper end.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-    def verdict(self, healthy: str) -> str:
-        """What the interval allows to say, in words.
-
-        Args:
-            healthy: The sensor without failure, 'L' or 'C'; '' if both or none are healthy.
-        """
-        if not healthy or math.isnan(self.low):
-            return '-'
-        if self.low <= 0 <= self.high:
-            return 'no difference seen'
-        return f'to the {"healthy" if (self.low > 0) == (healthy == "L") else "failed"} sensor'
-
-
-def trust_shift(clean: Weights, failed: Weights) -> TrustShift:
-    """Compare the weights of the samples that both tests have.
+def trust_shift(clean: Weights, failed: Weights) -> tuple[float, float, float]:
+    """Change of (LiDAR weight - camera weight) of the samples that both tests have.
 
     Consecutive samples of a scene are alike, so that the interval is rather too narrow.
 
@@ -48,14 +20,30 @@ def trust_shift(clean: Weights, failed: Weights) -> TrustShift:
         failed: The same under the failure.
 
     Returns:
-        The shift.
+        Mean over the samples, each compared with itself, and the ends of its 95 % interval; NaN
+        where there is none.
     """
     common = sorted(clean.keys() & failed.keys())
     if not common:
-        return TrustShift(math.nan, math.nan, math.nan)
+        return math.nan, math.nan, math.nan
     before, after = (np.array([weights[name] for name in common]) for weights in (clean, failed))
     shifts = (after[:, 0] - after[:, 1]) - (before[:, 0] - before[:, 1])
-    return TrustShift(float(shifts.mean()), *t_interval(shifts))
+    return float(shifts.mean()), *t_interval(shifts)
+
+
+def shift_in_words(low: float, high: float, healthy: str) -> str:
+    """What the interval of a shift allows to say.
+
+    Args:
+        low: Its lower end.
+        high: Its upper end.
+        healthy: The sensor without failure, 'L' or 'C'; '' if both or none are healthy.
+    """
+    if not healthy or math.isnan(low):
+        return '-'
+    if low <= 0 <= high:
+        return 'no difference seen'
+    return f'to the {"healthy" if (low > 0) == (healthy == "L") else "failed"} sensor'
 
 
 def trust_falls(clean: np.ndarray, failed: np.ndarray, spoiled: np.ndarray) -> tuple[float, float]:

@@ -56,8 +56,8 @@ def link_findings(results: StudyResults) -> list[str]:
     )
     if router.count:
         lines.append(
-            f'**Router.** The learned one ({results.reference}) withdraws {there:+.3f} of its '
-            f'trust where a sensor is spoiled and {elsewhere:+.3f} elsewhere, of 2 possible; it '
+            f'**Router.** The learned one ({results.reference}) withdraws {there:+.4f} of its '
+            f'trust where a sensor is spoiled and {elsewhere:+.4f} elsewhere, of 2 possible; it '
             f'changes the mAP under failures by {interval(router)}.'
         )
     if math.isnan(ceiling.low) or math.isnan(router.low):

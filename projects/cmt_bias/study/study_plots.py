@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from ..metrics.subset_evaluation import WHOLE
 from .study_results import FAILURE, FAILURES, StudyResults
 from .training_curves import running_mean
 
-LINE_STYLES = ('-', '--', ':', '-.')
+LINE_STYLES: tuple[Any, ...] = ('-', '--', ':', '-.', (0, (6, 1, 1, 1, 1, 1)))
 PALETTE = colormaps['tab10'].colors  # type: ignore[attr-defined]
 
 
@@ -82,11 +83,11 @@ def save_curves(results: StudyResults, path: Path) -> bool:
     for variant, rows in losses.groupby('variant', sort=False):
         by_seed = rows.pivot(index='iteration', columns='seed', values='value')
         loss_axes.plot(by_seed.apply(running_mean).mean(axis=1), color=colors[variant])
-    entries = sorted(set(curves['name']) - {'loss'})
+    entries = sorted(set(curves['name']) - {'loss'}, key=lambda name: ('shared' not in name, name))
     scales = curves[curves['name'] != 'loss']
     for (variant, _, name), rows in scales.groupby(['variant', 'seed', 'name'], sort=False):
         style = LINE_STYLES[entries.index(name) % len(LINE_STYLES)]
-        scale_axes.plot(rows['iteration'], rows['value'], style, color=colors[variant], lw=1.1)
+        scale_axes.plot(rows['iteration'], rows['value'], ls=style, color=colors[variant], lw=1.1)
     loss_axes.set(xlabel='iteration', ylabel='training loss (running mean)')
     scale_axes.set(xlabel='iteration', ylabel='bias scale in effect (logits)')
     handles = [Line2D([], [], color=colors[name], label=name) for name in results.variants]

@@ -259,21 +259,32 @@ def _trust_table(results: StudyResults) -> str:
             for where in ('spoiled part', 'elsewhere')
         )
         more = estimate(there - elsewhere)
-        interval = '' if math.isnan(more.low) else f' [{more.low:+.3f}, {more.high:+.3f}]'
-        falls = [_signed(there.mean()), _signed(elsewhere.mean()), _signed(more.mean) + interval]
+        interval = '' if math.isnan(more.low) else f' [{more.low:+.4f}, {more.high:+.4f}]'
+        falls = [
+            _number(there.mean(), '', '+'),
+            _number(elsewhere.mean(), '', '+'),
+            _number(more.mean, '', '+') + interval,
+        ]
         shares = [
             results.of(variant, subset, 'camera attention').mean()
             for subset in (CLEAN, f'{FAILURE}camera_drop_all')
         ]
         percents = [MISSING if math.isnan(share) else f'{share:.1%}' for share in shares]
-        rows.append([variant, *falls, *percents])
-    columns = ['variant', 'fall of trust, spoiled part', 'elsewhere', 'difference']
+        trust = [
+            _number(results.of(variant, CLEAN, f'{sensor} trust').mean(), '', '+')
+            for sensor in ('lidar', 'camera')
+        ]
+        rows.append([variant, *trust, *falls, *percents])
+    columns = [
+        'variant',
+        'trust in LiDAR, clean',
+        'in cameras',
+        'fall of trust, spoiled part',
+        'elsewhere',
+        'difference',
+    ]
     columns += ['attention on cameras, clean', 'all cameras black']
     return _markdown(rows, columns)
-
-
-def _signed(value: float) -> str:
-    return MISSING if math.isnan(value) else f'{value:+.3f}'
 
 
 def _markdown(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:

@@ -177,12 +177,12 @@ def collect_results(work_dir: Path) -> StudyResults:
     results.command = re.sub(r'\S*/tools/run_study', 'tools/run_study', results.command)
     rows: list[tuple] = []
     points: list[tuple] = []
-    missing: dict[str, list[str]] = defaultdict(list)
+    missing: dict[str, dict[str, str]] = defaultdict(lambda: defaultdict(str))
     for variant in results.variants:
         for seed in results.seeds:
             run = _Run(run_folder(work_dir, variant, seed))
             for problem in run.missing:
-                missing[problem].append(f'{variant} {seed}')
+                missing[problem][variant] += f' {seed}'
             rows += [(variant, seed, *key, value) for key, value in run.measures.items()]
             for name, curve in run.curves.items():
                 points += [(variant, seed, step, name, value) for step, value in curve.items()]
@@ -193,7 +193,10 @@ def collect_results(work_dir: Path) -> StudyResults:
     results.values, results.curves = _long(rows, *VALUES), _long(points, *CURVES)
     if not any(subset == FAILURES for _, _, subset, *_ in rows):
         missing.pop(UNTESTED, None)  # the study has no failures, or is not so far
-    results.missing = [f'{problem}: {", ".join(names)}' for problem, names in missing.items()]
+    results.missing = [
+        f'{problem}: {", ".join(variant + seeds for variant, seeds in runs.items())}'
+        for problem, runs in missing.items()
+    ]
     return results
 
 
