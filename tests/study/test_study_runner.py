@@ -15,7 +15,13 @@ import torch
 from mmengine.config import Config
 
 from cmt_bias.file_lock import FileLock
-from cmt_bias.study.study_run import DETECTIONS, StudyRun, is_alive, read_state
+from cmt_bias.study.study_run import (
+    DETECTIONS,
+    StudyRun,
+    describe_device,
+    is_alive,
+    read_state,
+)
 from cmt_bias.study.study_runner import Progress, carry_out, make_executors
 
 TRAIN = """
@@ -249,9 +255,25 @@ def test_each_run_has_gpus_of_its_own(tmp_path):
     assert {parameters['tasks_per_node'] for parameters in shared} == {2}
 
 
-def test_state_survives_a_round_trip(make_run, tmp_path):
+def test_state_on_the_disk_has_all_that_the_run_knows(make_run, tmp_path):
     run = make_run('a', failures=('x',))
     debug(tmp_path, [run])
     state = read_state(run.folder)
-    assert state == read_state(run.folder)
-    assert json.loads((run.folder / 'state.json').read_text())['failures_tested'] == ['x']
+    assert json.loads((run.folder / 'state.json').read_text()) == {
+        'key': 'key',
+        'checkpoint': str(run.folder / 'train' / 'epoch_1.pth'),
+        'metrics': {'x_NuScenes/NDS': 0.5},
+        'failures_tested': ['x'],
+        'seconds': state.seconds,
+        'device': describe_device(),
+        'failure': '',
+    }
+    assert state.failures_tested == ('x',)
+    assert set(state.seconds) == {'train', 'test', 'test_robustness'}
+
+
+def test_a_run_that_was_never_started_is_prepared_in_place(make_run, tmp_path):
+    run = make_run('a')
+    make_run('a', key='other', score=0.25)
+    assert [path.name for path in tmp_path.glob('a*')] == ['a']
+    assert Config.fromfile(run.folder / 'config.py').score == 0.25

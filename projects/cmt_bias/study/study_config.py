@@ -16,16 +16,6 @@ from ..problem import Problem
 from ..runs.preflight import ProblemsFound, stop_on
 from ..runs.run_options import without_formatting
 
-STUDY_KEYS = (
-    'title',
-    'variants',
-    'reference',
-    'seeds',
-    'failures',
-    'failure_options',
-    'questions',
-)
-
 
 @dataclass(frozen=True)
 class Question:
@@ -98,27 +88,22 @@ def read_study(path: Path) -> Study:
         raise ProblemsFound([Problem(f"the study '{path}' does not exist", remedy)])
     content: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
     stop_on(_content_problems(content, path))
-    variants = content['variants']
-    study = Study(
-        path=path,
-        title=content.get('title', path.resolve().parent.name),
-        variants=variants,
-        reference=content.get('reference', next(iter(variants))),
-        seeds=tuple(content['seeds']),
-        failures=tuple(content.get('failures', ())),
-        failure_options=content.get('failure_options', {}),
-        questions=tuple(Question(**question) for question in content.get('questions', ())),
-    )
+    given = {'title': path.resolve().parent.name, 'reference': next(iter(content['variants']))}
+    given.update(content)
+    for key in ('seeds', 'failures'):
+        given[key] = tuple(given.get(key, ()))
+    given['questions'] = tuple(Question(**question) for question in given.get('questions', ()))
+    study = Study(path=path, **given)
     stop_on(_name_problems(study))
     return study
 
 
 def _content_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
     """Keys that are unknown, missing or of another kind."""
-    known = ', '.join(STUDY_KEYS)
+    known = Study.__dataclass_fields__.keys() - {'path'}
     problems = [
-        Problem(f"'{path}' has the unknown key '{key}'", f'known keys: {known}')
-        for key in content.keys() - set(STUDY_KEYS)
+        Problem(f"'{path}' has the unknown key '{key}'", f'known keys: {", ".join(sorted(known))}')
+        for key in content.keys() - known
     ]
     variants, seeds = content.get('variants'), content.get('seeds')
     if not isinstance(variants, Mapping) or not variants:
@@ -128,15 +113,12 @@ def _content_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
     if not is_list or not seeds or len(set(seeds)) < len(seeds):
         what = f"'{path}': seeds must be a list of different integers"
         problems.append(Problem(what, 'seeds = [0, 1, 2, 3, 4]'))
+    keys = Question.__dataclass_fields__
     for question in content.get('questions', ()):
-        if (
-            not {'text', 'variant', 'against'}
-            <= set(question)
-            <= set(Question.__dataclass_fields__)
-        ):
+        if not {'text', 'variant', 'against'} <= set(question) <= set(keys):
             what = f"'{path}': the question {dict(question)} cannot be understood"
-            keys = ', '.join(Question.__dataclass_fields__)
-            problems.append(Problem(what, f'give text, variant, against; possible keys: {keys}'))
+            remedy = f'give text, variant, against; possible keys: {", ".join(keys)}'
+            problems.append(Problem(what, remedy))
     return problems
 
 
