@@ -66,7 +66,7 @@ def test_measures_of_the_robustness_test_are_those_of_its_table(study):
 
 def test_what_stands_between_the_idea_and_a_gain_is_named(study):
     why = section(report(study)[0], 'Why')
-    assert '+0.0500 (camera_drop_all) to +0.1200 (lidar_beams_4)' in why
+    assert '(camera_drop_all +0.0500 to lidar_beams_4 +0.1200)' in why
     assert '15.0% of its attention is on cameras' in why
     for folder in (study / 'no_bias').iterdir():  # stands in for an oracle that gains nothing
         shutil.copytree(folder, study / 'oracle' / folder.name)

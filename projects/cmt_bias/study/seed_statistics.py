@@ -54,7 +54,8 @@ def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
     """The difference between two variants, taken seed by seed.
 
     With fewer than :data:`LEAST_SEEDS` pairs its spread is that of all variants together
-    (:func:`residual_spread`), as in the analysis of a randomized block design.
+    (:func:`residual_spread`), as in the analysis of a randomized block design, or its own where
+    that is larger: variants that have little in common spread more than most.
 
     Args:
         table: A measure by seed (rows) and variant (columns); NaN where a run is missing.
@@ -62,13 +63,15 @@ def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
         against: The other.
     """
     table = table.reindex(columns=table.columns.union([variant, against]))
-    found = estimate(table[variant] - table[against])
+    differences = table[variant] - table[against]
+    found = estimate(differences)
     if not 0 < found.count < LEAST_SEEDS:
         return found
     spread, freedom = residual_spread(table)
     if freedom == 0 or spread == 0:
         return Estimate(found.count, found.mean)
-    error = spread * math.sqrt(2 / found.count)
+    own = differences.std() if found.count > 1 else 0.0
+    error = max(spread * math.sqrt(2), own) / math.sqrt(found.count)
     reach = error * stats.t.ppf((1 + LEVEL) / 2, freedom)
     p_value = 2 * stats.t.sf(abs(found.mean) / error, freedom)
     return Estimate(found.count, found.mean, found.mean - reach, found.mean + reach, p_value)

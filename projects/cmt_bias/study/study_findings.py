@@ -1,19 +1,23 @@
 """What a study's numbers mean together, in sentences: where a gain is lost, and the scale.
 
-Two names of variants have a meaning: 'no_bias' is the detector without the bias, 'oracle' the bias
-with weights that know what has failed. The reference of a study has a router.
+Names of variants have a meaning here: 'no_bias' is the detector without the bias, 'oracle' has
+weights that know what has failed, and those that begin with 'learned' differ in where their scale
+starts. The reference of a study has a router.
 """
 
 import math
+from collections.abc import Mapping
 
 from ..failures import CLEAN
 from ..metrics.subset_evaluation import WHOLE
 from .seed_statistics import Estimate, estimate
 from .study_results import FAILURE, FAILURES, StudyResults
 
-NO_BIAS, ORACLE = 'no_bias', 'oracle'
+NO_BIAS, ORACLE, LEARNED = 'no_bias', 'oracle', 'learned'
 CLAIMED = 'city 2.0 to 2.5, highway 3.0 to 3.5, night 3.5 to 4.0, rain 4.0 to 5.0'
 """What has been claimed of the best scale, in logits."""
+TELLS_APART = 0.02
+"""Least difference of trust, of 2 possible, that is called one."""
 
 
 def interval(found: Estimate, digits: int = 4) -> str:
@@ -30,36 +34,27 @@ def link_findings(results: StudyResults) -> list[str]:
     A gain needs a detector that failures cost something, a bias that helps with perfect weights,
     and a router that finds them; the first that is not seen is named.
     """
-    cost = estimate(results.of(NO_BIAS, CLEAN, 'mAP') - results.of(NO_BIAS, FAILURES, 'mAP'))
+    clean = results.of(NO_BIAS, CLEAN, 'mAP')
+    failures = [name for name in results.subsets() if name.startswith(FAILURE)]
+    cost = estimate(clean - results.of(NO_BIAS, FAILURES, 'mAP'))
     if not cost.count:
         return []
-    names = [name for name in results.subsets() if name.startswith(FAILURE)]
-    clean = results.of(NO_BIAS, CLEAN, 'mAP')
-    costs = {name: (clean - results.of(NO_BIAS, name, 'mAP')).mean() for name in names}
-    least, most = min(costs, key=costs.__getitem__), max(costs, key=costs.__getitem__)
+    costs = {name: (clean - results.of(NO_BIAS, name, 'mAP')).mean() for name in failures}
     share = results.of(NO_BIAS, CLEAN, 'camera attention').mean()
     lines = [
-        f'**Detector.** Without a bias the failures cost it {interval(cost)} mAP on average, from '
-        f'{costs[least]:+.4f} ({least.removeprefix(FAILURE)}) to {costs[most]:+.4f} '
-        f'({most.removeprefix(FAILURE)}); {share:.1%} of its attention is on cameras.'
+        f'**Detector.** Without a bias the failures cost it {interval(cost)} mAP on average '
+        f'({_extremes(costs)}); {share:.1%} of its attention is on cameras.'
     ]
     ceiling = results.compare(ORACLE, NO_BIAS, FAILURES)
     router = results.compare(results.reference, NO_BIAS, FAILURES)
     if ceiling.count:
+        gains = {name: results.compare(ORACLE, NO_BIAS, name).mean for name in failures}
         lines.append(
-            f'**Bias.** Weights that know what has failed change the mAP under failures by '
-            f'{interval(ceiling)}: the ceiling of what trust can give here.'
+            '**Bias.** Weights that know what has failed change the mAP under failures by '
+            f'{interval(ceiling)}, the ceiling of what trust can give here ({_extremes(gains)}).'
         )
-    there, elsewhere = (
-        results.of(results.reference, FAILURES, f'trust fall, {where}').mean()
-        for where in ('spoiled part', 'elsewhere')
-    )
     if router.count:
-        lines.append(
-            f'**Router.** The learned one ({results.reference}) withdraws {there:+.4f} of its '
-            f'trust where a sensor is spoiled and {elsewhere:+.4f} elsewhere, of 2 possible; it '
-            f'changes the mAP under failures by {interval(router)}.'
-        )
+        lines.append(_router_finding(results, router))
     if math.isnan(ceiling.low) or math.isnan(router.low):
         return lines
     if cost.mean <= 0:
@@ -72,31 +67,45 @@ def link_findings(results: StudyResults) -> list[str]:
     elif router.low <= 0:
         verdict = 'the router: perfect weights help, those that it finds do not visibly'
     else:
-        part = router.mean / ceiling.mean
-        verdict = f'none: the router reaches {part:.0%} of the ceiling'
+        verdict = f'none: the router reaches {router.mean / ceiling.mean:.0%} of the ceiling'
     return [*lines, f'So what stands between the idea and a gain is **{verdict}**.']
 
 
-def _single_scales(results: StudyResults) -> dict[str, tuple[float, float]]:
-    """First and last value of the scale, of the variants that learn one; mean over seeds."""
+def _extremes(values: Mapping[str, float]) -> str:
+    """The failures with the lowest and highest of their values."""
+    least, most = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+    ends = dict.fromkeys([least, most])
+    return ' to '.join(f'{name.removeprefix(FAILURE)} {values[name]:+.4f}' for name in ends)
+
+
+def _router_finding(results: StudyResults, gain: Estimate) -> str:
+    there, elsewhere = (
+        results.of(results.reference, FAILURES, f'trust fall, {where}').mean()
+        for where in ('spoiled part', 'elsewhere')
+    )
+    told = ': it does not tell them apart' if abs(there - elsewhere) < TELLS_APART else ''
+    return (
+        f'**Router.** The learned one ({results.reference}) withdraws {there:+.4f} of its trust '
+        f'where a sensor is spoiled and {elsewhere:+.4f} elsewhere, of 2 possible{told}. It '
+        f'changes the mAP under failures by {interval(gain)}.'
+    )
+
+
+def _starts(results: StudyResults) -> dict[str, tuple[float, float]]:
+    """First and last value of the scale of variants that differ in its start; mean over seeds."""
     curves = results.curves[results.curves['name'] == 'scale (shared)']
     found = {}
     for variant in results.variants:
         mine = curves[curves['variant'] == variant].sort_values('iteration')
-        if mine['value'].nunique() > 1:
+        if variant.startswith(LEARNED) and len(mine):
             ends = mine.groupby('seed')['value'].agg(['first', 'last']).mean()
             found[variant] = float(ends['first']), float(ends['last'])
     return found
 
 
-def _routed(results: StudyResults) -> dict[str, tuple[float, float]]:
-    """Those of :func:`_single_scales` whose only difference is the start."""
-    return {name: s for name, s in _single_scales(results).items() if name.startswith('learned')}
-
-
 def scale_findings(results: StudyResults) -> list[str]:
     """Whether starts meet, and whether the scale settles."""
-    scales = _routed(results)
+    scales = _starts(results)
     if len(scales) < 2:
         return []
     starts, ends = zip(*scales.values(), strict=True)
@@ -122,7 +131,7 @@ def scale_findings(results: StudyResults) -> list[str]:
 
 def condition_finding(results: StudyResults) -> list[str]:
     """Whether conditions want different scales: the highest learned one against the lowest."""
-    scales = _routed(results)
+    scales = _starts(results)
     if len(scales) < 2:
         return []
     low, high = (choose(scales, key=lambda name: scales[name][1]) for choose in (min, max))

@@ -34,7 +34,7 @@ READING = f"""
 - A difference is taken seed by seed between two variants, then averaged; brackets hold its 95 %
   interval by Student's t, n is the number of pairs. With fewer than {LEAST_SEEDS} pairs the
   spread is that of all variants together (what seeds and variants, each with an effect of its own,
-  leave unexplained), which takes it to be the same for all.
+  leave unexplained) or, where that is larger, its own.
 - p is adjusted by Holm for all questions of a study together. Intervals are not adjusted: of
   twenty of them one leaves out 0 by chance.
 - Failures: mean over the sensor failures of the study, tested on fewer frames, as is 'clean'.
