@@ -46,7 +46,7 @@ def test_report_of_a_finished_study_has_answers_tables_and_pictures(study):
     assert f'{found.mean:+.4f}' in under_failures  # each failure costs all the same here
     assert 'No difference seen; more than 0.00' in sensors
     assert '| mAP, failures' in section(text, 'What the design can see')
-    assert '| camera 1.93; lidar 2.98 |' in section(text, 'Where the scale ends')
+    assert '| lidar 2.98; camera 1.93 |' in section(text, 'Where the scale ends')
     trust = section(text, 'Whom the router trusts, and where attention goes')
     (fixed,) = (line for line in trust.splitlines() if line.startswith('| fixed'))
     cells = [cell.strip() for cell in fixed.split('|')]

@@ -82,8 +82,8 @@ def make_run(tmp_path: Path, tools: Path) -> Callable[..., StudyRun]:
 
     def make(name: str, key: str = 'key', failures: tuple[str, ...] = (), **settings: object):
         run = StudyRun(name, tmp_path / name, key, tools, failures, runner=os.getpid())
-        content = dict(score=0.5, test_evaluator=dict(type='NuScenesMetric'), **settings)
-        run.prepare(Config(content))
+        content = dict(score=0.5, test_evaluator=dict(type='NuScenesMetric'))
+        run.prepare(Config({**content, **settings}))
         return run
 
     return make

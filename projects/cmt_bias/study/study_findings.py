@@ -14,6 +14,7 @@ from .seed_statistics import Estimate, estimate
 from .study_results import FAILURE, FAILURES, StudyResults
 
 NO_BIAS, ORACLE, LEARNED = 'no_bias', 'oracle', 'learned'
+SHARED = 'scale (shared)'
 CLAIMED = 'city 2.0 to 2.5, highway 3.0 to 3.5, night 3.5 to 4.0, rain 4.0 to 5.0'
 """What has been claimed of the best scale, in logits."""
 TELLS_APART = 0.02
@@ -93,12 +94,13 @@ def _router_finding(results: StudyResults, gain: Estimate) -> str:
 
 def _starts(results: StudyResults) -> dict[str, tuple[float, float]]:
     """First and last value of the scale of variants that differ in its start; mean over seeds."""
-    curves = results.curves[results.curves['name'] == 'scale (shared)']
+    if SHARED not in results.curves:
+        return {}
+    curves = results.curves[SHARED].dropna().sort_index()
     found = {}
     for variant in results.variants:
-        mine = curves[curves['variant'] == variant].sort_values('iteration')
-        if variant.startswith(LEARNED) and len(mine):
-            ends = mine.groupby('seed')['value'].agg(['first', 'last']).mean()
+        if variant.startswith(LEARNED) and variant in curves.index:
+            ends = curves.loc[variant].groupby('seed').agg(['first', 'last']).mean()
             found[variant] = float(ends['first']), float(ends['last'])
     return found
 

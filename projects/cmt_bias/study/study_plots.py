@@ -1,6 +1,7 @@
 """Pictures of a study's report."""
 
 import math
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -74,26 +75,24 @@ def save_differences(results: StudyResults, path: Path) -> bool:
 def save_curves(results: StudyResults, path: Path) -> bool:
     """Loss (mean over seeds) and bias scale of all runs over iterations; False without any."""
     curves = results.curves
-    if curves.empty:
+    if 'loss' not in curves:
         return False
     figure = _figure(13.0, 4.2)
     loss_axes, scale_axes = figure.subplots(1, 2)
     colors = _colors(results)
-    losses = curves[curves['name'] == 'loss']
-    for variant, rows in losses.groupby('variant', sort=False):
-        by_seed = rows.pivot(index='iteration', columns='seed', values='value')
-        loss_axes.plot(by_seed.apply(running_mean).mean(axis=1), color=colors[variant])
-    entries = sorted(set(curves['name']) - {'loss'}, key=lambda name: ('shared' not in name, name))
-    scales = curves[curves['name'] != 'loss']
-    for (variant, _, name), rows in scales.groupby(['variant', 'seed', 'name'], sort=False):
-        style = LINE_STYLES[entries.index(name) % len(LINE_STYLES)]
-        scale_axes.plot(rows['iteration'], rows['value'], ls=style, color=colors[variant], lw=1.1)
+    for variant, rows in curves['loss'].dropna().groupby('variant'):
+        smooth = rows.droplevel('variant').unstack('seed').apply(running_mean)
+        loss_axes.plot(smooth.mean(axis=1), color=colors[variant])
+    entries = sorted(set(curves) - {'loss'}, key=lambda name: ('shared' not in name, name))
+    for style, name in zip(cycle(LINE_STYLES), entries, strict=False):
+        for (variant, _), rows in curves[name].dropna().groupby(['variant', 'seed']):
+            scale_axes.plot(rows.droplevel([0, 1]), ls=style, color=colors[variant], lw=1.1)
     loss_axes.set(xlabel='iteration', ylabel='training loss (running mean)')
     scale_axes.set(xlabel='iteration', ylabel='bias scale in effect (logits)')
     handles = [Line2D([], [], color=colors[name], label=name) for name in results.variants]
     handles += [
-        Line2D([], [], color='black', linestyle=LINE_STYLES[i % len(LINE_STYLES)], label=name)
-        for i, name in enumerate(entries)
+        Line2D([], [], color='black', linestyle=style, label=name)
+        for style, name in zip(cycle(LINE_STYLES), entries, strict=False)
     ]
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
     save_figure(figure, path)

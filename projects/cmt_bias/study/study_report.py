@@ -236,14 +236,13 @@ def _difference(results: StudyResults, variant: str, subset: str) -> str:
 
 def _training_table(results: StudyResults) -> str:
     rows = []
-    values = results.values[results.values['subset'] == WHOLE]
+    finals = [name for name in results.values if name.startswith('final scale')]
     for variant in results.variants:
-        mine = values.loc[values['variant'] == variant, 'metric'].unique()
-        entries = [name[13:-1] for name in mine if name.startswith('final scale')]
-        finals = [results.of(variant, WHOLE, f'final scale ({name})') for name in entries]
+        entries = [n[13:-1] for n in finals if len(results.of(variant, WHOLE, n))]
+        ends = [results.of(variant, WHOLE, f'final scale ({name})') for name in entries]
         drifts = [results.of(variant, WHOLE, f'drift in the last fifth ({e})') for e in entries]
         row = [variant, *(_cell(results, variant, WHOLE, metric) for metric in LOWER_IS_BETTER)]
-        row += ['; '.join(f'{e} {f.mean():.2f}' for e, f in zip(entries, finals, strict=True))]
+        row += ['; '.join(f'{e} {f.mean():.2f}' for e, f in zip(entries, ends, strict=True))]
         row += ['; '.join(f'{drift.mean():+.3f}' for drift in drifts)]
         rows.append([text or MISSING for text in row])
     columns = ['variant', *LOWER_IS_BETTER, 'final scale', 'drift']

@@ -1,9 +1,9 @@
 """What the runs of a study gave, as tables that the report is made from."""
 
 import json
-import math
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -32,16 +32,14 @@ FAILURE = 'failure: '
 UNTESTED = 'no test under sensor failures'
 SCORES = ('mAP', 'NDS')
 WATCHED = {
-    'lidar trust': 'lidar_weight',
-    'camera trust': 'camera_weight',
-    'trust shift': 'shift',
-    'trust fall, spoiled part': 'fall_spoiled',
-    'trust fall, elsewhere': 'fall_elsewhere',
-    'camera attention': 'camera_attention',
+    'lidar_weight': 'lidar trust',
+    'camera_weight': 'camera trust',
+    'shift': 'trust shift',
+    'fall_spoiled': 'trust fall, spoiled part',
+    'fall_elsewhere': 'trust fall, elsewhere',
+    'camera_attention': 'camera attention',
 }
-"""Measures under a failure, and their columns in robustness.csv."""
-VALUES = ('variant', 'seed', 'subset'), 'metric'
-CURVES = ('variant', 'seed', 'iteration'), 'name'
+"""Columns of robustness.csv, and what their measures are called."""
 
 
 @dataclass
@@ -59,9 +57,9 @@ class StudyResults:
         hours: Wall-clock time of all runs together.
         parts: Name and kind of each part of the test, with its numbers of samples and objects.
         missing: What is not there, for the reader.
-        values: Columns variant, seed, subset, metric, value. Subsets: 'whole' and the parts of the
-            test; 'clean', 'failure: <name>' and 'failures', their mean, of the robustness test.
-        curves: Columns variant, seed, iteration, name ('loss' or 'scale (<entry>)') and value.
+        values: Measures by variant, seed and subset. Subsets: 'whole' and the parts of the test;
+            'clean', 'failure: <name>' and 'failures', their mean, of the robustness test.
+        curves: 'loss' and 'scale (<entry>)' by variant, seed and iteration.
     """
 
     title: str
@@ -74,20 +72,19 @@ class StudyResults:
     hours: float = 0.0
     parts: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    values: pd.DataFrame = field(default_factory=lambda: _long([], *VALUES))
-    curves: pd.DataFrame = field(default_factory=lambda: _long([], *CURVES))
-
-    def of(self, variant: str, subset: str, metric: str) -> pd.Series:
-        """A measure of a variant by seed."""
-        table = self.values
-        mine = table[(table['variant'] == variant) & (table['subset'] == subset)]
-        return mine[mine['metric'] == metric].set_index('seed')['value']
+    values: pd.DataFrame = field(default_factory=lambda: _frame({}, 'subset'))
+    curves: pd.DataFrame = field(default_factory=lambda: _frame({}, 'iteration'))
 
     def table(self, subset: str, metric: str) -> pd.DataFrame:
         """A measure by seed (rows) and variant (columns)."""
-        values = self.values
-        chosen = values[(values['subset'] == subset) & (values['metric'] == metric)]
-        return chosen.pivot(index='seed', columns='variant', values='value')
+        if metric not in self.values:
+            return pd.DataFrame()
+        column = self.values[metric].dropna()
+        return column[column.index.get_level_values('subset') == subset].droplevel(2).unstack(0)
+
+    def of(self, variant: str, subset: str, metric: str) -> pd.Series:
+        """A measure of a variant by seed."""
+        return self.table(subset, metric).get(variant, pd.Series(dtype=float)).dropna()
 
     def compare(self, variant: str, against: str, subset: str, metric: str = 'mAP') -> Estimate:
         """The difference between two variants, see :func:`.seed_statistics.compare`."""
@@ -95,7 +92,8 @@ class StudyResults:
 
     def subsets(self) -> list[str]:
         """All that mAP is known of: the whole, parts, the mean over failures, each failure."""
-        known = set(self.values.loc[self.values['metric'] == 'mAP', 'subset'])
+        scored = self.values['mAP'].dropna() if 'mAP' in self.values else self.values
+        known = set(scored.index.get_level_values('subset'))
         parts = [WHOLE, *(part['name'] for part in self.parts), FAILURES]
         failures = sorted(name for name in known if name.startswith(FAILURE))
         return [name for name in dict.fromkeys([*parts, *failures]) if name in known]
@@ -103,16 +101,18 @@ class StudyResults:
     def save(self, folder: Path) -> None:
         """Write study.json, runs.csv and curves.csv."""
         content = asdict(self)
-        for key, name, shape in (('values', RUNS_FILE, VALUES), ('curves', CURVES_FILE, CURVES)):
-            keys, column = shape
-            wide = content.pop(key).pivot(index=list(keys), columns=column, values='value')
-            text = wide.reset_index().to_csv(index=False, float_format='%.5g')
+        for key, name in (('values', RUNS_FILE), ('curves', CURVES_FILE)):
+            text = content.pop(key).to_csv(float_format='%.5g')
             write_atomically(folder / name, text.encode())
         write_atomically(folder / STUDY_FILE, json.dumps(content, indent=1).encode())
 
 
-def _long(rows: list[tuple], keys: tuple[str, ...], column: str) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=[*keys, column, 'value']).astype({'value': float})
+def _frame(rows: Mapping[tuple, Mapping[str, float]], last_key: str) -> pd.DataFrame:
+    """A table of rows by variant, seed and a third key."""
+    names = ['variant', 'seed', last_key]
+    index = pd.MultiIndex.from_tuples(list(rows), names=names) if rows else None
+    empty = pd.MultiIndex.from_arrays([[], [], []], names=names)
+    return pd.DataFrame(list(rows.values()), index=empty if index is None else index)
 
 
 def load_results(folder: Path, with_tables: bool = True) -> StudyResults:
@@ -131,10 +131,8 @@ def load_results(folder: Path, with_tables: bool = True) -> StudyResults:
         content['questions'] = tuple(Question(**question) for question in content['questions'])
         results = StudyResults(**content)
         if with_tables:
-            (keys, column), (curve_keys, curve_column) = VALUES, CURVES
-            values, curves = (pd.read_csv(folder / name) for name in (RUNS_FILE, CURVES_FILE))
-            results.values = values.melt(list(keys), var_name=column).dropna()
-            results.curves = curves.melt(list(curve_keys), var_name=curve_column).dropna()
+            results.values = pd.read_csv(folder / RUNS_FILE, index_col=[0, 1, 2])
+            results.curves = pd.read_csv(folder / CURVES_FILE, index_col=[0, 1, 2])
         return results
     except (OSError, ValueError, TypeError, KeyError) as error:
         what = f"'{folder}' has no readable results of a study: {error}"
@@ -175,23 +173,24 @@ def collect_results(work_dir: Path) -> StudyResults:
     place = f'--work-dir work_dirs/{work_dir.resolve().name}'  # wherever it was on that machine
     results.command = re.sub(r'--work-dir \S+', place, results.command)
     results.command = re.sub(r'\S*/tools/run_study', 'tools/run_study', results.command)
-    rows: list[tuple] = []
-    points: list[tuple] = []
+    rows: dict[tuple, dict[str, float]] = {}
+    points: dict[tuple, dict[str, float]] = defaultdict(dict)
     missing: dict[str, dict[str, str]] = defaultdict(lambda: defaultdict(str))
     for variant in results.variants:
         for seed in results.seeds:
             run = _Run(run_folder(work_dir, variant, seed))
             for problem in run.missing:
                 missing[problem][variant] += f' {seed}'
-            rows += [(variant, seed, *key, value) for key, value in run.measures.items()]
+            rows.update({(variant, seed, subset): m for subset, m in run.measures.items()})
             for name, curve in run.curves.items():
-                points += [(variant, seed, step, name, value) for step, value in curve.items()]
+                for step, value in curve.items():
+                    points[variant, seed, step][name] = value
             if run.state is not None:
                 results.hours += sum(run.state.seconds.values()) / 3600
                 results.device = run.state.device or results.device
             results.parts = max(results.parts, run.parts, key=len)
-    results.values, results.curves = _long(rows, *VALUES), _long(points, *CURVES)
-    if not any(subset == FAILURES for _, _, subset, *_ in rows):
+    results.values, results.curves = _frame(rows, 'subset'), _frame(points, 'iteration')
+    if not any(subset == FAILURES for _, _, subset in rows):
         missing.pop(UNTESTED, None)  # the study has no failures, or is not so far
     results.missing = [
         f'{problem}: {", ".join(variant + seeds for variant, seeds in runs.items())}'
@@ -205,7 +204,7 @@ class _Run:
 
     Attributes:
         state: None if it has not been started.
-        measures: By subset and metric.
+        measures: Of each subset, by metric.
         curves: By name, over iterations.
         parts: Of the test.
         missing: What is not there.
@@ -213,7 +212,7 @@ class _Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.state = folder, read_state(folder)
-        self.measures: dict[tuple[str, str], float] = {}
+        self.measures: dict[str, dict[str, float]] = defaultdict(dict)
         self.curves: dict[str, pd.Series] = {}
         self.parts: list[dict[str, Any]] = []
         self.missing: list[str] = []
@@ -232,8 +231,7 @@ class _Run:
 
     def _read_training(self) -> None:
         losses, scales = (read(self.folder / TRAIN_FOLDER) for read in (read_losses, read_scales))
-        for name, value in {**loss_measures(losses), **scale_measures(scales)}.items():
-            self.measures[WHOLE, name] = value
+        self.measures[WHOLE].update(loss_measures(losses) | scale_measures(scales))
         curves = {'loss': losses, **{f'scale ({name})': scales[name] for name in scales}}
         self.curves = {name: thinned(curve) for name, curve in curves.items() if len(curve)}
         if losses.empty:
@@ -250,16 +248,15 @@ class _Run:
             subsets = self._subsets()
         except ProblemsFound as error:
             self.missing.append(f'no metrics by condition and distance, {error.problems[0].what}')
-            self.measures.update({(WHOLE, name): value for name, value in scores.items()})
+            self.measures[WHOLE].update(scores)
             return
         self.parts = [{k: v for k, v in subset.items() if k != 'metrics'} for subset in subsets]
         for subset in subsets:
-            for name, value in subset['metrics'].items():
-                self.measures[subset['name'], name] = value
+            self.measures[subset['name']].update(subset['metrics'])
         for name, value in scores.items():
-            if self.measures[WHOLE, name] != value:
+            if self.measures[WHOLE][name] != value:
                 self.missing.append(
-                    f'{name} of the detections is {self.measures[WHOLE, name]}, but tools/test.py '
+                    f'{name} of the detections is {self.measures[WHOLE][name]}, but tools/test.py '
                     f'wrote {value} (the file is not the one that was tested)'
                 )
 
@@ -296,19 +293,14 @@ class _Run:
         except (OSError, ValueError):
             self.missing.append(UNTESTED)
             return
-        failed = table['failure'] != CLEAN
-        for row in table.to_dict('records'):
-            subset = CLEAN if row['failure'] == CLEAN else FAILURE + row['failure']
-            measured = {name: row.get(column) for name, column in WATCHED.items()}
-            for name, value in {**measured, **{name: row[name] for name in SCORES}}.items():
-                if value is not None and not math.isnan(value):
-                    self.measures[subset, name] = value
-        for name in SCORES:
-            self.measures[FAILURES, name] = float(table[failed][name].mean(skipna=False))
-        for name, column in WATCHED.items():
-            mean = float(table[failed][column].mean()) if column in table else math.nan
-            if not math.isnan(mean):
-                self.measures[FAILURES, name] = mean
+        named = {**{name: name for name in SCORES}, **WATCHED}
+        table = table.set_index('failure').reindex(columns=list(named)).rename(columns=named)
+        for failure, row in table.iterrows():
+            name = CLEAN if failure == CLEAN else f'{FAILURE}{failure}'
+            self.measures[name] = row.to_dict()
+        failed = table.drop(index=CLEAN, errors='ignore')
+        means = failed.mean().to_dict()
+        self.measures[FAILURES] = {**means, **failed[list(SCORES)].mean(skipna=False)}
 
 
 @lru_cache
