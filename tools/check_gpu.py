@@ -66,12 +66,12 @@ class Problem:
     inputs: AttentionInputs
     grad: Tensor
 
-    def attend(self, launch: Launch | None = None) -> tuple[Tensor, Tensor]:
+    def attend(self, launch: Launch | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The forward pass of the kernel."""
         return triton_attention.attend(self.inputs, launch)
 
     def differentiate(
-        self, kept: tuple[Tensor, Tensor], launch: Launch | None = None
+        self, kept: tuple[Tensor, Tensor, Tensor], launch: Launch | None = None
     ) -> tuple[Tensor | None, ...]:
         """The backward pass of the kernel."""
         return triton_attention.gradients(self.inputs, self.grad, *kept, launch)
@@ -82,9 +82,8 @@ class Problem:
         tokens = (tensor.double() for tensor in (query, key, value))
         strength = None if strength is None else strength.double()
         inputs = AttentionInputs(*tokens, cells, strength, *numbers)
-        output, logsumexp = dense_backend.attend(inputs)
-        grads = dense_backend.gradients(inputs, self.grad.double(), output, logsumexp)
-        return [output, *grads]
+        output, *_ = dense_backend.attend(inputs)
+        return [output, *dense_backend.gradients(inputs, self.grad.double(), output)]
 
 
 def reference_points(queries: int, batch: int, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,6 @@ from cmt_bias.cmt import LocalAttentionInit
 from cmt_bias.cmt.position_encoding import (
     bev_cell_centers,
     normalize_points,
-    pos2embed,
     ray_depths,
 )
 
@@ -38,7 +37,7 @@ def attention_to(head: torch.nn.Module, query: torch.Tensor, key: torch.Tensor) 
 
 
 def bev_positions(head: torch.nn.Module, positions: torch.Tensor) -> torch.Tensor:
-    return head.bev_embedding(pos2embed(positions, head.hidden_dim))
+    return head.bev_embedding(positions)
 
 
 def share_within(head: torch.nn.Module, radius: float) -> torch.Tensor:

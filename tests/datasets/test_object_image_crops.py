@@ -95,7 +95,8 @@ def test_every_object_that_a_camera_shows_has_a_crop_hidden_or_not(database, sam
 
 def test_preflight_check_finds_nothing_wrong(smallest_nuscenes):
     path = str(smallest_nuscenes / 'nuscenes_dbinfos_train.pkl')
-    assert check_database(path, str(smallest_nuscenes), CLASSES, image_crops=True) == []
+    sampler = dict(info_path=path, data_root=str(smallest_nuscenes), classes=CLASSES)
+    assert check_database(dict(sample_2d=True, db_sampler=sampler), read_all=True) == []
 
 
 def test_stock_sampler_reads_the_extended_database(smallest_nuscenes, monkeypatch):

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -31,6 +32,53 @@ def triton_on_cpu(monkeypatch):
     """Let the backend take tensors on a CPU, which the interpreter computes with."""
     monkeypatch.setattr(triton_attention, 'why_not', lambda *_: None)
     launch_with(monkeypatch, SMALL)
+
+
+@pytest.fixture(autouse=True)
+def every_access_is_inside_a_tensor(monkeypatch):
+    """Triton's interpreter reads and writes at any address; here only what a kernel was given."""
+    from triton.runtime import interpreter
+
+    builder, convert = interpreter.InterpreterBuilder, interpreter._implicit_cvt
+    load, store = builder.create_masked_load, builder.create_masked_store
+    run = interpreter.GridExecutor.__call__
+    given = []
+
+    def called(self, *args, **kwargs):
+        given.clear()
+        return run(self, *args, **kwargs)
+
+    def converted(argument):
+        if isinstance(argument, torch.Tensor):
+            given.append((argument.data_ptr(), argument.data_ptr() + argument.nbytes))
+        return convert(argument)
+
+    def check(pointers, mask):
+        first = pointers.data[mask.data].astype(np.int64)[:, None]
+        end = first + pointers.get_element_ty().primitive_bitwidth // 8
+        starts, ends = np.array(given).T
+        assert ((first >= starts) & (end <= ends)).any(1).all(), 'access outside of all tensors'
+
+    def checked_load(self, pointers, mask, *args):
+        check(pointers, mask)
+        return load(self, pointers, mask, *args)
+
+    def checked_store(self, pointers, values, mask, *args):
+        check(pointers, mask)
+        return store(self, pointers, values, mask, *args)
+
+    monkeypatch.setattr(interpreter.GridExecutor, '__call__', called)
+    monkeypatch.setattr(interpreter, '_implicit_cvt', converted)
+    monkeypatch.setattr(builder, 'create_masked_load', checked_load)
+    monkeypatch.setattr(builder, 'create_masked_store', checked_store)
+
+
+def test_an_access_outside_of_tensors_would_be_found():
+    """Of the check itself: a map with one row more than there are keys."""
+    inputs = small_case().inputs()
+    rows, *sizes = inputs.sizes
+    with pytest.raises(Exception, match='outside of all tensors'):
+        triton_attention.attend(inputs._replace(sizes=[rows + 1, *sizes]))
 
 
 def launch_with(monkeypatch, launch):

@@ -68,7 +68,7 @@ class UnifiedDataBaseSampler:
             raise ValueError('\n'.join((*faults, self.database.remedy)))
         infos = self.database.entries
         self.has_image_crops = has_image_crops(infos)
-        self.entries = self._filtered(infos, prepare)
+        self.entries = self.database.entries = self._filtered(infos, prepare)
         logger = MMLogger.get_current_instance()
         counts = ', '.join(f'{n} {len(self.entries[n])} of {len(infos[n])}' for n in infos)
         logger.info(f'Objects for pasting from {info_path}, after filtering: {counts}')

@@ -53,10 +53,7 @@ def read_info_file(path: str) -> dict[str, Any] | Problem:
 def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
     """Look at all frames of an info file, without opening the files that they name.
 
-    Args:
-        infos: Content of the file.
-        path: The file, for the messages.
-        used: What is to be loaded: what is not used is not required.
+    What is not ``used`` is not required. ``path`` is for the messages.
     """
     create = _CREATE.format(root=osp.dirname(path) or '.')
     categories = infos['metainfo'].get('categories') or {}
@@ -143,11 +140,7 @@ def check_class_balance(
 ) -> list[Problem]:
     """Whether each class has a box to be drawn by ``CBGSDataset``, which divides by their number.
 
-    Args:
-        infos: Content of an info file.
-        path: The file, for the messages.
-        classes: Classes of the dataset.
-        least_points: LiDAR points in a box from which on the dataset counts it.
+    The dataset counts a box that has ``least_points`` LiDAR points or more.
     """
     present = {
         instance['bbox_label_3d']
@@ -178,12 +171,7 @@ def check_cameras(infos: Mapping, path: str, batch_size: int) -> list[Problem]:
 
 
 def check_data_folders(data_root: str, data_prefix: Mapping[str, str]) -> list[Problem]:
-    """Whether the folders in which a dataset looks for its files exist.
-
-    Args:
-        data_root: The dataset's ``data_root``.
-        data_prefix: Its ``data_prefix``: for each kind of file a folder relative to the root.
-    """
+    """Whether the folders in which a dataset looks for its files exist."""
     if not osp.isdir(data_root):
         remedy = (
             'unpack nuScenes there, or set data_root in the config; synthetic data: '

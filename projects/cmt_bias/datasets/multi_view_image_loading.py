@@ -80,17 +80,11 @@ class LoadCalibratedMultiViewImages(BaseTransform):
 
 
 def camera_matrices(cameras: Mapping[str, Mapping], key: str) -> np.ndarray:
-    """Matrices of the cameras of a sample, embedded into 4x4.
+    """Matrices of V cameras, embedded into 4x4: float64 (V, 4, 4).
 
     Args:
         cameras: ``images`` of an info file's sample.
-        key: 'cam2img' or 'lidar2cam'.
-
-    Returns:
-        float64 (V, 4, 4).
-
-    Raises:
-        KeyError: If a camera has none.
+        key: 'cam2img' or 'lidar2cam'; a KeyError says which camera has none.
     """
     stacked = np.tile(np.eye(4), (len(cameras), 1, 1))
     for view, (name, camera) in enumerate(cameras.items()):

@@ -92,8 +92,7 @@ def convert_nuscenes(
                 names += [f'{prefix}_gt_database', f'{prefix}_dbinfos_train.pkl']
                 counts['objects'] = _write_database(converter, root, staging, prefix)
         if image_crops and counts['objects']:
-            paths = (staging / names[-1], staging / f'{prefix}_infos_train.pkl')
-            counts['crops'] = add_image_crops(*paths, root, staging)
+            counts['crops'] = add_image_crops(staging / names[-1], staging / names[0], root)
         if 'train' in counts:  # a list is never beside the files of another database
             (out_dir / names[-1]).unlink(missing_ok=True)
             shutil.rmtree(out_dir / names[-2], ignore_errors=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
-from .sensor_files import POINT_VALUES, SensorFile, faults_of_files
+from .sensor_files import POINT_VALUES, SensorFile, faults_of_files, is_local
 
 ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
 _FILES_LOOKED_AT = 8
@@ -111,31 +111,21 @@ def _fault_of_entry(entry: Mapping) -> str | None:
     return None
 
 
-def check_database(
-    info_path: str,
-    data_root: str | None,
-    classes: Iterable[str] = (),
-    image_crops: bool = False,
-    backend_args: dict | None = None,
-    read_all: bool = False,
-) -> list[Problem]:
-    """Look through a database for pasting.
+def check_database(pasting: Mapping, read_all: bool = False) -> list[Problem]:
+    """Look through the database of a transform that pastes.
 
     Args:
-        info_path: The pickle; this, ``data_root`` and ``backend_args`` as of the class.
-        data_root: What paths in it are relative to.
-        classes: Classes that are to be pasted.
-        image_crops: Whether crops are to be pasted into images.
-        backend_args: Arguments of the mmengine file backend.
-        read_all: Also read every file of these classes, which must be local.
+        pasting: Config of the transform, with its ``db_sampler``.
+        read_all: Also read every file of the classes that it pastes, if they are local.
     """
+    sampler, image_crops = pasting['db_sampler'], bool(pasting.get('sample_2d'))
+    backend_args, classes = sampler.get('backend_args'), list(sampler.get('classes', ()))
     try:
-        database = ObjectDatabase(info_path, data_root, backend_args)
+        database = ObjectDatabase(sampler['info_path'], sampler.get('data_root'), backend_args)
     except (OSError, InfoFileError, ValueError) as error:
         return [Problem.of_error(error)]
-    classes = list(classes)
     faults = list(database.faults(classes, image_crops))
-    if not faults and read_all:
+    if not faults and read_all and is_local(backend_args):
         entries = (entry for name in classes for entry in database.entries.get(name, ()))
         files = database.files(entries, image_crops)
         bad = faults_of_files(SensorFile(Path(path), values) for path, values in files)

@@ -30,15 +30,14 @@ MIN_CROP_SIDE = 10
 _JPEG_QUALITY = 95
 
 
-def add_image_crops(database_path: Path, info_path: Path, data_root: Path, crop_root: Path) -> int:
-    """Write the crops of all entries of a database and name them in it.
+def add_image_crops(database_path: Path, info_path: Path, data_root: Path) -> int:
+    """Write the crops of all entries of a database beside their points, and name them in it.
 
     Args:
-        database_path: The database; rewritten when all crops are written.
+        database_path: The database, in the folder that its paths are relative to; rewritten when
+            all crops are written.
         info_path: Info file in the v1.1 format whose samples the entries' ``image_idx`` number.
         data_root: Dataset folder with ``samples/<camera>/``.
-        crop_root: Folder that the entries' ``path`` are relative to; crops are written beside
-            the objects' points.
 
     Returns:
         Number of crops written.
@@ -54,7 +53,8 @@ def add_image_crops(database_path: Path, info_path: Path, data_root: Path, crop_
             entry.update(image_path='', image_crop_key='', image_crop_depth=0.0)
             entries_of_sample[int(entry['image_idx'])].append(entry)
     for index in tqdm(sorted(entries_of_sample), desc='Image crops', unit='sample'):
-        _cut_from_sample(entries_of_sample[index], samples[index], data_root, crop_root)
+        found = entries_of_sample[index]
+        _cut_from_sample(found, samples[index], data_root, database_path.parent)
     mmengine.dump(database, database_path)
     return sum(bool(entry['image_path']) for entries in database.values() for entry in entries)
 

@@ -9,14 +9,7 @@ NUSCENES_METRIC = 'NuScenesMetric'
 
 
 def metric_configs(evaluator: Mapping | Sequence[Mapping] | None) -> list[Any]:
-    """The configs of an evaluator's metrics.
-
-    Args:
-        evaluator: ``test_evaluator`` or ``val_evaluator`` of a config: a metric, several or None.
-
-    Returns:
-        The metrics' own configs, not copies; what is built already is no config.
-    """
+    """The configs, not copies, of an evaluator's metrics; what is built already is no config."""
     several = evaluator if isinstance(evaluator, Sequence) else [evaluator]
     return [metric for metric in several if isinstance(metric, Mapping)]
 

@@ -12,8 +12,7 @@ windows are in ``cpu_kernel.cpp``, compiled when the package is installed.
 
 The denominator above is what the bias leaves of a query's mass. Where it is small, the error of o0
 would be divided by it: such queries, whose attention lies in a window with a strongly negative
-bias, are lost here and attend once more, densely. Their L is infinite, for which all that comes
-after finds no probabilities.
+bias, are lost and attend once more, with the bias as a mask.
 """
 
 import ctypes
@@ -30,12 +29,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dense
-from .geometry import AttentionInputs
+from .dense import dense_bias
+from .geometry import AttentionInputs, WindowedBias
 
 _logger = logging.getLogger('cmt_bias')
 _aten = torch.ops.aten
-# Below this share of its mass a query attends densely.
+# Below this share of its mass a query attends with a mask.
 _SMALLEST_SHARE = 0.5
 # Threads of the backward pass: each has the queries' gradients once.
 _MOST_BACKWARD_THREADS = 16
@@ -81,70 +80,88 @@ def why_not(inputs: AttentionInputs) -> str | None:
     return kernel if isinstance(kernel, str) else None
 
 
-def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-    """Attention, as operator.py says."""
+def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention, as operator.py says; the third result are the lost queries, ``(B, Q)``."""
+    lost = torch.zeros(inputs.query.shape[:2], dtype=torch.bool)
     if inputs.strength is None:
         output = torch.zeros_like(inputs.query)
         logsumexp = output.new_full(output.shape[:3], torch.inf)
         _call('attend', inputs, torch.get_num_threads(), output, logsumexp)
-        return output, logsumexp
-    plain = _aten._scaled_dot_product_flash_attention_for_cpu(
-        *(tensor.transpose(1, 2) for tensor in inputs[:3]), scale=inputs.scale
-    )
-    output, unbiased = (tensor.transpose(1, 2).contiguous() for tensor in plain)
+        return output, logsumexp, lost
+    output, unbiased = (tensor.contiguous() for tensor in _flash(inputs))
     logsumexp = unbiased.clone()
     _call('attend', inputs, torch.get_num_threads(), output, logsumexp)
     # not the contrary: NaN counts as lost
     lost = ~(logsumexp - unbiased >= math.log(_SMALLEST_SHARE)).all(-1)
-    for element, queries, its_inputs in _split(inputs, lost):
-        output[element, queries], _ = dense.attend(its_inputs)
-        logsumexp[element, queries] = torch.inf
-    return output, logsumexp
+    for part, queries, of_part, mask in _split(inputs, lost):
+        output[part, queries], logsumexp[part, queries] = _flash(of_part, mask)
+    return output, logsumexp, lost
 
 
 def gradients(
-    inputs: AttentionInputs, grad_output: Tensor, output: Tensor, logsumexp: Tensor
+    inputs: AttentionInputs, grad_output: Tensor, output: Tensor, logsumexp: Tensor, lost: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients, as operator.py says."""
-    query, key, value, _, strength, *_ = inputs
-    if strength is None:
-        grads = [torch.zeros_like(tensor) for tensor in (query, key, value)]
+    if inputs.strength is None:
+        grads = [torch.zeros_like(tensor) for tensor in inputs[:3]]
     else:
-        tensors = grad_output, query, key, value, output, logsumexp
-        found = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            *(tensor.transpose(1, 2) for tensor in tensors), 0.0, False, scale=inputs.scale
-        )
-        grads = [grad.transpose(1, 2).contiguous() for grad in found]
+        # infinite: no probabilities
+        of_kept = logsumexp.masked_fill(lost.unsqueeze(-1), torch.inf)
+        found = _flash_gradients(inputs, [grad_output, output, of_kept])
+        grads = [grad.contiguous() for grad in found]
+    for part, queries, of_part, mask in _split(inputs, lost):
+        results = [tensor[part, queries] for tensor in (grad_output, output, logsumexp)]
+        grads[0][part, queries], of_key, of_value = _flash_gradients(of_part, results, mask)
+        grads[1][part] += of_key
+        grads[2][part] += of_value
     delta = (grad_output * output).sum(-1)
     threads = min(torch.get_num_threads(), _MOST_BACKWARD_THREADS)
-    of_query = query.new_zeros(threads, *query.shape)
-    of_strength = query.new_zeros(threads, *query.shape[:2], 2)
-    results = of_query, *grads[1:], of_strength
-    _call('backward', inputs, threads, grad_output, logsumexp, delta, *results)
+    of_query = delta.new_zeros(threads, *inputs.query.shape)
+    of_strength = delta.new_zeros(threads, *lost.shape, 2)
+    read = lost, grad_output, logsumexp, delta
+    _call('backward', inputs, threads, *read, of_query, *grads[1:], of_strength)
     grads[0] += of_query.sum(0)
-    if strength is None:
-        return *grads, None
-    grad_strength = of_strength.sum(0)
-    for element, queries, its_inputs in _split(inputs, logsumexp.isposinf().any(-1)):
-        its_grads = (tensor[element, queries] for tensor in (grad_output, output, logsumexp))
-        found = dense.gradients(its_inputs, *its_grads)
-        grads[0][element, queries], grad_strength[element, queries] = found[0], found[3]
-        grads[1][element] += found[1]
-        grads[2][element] += found[2]
-    return *grads, grad_strength
+    return grads[0], grads[1], grads[2], of_strength.sum(0)
+
+
+def _flash(inputs: AttentionInputs, mask: Tensor | None = None) -> list[Tensor]:
+    """Output and log-sum-exp of torch's kernel, without the windows' bias or with it."""
+    tokens = (tensor.transpose(1, 2) for tensor in inputs[:3])
+    found = _aten._scaled_dot_product_flash_attention_for_cpu(
+        *tokens, attn_mask=mask, scale=inputs.scale
+    )
+    return [tensor.transpose(1, 2) for tensor in found]
+
+
+def _flash_gradients(
+    inputs: AttentionInputs, results: list[Tensor], mask: Tensor | None = None
+) -> list[Tensor]:
+    """Those of query, key and value from the output's gradient, and any output and log-sum-exp."""
+    tensors = (results[0], *inputs[:3], *results[1:])
+    found = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        *(tensor.transpose(1, 2) for tensor in tensors),
+        dropout_p=0.0,
+        is_causal=False,
+        attn_mask=mask,
+        scale=inputs.scale,
+    )
+    return [tensor.transpose(1, 2) for tensor in found]
 
 
 def _split(
     inputs: AttentionInputs, chosen: Tensor
-) -> Iterator[tuple[slice, Tensor, AttentionInputs]]:
-    """Batch elements, the numbers of their chosen queries ``(B, Q)``, and the inputs of these."""
-    if chosen.any():
-        for number in chosen.any(1).nonzero().flatten().tolist():
-            element, queries = slice(number, number + 1), chosen[number].nonzero().flatten()
-            parts = {name: getattr(inputs, name)[element] for name in inputs._fields[:5]}
+) -> Iterator[tuple[slice, Tensor, AttentionInputs, Tensor]]:
+    """Batch elements, some of their chosen queries ``(B, Q)``, their inputs and bias as a mask."""
+    for number in chosen.any(1).nonzero().flatten().tolist():
+        part = slice(number, number + 1)
+        # the mask of so many queries is as large as the keys
+        for queries in chosen[number].nonzero().flatten().split(inputs.key[0, 0].numel()):
+            tensors = {name: getattr(inputs, name)[part] for name in inputs._fields[:5]}
             for name in ('query', 'cells', 'strength'):
-                parts[name] = parts[name][:, queries]
-            yield element, queries, inputs._replace(**parts)
+                tensors[name] = tensors[name][:, queries]
+            of_part = inputs._replace(**tensors)
+            mask = dense_bias(WindowedBias(of_part.windows, tensors['strength'])).unsqueeze(1)
+            yield part, queries, of_part, mask
 
 
 def _call(name: str, inputs: AttentionInputs, threads: int, *tensors: Tensor) -> None:

@@ -227,7 +227,7 @@ void attend(const Problem &problem, Number *output, Number *logsumexp) {
 // that were computed without it, given the output and log-sum-exp with it.
 template <typename Number, int fixed_channels>
 FOR_PROCESSORS void backward_run(const Problem &problem, const Run &run, Scratch<Number> &scratch,
-                                 const Number *grad_output, const Number *logsumexp, const Number *delta,
+                                 const bool *only_strength, const Number *grad_output, const Number *logsumexp, const Number *delta,
                                  Number *grad_query, Number *grad_key, Number *grad_value, Number *grad_strength) {
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
     const int64_t row_size = heads * channels, queries = run.query * row_size, keys = run.key * row_size;
@@ -256,18 +256,20 @@ FOR_PROCESSORS void backward_run(const Problem &problem, const Run &run, Scratch
             const int64_t i = e * heads + h, of_key = i * channels, of_query = h * channels;
             const Number slope = terms[i] * slopes[i];
             const Number of_score = static_cast<Number>(problem.scale) * bias.factor * slope;
+            along_bias += slope;
+            if (only_strength[run.query]) continue;
             add(grad_value + of_key, bias.factor * terms[i], grad_output + of_query, channels);
             add(grad_key + of_key, of_score, query + of_query, channels);
             add(grad_query + of_query, of_score, key + of_key, channels);
-            along_bias += slope;
         }
         grad_strength[2 * run.query + run.modality] += along_bias * bias.share * bias.gain;
     }
 }
 
+// only_strength (B, Q): whether queries add to the strength's gradient alone.
 // grad_query (threads, B, Q, H * D), grad_strength (threads, B, Q, 2): each thread takes some keys.
 template <typename Number, int fixed_channels>
-void backward(const Problem &problem, const Number *grad_output, const Number *logsumexp, const Number *delta,
+void backward(const Problem &problem, const bool *only_strength, const Number *grad_output, const Number *logsumexp, const Number *delta,
               Number *grad_query, Number *grad_key, Number *grad_value, Number *grad_strength) {
     const int64_t threads = problem.threads, rows = problem.batch * problem.queries;
     std::vector<Run> runs;
@@ -293,7 +295,7 @@ void backward(const Problem &problem, const Number *grad_output, const Number *l
             run.key += cut;
             run.right += cut;
             if (run.size <= 0) continue;
-            backward_run<Number, fixed_channels>(problem, run, scratch, grad_output, logsumexp, delta,
+            backward_run<Number, fixed_channels>(problem, run, scratch, only_strength, grad_output, logsumexp, delta,
                                                  grad_query + t * rows * problem.heads * problem.channels,
                                                  grad_key, grad_value, grad_strength + t * rows * 2);
         }
@@ -314,10 +316,10 @@ void backward(const Problem &problem, const Number *grad_output, const Number *l
     extern "C" void attend_##name(const Problem *problem, Number *output, Number *logsumexp) {            \
         FOR_CHANNELS(attend, Number, output, logsumexp)                                                   \
     }                                                                                                     \
-    extern "C" void backward_##name(const Problem *problem, const Number *grad_output,                    \
+    extern "C" void backward_##name(const Problem *problem, const bool *only_strength, const Number *grad_output,                    \
                                     const Number *logsumexp, const Number *delta, Number *grad_query,     \
                                     Number *grad_key, Number *grad_value, Number *grad_strength) {        \
-        FOR_CHANNELS(backward, Number, grad_output, logsumexp, delta, grad_query, grad_key, grad_value,   \
+        FOR_CHANNELS(backward, Number, only_strength, grad_output, logsumexp, delta, grad_query, grad_key, grad_value,   \
                      grad_strength)                                                                       \
     }
 

@@ -32,17 +32,18 @@ def why_not(inputs: AttentionInputs) -> str | None:
     return None
 
 
-def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-    """Attention, as operator.py says; what would be the log-sum-exp is not used here."""
+def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention, as operator.py says; the last two are empty."""
     output = torch.empty_like(inputs.query)
     value = inputs.value.transpose(1, 2)
     for part in _chunks(inputs):
         output[:, part] = (_probabilities(inputs, part) @ value).transpose(1, 2)
-    return output, output.new_zeros(output.shape[:3])
+    logsumexp = output.new_zeros(output.shape[:3])
+    return output, logsumexp, logsumexp.new_zeros(output.shape[:2], dtype=torch.bool)
 
 
 def gradients(
-    inputs: AttentionInputs, grad_output: Tensor, output: Tensor, logsumexp: Tensor
+    inputs: AttentionInputs, grad_output: Tensor, output: Tensor, *_: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients, as operator.py says."""
     grad_query, grad_key, grad_value = (torch.zeros_like(t) for t in inputs[:3])

@@ -9,10 +9,11 @@ A backend is a module of three functions of :class:`AttentionInputs`. Without a 
 outside of windows have no weight, and a query without keys gets zeros.
 
 - ``why_not(inputs)``: why it cannot run on them; None if it can.
-- ``attend(inputs)``: the output ``(B, Q, H, D)`` and the log-sum-exp of each query's logits
-  ``(B, Q, H)``, contiguous, the latter in float32 (float64 for float64) and for the next alone.
-- ``gradients(inputs, grad_output, output, logsumexp)``: those of query, key, value and strength
-  (None without one).
+- ``attend(inputs)``: the output ``(B, Q, H, D)``, and two tensors for the next, which not every
+  backend needs: the log-sum-exp of each query's logits ``(B, Q, H)``, in float32 (float64 for
+  float64), and a choice of queries ``(B, Q)``. All are contiguous.
+- ``gradients(inputs, grad_output, output, logsumexp, chosen)``: those of query, key, value and
+  strength; the last is not looked at without one.
 """
 
 import logging
@@ -63,7 +64,7 @@ def biased_attention(
         ValueError: If shapes, types or devices do not agree, or the backend is unknown.
         RuntimeError: If the named backend cannot run; says why.
     """
-    return _attend(query, key, value, bias.windows, bias.strength, scale, backend)
+    return _attend((query, key, value), bias.windows, bias.strength, scale, backend)
 
 
 def window_attention(
@@ -81,35 +82,31 @@ def window_attention(
     Arguments, result and errors are those of :func:`biased_attention`, with the windows in place
     of the bias. A query without any key gets zeros.
     """
-    return _attend(query, key, value, windows, None, scale, backend)
+    return _attend((query, key, value), windows, None, scale, backend)
 
 
 def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    tokens: tuple[Tensor, ...],
     windows: QueryWindows,
     strength: Tensor | None,
     scale: float | None,
     backend: str,
 ) -> Tensor:
-    tensors = [t for t in (query, key, value, windows.cells, strength) if t is not None]
-    if len({tensor.device for tensor in tensors}) > 1:
-        raise ValueError(f'tensors lie on {sorted({str(t.device) for t in tensors})}.')
-    query, key, value = _autocast(query, key, value)
-    _check(query, key, value, windows, strength)
+    devices = {str(t.device) for t in (*tokens, windows.cells, strength) if t is not None}
+    if len(devices) > 1:
+        raise ValueError(f'tensors lie on {sorted(devices)}.')
+    tokens = _autocast(*tokens)
+    _check(*tokens, windows, strength)
     if backend not in BACKENDS:
         raise ValueError(f'unknown backend {backend!r}; there are {", ".join(BACKENDS)}.')
-    channels, dtype = query.shape[-1], query.dtype
+    channels, dtype = tokens[0].shape[-1], tokens[0].dtype
     scale = channels**-0.5 if scale is None else scale
-    on_cpu = query.device.type == 'cpu' and backend in ('auto', 'cpu')
+    on_cpu = tokens[0].device.type == 'cpu' and backend in ('auto', 'cpu')
     if on_cpu and strength is not None and windows.has_whole_modality():
-        query, key, value = _fold_whole_modalities(query, key, value, windows, strength, scale)
-        lidar, camera = (Window(-1) if w.radius is None else w for w in windows.shapes)
-        windows = replace(windows, shapes=(lidar, camera))
-    tokens = (tensor.transpose(1, 2) for tensor in (query, key, value))
+        tokens, windows = _fold_whole_modalities(tokens, windows, strength / scale)
+    tokens = tuple(tensor.transpose(1, 2) for tensor in tokens)
     numbers = AttentionInputs.numbers_of(windows)
-    output, _ = _forward_operator(*tokens, windows.cells, strength, *numbers, scale, backend)
+    output, *_ = _forward_operator(*tokens, windows.cells, strength, *numbers, scale, backend)
     return output.transpose(1, 2)[..., :channels].to(dtype)
 
 
@@ -167,23 +164,20 @@ def _check(
 
 
 def _fold_whole_modalities(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    windows: QueryWindows,
-    strength: Tensor,
-    scale: float,
-) -> list[Tensor]:
+    tokens: tuple[Tensor, ...], windows: QueryWindows, strength: Tensor
+) -> tuple[tuple[Tensor, ...], QueryWindows]:
     """Bias on whole modalities as channels: the query's hold it, the keys' tell the modality."""
-    dtype = torch.promote_types(query.dtype, torch.float32)
+    dtype = torch.promote_types(tokens[0].dtype, torch.float32)
     is_whole = torch.tensor([window.radius is None for window in windows.shapes])
-    of_query = (strength * is_whole / scale).unsqueeze(1)
-    is_camera = torch.arange(key.shape[2]) >= windows.layout.num_lidar_tokens
-    of_key, of_value = torch.stack((~is_camera, is_camera), dim=-1), key.new_zeros(2)
-    return [
-        torch.cat((tokens.to(dtype), more.to(dtype).expand(*tokens.shape[:3], 2)), dim=-1)
-        for tokens, more in ((query, of_query), (key, of_key), (value, of_value))
-    ]
+    is_camera = torch.arange(windows.layout.num_tokens) >= windows.layout.num_lidar_tokens
+    of_key = torch.stack((~is_camera, is_camera), dim=-1)
+    more = ((strength * is_whole).unsqueeze(1), of_key, strength.new_zeros(2))
+    tokens = tuple(
+        torch.cat((tensor.to(dtype), channels.to(dtype).expand(*tensor.shape[:3], 2)), dim=-1)
+        for tensor, channels in zip(tokens, more, strict=True)
+    )
+    lidar, camera = (Window(-1) if window.radius is None else window for window in windows.shapes)
+    return tokens, replace(windows, shapes=(lidar, camera))
 
 
 def _choose(name: str, inputs: AttentionInputs) -> Any:
@@ -223,26 +217,28 @@ def _prepare(arguments: tuple) -> tuple[Any, AttentionInputs]:
     return backend, AttentionInputs(query, key, value, cells, strength, *inputs[5:])
 
 
-def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp."""
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, and what the backward pass wants to know."""
     backend, inputs = _prepare(arguments)
     with torch.autocast(inputs.query.device.type, enabled=False):
-        output, logsumexp = backend.attend(inputs)
-    return output.to(arguments[0].dtype), logsumexp
+        output, logsumexp, chosen = backend.attend(inputs)
+    return output.to(arguments[0].dtype), logsumexp, chosen
 
 
-def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     precise = torch.promote_types(query.dtype, torch.float32)
-    return query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=precise)
+    logsumexp = query.new_empty(query.shape[:3], dtype=precise)
+    chosen = query.new_empty(query.shape[:2], dtype=torch.bool)
+    return query.new_empty(query.shape), logsumexp, chosen
 
 
 def _backward(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
     """Gradients of query, key, value and strength; the last is empty without a strength."""
-    *arguments, output, logsumexp = arguments
+    *arguments, output, logsumexp, chosen = arguments
     backend, inputs = _prepare(arguments)
     grad_output, output = (t.to(inputs.query.dtype).contiguous() for t in (grad_output, output))
     with torch.autocast(inputs.query.device.type, enabled=False):
-        grads = backend.gradients(inputs, grad_output, output, logsumexp)
+        grads = backend.gradients(inputs, grad_output, output, logsumexp, chosen)
     return [
         grad_output.new_empty(0) if tensor is None else grad.to(tensor.dtype)
         for grad, tensor in zip(grads, (*arguments[:3], arguments[4]), strict=True)
@@ -254,7 +250,7 @@ def _backward_shapes(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
     return [grad_output.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
 
 
-def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     """Keep what the backward pass needs: nothing as large as keys but these themselves."""
     *tensors, ctx.sizes, ctx.sigmas, ctx.scale, ctx.backend = inputs
     ctx.save_for_backward(*tensors, *output)
@@ -270,9 +266,9 @@ def _differentiate(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Any, 
         )
     if grad_output is None:
         return (None,) * 9
-    *tensors, output, logsumexp = ctx.saved_tensors
+    tensors, kept = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
     numbers = ctx.sizes, ctx.sigmas, ctx.scale, ctx.backend
-    *grads, of_strength = _backward_operator(grad_output, *tensors, *numbers, output, logsumexp)
+    *grads, of_strength = _backward_operator(grad_output, *tensors, *numbers, *kept)
     return *grads, None, None if tensors[4] is None else of_strength, *(None,) * 4
 
 
@@ -292,8 +288,8 @@ def _register() -> tuple[Any, Any]:
         'Tensor query, Tensor key, Tensor value, Tensor cells, Tensor? strength, int[] sizes, '
         'float[] sigmas, float scale, str backend'
     )
-    name, kept = 'cmt_bias::windowed_attention', 'Tensor output, Tensor logsumexp'
-    torch.library.define(name, f'({inputs}) -> (Tensor, Tensor)')
+    name, kept = 'cmt_bias::windowed_attention', 'Tensor output, Tensor logsumexp, Tensor chosen'
+    torch.library.define(name, f'({inputs}) -> (Tensor, Tensor, Tensor)')
     torch.library.define(
         f'{name}_backward',
         f'(Tensor grad_output, {inputs}, {kept}) -> (Tensor, Tensor, Tensor, Tensor)',

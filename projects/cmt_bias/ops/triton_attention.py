@@ -69,7 +69,7 @@ def default_tiles(head_dim: int, dtype: torch.dtype, capability: int) -> tuple[T
         return Tiles(64, 32, 4, 2), Tiles(16, 32, 4, 1)
     if head_dim > 32:
         return Tiles(128, 64, 8, 2), Tiles(64 if capability >= 90 else 32, 64, 8, 2)
-    return Tiles(128, 64, 4, 3), Tiles(64, 128, 8, 2) if capability >= 90 else Tiles(32, 64, 8, 2)
+    return Tiles(128, 64, 4, 3), Tiles(64 if capability >= 90 else 32, 128, 8, 2)
 
 
 @cache
@@ -156,7 +156,7 @@ def kernel_arguments(inputs: AttentionInputs, tiles: Tiles, is_sorted: bool) -> 
     return arguments
 
 
-def attend(inputs: AttentionInputs, launch: Launch | None = None) -> tuple[Tensor, Tensor]:
+def attend(inputs: AttentionInputs, launch: Launch | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Attention, as operator.py says; ``launch`` is for measurements and tests."""
     kernels, query = _kernels(), inputs.query
     launch = launch or Launch.default(query)
@@ -181,7 +181,7 @@ def attend(inputs: AttentionInputs, launch: Launch | None = None) -> tuple[Tenso
     kernels.join_splits[(-(-rows // 32),)](
         parts, part_sums, output, logsumexp, rows, splits, **sizes
     )
-    return output, logsumexp
+    return output, logsumexp, logsumexp.new_empty(query.shape[:2], dtype=torch.bool)
 
 
 def gradients(
@@ -189,14 +189,15 @@ def gradients(
     grad_output: Tensor,
     output: Tensor,
     logsumexp: Tensor,
+    chosen: Tensor,
     launch: Launch | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients, as operator.py says."""
     kernels, (query, key, value, *_) = _kernels(), inputs
     launch = launch or Launch.default(query)
-    batch, queries, heads, channels = query.shape
+    batch, queries, heads, _ = query.shape
     arguments = kernel_arguments(inputs, launch.backward, launch.is_sorted)
-    names = ('Order', 'H', 'NQ', 'D', 'DP', 'BM')
+    shared = {name: arguments[name] for name in ('Order', 'H', 'NQ', 'D', 'DP', 'BM')}
     query_tiles, all_heads = -(-queries // launch.backward.queries), batch * heads
     padded = all_heads, query_tiles * launch.backward.queries
     gathered = dict(
@@ -211,12 +212,11 @@ def gradients(
         output,
         logsumexp,
         **gathered,
-        **{name: arguments[name] for name in names},
+        **shared,
     )
     groups = min(arguments['TILES'], -(-launch.programs // all_heads))
-    shape = groups, batch, queries, heads
-    of_query = query.new_zeros(*shape, arguments['DP'], dtype=torch.float32)
-    of_strength = query.new_zeros(*shape, 2, dtype=torch.float32)
+    of_query = query.new_zeros(groups, *gathered['Queries'].shape, dtype=torch.float32)
+    of_strength = query.new_zeros(groups, *padded, 2, dtype=torch.float32)
     grad_key, grad_value = torch.empty_like(key), torch.empty_like(value)
     kernels.differentiate[groups, all_heads](
         key,
@@ -229,6 +229,15 @@ def gradients(
         **gathered,
         **arguments,
     )
-    grad_query = of_query.sum(0)[..., :channels] * inputs.scale
-    grad_strength = None if inputs.strength is None else of_strength.sum((0, 3))
-    return grad_query, grad_key, grad_value, grad_strength
+    grad_query = torch.empty_like(query)
+    strength_of_heads = query.new_empty(batch, queries, heads, 2, dtype=torch.float32)
+    kernels.join_groups[query_tiles, all_heads](
+        of_query,
+        of_strength,
+        GradQuery=grad_query,
+        GradStrength=strength_of_heads,
+        GROUPS=groups,
+        scale=inputs.scale,
+        **shared,
+    )
+    return grad_query, grad_key, grad_value, strength_of_heads.sum(2)

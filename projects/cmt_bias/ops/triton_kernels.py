@@ -119,11 +119,15 @@ def _is_near(box, first, COLUMNS, RADIUS, BN: tl.constexpr):
 
 
 @triton.jit
-def _gain(row, column, cell, COLUMNS, RADIUS, FALLOFF, GAUSSIAN: tl.constexpr):
-    """The windows' profiles on keys, 0 outside; shapes of middles and cells broadcast."""
+def _gain(Cells, query, used, segment, cell, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN: tl.constexpr,
+          AXIS: tl.constexpr):  # fmt: skip
+    """The windows' profiles on cells, which run along AXIS; 0 outside."""
+    row, column = _middles(Cells, query, used, segment, S)
     # cheaper than an integer division, exact below 2**20 cells
     key_row = ((cell.to(tl.float32) + 0.5) * (1.0 / COLUMNS)).to(tl.int32)
-    down, right = key_row - row, cell - key_row * COLUMNS - column
+    key_column = cell - key_row * COLUMNS
+    down = tl.expand_dims(key_row, 1 - AXIS) - tl.expand_dims(row, AXIS)
+    right = tl.expand_dims(key_column, 1 - AXIS) - tl.expand_dims(column, AXIS)
     inside = (tl.abs(down) <= RADIUS) & (tl.abs(right) <= RADIUS)
     if GAUSSIAN:
         squares = (down * down + right * right).to(tl.float32)
@@ -132,15 +136,19 @@ def _gain(row, column, cell, COLUMNS, RADIUS, FALLOFF, GAUSSIAN: tl.constexpr):
 
 
 @triton.jit
-def _add_bias(logits, strength, row, column, cell, live, near, COLUMNS, RADIUS, FALLOFF,
-              GAUSSIAN: tl.constexpr, HIDE: tl.constexpr):  # fmt: skip
+def _with_bias(logits, Strength, Cells, query, used, segment, modality, cell, left, near, S,
+               COLUMNS, RADIUS, FALLOFF, GAUSSIAN: tl.constexpr, HIDE: tl.constexpr,
+               BN: tl.constexpr, AXIS: tl.constexpr):  # fmt: skip
     """Logits in units of ln 2 with the bias; -inf for keys that there are not, or do not count."""
     if near:
-        gain = _gain(row, column, cell, COLUMNS, RADIUS, FALLOFF, GAUSSIAN)
+        gain = _gain(Cells, query, used, segment, cell, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN,
+                     AXIS)  # fmt: skip
         if HIDE:
             logits = tl.where(gain > 0.0, logits, -float('inf'))
         else:
-            logits += gain * (strength * _LOG2_E)
+            strength = tl.load(Strength + query * 2 + modality, mask=used, other=0.0) * _LOG2_E
+            logits += gain * tl.expand_dims(strength, AXIS)
+    live = tl.expand_dims(tl.arange(0, BN) < left, 1 - AXIS)
     return tl.where(live, logits, -float('inf'))
 
 
@@ -176,14 +184,9 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, sc
             k = tl.load(K + at[None, :] + d[:, None], live[None, :] & (d < D)[:, None], 0.0)
             logits = tl.dot(q, k, input_precision=PRECISION) * (scale * _LOG2_E)
             if near | (left < BN):
-                row, column = _middles(Cells, query, used, segment, S)
-                strength = row.to(tl.float32)
-                if not HIDE:
-                    strength = tl.load(Strength + query * 2 + modality, mask=used, other=0.0)
-                logits = _add_bias(
-                    logits, strength[:, None], row[:, None], column[:, None],
-                    (first + e)[None, :], live[None, :], near, COLUMNS, RADIUS, FALLOFF,
-                    GAUSSIAN, HIDE)  # fmt: skip
+                logits = _with_bias(
+                    logits, Strength, Cells, query, used, segment, modality, first + e, left, near,
+                    S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 1)  # fmt: skip
             new_top = tl.maximum(top, tl.max(logits, 1))
             shift = new_top
             if HIDE:
@@ -195,11 +198,8 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, sc
             total += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
             mass = mass * shrink + tl.sum(p, 1)
             top = new_top
-    if HIDE:
-        total = tl.where((mass == 0.0)[:, None], 0.0, total / mass[:, None])
-    else:
-        total = total / mass[:, None]
-    # the queries of all batch elements are half of the grid's heads times NQ
+    # a query without keys gets zeros
+    total = total / tl.where(mass == 0.0, 1.0, mass)[:, None]
     row = (split * (tl.num_programs(1) // H) * NQ + query) * H + h
     tl.store(Parts + row.to(tl.int64)[:, None] * D + d[None, :], total, mask=some)
     tl.store(PartSums + row, top / _LOG2_E + tl.log(mass), mask=used)
@@ -268,7 +268,7 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
     batch, h = head // H, head % H
     keys = (batch.to(tl.int64) * NK * H + h) * D
     K, V, DK, DV = Key + keys, Value + keys, GradKey + keys, GradValue + keys
-    own = group * (tl.num_programs(1) // H) * NQ
+    own = group * tl.num_programs(1) * query_tiles * BM
     d, e = tl.arange(0, DP), tl.arange(0, BN)
     for tile in range(group, TILES, groups):
         segment, modality, first, left, token, COLUMNS, RADIUS, FALLOFF = _key_tile(
@@ -290,34 +290,44 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
                 # keys by queries
                 logits = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * _LOG2_E)
                 if near | (left < BN):
-                    row, column = _middles(Cells, query, used, segment, S)
-                    strength = row.to(tl.float32)
-                    if not HIDE:
-                        strength = tl.load(Strength + query * 2 + modality, mask=used, other=0.0)
-                    logits = _add_bias(
-                        logits, strength[None, :], row[None, :], column[None, :],
-                        (first + e)[:, None], (e < left)[:, None], near, COLUMNS, RADIUS, FALLOFF,
-                        GAUSSIAN, HIDE)  # fmt: skip
+                    logits = _with_bias(
+                        logits, Strength, Cells, query, used, segment, modality, first + e, left,
+                        near, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 0)  # fmt: skip
                 p = tl.exp2(logits - offset[None, :])
                 grad_v += tl.dot(p.to(grad.dtype), grad, input_precision=PRECISION)
                 grad_p = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
                 grad_logits = p * (grad_p - delta[None, :])
                 rounded = grad_logits.to(q.dtype)
                 grad_k += tl.dot(rounded, q, input_precision=PRECISION)
-                of_head = (own + query) * H + h
-                to = GradQuery + of_head[:, None] * DP + d[None, :]
-                grad_q = tl.load(to, used[:, None], 0.0)
-                grad_q += tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
-                tl.store(to, grad_q, mask=used[:, None])
+                to = GradQuery + own * DP + at
+                grad_q = tl.load(to) + tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
+                tl.store(to, grad_q)
                 if near & (not HIDE):
-                    sums = GradStrength + of_head * 2 + modality
+                    sums = GradStrength + (own + position) * 2 + modality
                     # found again rather than kept in registers
-                    row, column = _middles(Cells, query, used, segment, S)
-                    gain = _gain(row[None, :], column[None, :], (first + e)[:, None], COLUMNS,
-                                 RADIUS, FALLOFF, GAUSSIAN)  # fmt: skip
-                    along = tl.load(sums, mask=used, other=0.0) + tl.sum(grad_logits * gain, 0)
-                    tl.store(sums, along, mask=used)
+                    gain = _gain(Cells, query, used, segment, first + e, S, COLUMNS, RADIUS,
+                                 FALLOFF, GAUSSIAN, 0)  # fmt: skip
+                    tl.store(sums, tl.load(sums) + tl.sum(grad_logits * gain, 0))
         grad_k = (grad_k * scale).to(GradKey.dtype.element_ty)
         tl.store(DK + at_keys, grad_k, mask=some_keys)
         tl.store(DV + at_keys, grad_v.to(GradValue.dtype.element_ty), mask=some_keys)
         tl.debug_barrier()  # the next key tile adds to what other threads have stored
+
+
+@triton.jit
+def join_groups(Parts, StrengthParts, GradQuery, GradStrength, Order, scale, H, NQ, GROUPS,
+                D: tl.constexpr, DP: tl.constexpr, BM: tl.constexpr):  # fmt: skip
+    """Gradients of queries, and of strengths by head, from those of all programs."""
+    tile, head = tl.program_id(0), tl.program_id(1)
+    query, used = _queries(Order, head // H, tile, NQ, BM)
+    place, d, m = tile * BM + tl.arange(0, BM), tl.arange(0, DP), tl.arange(0, 2)
+    total, of_strength = tl.zeros((BM, DP), tl.float32), tl.zeros((BM, 2), tl.float32)
+    for group in range(GROUPS):
+        row = ((group * tl.num_programs(1) + head) * tl.num_programs(0) * BM + place)[:, None]
+        total += tl.load(Parts + row * DP + d[None, :])
+        of_strength += tl.load(StrengthParts + row * 2 + m[None, :])
+    row = (query * H + head % H)[:, None]
+    some = used[:, None] & (d < D)[None, :]
+    total = (total * scale).to(GradQuery.dtype.element_ty)
+    tl.store(GradQuery + row * D + d[None, :], total, mask=some)
+    tl.store(GradStrength + row * 2 + m[None, :], of_strength, mask=used[:, None])

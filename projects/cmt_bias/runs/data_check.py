@@ -153,15 +153,7 @@ def check_dataset(
         problems += _check_files(dataset, path, frames, sampled_frames, depth)
     for step in dataset.get('pipeline', ()):
         if isinstance(step, Mapping) and step.get('db_sampler') is not None:
-            sampler = step['db_sampler']
-            problems += check_database(
-                sampler['info_path'],
-                sampler.get('data_root'),
-                sampler.get('classes', ()),
-                bool(step.get('sample_2d', False)),
-                sampler.get('backend_args'),
-                read_all=depth == 'all' and is_local(sampler.get('backend_args')),
-            )
+            problems += check_database(step, read_all=depth == 'all')
     return problems
 
 

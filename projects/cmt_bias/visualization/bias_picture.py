@@ -64,7 +64,7 @@ def draw_bias(
             rounded up.
     """
     bias = observed.weights * observed.scales[layer]  # (n, 2)
-    limit = colour_limit or max(0.1, np.ceil(10 * np.abs(bias).max(initial=0.0)) / 10)
+    limit = colour_limit or _rounded_up(np.abs(bias).max(initial=0.1))
     colours = ScalarMappable(CenteredNorm(0.0, limit), 'coolwarm')
     assert scene.detections is not None
     boxes = scene.detections.bboxes_3d
@@ -112,6 +112,12 @@ def draw_bias(
     lines = [scene.subtitle, f'{which}  |  {scales}', _window_text(observed), _EXPLANATION]
     draw_titles(figure, scene.title, lines, _WIDTH)
     return figure
+
+
+def _rounded_up(value: float) -> float:
+    """A round number that is not less, so that most pictures of a model have the same colours."""
+    steps = np.array([1, 1.5, 2, 3, 5, 7.5, 10]) * 10.0 ** np.floor(np.log10(value))
+    return float(steps[steps >= value * (1 - 1e-9)][0])
 
 
 def _number_offset(observed: ObservedBias, half_side: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from mmdet3d.structures import Det3DDataSample
 from mmengine.dataset import BaseDataset
 
+from ..datasets.nuscenes_dataset import inner_datasets
 from ..datasets.nuscenes_layout import scenes_of_samples
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound
@@ -26,12 +28,12 @@ class DatasetScenes:
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        inner = dataset
-        while not isinstance(inner, BaseDataset) and hasattr(inner, 'dataset'):
-            inner = inner.dataset
-        self._titles = _scene_titles(
-            Path(inner.data_root or '') / inner.metainfo.get('version', '')
-        )
+        self._scenes: dict[str, dict] = {}
+        for inner in inner_datasets(dataset):
+            if isinstance(inner, BaseDataset):
+                tables = Path(inner.data_root or '') / inner.metainfo.get('version', '')
+                with suppress(FileNotFoundError):  # used with its info files alone
+                    self._scenes.update(scenes_of_samples(tables))
 
     def token(self, index: int) -> str:
         """The token of a sample; empty where it has none."""
@@ -75,23 +77,16 @@ class DatasetScenes:
 
         Where the dataset has no tables, the LiDAR file's name is the title.
         """
-        token = self.token(index)
-        lidar = self.dataset.get_data_info(index).get('lidar_points', {}).get('lidar_path', '')
+        info, token = self.dataset.get_data_info(index), self.token(index)
+        title = Path(info.get('lidar_points', {}).get('lidar_path', '')).name
+        if token in self._scenes:
+            title = '{name}: {description}'.format(**self._scenes[token])
         classes = self.dataset.metainfo['classes']
         return replace(
             scene_from_sample(inputs, data_sample, classes, image_source),
-            title=self._titles.get(token, Path(lidar).name),
+            title=title,
             subtitle=f'sample {index}' + (f', token {token}' if token else ''),
         )
-
-
-def _scene_titles(tables: Path) -> dict[str, str]:
-    """From sample token to ``'scene-0061: Parked truck, ...'``; empty without tables."""
-    try:
-        scenes = scenes_of_samples(tables)
-    except FileNotFoundError:
-        return {}
-    return {token: f'{s["name"]}: {s["description"]}' for token, s in scenes.items()}
 
 
 def spread_samples(dataset_length: int, interval: int, max_samples: int | None) -> list[int]:

@@ -110,7 +110,7 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
         RuntimeError: If there was not exactly one forward pass of one sample.
     """
     passes: list[tuple] = []
-    trusts: list[tuple] = []
+    trusts: list[WindowedBias] = []
     layers: list[ObservedLayer] = []
 
     def keep_layer(attention: Any, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
     generator, decoder = head.attention_bias_generator, head.transformer.decoder
     handles = [
         head.register_forward_hook(lambda _, inputs, outputs: passes.append((inputs, outputs))),
-        generator.register_forward_hook(lambda _, inputs, biases: trusts.append(inputs)),
+        generator.register_forward_hook(lambda _, inputs, bias: trusts.append(inputs[0])),
     ]
     for layer in decoder.layers:
         hook = layer.cross_attention.register_forward_pre_hook
@@ -133,15 +133,15 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
     finally:
         for handle in handles:
             handle.remove()
-    if len(passes) != 1 or len(trusts[0][1]) != 1:
+    if len(passes) != 1 or len(trusts[0].strength) != 1:
         raise RuntimeError('observe_bias needs one forward pass of one sample')
-    (((_, img_feats, img_metas), outputs),), ((_, *weights),) = passes, trusts
+    (((_, img_feats, img_metas), outputs),) = passes
     has_images = bool(img_feats) and img_feats[0] is not None
     points = denormalize_points(head.reference_points.weight.clamp(0, 1), head.pc_range)
     queries = head.decode_boxes(outputs)[0]['queries']
     observed = ObservedBias(
         queries=torch.arange(len(points)),
-        weights=_array(torch.cat(weights).T),
+        weights=_array(trusts[0].strength[0]),
         reference_points=_array(points),
         scales=_array(generator.scale_of_modalities().expand(decoder.num_layers, 2)),
         layers=tuple(layers),

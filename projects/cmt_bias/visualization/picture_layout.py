@@ -50,15 +50,7 @@ def axes_in_inches(
 
 
 def camera_rows(names: Sequence[str]) -> list[list[int]]:
-    """Arrange cameras as they stand on the vehicle.
-
-    Args:
-        names: of any number of cameras.
-
-    Returns:
-        Numbers of nuScenes' cameras in the rows of :data:`CAMERA_ROWS`; those of any other name as
-        they come, three in a row.
-    """
+    """Numbers of nuScenes' cameras in :data:`CAMERA_ROWS`; of others as they come, in threes."""
     numbers = list(range(len(names)))
     known = [[names.index(name) for name in row if name in names] for row in CAMERA_ROWS]
     if sorted(number for row in known for number in row) == numbers:
