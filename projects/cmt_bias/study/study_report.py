@@ -147,7 +147,7 @@ def _noise(results: StudyResults) -> str:
     columns = ['measure', 'noise of a seed', f'visible with {count} seeds', 'as one of all']
     return (
         '### What the design can see\n\nFrom the standard deviation of the reference over seeds '
-        f'alone: the true difference that {count} seeds a variant find with {POWER:.0%} '
+        f'(with less than {LEAST_SEEDS} of it that of all variants) alone: the true difference that {count} seeds a variant find with {POWER:.0%} '
         f'probability, by itself and as one of all {len(results.questions)} questions '
         f'(Bonferroni).\n\n{_markdown(rows, columns)}'
     )
@@ -159,7 +159,8 @@ def _spread(results: StudyResults, subset: str, metric: str) -> float:
     if len(own) >= LEAST_SEEDS:
         return float(own.std())
     table = results.table(subset, metric)
-    return residual_spread(table)[0] or math.nan if len(table) else math.nan
+    spread, freedom = residual_spread(table) if len(table) else (math.nan, 0)
+    return spread if freedom >= LEAST_SEEDS else math.nan
 
 
 def _answers(results: StudyResults) -> str:
