@@ -23,9 +23,11 @@ from nuscenes.utils.splits import create_splits_scenes
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from tabulate import tabulate
 
+from cmt_bias.failures.scene_conditions import CONDITION_WORDS, DAY, scene_condition
+
 CROP = 16  # pixels along either side of an image crop
 HEIGHT_BINS = np.linspace(0.0, 4.0, 17)  # metres above the lowest point
-CONDITIONS = ('night', 'rain', 'fog')
+CONDITIONS = (DAY, *CONDITION_WORDS)
 DISTANCES = ((0, 12), (12, 20), (20, 30), (30, 60))  # metres from the LiDAR
 TREES = 100
 KEYFRAME_STRIDE = 2  # half a second apart they differ little
@@ -37,7 +39,7 @@ class ObjectView:
 
     Attributes:
         name: detection class, or ``bin``.
-        condition: ``day`` or one of :data:`CONDITIONS`.
+        condition: of its scene, most often one of :data:`CONDITIONS`.
         distance: metres from the LiDAR.
         num_points: LiDAR points in its box.
         lidar: features of its points.
@@ -116,8 +118,7 @@ def read_split(nusc: NuScenes, split: str, image_width: int) -> list[ObjectView]
     for sample in nusc.sample[::KEYFRAME_STRIDE]:
         scene = nusc.get('scene', sample['scene_token'])
         if scene['name'] in names:
-            words = scene['description'].lower()
-            condition = next((word for word in CONDITIONS if word in words), 'day')
+            condition = scene_condition(scene['description'])
             views.extend(object_views(nusc, sample, condition, image_width))
     return views
 
@@ -143,7 +144,7 @@ def measure(train: list[ObjectView], val: list[ObjectView]) -> list[list[Any]]:
     error = np.abs(guess - distance)
 
     subsets = {'all': np.ones(len(val), dtype=bool)}
-    subsets.update({name: condition == name for name in ('day', *CONDITIONS)})
+    subsets.update({name: condition == name for name in CONDITIONS})
     subsets.update({f'{a} to {b} m': (distance >= a) & (distance < b) for a, b in DISTANCES})
     subsets.update({name: truth == name for name in sorted(set(truth))})
     return [

@@ -13,7 +13,7 @@ import torch
 
 import cmt_bias
 
-from .golden_head import SPEC, build_biased, run
+from .golden_head import build_biased, run
 
 PACKAGE = Path(cmt_bias.__file__).parent
 DESIGN = Path(__file__).parents[2] / 'docs' / 'design.md'
@@ -43,22 +43,25 @@ def at_each_call(look: Callable[[types.FrameType], None]) -> Iterator[None]:
 
 @pytest.fixture(scope='module')
 def calls() -> tuple[list[types.CodeType], list[types.CodeType]]:
-    """Calls of the walk as they first come, and the public ones below each other at its end."""
+    """Calls of the walk, each after the one before, and the public ones on the stack at its end.
+
+    Where there is no compiled kernel, the last has been called before, for the weight generator.
+    """
     walk = [code_of(*step) for step in WALK]
     called: list[types.CodeType] = []
     stack: list[types.CodeType] = []
 
     def look(frame: types.FrameType) -> None:
-        if frame.f_code in walk and frame.f_code not in called:
-            called.append(frame.f_code)
-        if frame.f_code is walk[-1] and not stack:
+        if len(called) == len(walk) or frame.f_code is not walk[len(called)]:
+            return
+        called.append(frame.f_code)
+        if len(called) == len(walk):
             while frame is not None:
                 code = frame.f_code
                 if code.co_filename.startswith(str(PACKAGE)) and not code.co_name.startswith('_'):
                     stack.insert(0, code)
                 frame = frame.f_back
 
-    assert len(SPEC['cfg']['transformer']['decoder']['transformerlayers']['attn_cfgs']) == 2
     with at_each_call(look):
         head = build_biased(scale_granularity='layer_modality', learnable_scale=True)
         for layer in head.transformer.decoder.layers:
@@ -75,8 +78,7 @@ def test_it_is_at_most_twelve_calls_through_six_files():
 
 def test_the_calls_come_in_this_order(calls):
     called, _ = calls
-    assert [code.co_name for code in called] == [name.split('.')[-1] for name, _ in WALK]
-    assert called == [code_of(*step) for step in WALK]
+    assert called == [code_of(*step) for step in WALK], f'{WALK[len(called)]} is not called'
 
 
 def test_no_call_between_the_head_and_the_logit_is_left_out(calls):

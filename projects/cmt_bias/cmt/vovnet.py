@@ -61,13 +61,8 @@ class EffectiveSqueezeExcitation(nn.Module):
 class OneShotAggregation(nn.Module):
     """Block of VoVNet: a chain of 3x3 layers, all of whose outputs are concatenated once.
 
-    Args:
-        in_channels: Channels of the input.
-        layer_channels: Channels of every layer in the chain.
-        out_channels: Channels of the output.
-        num_layers: Length of the chain.
-        name: Prefix of the parameter names, as in published checkpoints.
-        residual: Whether the input is added to the output.
+    ``name`` begins the parameters' names, as in published checkpoints; with ``residual`` the input
+    is added to the output.
     """
 
     def __init__(
