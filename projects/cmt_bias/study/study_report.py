@@ -147,9 +147,9 @@ def _noise(results: StudyResults) -> str:
     columns = ['measure', 'noise of a seed', f'visible with {count} seeds', 'as one of all']
     return (
         '### What the design can see\n\nFrom the standard deviation of the reference over seeds '
-        f'(with less than {LEAST_SEEDS} of it that of all variants) alone: the true difference that {count} seeds a variant find with {POWER:.0%} '
-        f'probability, by itself and as one of all {len(results.questions)} questions '
-        f'(Bonferroni).\n\n{_markdown(rows, columns)}'
+        f'(with less than {LEAST_SEEDS} of it that of all variants) alone: the true difference '
+        f'that {count} seeds a variant find with {POWER:.0%} probability, by itself and as one of '
+        f'all {len(results.questions)} questions (Bonferroni).\n\n{_markdown(rows, columns)}'
     )
 
 
