@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ class FailureWatchHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Listen to the decoder, and to the weight generator if the model has one."""
         for biased in biased_heads(runner.model)[:1]:
-            oracle = OracleWeightGenerator(biased.head.pc_range)
+            head: Any = biased.head
+            oracle = OracleWeightGenerator(head.pc_range)
             self._handles.append(
                 biased.weight_generator.register_forward_hook(partial(self._keep_weights, oracle))
             )
@@ -97,7 +99,7 @@ class FailureWatchHook(Hook):
         self._num_lidar_tokens = 0 if bev_features is None else bev_features[0, 0].numel()
         self._attention = []
 
-    def _keep_attention(self, attention: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _keep_attention(self, attention: Any, args: tuple, kwargs: dict) -> None:
         query, key, value = args
         heads, keys, _ = attention.project_heads(
             query + kwargs['query_pos'], key + kwargs['key_pos'], value

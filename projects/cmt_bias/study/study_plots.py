@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,7 +19,6 @@ from .study_results import FAILURE, FAILURES, StudyResults
 from .training_curves import running_mean
 
 LINE_STYLES: tuple[Any, ...] = ('-', '--', ':', '-.', (0, (6, 1, 1, 1, 1, 1)))
-PALETTE = colormaps['tab10'].colors  # type: ignore[attr-defined]
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -30,8 +28,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _colors(results: StudyResults) -> dict[str, tuple[float, ...]]:
-    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(results.variants)}
+def _colors(results: StudyResults) -> dict[str, str]:
+    return {name: f'C{number % 10}' for number, name in enumerate(results.variants)}
 
 
 def save_differences(results: StudyResults, path: Path) -> bool:
