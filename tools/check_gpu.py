@@ -78,10 +78,10 @@ class Problem:
 
     def exact(self) -> list[Tensor | None]:
         """Output and gradients from the dense reference in float64."""
-        query, key, value, cells, strength, *numbers = self.inputs
-        tokens = (tensor.double() for tensor in (query, key, value))
-        strength = None if strength is None else strength.double()
-        inputs = AttentionInputs(*tokens, cells, strength, *numbers)
+        names = ('query', 'key', 'value', 'strength')
+        tensors = {name: getattr(self.inputs, name) for name in names}
+        tensors = {name: None if t is None else t.double() for name, t in tensors.items()}
+        inputs = self.inputs._replace(**tensors)
         output, *_ = dense_backend.attend(inputs)
         return [output, *dense_backend.gradients(inputs, self.grad.double(), output)]
 

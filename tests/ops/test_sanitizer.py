@@ -45,6 +45,7 @@ print('24 cases')
 """
 
 
+@pytest.mark.cpu_backend
 def test_no_access_outside_of_tensors(tmp_path):
     compiler = shutil.which('g++')
     if compiler is None:

@@ -23,6 +23,7 @@ import struct
 from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,14 @@ def gradients(
     inputs: AttentionInputs, grad_output: Tensor, output: Tensor, logsumexp: Tensor, lost: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients, as operator.py says."""
-    if inputs.strength is None:
+    some_are_lost = bool(lost.any())
+    if inputs.strength is None or some_are_lost:
         grads = [torch.zeros_like(tensor) for tensor in inputs[:3]]
     else:
-        # infinite: no probabilities
-        of_kept = logsumexp.masked_fill(lost.unsqueeze(-1), torch.inf)
-        found = _flash_gradients(inputs, [grad_output, output, of_kept])
+        found = _flash_gradients(inputs, [grad_output, output, logsumexp])
         grads = [grad.contiguous() for grad in found]
-    for part, queries, of_part, mask in _split(inputs, lost):
+    kept_and_lost = chain(_split(inputs, ~lost, False), _split(inputs, lost))
+    for part, queries, of_part, mask in kept_and_lost if some_are_lost else ():
         results = [tensor[part, queries] for tensor in (grad_output, output, logsumexp)]
         grads[0][part, queries], of_key, of_value = _flash_gradients(of_part, results, mask)
         grads[1][part] += of_key
@@ -149,23 +150,24 @@ def _flash_gradients(
 
 
 def _split(
-    inputs: AttentionInputs, chosen: Tensor
-) -> Iterator[tuple[slice, Tensor, AttentionInputs, Tensor]]:
+    inputs: AttentionInputs, chosen: Tensor, with_mask: bool = True
+) -> Iterator[tuple[slice, Tensor, AttentionInputs, Tensor | None]]:
     """Batch elements, some of their chosen queries ``(B, Q)``, their inputs and bias as a mask."""
+    # the mask of so many queries is as large as the keys
+    most = inputs.key[0, 0].numel() if with_mask else chosen.shape[1]
     for number in chosen.any(1).nonzero().flatten().tolist():
         part = slice(number, number + 1)
-        # the mask of so many queries is as large as the keys
-        for queries in chosen[number].nonzero().flatten().split(inputs.key[0, 0].numel()):
+        for queries in chosen[number].nonzero().flatten().split(most):
             tensors = {name: getattr(inputs, name)[part] for name in inputs._fields[:5]}
             for name in ('query', 'cells', 'strength'):
                 tensors[name] = tensors[name][:, queries]
             of_part = inputs._replace(**tensors)
-            mask = dense_bias(WindowedBias(of_part.windows, tensors['strength'])).unsqueeze(1)
-            yield part, queries, of_part, mask
+            bias = WindowedBias(of_part.windows, tensors['strength'])
+            yield part, queries, of_part, dense_bias(bias).unsqueeze(1) if with_mask else None
 
 
 def _call(name: str, inputs: AttentionInputs, threads: int, *tensors: Tensor) -> None:
-    """Call a function of the kernel with the inputs and with pointers to other tensors."""
+    """Call a function of the kernel with the inputs, and other tensors as its struct has them."""
     (batch, queries, heads, channels), keys = inputs.query.shape, inputs.key.shape[1]
     pointers = [0 if tensor is None else tensor.data_ptr() for tensor in inputs[:5]]
     # as the struct in cpu_kernel.cpp has them
@@ -176,4 +178,4 @@ def _call(name: str, inputs: AttentionInputs, threads: int, *tensors: Tensor) ->
     )
     kernel: Any = load_kernel()
     function = getattr(kernel, f'{name}_{str(inputs.query.dtype).removeprefix("torch.")}')
-    function(problem, *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+    function(problem, struct.pack(f'{len(tensors)}q', *(t.data_ptr() for t in tensors)))

@@ -41,6 +41,23 @@ struct Problem {
     double scale;
 };
 
+// Of the forward pass.
+template <typename Number>
+struct Results {
+    Number *output;     // (B, Q, H, D)
+    Number *logsumexp;  // (B, Q, H)
+};
+
+// Of the backward pass: what is known, and what is added to.
+template <typename Number>
+struct Gradients {
+    const bool *only_strength;  // (B, Q): whether queries add to the strength's gradient alone
+    const Number *grad_output, *logsumexp, *delta;
+    Number *grad_query;  // (threads, B, Q, H, D): each thread takes some of the keys
+    Number *grad_key, *grad_value;
+    Number *grad_strength;  // (threads, B, Q, 2)
+};
+
 namespace {
 
 // e^80 is finite in float32
@@ -127,18 +144,28 @@ struct KeyBias {
     Number gain, shift, factor, share;
 };
 
+template <typename Number>
+struct Scratch {
+    std::vector<KeyBias<Number>> biases;
+    std::vector<Number> logits, slopes, mass, sums;
+
+    void clear() {
+        biases.clear();
+        logits.clear();
+    }
+};
+
 // Appends the biases of a run's keys, and their logits with the shift, (keys, H).
 template <typename Number, int fixed_channels>
-INLINED void find_logits(const Problem &problem, const Run &run, std::vector<KeyBias<Number>> &biases,
-                         std::vector<Number> &logits) {
+INLINED void find_logits(const Problem &problem, const Run &run, Scratch<Number> &scratch) {
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
     const Number *query = static_cast<const Number *>(problem.query) + run.query * heads * channels;
     const Number *key = static_cast<const Number *>(problem.key) + run.key * heads * channels;
     const Number *strength = static_cast<const Number *>(problem.strength);
     const double sigma = problem.sigma[run.modality];
     KeyBias<Number> bias{0, 0, 1, 0};
-    size_t end = logits.size();
-    logits.resize(end + run.size * heads);
+    size_t end = scratch.logits.size();
+    scratch.logits.resize(end + run.size * heads);
     for (int64_t e = 0; e < run.size; ++e) {
         if (strength && (e == 0 || sigma > 0)) {
             const double down = run.down, right = run.right + e;
@@ -149,32 +176,25 @@ INLINED void find_logits(const Problem &problem, const Run &run, std::vector<Key
             bias.factor = b > 0 ? -std::expm1(-b) : std::expm1(b);
             bias.share = std::exp(b - bias.shift);
         }
-        biases.push_back(bias);
+        scratch.biases.push_back(bias);
         for (int64_t h = 0; h < heads; ++h, key += channels) {
-            const Number score = static_cast<Number>(problem.scale) * dot(key, query + h * channels, channels);
-            logits[end++] = score + bias.shift;
+            const Number product = dot(key, query + h * channels, channels);
+            scratch.logits[end++] = static_cast<Number>(problem.scale) * product + bias.shift;
         }
     }
 }
-
-template <typename Number>
-struct Scratch {
-    std::vector<KeyBias<Number>> biases;
-    std::vector<Number> logits, slopes, mass, sums;
-};
 
 // With a bias: corrects the output and log-sum-exp of attention without it. Without: the output and
 // log-sum-exp of attention to the keys in the windows alone.
 // fixed_channels: the compiler unrolls loops of a known length; 0 for any other.
 template <typename Number, int fixed_channels>
-FOR_PROCESSORS void attend_query(const Problem &problem, const std::vector<Run> &runs, Scratch<Number> &scratch,
-                                 Number *output, Number *logsumexp) {
+FOR_PROCESSORS void attend_query(const Problem &problem, const std::vector<Run> &runs,
+                                 Scratch<Number> &scratch, const Results<Number> &results) {
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
-    output += runs[0].query * heads * channels;
-    logsumexp += runs[0].query * heads;
-    scratch.biases.clear();
-    scratch.logits.clear();
-    for (const Run &run : runs) find_logits<Number, fixed_channels>(problem, run, scratch.biases, scratch.logits);
+    Number *output = results.output + runs[0].query * heads * channels;
+    Number *logsumexp = results.logsumexp + runs[0].query * heads;
+    scratch.clear();
+    for (const Run &run : runs) find_logits<Number, fixed_channels>(problem, run, scratch);
     const int64_t size = scratch.biases.size();
     Number *terms = scratch.logits.data();
     if (!problem.strength) {
@@ -211,14 +231,14 @@ FOR_PROCESSORS void attend_query(const Problem &problem, const std::vector<Run> 
 }
 
 template <typename Number, int fixed_channels>
-void attend(const Problem &problem, Number *output, Number *logsumexp) {
+void attend(const Problem &problem, const Results<Number> &results) {
     const std::vector<std::vector<Run>> found = find_runs(problem);
 #pragma omp parallel num_threads(problem.threads)
     {
         Scratch<Number> scratch;
 #pragma omp for schedule(dynamic, 8)
         for (size_t i = 0; i < found.size(); ++i) {
-            attend_query<Number, fixed_channels>(problem, found[i], scratch, output, logsumexp);
+            attend_query<Number, fixed_channels>(problem, found[i], scratch, results);
         }
     }
 }
@@ -227,18 +247,20 @@ void attend(const Problem &problem, Number *output, Number *logsumexp) {
 // that were computed without it, given the output and log-sum-exp with it.
 template <typename Number, int fixed_channels>
 FOR_PROCESSORS void backward_run(const Problem &problem, const Run &run, Scratch<Number> &scratch,
-                                 const bool *only_strength, const Number *grad_output, const Number *logsumexp, const Number *delta,
-                                 Number *grad_query, Number *grad_key, Number *grad_value, Number *grad_strength) {
+                                 const Gradients<Number> &tensors, int64_t thread) {
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
     const int64_t row_size = heads * channels, queries = run.query * row_size, keys = run.key * row_size;
+    const int64_t copy = thread * problem.batch * problem.queries;
     const Number *query = static_cast<const Number *>(problem.query) + queries;
     const Number *key = static_cast<const Number *>(problem.key) + keys;
     const Number *value = static_cast<const Number *>(problem.value) + keys;
-    grad_output += queries, grad_query += queries, grad_key += keys, grad_value += keys;
-    logsumexp += run.query * heads, delta += run.query * heads;
-    scratch.biases.clear();
-    scratch.logits.clear();
-    find_logits<Number, fixed_channels>(problem, run, scratch.biases, scratch.logits);
+    const Number *grad_output = tensors.grad_output + queries;
+    const Number *logsumexp = tensors.logsumexp + run.query * heads;
+    const Number *delta = tensors.delta + run.query * heads;
+    Number *grad_query = tensors.grad_query + copy * row_size + queries;
+    Number *grad_key = tensors.grad_key + keys, *grad_value = tensors.grad_value + keys;
+    scratch.clear();
+    find_logits<Number, fixed_channels>(problem, run, scratch);
     scratch.slopes.resize(scratch.logits.size());
     Number *terms = scratch.logits.data(), *slopes = scratch.slopes.data();
     for (int64_t e = 0; e < run.size; ++e) {
@@ -257,23 +279,21 @@ FOR_PROCESSORS void backward_run(const Problem &problem, const Run &run, Scratch
             const Number slope = terms[i] * slopes[i];
             const Number of_score = static_cast<Number>(problem.scale) * bias.factor * slope;
             along_bias += slope;
-            if (only_strength[run.query]) continue;
+            if (tensors.only_strength[run.query]) continue;
             add(grad_value + of_key, bias.factor * terms[i], grad_output + of_query, channels);
             add(grad_key + of_key, of_score, query + of_query, channels);
             add(grad_query + of_query, of_score, key + of_key, channels);
         }
-        grad_strength[2 * run.query + run.modality] += along_bias * bias.share * bias.gain;
+        const int64_t of_query = 2 * (copy + run.query) + run.modality;
+        tensors.grad_strength[of_query] += along_bias * bias.share * bias.gain;
     }
 }
 
-// only_strength (B, Q): whether queries add to the strength's gradient alone.
-// grad_query (threads, B, Q, H * D), grad_strength (threads, B, Q, 2): each thread takes some keys.
 template <typename Number, int fixed_channels>
-void backward(const Problem &problem, const bool *only_strength, const Number *grad_output, const Number *logsumexp, const Number *delta,
-              Number *grad_query, Number *grad_key, Number *grad_value, Number *grad_strength) {
-    const int64_t threads = problem.threads, rows = problem.batch * problem.queries;
+void backward(const Problem &problem, const Gradients<Number> &tensors) {
+    const int64_t threads = problem.threads;
     std::vector<Run> runs;
-    for (const auto &of_query : find_runs(problem)) runs.insert(runs.end(), of_query.begin(), of_query.end());
+    for (const auto &some : find_runs(problem)) runs.insert(runs.end(), some.begin(), some.end());
     std::stable_sort(runs.begin(), runs.end(),
                      [](const Run &left, const Run &right) { return left.key < right.key; });
     int64_t pairs = 0, seen = 0, thread = 1;
@@ -295,33 +315,24 @@ void backward(const Problem &problem, const bool *only_strength, const Number *g
             run.key += cut;
             run.right += cut;
             if (run.size <= 0) continue;
-            backward_run<Number, fixed_channels>(problem, run, scratch, only_strength, grad_output, logsumexp, delta,
-                                                 grad_query + t * rows * problem.heads * problem.channels,
-                                                 grad_key, grad_value, grad_strength + t * rows * 2);
+            backward_run<Number, fixed_channels>(problem, run, scratch, tensors, t);
         }
     }
 }
 
 }  // namespace
 
-#define FOR_CHANNELS(function, Number, ...)                          \
-    switch (problem->channels) {                                     \
-        case 16: function<Number, 16>(*problem, __VA_ARGS__); break; \
-        case 32: function<Number, 32>(*problem, __VA_ARGS__); break; \
-        case 64: function<Number, 64>(*problem, __VA_ARGS__); break; \
-        default: function<Number, 0>(*problem, __VA_ARGS__);         \
+#define EXPORT(function, Tensors, type, Number)                                                  \
+    extern "C" void function##_##type(const Problem *problem, const Tensors<Number> *tensors) { \
+        switch (problem->channels) {                                                             \
+            case 16: return function<Number, 16>(*problem, *tensors);                            \
+            case 32: return function<Number, 32>(*problem, *tensors);                            \
+            case 64: return function<Number, 64>(*problem, *tensors);                            \
+            default: return function<Number, 0>(*problem, *tensors);                             \
+        }                                                                                        \
     }
 
-#define EXPORT(name, Number)                                                                              \
-    extern "C" void attend_##name(const Problem *problem, Number *output, Number *logsumexp) {            \
-        FOR_CHANNELS(attend, Number, output, logsumexp)                                                   \
-    }                                                                                                     \
-    extern "C" void backward_##name(const Problem *problem, const bool *only_strength, const Number *grad_output,                    \
-                                    const Number *logsumexp, const Number *delta, Number *grad_query,     \
-                                    Number *grad_key, Number *grad_value, Number *grad_strength) {        \
-        FOR_CHANNELS(backward, Number, only_strength, grad_output, logsumexp, delta, grad_query, grad_key, grad_value,   \
-                     grad_strength)                                                                       \
-    }
-
-EXPORT(float32, float)
-EXPORT(float64, double)
+EXPORT(attend, Results, float32, float)
+EXPORT(attend, Results, float64, double)
+EXPORT(backward, Gradients, float32, float)
+EXPORT(backward, Gradients, float64, double)

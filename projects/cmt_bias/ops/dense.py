@@ -6,6 +6,7 @@ Shape letters: B batch, H heads, Q queries, K keys, D channels of a head, N quer
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .geometry import AttentionInputs, TokenLayout, WindowedBias
@@ -35,9 +36,13 @@ def why_not(inputs: AttentionInputs) -> str | None:
 def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
     """Attention, as operator.py says; the last two are empty."""
     output = torch.empty_like(inputs.query)
-    value = inputs.value.transpose(1, 2)
+    key, value = inputs.key.transpose(1, 2), inputs.value.transpose(1, 2)
     for part in _chunks(inputs):
-        output[:, part] = (_probabilities(inputs, part) @ value).transpose(1, 2)
+        query, (mask, lone) = inputs.query[:, part].transpose(1, 2), _mask(inputs, part)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=inputs.scale
+        )
+        output[:, part] = attended.masked_fill(lone, 0).transpose(1, 2)
     logsumexp = output.new_zeros(output.shape[:3])
     return output, logsumexp, logsumexp.new_zeros(output.shape[:2], dtype=torch.bool)
 
@@ -52,7 +57,8 @@ def gradients(
     delta = (grad_output * output).sum(-1, keepdim=True).transpose(1, 2)
     for part in _chunks(inputs):
         query, grad = (t[:, part].transpose(1, 2) for t in (inputs.query, grad_output))
-        mass = _probabilities(inputs, part)
+        mask, lone = _mask(inputs, part)
+        mass = (query @ key.mT).mul_(inputs.scale).add_(mask).softmax(-1).masked_fill_(lone, 0)
         grad_value += (mass.mT @ grad).transpose(1, 2)
         grad_logits = (grad @ value.mT).sub_(delta[:, :, part]).mul_(mass)
         grad_query[:, part] = (grad_logits @ key).transpose(1, 2) * inputs.scale
@@ -77,14 +83,12 @@ def _chunks(inputs: AttentionInputs) -> Iterator[slice]:
     return (slice(start, start + count) for start in range(0, queries, count))
 
 
-def _probabilities(inputs: AttentionInputs, part: slice) -> Tensor:
-    """``(B, H, N, K)`` softmax of the logits; zeros for a query without keys."""
-    query, key = inputs.query[:, part].transpose(1, 2), inputs.key.transpose(1, 2)
-    logits = (query @ key.mT).mul_(inputs.scale)
+def _mask(inputs: AttentionInputs, part: slice) -> tuple[Tensor, Tensor]:
+    """``(B, 1, N, K)`` what is added to logits, ``(B, 1, N, 1)`` True for queries without keys."""
     windows = inputs.windows.of_queries(part)
     if inputs.strength is not None:
-        bias = dense_bias(WindowedBias(windows, inputs.strength[:, part]))
-        return logits.add_(bias.unsqueeze(1)).softmax(-1)
+        mask = dense_bias(WindowedBias(windows, inputs.strength[:, part])).unsqueeze(1)
+        return mask, mask.new_zeros(*mask.shape[:3], 1, dtype=torch.bool)
     inside = windows.to_mask().unsqueeze(1)
-    probabilities = logits.masked_fill_(~inside, -torch.inf).softmax(-1)
-    return probabilities.masked_fill_(~inside.any(-1, keepdim=True), 0)
+    mask = torch.zeros_like(inside, dtype=inputs.query.dtype).masked_fill_(~inside, -torch.inf)
+    return mask, ~inside.any(-1, keepdim=True)

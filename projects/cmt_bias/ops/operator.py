@@ -17,6 +17,7 @@ outside of windows have no weight, and a query without keys gets zeros.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -96,7 +97,7 @@ def _attend(
     if len(devices) > 1:
         raise ValueError(f'tensors lie on {sorted(devices)}.')
     tokens = _autocast(*tokens)
-    _check(*tokens, windows, strength)
+    _check(tokens, windows, strength)
     if backend not in BACKENDS:
         raise ValueError(f'unknown backend {backend!r}; there are {", ".join(BACKENDS)}.')
     channels, dtype = tokens[0].shape[-1], tokens[0].dtype
@@ -132,19 +133,17 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
 
 
-def _check(
-    query: Tensor, key: Tensor, value: Tensor, windows: QueryWindows, strength: Tensor | None
-) -> None:
+def _check(tokens: tuple[Tensor, ...], windows: QueryWindows, strength: Tensor | None) -> None:
     """Raise ValueError if shapes or types do not agree."""
     cells, layout = windows.cells, windows.layout
-    shapes = [tuple(tensor.shape) for tensor in (query, key, value)]
+    shapes = [tuple(tensor.shape) for tensor in tokens]
     if any(len(shape) != 4 for shape in shapes) or shapes[1] != shapes[2]:
         raise ValueError(f'query, key and value must be (B, H, N, D), got {shapes}.')
     (batch, heads, queries, channels), keys = shapes[:2]
     if (batch, heads, channels) != (*keys[:2], keys[3]):
         raise ValueError(f'query and key differ in batch, heads or channels: {shapes[:2]}.')
-    dtypes = [tensor.dtype for tensor in (query, key, value)]
-    if len(set(dtypes)) > 1 or not query.is_floating_point():
+    dtypes = [tensor.dtype for tensor in tokens]
+    if len(set(dtypes)) > 1 or not tokens[0].is_floating_point():
         raise ValueError(f'query, key and value must have one floating type, got {dtypes}.')
     if not layout.num_tokens == keys[2] > 0:
         raise ValueError(f'{layout} has {layout.num_tokens} tokens, the keys are {keys[2]}.')
@@ -153,13 +152,12 @@ def _check(
         raise ValueError(
             f'cells must be int32 of shape {expected}, got {cells.dtype}, {tuple(cells.shape)}.'
         )
-    expected = (batch, queries, 2)
-    if strength is not None and not (
-        tuple(strength.shape) == expected and strength.is_floating_point()
+    if strength is not None and (
+        tuple(strength.shape) != (batch, queries, 2) or not strength.is_floating_point()
     ):
         raise ValueError(
-            f'strength must be a floating tensor of shape {expected}, got {strength.dtype}, '
-            f'{tuple(strength.shape)}.'
+            f'strength must be a floating tensor of shape {(batch, queries, 2)}, got '
+            f'{strength.dtype}, {tuple(strength.shape)}.'
         )
 
 
@@ -202,7 +200,7 @@ def _choose(name: str, inputs: AttentionInputs) -> Any:
     return backend
 
 
-def _prepare(arguments: tuple) -> tuple[Any, AttentionInputs]:
+def _prepare(arguments: Sequence[Any]) -> tuple[Any, AttentionInputs]:
     """The backend, and its inputs from the operator's arguments, of which the last is its name.
 
     All but Triton compute in float32 at least: a bias of 30 in bfloat16 would be wrong by 0.06.
@@ -234,8 +232,8 @@ def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _backward(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
     """Gradients of query, key, value and strength; the last is empty without a strength."""
-    *arguments, output, logsumexp, chosen = arguments
-    backend, inputs = _prepare(arguments)
+    *of_forward, output, logsumexp, chosen = arguments
+    backend, inputs = _prepare(of_forward)
     grad_output, output = (t.to(inputs.query.dtype).contiguous() for t in (grad_output, output))
     with torch.autocast(inputs.query.device.type, enabled=False):
         grads = backend.gradients(inputs, grad_output, output, logsumexp, chosen)

@@ -118,7 +118,7 @@ def kernel_arguments(inputs: AttentionInputs, tiles: Tiles, is_sorted: bool) -> 
     else:
         torch.arange(order.numel(), out=order.view(-1))
     kernels.find_boxes[grid](cells, order, boxes, queries, segments, BM=tiles.queries)
-    arguments = dict(
+    arguments: dict[str, Any] = dict(
         Cells=cells,
         # not read where it is None, but the kernels take a pointer
         Strength=cells if inputs.strength is None else inputs.strength,
@@ -167,7 +167,7 @@ def attend(inputs: AttentionInputs, launch: Launch | None = None) -> tuple[Tenso
     splits = -(-arguments['TILES'] // tiles_of_split)
     parts = query.new_empty(splits, *query.shape, dtype=torch.float32)
     part_sums = parts.new_empty(parts.shape[:-1])
-    kernels.attend[(*grid, splits)](
+    kernels.attend[grid[0], grid[1], splits](
         query,
         *inputs[1:3],
         Parts=parts,
