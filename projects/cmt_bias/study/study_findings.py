@@ -69,7 +69,8 @@ def link_findings(results: StudyResults) -> list[str]:
         verdict = 'the router: perfect weights help, those that it finds do not visibly'
     else:
         verdict = f'none: the router reaches {router.mean / ceiling.mean:.0%} of the ceiling'
-    return [*lines, f'So what stands between the idea and a gain is **{verdict}**.']
+    begin = 'As far as one seed tells, what' if min(ceiling.count, router.count) == 1 else 'What'
+    return [*lines, f'{begin} stands between the idea and a gain is **{verdict}**.']
 
 
 def _extremes(values: Mapping[str, float]) -> str:

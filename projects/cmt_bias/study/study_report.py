@@ -34,7 +34,7 @@ READING = f"""
 - A difference is taken seed by seed between two variants, then averaged; brackets hold its 95 %
   interval by Student's t, n is the number of pairs. With fewer than {LEAST_SEEDS} pairs the
   spread is that of all variants together (what seeds and variants, each with an effect of its own,
-  leave unexplained) or, where that is larger, its own.
+  leave unexplained) or, where that is larger, its own: mind that variants may spread differently.
 - p is adjusted by Holm for all questions of a study together. Intervals are not adjusted: of
   twenty of them one leaves out 0 by chance.
 - Failures: mean over the sensor failures of the study, tested on fewer frames, as is 'clean'.
@@ -192,6 +192,8 @@ def _answer(question: Question, found: Estimate, p_value: float) -> str:
             f'No difference seen; more than {_number(gain, question.metric)} above and '
             f'{_number(loss, question.metric)} below is excluded.'
         )
+    if found.count == 1:
+        said = f'As far as one seed tells: {said}'
     if question.claimed is not None:
         claim = _number(question.claimed, question.metric, '+')
         inside = found.low <= question.claimed <= found.high
