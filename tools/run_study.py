@@ -88,7 +88,7 @@ def plan_runs(study: Study, args: argparse.Namespace) -> list[StudyRun]:
     Raises:
         ProblemsFound: If a variant cannot be trained.
     """
-    planned = []
+    planned, options = [], study.failure_options
     for seed in study.seeds:
         for variant in study.variants:
             cfg = run_config(study, variant, seed, args.cfg_options)
@@ -98,6 +98,7 @@ def plan_runs(study: Study, args: argparse.Namespace) -> list[StudyRun]:
                 key=run_key(cfg, args.processes),
                 tools=TOOLS,
                 failures=study.failures,
+                failure_options=tuple(f'{key}={value}' for key, value in options.items()),
                 is_distributed=args.processes > 1,
                 runner=os.getpid() if args.cluster != 'slurm' else None,
             )

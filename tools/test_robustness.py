@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process as is_first_rank
 from mmengine.logging import print_log
@@ -41,20 +42,20 @@ from cmt_bias.checkpoints.safe_loading import CheckpointError
 from cmt_bias.failures import CLEAN, SEVERITIES, Failure, all_failures
 from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from cmt_bias.problem import Problem
-from cmt_bias.robustness import (
+from cmt_bias.robustness.cell import (
     Cell,
     CellResult,
-    FailureWatchHook,
+    identity_of,
     insert_failure,
     keep_no_detections,
+    load_query_weights,
     load_result,
-    long_table,
-    markdown_report,
+    save_query_weights,
     save_result,
-    save_robustness_plot,
 )
-from cmt_bias.robustness.cell import identity_of
-from cmt_bias.robustness.table import SCORES, score_table
+from cmt_bias.robustness.plot import save_robustness_plot
+from cmt_bias.robustness.table import SCORES, long_table, markdown_report, score_table
+from cmt_bias.robustness.watch_hook import FailureWatchHook
 from cmt_bias.runs import run_options
 from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
 from cmt_bias.runs.data_check import check_config_data
@@ -201,8 +202,10 @@ def cell_of(
     return Cell(model.name, failure, identity, path), cfg
 
 
-def run_cell(cell: Cell, cfg: Config, checkpoint: str, allow_missing_keys: bool) -> CellResult:
-    """Make one test.
+def run_cell(
+    cell: Cell, cfg: Config, checkpoint: str, allow_missing_keys: bool, watch: FailureWatchHook
+) -> CellResult:
+    """Make one test, and watch it.
 
     Raises:
         ProblemsFound: If the checkpoint does not fit the model.
@@ -211,19 +214,19 @@ def run_cell(cell: Cell, cfg: Config, checkpoint: str, allow_missing_keys: bool)
     run_options.use_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     stop_on(check_tested_weights(runner.model, checkpoint, allow_missing_keys))
-    watch = FailureWatchHook()
     runner.register_hook(watch)
     metrics = runner.test()
-    changed, weights = watch.gathered()
+    watched = watch.gathered()
     scores = parse_nuscenes_metrics(metrics)
     if is_first_rank() and not scores:
         raise ValueError(
             'the test gave no nuScenes metric; set a NuScenesMetric in test_evaluator'
         )
-    num_changed = sum(value is True for value in changed.values())
+    num_samples = len(watched.changed)
+    num_changed = sum(value is True for value in watched.changed.values())
     if cell.failure.transforms and num_changed == 0:
         raise ValueError(
-            f'{cell.failure.name} changed no input of {len(changed)} samples: its result would be '
+            f'{cell.failure.name} changed no input of {num_samples} samples: its result would be '
             'that of the clean test'
         )
     first = next(iter(scores.values()), None)
@@ -232,9 +235,11 @@ def run_cell(cell: Cell, cfg: Config, checkpoint: str, allow_missing_keys: bool)
         nds=first.nds if first else float('nan'),
         mean_ap=first.mean_ap if first else float('nan'),
         metrics={key: float(value) for key, value in metrics.items() if isinstance(value, Real)},
-        num_samples=len(changed),
+        num_samples=num_samples,
         num_changed=num_changed,
-        weights=weights,
+        weights=watched.weights,
+        falls=watched.falls,
+        camera_attention=np.mean(list(watched.camera_attention.values()), axis=0).tolist(),
     )
 
 
@@ -249,6 +254,7 @@ def run_cells(
     results: Results = {}
     # Decided before the first test, so that all processes of a launch agree.
     pending = []
+    clean: dict[str, dict[str, np.ndarray]] = {}  # weights of queries without failure
     for model in models:
         for failure in failures:
             if not failure.applies_to(model.sensors):
@@ -259,6 +265,8 @@ def run_cells(
                 pending.append((model, cell, cfg))
             else:
                 results[model.name, failure.name] = earlier
+                if failure.name == CLEAN:
+                    clean[model.name] = load_query_weights(cell)
     if results and is_first_rank():
         print(f'{len(results)} tests were finished earlier, {len(pending)} are to be made')
     problems = []
@@ -266,8 +274,9 @@ def run_cells(
     for done, (model, cell, cfg) in enumerate(pending):
         title = f'{cell.model} / {cell.failure.name}'
         gc.collect()  # a runner is in reference cycles, and its loader's workers live as long
+        watch = FailureWatchHook(clean.get(cell.model))
         try:
-            result = run_cell(cell, cfg, model.checkpoint, args.allow_missing_keys)
+            result = run_cell(cell, cfg, model.checkpoint, args.allow_missing_keys, watch)
         except (ProblemsFound, CheckpointError):
             raise
         except Exception as error:
@@ -276,6 +285,10 @@ def run_cells(
             problems.append(f'{title}: {type(error).__name__}: {error}')
             continue
         results[cell.model, cell.failure.name] = result
+        if cell.failure.name == CLEAN:
+            clean[cell.model] = watch.gathered().query_weights
+            if is_first_rank():
+                save_query_weights(cell, clean[cell.model])
         if is_first_rank():
             save_result(cell.path, result)
             left = (time.monotonic() - start) / (done + 1) * (len(pending) - done - 1)

@@ -1,12 +1,22 @@
 """A cell's test leaves the files of other tests alone."""
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 
 from cmt_bias.failures import all_failures
-from cmt_bias.robustness import Cell, CellResult, keep_no_detections, load_result, save_result
+from cmt_bias.robustness.cell import (
+    Cell,
+    CellResult,
+    keep_no_detections,
+    load_query_weights,
+    load_result,
+    save_query_weights,
+    save_result,
+)
 
 
 @pytest.fixture
@@ -16,7 +26,17 @@ def cell(tmp_path: Path) -> Cell:
 
 def test_result_is_read_as_it_was_saved(cell):
     assert load_result(cell) is None
-    result = CellResult('identity', 0.5, 0.25, {'NDS': 0.5}, 3, 3, {'a': (0.1, -0.2)})
+    result = CellResult(
+        'identity',
+        1 / 3,
+        0.25,
+        {'NDS': 1 / 3, 'error': math.inf},
+        3,
+        3,
+        {'a': (0.1, -0.2)},
+        {'a': (0.3, 0.0)},
+        [0.5],
+    )
     save_result(cell.path, result)
     assert load_result(cell) == result
 
@@ -42,3 +62,13 @@ def test_detections_of_a_finished_run_are_not_overwritten():
         keep_no_detections(cfg)
         kept = cfg.test_evaluator if isinstance(evaluator, dict) else cfg.test_evaluator[0]
         assert kept == dict(type='NuScenesMetric')
+
+
+def test_weights_of_queries_are_read_as_they_were_saved_and_damaged_ones_count_as_none(cell):
+    assert load_query_weights(cell) == {}
+    save_query_weights(cell, {'a': np.float16([[0.5, -1], [0, 1]])})
+    read = load_query_weights(cell)
+    assert list(read) == ['a']
+    assert read['a'].tolist() == [[0.5, -1], [0, 1]]
+    cell.path.with_suffix('.npz').write_bytes(b'PK damaged')
+    assert load_query_weights(cell) == {}

@@ -1,26 +1,22 @@
 """The numbers of the report, on cases calculated by hand."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from cmt_bias.failures import all_failures
-from cmt_bias.robustness import (
-    Cell,
-    CellResult,
+from cmt_bias.robustness.cell import CellResult
+from cmt_bias.robustness.plot import save_robustness_plot
+from cmt_bias.robustness.table import (
     failure_means,
-    load_result,
     long_table,
     markdown_report,
     router_table,
-    save_result,
-    save_robustness_plot,
+    score_table,
 )
-from cmt_bias.robustness.table import score_table
-from cmt_bias.robustness.trust_shift import trust_shift
+from cmt_bias.robustness.trust_shift import shift_in_words, trust_falls, trust_shift
 
 FAILURES = [
     failure
@@ -105,20 +101,27 @@ def test_trust_that_leaves_the_failed_lidar_is_seen_and_equal_trust_is_not(table
 def test_the_interval_of_a_shift_is_that_of_student():
     clean = {name: (0.0, 0.0) for name in 'abcd'}
     failed = {'a': (0.1, 0.0), 'b': (0.2, 0.0), 'c': (0.0, -0.3), 'x': (9.0, 0.0)}
-    shift = trust_shift(clean, failed)
     # Mean 0.2, standard deviation 0.1, t(0.975, 2 degrees of freedom) = 4.302653.
     half = 4.302653 * 0.1 / np.sqrt(3)
-    assert shift.mean == pytest.approx(0.2)
-    assert (shift.low, shift.high) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
-    assert shift.verdict('L') == 'no difference seen'
-    sure = trust_shift(clean, {name: (0.2, 0.0) for name in 'abcd'})
-    assert sure.verdict('L') == 'to the healthy sensor'
-    assert sure.verdict('C') == 'to the failed sensor'
-    assert sure.verdict('') == '-'
-    single = trust_shift(clean, {'a': (0.2, 0.0)})
-    assert single.mean == pytest.approx(0.2)
-    assert single.verdict('L') == '-'
-    assert math.isnan(trust_shift(clean, {}).mean)
+    assert trust_shift(clean, failed) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
+    mean, low, high = trust_shift(clean, {'a': (0.2, 0.0)})
+    assert mean == pytest.approx(0.2) and math.isnan(low) and math.isnan(high)
+    assert math.isnan(trust_shift(clean, {})[0])
+
+
+@pytest.mark.parametrize(
+    ('ends', 'healthy', 'said'),
+    [
+        ((-0.1, 0.3), 'L', 'no difference seen'),
+        ((0.1, 0.3), 'L', 'to the healthy sensor'),
+        ((0.1, 0.3), 'C', 'to the failed sensor'),
+        ((-0.3, -0.1), 'C', 'to the healthy sensor'),
+        ((0.1, 0.3), '', '-'),
+        ((math.nan, math.nan), 'L', '-'),
+    ],
+)
+def test_a_shift_is_said_where_its_interval_leaves_out_zero(ends, healthy, said):
+    assert shift_in_words(*ends, healthy) == said
 
 
 def test_the_report_names_what_is_missing(table, tmp_path):
@@ -135,11 +138,34 @@ def test_the_report_names_what_is_missing(table, tmp_path):
     assert (tmp_path / 'plot.png').stat().st_size > 10_000
 
 
-def test_a_result_is_read_back_unless_the_cell_has_become_another(tmp_path: Path):
-    path = tmp_path / 'model' / 'cell.json'
-    stored = CellResult('one', 0.25, 0.5, dict(a=1 / 3, b=math.nan), 2, 1, dict(t=(0.1, -0.2)))
-    assert load_result(Cell('m', FAILURES[0], 'one', path)) is None
-    save_result(path, stored)
-    read = load_result(Cell('m', FAILURES[0], 'one', path))
-    assert repr(read) == repr(stored)
-    assert load_result(Cell('m', FAILURES[0], 'two', path)) is None
+def test_trust_falls_where_queries_look_at_what_is_spoiled_alone():
+    clean = np.array([[0.5, 0.5, 0.5], [0.2, 0.4, 0.6]])
+    failed = np.array([[0.9, 0.9, 0.9], [0.0, 0.4, 0.2]])
+    cameras = np.array([[False] * 3, [True, False, True]])
+    there, elsewhere = trust_falls(clean, failed, cameras)
+    assert there == pytest.approx((0.2 + 0.4) / 2)
+    assert elsewhere == pytest.approx(0.0)  # the LiDAR, in which trust rises, did not fail
+    both = trust_falls(clean, failed, np.ones((2, 3), dtype=bool))
+    assert both[0] == pytest.approx((3 * -0.4 + 0.2 + 0.4) / 6)
+    assert math.isnan(both[1])
+    assert np.isnan(trust_falls(clean, failed, np.zeros((2, 3), dtype=bool))).all()
+
+
+def test_what_was_watched_is_averaged_over_samples_and_layers():
+    watched = CellResult(
+        'id',
+        0.5,
+        0.4,
+        {},
+        2,
+        2,
+        {'a': (0.1, 0.1)},
+        {'a': (0.2, math.nan), 'b': (0.4, 0.1)},
+        [0.1, 0.3],
+    )
+    line = row(
+        long_table({'m': 'LC'}, FAILURES, {('m', 'lidar_drop'): watched}), 'm', 'lidar_drop'
+    )
+    assert line['fall_spoiled'] == pytest.approx(0.3)
+    assert line['fall_elsewhere'] == pytest.approx(0.1)
+    assert line['camera_attention'] == pytest.approx(0.2)

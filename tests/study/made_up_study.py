@@ -19,11 +19,12 @@ VARIANTS = {
     'no_bias': ((), 0.0, (), -0.006),
     'fixed': (('shared',), 2.5, (2.5,), 0.0),
     'learned_from_low': (('shared',), 1.5, (2.1,), 0.012),
+    'learned_from_high': (('shared',), 3.5, (3.3,), 0.0),
     'per_modality': (('lidar', 'camera'), 2.5, (3.0, 1.9), 0.0),
 }
 PARTS = {'whole': 'whole', 'night': 'condition', 'rain': 'condition', '0-20 m': 'distance'}
 LEVELS = {'whole': 0.31, 'night': 0.24, 'rain': 0.29, '0-20 m': 0.42}
-FAILURES = {'cameras_black': -0.05, 'lidar_4_beams': -0.12}
+FAILURES = {'camera_drop_all': -0.05, 'lidar_beams_4': -0.12}
 QUESTIONS = (
     Question('Does a bias help?', 'learned_from_low', 'no_bias', claimed=0.018),
     Question('Does it help under failures?', 'learned_from_low', 'no_bias', 'failures'),
@@ -42,7 +43,7 @@ def write_made_up_study(work_dir: Path, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
         seeds=seeds,
         questions=QUESTIONS,
     )
-    write_record(work_dir, study, 'python tools/run_study.py STUDY --work-dir DIR')
+    write_record(work_dir, study, 'python /home/me/tools/run_study.py STUDY --work-dir /tmp/DIR')
     for number, variant in enumerate(VARIANTS):
         for seed in seeds:
             write_run(run_folder(work_dir, variant, seed), variant, seed, 100 * number)
@@ -110,10 +111,12 @@ def _write_scales(
 def _write_robustness(path: Path, whole: dict[str, float], has_router: bool) -> None:
     path.parent.mkdir(parents=True)
     trust = dict(lidar_weight=0.2, camera_weight=-0.1) if has_router else {}
+    trust['camera_attention'] = 0.15
     rows = [dict(failure='clean', mAP=whole['mAP'], NDS=whole['NDS'], **trust)]
     for failure, change in FAILURES.items():
-        shift = dict(shift=0.03) if has_router else {}
+        shift = dict(shift=0.03, fall_spoiled=0.2, fall_elsewhere=0.05) if has_router else {}
         scores = {name: whole[name] + change for name in ('mAP', 'NDS')}
         rows.append(dict(failure=failure, **scores, **trust, **shift))
     columns = ['failure', 'mAP', 'NDS', 'lidar_weight', 'camera_weight', 'shift']
+    columns += ['fall_spoiled', 'fall_elsewhere', 'camera_attention']
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from cmt_bias.metrics.intervals import t_interval
 from cmt_bias.study.seed_statistics import (
-    RUN_COLUMNS,
     compare,
+    estimate,
     holm,
+    residual_spread,
     smallest_visible_difference,
-    t_interval,
 )
 
 # Quantiles 0.975 of Student's t from a printed table.
@@ -38,39 +39,79 @@ def test_one_value_has_no_interval_and_equal_values_have_one_without_width():
     assert t_interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
 
 
-def runs(values: dict[str, dict[int, float]]) -> pd.DataFrame:
-    rows = [
-        (variant, seed, 'whole', 'mAP', value)
-        for variant, by_seed in values.items()
-        for seed, value in by_seed.items()
-    ]
-    return pd.DataFrame(rows, columns=RUN_COLUMNS)
+def runs(**values: dict[int, float]) -> pd.DataFrame:
+    return pd.DataFrame(values).rename_axis(index='seed', columns='variant')
 
 
 def test_differences_are_paired_by_seed():
     # Seeds differ by much, the variant is better by 1, 2 and 3 in each of them.
-    table = runs({'fixed': {0: 10.0, 1: 20.0, 2: 30.0}, 'learned': {2: 33.0, 0: 11.0, 1: 22.0}})
-    found = compare(table, 'learned', 'fixed', 'whole', 'mAP')
-    assert (found.count, found.difference) == (3, 2.0)
+    table = runs(fixed={0: 10.0, 1: 20.0, 2: 30.0}, learned={2: 33.0, 0: 11.0, 1: 22.0})
+    found = compare(table, 'learned', 'fixed')
+    assert (found.count, found.mean) == (3, 2.0)
     assert found.low == pytest.approx(2 - T_2 / math.sqrt(3), rel=1e-6)
     assert found.high == pytest.approx(2 + T_2 / math.sqrt(3), rel=1e-6)
     assert found.p_value == pytest.approx(stats.ttest_rel([11, 22, 33], [10, 20, 30]).pvalue)
+    assert not found.leaves_out_zero
 
 
 def test_only_seeds_that_both_have_are_compared():
-    table = runs({'fixed': {0: 1.0, 1: 2.0}, 'learned': {1: 2.5, 2: 9.0}, 'other': {5: 1.0}})
-    found = compare(table, 'learned', 'fixed', 'whole', 'mAP')
-    assert (found.count, found.difference) == (1, 0.5)
-    assert math.isnan(found.low) and math.isnan(found.p_value)
-    assert compare(table, 'other', 'fixed', 'whole', 'mAP').count == 0
-    assert compare(table, 'nobody', 'fixed', 'whole', 'mAP').count == 0
-    assert compare(table, 'learned', 'fixed', 'night', 'mAP').count == 0
+    table = runs(fixed={0: 1.0, 1: 2.0}, learned={1: 2.5, 2: 9.0}, other={5: 1.0})
+    found = compare(table, 'learned', 'fixed')
+    assert (found.count, found.mean) == (1, 0.5)
+    assert math.isnan(found.low) and math.isnan(found.p_value)  # nothing to judge it by
+    assert compare(table, 'other', 'fixed').count == 0
+    assert compare(table, 'nobody', 'fixed').count == 0
 
 
 def test_equal_differences_are_certain():
-    table = runs({'fixed': {0: 1.0, 1: 2.0}, 'learned': {0: 1.5, 1: 2.5}, 'same': {0: 1, 1: 2}})
-    assert compare(table, 'learned', 'fixed', 'whole', 'mAP').p_value == 0.0
-    assert compare(table, 'same', 'fixed', 'whole', 'mAP').p_value == 1.0
+    seeds = range(3)
+    table = runs(a={s: s + 1.0 for s in seeds}, b={s: s + 1.5 for s in seeds})
+    assert compare(table, 'b', 'a').p_value == 0.0
+    assert compare(table.assign(c=table['a']), 'c', 'a').p_value == 1.0
+
+
+def test_rest_of_two_seeds_and_two_variants_is_what_is_not_additive():
+    # Rows 0 2 and 1 5: the interaction is 5 - 1 - 2 + 0 = 2, each rest 0.5, one degree of freedom.
+    table = runs(a={0: 0.0, 1: 1.0}, b={0: 2.0, 1: 5.0})
+    assert residual_spread(table) == (pytest.approx(1.0), 1)
+    # As two pairs alone: differences 2 and 4, standard deviation sqrt(2), of which each of the
+    # two runs has its half.
+    alone, pooled = estimate(table['b'] - table['a']), compare(table, 'b', 'a')
+    assert (pooled.low, pooled.high) == pytest.approx((alone.low, alone.high))
+    assert pooled.p_value == pytest.approx(alone.p_value)
+
+
+def test_rest_of_a_study_with_holes_is_that_of_least_squares():
+    random = np.random.default_rng(1)
+    table = runs(**{name: dict(enumerate(random.normal(size=4))) for name in 'abc'})
+    table.loc[3, 'c'] = np.nan
+    rows = [
+        [1.0, s == 1, s == 2, s == 3, v == 1, v == 2] for s in range(4) for v in range(3)
+        if (s, v) != (3, 2)
+    ]  # fmt: skip
+    design, values = np.array(rows, float), table.stack().dropna().to_numpy()
+    rest = values - design @ np.linalg.pinv(design) @ values
+    spread, freedom = residual_spread(table)
+    assert freedom == 11 - 6
+    assert spread == pytest.approx(math.sqrt((rest**2).sum() / 5))
+
+
+def test_interval_by_the_spread_of_all_variants_covers_the_truth_as_often_as_it_says():
+    random, names = np.random.default_rng(0), list('abcdefghij')
+    covered = 0
+    for _ in range(300):
+        noise = random.normal(size=(2, 10)) + random.normal(size=(2, 1))
+        found = compare(pd.DataFrame(noise, columns=names), 'a', 'b')
+        covered += found.low <= 0 <= found.high
+    assert 0.94 < covered / 300 < 1  # a little more often: of two spreads the larger counts
+
+
+def test_of_two_pairs_that_differ_more_than_others_the_own_spread_counts():
+    same = {0: 1.0, 1: 2.0}
+    table = runs(a=same, b=same, c=same, d=same, e={0: 5.0, 1: 2.0})
+    found, calm = compare(table, 'e', 'a'), compare(table, 'b', 'a')
+    assert found.mean == 2.0 and calm.mean == 0.0
+    assert found.high - found.low > 1.5 * (calm.high - calm.low)
 
 
 def test_adjusted_p_values_of_a_worked_example():

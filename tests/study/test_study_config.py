@@ -38,6 +38,7 @@ def write_study(**changes: object) -> Path:
 def test_unnamed_things_have_the_obvious_names(folder):
     study = read_study(write_study())
     assert (study.title, study.reference, study.seeds) == (folder.name, 'a', (0, 1))
+    assert (study.failures, study.failure_options) == ((), {})
     assert dict(study.variants) == dict(a='the first', b='the second')
     assert study.config_path('b') == Path('b.py')
 
@@ -129,6 +130,9 @@ def test_shipped_study_differs_between_variants_only_where_it_says(path, monkeyp
             assert cfg.get(key) == reference.get(key), (name, key)
         assert cfg.train_dataloader.batch_size == reference.train_dataloader.batch_size
         assert cfg.model.frozen_modules == reference.model.frozen_modules
+        fails = path.parent.name.endswith('_failures')
+        assert str(cfg.train_dataloader).count("'RandomFailure'") == fails, name
+        assert str(cfg.custom_hooks).count("'FailureEpochHook'") == fails, name
     heads = {name: cfg.model.pts_bbox_head for name, cfg in configs.items()}
     assert heads['no_bias'].type == 'CmtHead'
     assert 'attention_bias_config' not in heads['no_bias']

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from cmt_bias.runs.preflight import ProblemsFound
-from cmt_bias.study.seed_statistics import compare
 from cmt_bias.study.study_report import write_report
-from cmt_bias.study.study_results import StudyResults, collect_results, load_results
+from cmt_bias.study.study_results import StudyResults, collect_results
 
 from .made_up_study import VARIANTS, write_made_up_study
 
@@ -23,67 +22,108 @@ def study(tmp_path: Path) -> Path:
 
 def report(study: Path) -> tuple[str, StudyResults]:
     results = collect_results(study)
-    return write_report(results, study / 'report').read_text(), results
+    return write_report({'made_up': results}, study / 'report').read_text(), results
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f'### {title}\n')[1].split('\n#')[0]
 
 
 def test_report_of_a_finished_study_has_answers_tables_and_pictures(study):
     text, results = report(study)
     assert results.missing == []
-    assert '## Missing' not in text
-    assert '20 of 20 runs (4 variants x 5 seeds) are tested; together 8.8 h' in text
-    for picture in ('differences.png', 'curves.png'):
-        assert f'({picture})' in text
-        assert (study / 'report' / picture).read_bytes().startswith(b'\x89PNG')
-    answers = text.split('## Answers')[1].split('##')[0]
-    helps, under_failures, sensors = answers.strip().splitlines()
-    found = compare(results.values, 'learned_from_low', 'no_bias', 'whole', 'mAP')
-    assert 'Does a bias help?** Higher. The claimed +0.0180 is in the interval.' in helps
-    assert f'{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], n = 5' in helps
-    assert 'can see 0.0' in helps
+    assert 'Unfinished' not in text
+    assert '25 of 25 runs (5 variants x 5 seeds) are tested; together 11.0 h' in text
+    for picture in ('differences.png', 'curves.png', 'trust.png'):
+        assert f'(made_up/{picture})' in text
+        assert (study / 'report' / 'made_up' / picture).read_bytes().startswith(b'\x89PNG')
+    helps, under_failures, sensors = section(text, 'Answers').strip().splitlines()
+    found = results.compare('learned_from_low', 'no_bias', 'whole')
+    assert 'Does a bias help?** Yes. The claimed +0.0180 is not excluded.' in helps
+    assert f'{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], n = 5' in helps
+    assert 'python tools/run_study.py STUDY --work-dir work_dirs/study\n' in text
     assert '(failures)' in under_failures
-    assert f'{found.difference:+.4f}' in under_failures  # each failure costs all the same here
-    assert 'No difference seen; one above 0.0' in sensors
-    trust = text.split('## Does trust move?')[1].split('##')[0]
-    assert '+0.030' in trust and 'no_bias' not in trust
-    assert 'lidar 2.98 ± 0.00; camera 1.93 ± 0.00' in text
+    assert f'{found.mean:+.4f}' in under_failures  # each failure costs all the same here
+    assert 'No difference seen; more than 0.00' in sensors
+    assert '| mAP, failures' in section(text, 'What the design can see')
+    assert '| lidar 2.98; camera 1.93 |' in section(text, 'Where the scale ends')
+    trust = section(text, 'Whom the router trusts, and where attention goes')
+    (fixed,) = (line for line in trust.splitlines() if line.startswith('| fixed'))
+    cells = [cell.strip() for cell in fixed.split('|')]
+    assert cells[2:6] == ['+0.2000', '-0.1000', '+0.2000', '+0.0500']
+    assert cells[6].startswith('+0.1500') and cells[7:9] == ['15.0%', '15.0%']
 
 
-def test_report_is_made_again_from_its_tables_alone(study):
-    text, _ = report(study)
+def test_measures_of_the_robustness_test_are_those_of_its_table(study):
+    _, results = report(study)
+    assert results.of('fixed', 'failure: camera_drop_all', 'trust fall, spoiled part')[0] == 0.2
+    assert results.of('fixed', 'failures', 'trust fall, elsewhere')[0] == pytest.approx(0.05)
+    assert results.of('no_bias', 'clean', 'camera attention')[0] == 0.15
+    assert results.of('no_bias', 'failures', 'trust fall, elsewhere').empty
+    clean, failures = (results.of('no_bias', name, 'mAP') for name in ('clean', 'failures'))
+    assert (clean - failures).tolist() == pytest.approx([0.085] * 5)
+
+
+def test_what_stands_between_the_idea_and_a_gain_is_named(study):
+    why = section(report(study)[0], 'Why')
+    assert '(camera_drop_all +0.0500 to lidar_beams_4 +0.1200)' in why
+    assert '15.0% of its attention is on cameras' in why
+    for folder in (study / 'no_bias').iterdir():  # stands in for an oracle that gains nothing
+        shutil.copytree(folder, study / 'oracle' / folder.name)
+    record = json.loads((study / 'study.json').read_text())
+    record['variants']['oracle'] = 'perfect weights'
+    (study / 'study.json').write_text(json.dumps(record))
+    assert 'gain is **the bias: even perfect weights' in section(report(study)[0], 'Why')
+
+
+def test_starts_that_do_not_meet_are_told(study):
+    ends = section(report(study)[0], 'Where the scale ends')
+    assert '1.50 to 2.07, 3.50 to 3.31: 62% of the distance' in ends
+    assert 'They do not meet' in ends
+
+
+def test_page_has_all_studies_and_is_made_again_from_their_tables_alone(study):
+    text, results = report(study)
     for variant in VARIANTS:
         shutil.rmtree(study / variant)
-    assert write_report(load_results(study / 'report'), study / 'again').read_text() == text
+    assert write_report({}, study / 'report').read_text() == text
+    both = write_report({'other': results}, study / 'report').read_text()
+    assert both.count('\n## Learned scale of the attention bias\n') == 2
 
 
 def test_one_seed_gives_no_answer(tmp_path):
     write_made_up_study(tmp_path, seeds=(4,))
-    text, _ = report(tmp_path)
-    answers = text.split('## Answers')[1].split('##')[0]
+    answers = section(report(tmp_path)[0], 'Answers')
     assert answers.count('Not known: 1 pairs of seeds.') == 3
+
+
+def test_two_seeds_are_judged_by_the_spread_of_all_variants(tmp_path):
+    write_made_up_study(tmp_path, seeds=(0, 1))
+    answers = section(report(tmp_path)[0], 'Answers')
+    assert answers.count('n = 2') == 3 and 'Does a bias help?** Yes.' in answers
 
 
 def test_what_is_missing_is_marked_and_the_rest_reported(study):
     shutil.rmtree(study / 'per_modality' / 'seed_1')
+    shutil.rmtree(study / 'fixed' / 'seed_3')
     (study / 'learned_from_low' / 'seed_2' / 'failures' / 'robustness.csv').unlink()
     change_state(study / 'no_bias' / 'seed_0', metrics={}, checkpoint='', failure='status 1')
     change_state(study / 'no_bias' / 'seed_1', metrics={}, checkpoint='')
-    text, results = report(study)
-    assert '17 of 20 runs' in text
-    missing = text.split('## Missing')[1].split('##')[0]
-    assert '- no_bias, seed 0: failed: status 1' in missing
-    assert '- no_bias, seed 1: not finished' in missing
-    assert '- per_modality, seed 1: not started' in missing
-    assert '- learned_from_low, seed 2: no test under sensor failures' in missing
-    assert 'n = 3' in text.split('## Answers')[1]
-    assert '(n = 4)' in text
-    assert len(results.missing) == 4
+    text, _ = report(study)
+    assert '21 of 25 runs' in text
+    missing = text.split('**Unfinished.**')[1].split('#')[0]
+    assert '- failed, status 1: no_bias 0\n' in missing
+    assert '- not finished: no_bias 1\n' in missing
+    assert '- not started: fixed 3, per_modality 1\n' in missing
+    assert '- no test under sensor failures: learned_from_low 2\n' in missing
+    assert 'n = 3' in section(text, 'Answers')
 
 
 def test_study_without_any_run_has_a_report(study):
     for variant in VARIANTS:
         shutil.rmtree(study / variant)
     text, _ = report(study)
-    assert '0 of 20 runs' in text
+    assert '0 of 25 runs' in text
     assert 'Not known: 0 pairs of seeds.' in text
 
 
@@ -93,7 +133,7 @@ def test_detections_that_are_not_those_of_the_test_are_named(study):
     )
     _, results = report(study)
     assert len(results.missing) == 2
-    assert 'but tools/test.py wrote 0.9: the file is not the one' in results.missing[0]
+    assert 'but tools/test.py wrote 0.9 (the file is not the one' in results.missing[0]
 
 
 def test_without_the_data_the_whole_is_reported_as_it_was_tested(study):
@@ -106,21 +146,21 @@ def test_without_the_data_the_whole_is_reported_as_it_was_tested(study):
     (folder / 'config.py').write_text('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
     _, results = report(study)
     (problem,) = results.missing
-    assert 'no metrics by condition and distance: AssertionError' in problem
-    values = results.values.set_index(['variant', 'seed', 'subset', 'metric'])['value']
+    assert "the tables 'no/such/data/v1.0-trainval' are not there: no_bias 0" in problem
     tested = json.loads((folder / 'state.json').read_text())['metrics']
-    assert values['no_bias', 0, 'whole', 'mAP'] in tested.values()
-    assert ('no_bias', 0, 'night', 'mAP') not in values.index
+    assert results.of('no_bias', 'whole', 'mAP')[0] in tested.values()
+    assert 0 not in results.of('no_bias', 'night', 'mAP')
 
 
 def test_tables_hold_every_measure_of_every_run(study):
     report(study)
-    runs = pd.read_csv(study / 'report' / 'runs.csv')
+    runs = pd.read_csv(study / 'report' / 'made_up' / 'runs.csv')
     assert set(runs['variant']) == set(VARIANTS)
-    assert runs.groupby(['variant', 'seed', 'subset', 'metric']).size().max() == 1
-    curves = pd.read_csv(study / 'report' / 'curves.csv')
-    assert set(curves['name']) == {'loss', 'scale (shared)', 'scale (lidar)', 'scale (camera)'}
-    assert curves.groupby(['variant', 'seed', 'name']).size().max() <= 60
+    assert {'mAP', 'NDS', 'AP pedestrian', 'camera attention'} <= set(runs)
+    assert not runs.duplicated(['variant', 'seed', 'subset']).any()
+    curves = pd.read_csv(study / 'report' / 'made_up' / 'curves.csv')
+    assert {'loss', 'scale (shared)', 'scale (lidar)', 'scale (camera)'} <= set(curves)
+    assert curves.groupby(['variant', 'seed']).size().max() <= 60
 
 
 def test_folder_that_is_no_study_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Runs of a study with stand-ins for the tools that take no time: what is done when."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,13 @@ import torch
 from mmengine.config import Config
 
 from cmt_bias.file_lock import FileLock
-from cmt_bias.study.study_run import DETECTIONS, StudyRun, is_alive, read_state
+from cmt_bias.study.study_run import (
+    DETECTIONS,
+    StudyRun,
+    describe_device,
+    is_alive,
+    read_state,
+)
 from cmt_bias.study.study_runner import Progress, carry_out, make_executors
 
 TRAIN = """
@@ -75,8 +82,8 @@ def make_run(tmp_path: Path, tools: Path) -> Callable[..., StudyRun]:
 
     def make(name: str, key: str = 'key', failures: tuple[str, ...] = (), **settings: object):
         run = StudyRun(name, tmp_path / name, key, tools, failures, runner=os.getpid())
-        content = dict(score=0.5, test_evaluator=dict(type='NuScenesMetric'), **settings)
-        run.prepare(Config(content))
+        content = dict(score=0.5, test_evaluator=dict(type='NuScenesMetric'))
+        run.prepare(Config({**content, **settings}))
         return run
 
     return make
@@ -128,6 +135,11 @@ def test_failures_are_tested_after_the_rest_and_only_once(make_run, tmp_path):
     assert (more.folder / 'failures' / 'robustness.csv').read_text() == 'lidar_* night_3'
     assert len(calls(more)) == 1
     assert debug(tmp_path, [more]).kept == ['a']
+    smaller = dataclasses.replace(more, failure_options=('data_root=small',))
+    assert debug(tmp_path, [smaller]).done == ['a']
+    said = 'lidar_* night_3 --cfg-options data_root=small'
+    assert (more.folder / 'failures' / 'robustness.csv').read_text() == said
+    assert debug(tmp_path, [smaller]).kept == ['a']
 
 
 def test_run_with_other_settings_is_made_anew_beside_the_old_one(make_run, tmp_path):
@@ -243,9 +255,25 @@ def test_each_run_has_gpus_of_its_own(tmp_path):
     assert {parameters['tasks_per_node'] for parameters in shared} == {2}
 
 
-def test_state_survives_a_round_trip(make_run, tmp_path):
+def test_state_on_the_disk_has_all_that_the_run_knows(make_run, tmp_path):
     run = make_run('a', failures=('x',))
     debug(tmp_path, [run])
     state = read_state(run.folder)
-    assert state == read_state(run.folder)
-    assert json.loads((run.folder / 'state.json').read_text())['failures_tested'] == ['x']
+    assert json.loads((run.folder / 'state.json').read_text()) == {
+        'key': 'key',
+        'checkpoint': str(run.folder / 'train' / 'epoch_1.pth'),
+        'metrics': {'x_NuScenes/NDS': 0.5},
+        'failures_tested': ['x'],
+        'seconds': state.seconds,
+        'device': describe_device(),
+        'failure': '',
+    }
+    assert state.failures_tested == ('x',)
+    assert set(state.seconds) == {'train', 'test', 'test_robustness'}
+
+
+def test_a_run_that_was_never_started_is_prepared_in_place(make_run, tmp_path):
+    run = make_run('a')
+    make_run('a', key='other', score=0.25)
+    assert [path.name for path in tmp_path.glob('a*')] == ['a']
+    assert Config.fromfile(run.folder / 'config.py').score == 0.25

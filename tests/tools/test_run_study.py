@@ -37,17 +37,14 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('end_to_end')]
 
 def variant_text(data_root: Path, checkpoint: Path) -> str:
     """The shipped variant on other data, with fewer queries, every iteration logged."""
-    loading = 'num_workers=0, persistent_workers=False'
     return f"""
 _base_ = '{SHIPPED / VARIANT}.py'
 data_root = '{data_root}/'
-train_dataloader = dict(batch_size=3, {loading}, dataset=dict(data_root=data_root))
-val_dataloader = dict({loading}, dataset=dict(data_root=data_root))
-test_dataloader = val_dataloader
-val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
-test_evaluator = val_evaluator
+train_dataloader = dict(batch_size=3, dataset=dict(data_root=data_root, indices=None))
+test_dataloader = dict(dataset=dict(data_root=data_root))
+test_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
 model = dict(pts_bbox_head=dict(num_query=40))
-train_cfg = dict(max_epochs={MAX_EPOCHS}, val_interval=100)
+train_cfg = dict(max_epochs={MAX_EPOCHS})
 custom_hooks = [*_base_.custom_hooks[:-1], dict(type='BiasScaleHook', interval=1)]
 default_hooks = dict(logger=dict(interval=1))
 log_processor = dict(window_size=1)
@@ -140,12 +137,11 @@ def test_killed_study_started_again_ends_as_the_uninterrupted_one(study, uninter
 def test_results_have_exactly_the_metrics_of_the_test_tool(uninterrupted):
     results = collect_results(uninterrupted.parents[1])
     assert results.missing == []
-    values = results.values.set_index(['subset', 'metric'])['value']
+    values = results.values.loc[VARIANT, 3]
     tested = read_state(uninterrupted).metrics
     prefix = 'NuScenes metric/pred_instances_3d_NuScenes/'
     for name in ('mAP', 'NDS'):
-        assert values['whole', name] == tested[prefix + name]
+        assert values.loc['whole', name] == tested[prefix + name]
     for name in ('mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE'):
-        assert float(f'{values["whole", name]:.4f}') == tested[prefix + name]
-    assert ('failures', 'mAP') in values.index
-    assert any(subset.startswith('failure: camera_drop_1') for subset, _ in values.index)
+        assert float(f'{values.loc["whole", name]:.4f}') == tested[prefix + name]
+    assert {'failures', 'clean', 'failure: camera_drop_1'} <= set(values['mAP'].dropna().index)

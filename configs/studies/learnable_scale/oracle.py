@@ -14,5 +14,4 @@ model = dict(
 train_pipeline = [*_base_.train_pipeline[:-1], label, _base_.train_pipeline[-1]]
 test_pipeline = [*_base_.test_pipeline[:-1], label, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -1,7 +1,11 @@
-# Does a learned scale help? Clean fine-tuning from the shipped base, backbones frozen. The data:
+# Does a learned scale help? Clean fine-tuning from the shipped base, backbones frozen. The data,
+# and fewer of them for the tests under failures:
 #
-#   python tools/create_synthetic_nuscenes.py --out data/synthetic_study --val-scenes 40
+#   python tools/create_synthetic_nuscenes.py --preset base --out data/synthetic_study
 #   python tools/create_data.py nuscenes --root-path data/synthetic_study
+#   python tools/create_synthetic_nuscenes.py --out data/synthetic_study_failures \
+#       --train-scenes 1 --val-scenes 10 --seed 1
+#   python tools/create_data.py nuscenes --root-path data/synthetic_study_failures
 title = 'Learned scale of the attention bias, clean training'
 variants = dict(
     no_bias='CMT without bias',
@@ -17,7 +21,12 @@ variants = dict(
 )
 reference = 'fixed'
 seeds = [0, 1, 2, 3, 4]
-failures = ['*']
+failures = ['camera_foreign', 'camera_mirror_3', 'camera_drop_all', 'lidar_ghosts', 'lidar_fov_60']
+failure_options = {
+    'test_dataloader.dataset.data_root': 'data/synthetic_study_failures/',
+    'test_evaluator.data_root': 'data/synthetic_study_failures/',
+    'test_evaluator.ann_file': 'data/synthetic_study_failures/nuscenes_infos_val.pkl',
+}
 questions = [
     dict(
         text='Does a router help under failures at all (the ceiling)?',

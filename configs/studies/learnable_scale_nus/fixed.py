@@ -1,3 +1,1 @@
-_base_ = './_base_.py'
-
-model = dict(pts_bbox_head=dict(attention_bias_config=dict(learnable_scale=False)))
+../learnable_scale/fixed.py

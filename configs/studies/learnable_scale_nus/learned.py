@@ -1,2 +1,1 @@
-# Learned from 2.5, one scale.
-_base_ = './_base_.py'
+../learnable_scale/learned.py

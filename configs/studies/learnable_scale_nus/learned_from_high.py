@@ -1,3 +1,1 @@
-_base_ = './_base_.py'
-
-model = dict(pts_bbox_head=dict(attention_bias_config=dict(bias_scale=3.5)))
+../learnable_scale/learned_from_high.py

@@ -1,4 +1,1 @@
-# The floor: the oracle's weights with the wrong sign.
-_base_ = './oracle.py'
-
-model = dict(pts_bbox_head=dict(weight_generator=dict(wrong_sign=True)))
+../learnable_scale/wrong_sign.py

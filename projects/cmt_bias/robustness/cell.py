@@ -1,10 +1,14 @@
 """One cell of a robustness table: a model under a failure, its result, and the file it is in."""
 
 import hashlib
+import io
 import json
+import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 
@@ -44,6 +48,9 @@ class CellResult:
         num_samples: Samples tested.
         num_changed: Samples whose input the failure changed; 0 without failure.
         weights: By sample, the router's mean weights of LiDAR and cameras; empty without router.
+        falls: By sample, how far trust in the failed sensors has fallen, see
+            :func:`.trust_shift.trust_falls`.
+        camera_attention: Share of the attention that goes to cameras, of each decoder layer.
     """
 
     identity: str
@@ -53,6 +60,8 @@ class CellResult:
     num_samples: int = 0
     num_changed: int = 0
     weights: dict[str, tuple[float, float]] = field(default_factory=dict)
+    falls: dict[str, tuple[float, float]] = field(default_factory=dict)
+    camera_attention: list[float] = field(default_factory=list)
 
 
 def insert_failure(cfg: Config, failure: Failure, seed: int) -> None:
@@ -98,6 +107,22 @@ def identity_of(cfg: Config, checkpoint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def save_query_weights(cell: Cell, weights: Mapping[str, np.ndarray]) -> None:
+    """Write the router's weights of every query, ``(2, Q)`` by sample, beside a cell's result."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **weights)
+    write_atomically(cell.path.with_suffix('.npz'), buffer.getvalue())
+
+
+def load_query_weights(cell: Cell) -> dict[str, np.ndarray]:
+    """What :func:`save_query_weights` has written; empty where there is nothing readable."""
+    try:
+        with np.load(cell.path.with_suffix('.npz')) as stored:
+            return dict(stored)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return {}
+
+
 def save_result(path: Path, result: CellResult) -> None:
     """Write a result, whole or not at all."""
     write_atomically(path, json.dumps(asdict(result), indent=1).encode())
@@ -114,7 +139,8 @@ def load_result(cell: Cell) -> CellResult | None:
         stored = json.loads(cell.path.read_text())
         if stored['identity'] != cell.identity:
             return None
-        stored['weights'] = {name: (pair[0], pair[1]) for name, pair in stored['weights'].items()}
+        for key in ('weights', 'falls'):
+            stored[key] = {name: (pair[0], pair[1]) for name, pair in stored.get(key, {}).items()}
         return CellResult(**stored)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         MMLogger.get_current_instance().warning(

@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..failures import CLEAN, Failure
 from .cell import CellResult
-from .trust_shift import trust_shift
+from .trust_shift import shift_in_words, trust_shift
 
 Results = Mapping[tuple[str, str], CellResult]
 """Results by (model, failure's name)."""
 
 SCORES = {'NDS': 'nds', 'mAP': 'mean_ap'}
+FALLS = ('fall_spoiled', 'fall_elsewhere')
 GROUPS = ('LiDAR', 'cameras', 'misleading', 'degradations')
 DONE, MISSING, NOT_APPLICABLE = 'done', 'missing', 'not applicable'
 
@@ -31,8 +33,10 @@ def long_table(
     Returns:
         Columns model, failure, group, status (done, missing, not applicable), NDS, mAP (0-1),
         NDS_change, mAP_change against the test without failure, samples, changed (share of
-        samples whose input changed), lidar_weight, camera_weight, shift, shift_low, shift_high,
-        trust_moves; NaN or '-' where there is no value.
+        samples whose input changed), camera_attention (share, mean of the layers), lidar_weight,
+        camera_weight, shift, shift_low, shift_high, trust_moves, fall_spoiled and fall_elsewhere
+        (of trust in the failed sensors, by where queries look); NaN or '-' where there is no
+        value.
     """
     rows = []
     for model, sensors in models.items():
@@ -46,8 +50,8 @@ def long_table(
                 row['status'] = MISSING if failure.applies_to(sensors) else NOT_APPLICABLE
             rows.append(row)
     columns = ['model', 'failure', 'group', 'status', 'NDS', 'mAP', 'NDS_change', 'mAP_change']
-    columns += ['samples', 'changed', 'lidar_weight', 'camera_weight']
-    columns += ['shift', 'shift_low', 'shift_high', 'trust_moves']
+    columns += ['samples', 'changed', 'camera_attention', 'lidar_weight', 'camera_weight']
+    columns += ['shift', 'shift_low', 'shift_high', 'trust_moves', *FALLS]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -60,14 +64,19 @@ def _numbers(failure: Failure, result: CellResult, clean: CellResult | None) -> 
     if clean is not None:
         numbers['NDS_change'] = result.nds - clean.nds
         numbers['mAP_change'] = result.mean_ap - clean.mean_ap
+    if result.camera_attention:
+        numbers['camera_attention'] = float(np.mean(result.camera_attention))
     if not result.weights:
         return numbers
     lidar, camera = np.mean(list(result.weights.values()), axis=0)
     numbers.update(lidar_weight=float(lidar), camera_weight=float(camera))
     if clean is not None and failure.transforms:
-        shift = trust_shift(clean.weights, result.weights)
-        numbers.update(shift=shift.mean, shift_low=shift.low, shift_high=shift.high)
-        numbers['trust_moves'] = shift.verdict(failure.healthy)
+        mean, low, high = trust_shift(clean.weights, result.weights)
+        numbers.update(shift=mean, shift_low=low, shift_high=high)
+        numbers['trust_moves'] = shift_in_words(low, high, failure.healthy)
+    if result.falls:
+        falls = pd.DataFrame(list(result.falls.values()), columns=list(FALLS))
+        numbers.update(falls.mean().to_dict())
     return numbers
 
 
@@ -103,10 +112,10 @@ def score_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
     Returns:
         Strings; '-' where a test is missing, 'n/a' where a failure does not apply.
     """
-    shown = table.assign(text=table[score].map(_four_digits))
+    shown = table.assign(text=[_text(value, '.4f') for value in table[score]])
     shown.loc[shown['status'] == NOT_APPLICABLE, 'text'] = 'n/a'
     means = failure_means(table).rename(columns={'over': 'failure'})
-    means['text'] = means[score].map(_four_digits)
+    means['text'] = [_text(value, '.4f') for value in means[score]]
     columns = ['model', 'failure', 'text']
     both = pd.concat([shown[columns], means[columns]])
     wide = both.pivot(index='failure', columns='model', values='text')
@@ -121,14 +130,14 @@ def router_table(table: pd.DataFrame, model: str) -> pd.DataFrame:
         '-' if math.isnan(low) else f'{low:+.3f} to {high:+.3f}'
         for low, high in zip(mine['shift_low'], mine['shift_high'], strict=True)
     ]
-    columns = {
-        'LiDAR': mine['lidar_weight'].map(_signed),
-        'cameras': mine['camera_weight'].map(_signed),
-        'shift': mine['shift'].map(_signed),
-        '95 % interval': pd.Series(intervals, index=mine.index, dtype=object),
+    columns: dict[str, Any] = {
+        'LiDAR': [_text(value, '+.3f') for value in mine['lidar_weight']],
+        'cameras': [_text(value, '+.3f') for value in mine['camera_weight']],
+        'shift': [_text(value, '+.3f') for value in mine['shift']],
+        '95 % interval': intervals,
         'trust moves': mine['trust_moves'].astype(object).fillna('-'),
     }
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, index=mine.index)
 
 
 def markdown_report(
@@ -181,19 +190,13 @@ def _descriptions(table: pd.DataFrame, failures: Sequence[Failure]) -> pd.DataFr
     """What each failure is, and the share of samples that it changed, by model."""
     rows = {failure.name: failure.description for failure in failures}
     frame = pd.DataFrame({'what happens': pd.Series(rows, dtype=object)})
-    for model, mine in table.groupby('model', sort=False):
-        shares = mine.set_index('failure')['changed']
-        frame[f'inputs changed, {model}'] = shares.map(_percent).reindex(frame.index)
+    shares = table.pivot(index='failure', columns='model', values='changed').reindex(frame.index)
+    for model in table['model'].unique():
+        frame[f'inputs changed, {model}'] = [
+            _text(100 * share, '.0f', ' %') for share in shares[model]
+        ]
     return frame
 
 
-def _four_digits(value: float) -> str:
-    return '-' if math.isnan(value) else f'{value:.4f}'
-
-
-def _signed(value: float) -> str:
-    return '-' if math.isnan(value) else f'{value:+.3f}'
-
-
-def _percent(value: float) -> str:
-    return '-' if math.isnan(value) else f'{100 * value:.0f} %'
+def _text(value: float, form: str, unit: str = '') -> str:
+    return '-' if math.isnan(value) else format(value, form) + unit

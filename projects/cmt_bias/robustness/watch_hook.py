@@ -1,7 +1,12 @@
 """What a robustness test looks at beside the metrics: did the input change, whom is trusted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+import numpy as np
+import torch
 from mmdet3d.structures import Det3DDataSample
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
@@ -10,34 +15,104 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..bias.head_lookup import biased_heads
+from ..bias.weights.oracle import OracleWeightGenerator
+from ..cmt.head import CmtHead
+from ..cmt.transformer import PETRTransformerDecoderLayer
 from ..failures import CHANGED_KEY
+from ..failures.spoiled_parts import SPOILED_SENSORS_KEY
+from ..ops import WindowedBias, dense_bias
+from ..unwrapping import unwrapped
+from .trust_shift import trust_falls
+
+QUERY_STRIDE = 8
+"""Of so many queries one is asked where it attends: all logits of a big model take gigabytes."""
+
+
+@dataclass
+class Watched:
+    """What was seen, by sample.
+
+    Attributes:
+        changed: Whether a failure changed the sample; None: there was none.
+        weights: The router's mean weights of LiDAR and cameras; empty without router.
+        query_weights: ``(2, Q)`` float16, the weights of every query; LiDAR, cameras.
+        falls: How far trust in the failed sensors has fallen, of queries that look at a spoiled
+            part and of the others, see :func:`.trust_shift.trust_falls`.
+        camera_attention: Share of the cross-attention that goes to cameras, in each layer.
+    """
+
+    changed: dict[str, bool | None] = field(default_factory=dict)
+    weights: dict[str, tuple[float, float]] = field(default_factory=dict)
+    query_weights: dict[str, np.ndarray] = field(default_factory=dict)
+    falls: dict[str, tuple[float, float]] = field(default_factory=dict)
+    camera_attention: dict[str, list[float]] = field(default_factory=dict)
 
 
 class FailureWatchHook(Hook):
-    """Records for each tested sample whether a failure changed it, and the router's mean weights.
+    """Records what :class:`Watched` has.
 
     It reads only; the metrics are those of a test without it. Call :meth:`gathered` after the
     test, in all processes.
+
+    Args:
+        clean: ``query_weights`` of the test without failure, which ``falls`` compare with.
     """
 
-    def __init__(self) -> None:
-        self._changed: dict[str, bool | None] = {}
-        self._weights: dict[str, tuple[float, float]] = {}
-        self._latest: tuple[Tensor, Tensor] | None = None
-        self._handle: RemovableHandle | None = None
+    def __init__(self, clean: Mapping[str, np.ndarray] | None = None) -> None:
+        self._clean = clean or {}
+        self._watched = Watched()
+        self._weights: np.ndarray | None = None  # (B, 2, Q)
+        self._spoiled: np.ndarray | None = None  # (B, 2, Q)
+        self._attention: list[np.ndarray] = []  # (B,) of each layer
+        self._num_lidar_tokens = 0
+        self._handles: list[RemovableHandle] = []
 
     def before_test(self, runner: Runner) -> None:
-        """Listen to the weight generator, if the model has one."""
-        heads = biased_heads(runner.model)
-        if heads:
-            self._handle = heads[0].weight_generator.register_forward_hook(self._keep_weights)
+        """Listen to the decoder, and to the weight generator if the model has one."""
+        for biased in biased_heads(runner.model)[:1]:
+            head: Any = biased.head
+            oracle = OracleWeightGenerator(head.pc_range)
+            self._handles.append(
+                biased.weight_generator.register_forward_hook(partial(self._keep_weights, oracle))
+            )
+        for module in unwrapped(runner.model).modules():
+            if isinstance(module, CmtHead):
+                self._handles.append(module.register_forward_pre_hook(self._keep_layout))
+            elif isinstance(module, PETRTransformerDecoderLayer):
+                listen = module.cross_attention.register_forward_pre_hook
+                self._handles.append(listen(self._keep_attention, with_kwargs=True))
 
     def _keep_weights(
-        self, module: nn.Module, inputs: tuple, output: tuple[Tensor, Tensor]
+        self,
+        oracle: OracleWeightGenerator,
+        module: nn.Module,
+        inputs: tuple,
+        output: tuple[Tensor, Tensor],
     ) -> None:
-        """Mean weights over the queries, (B,) each, of the LiDAR and of the cameras."""
-        lidar, camera = output
-        self._latest = lidar.float().mean(dim=1), camera.float().mean(dim=1)
+        self._weights = torch.stack(output, dim=1).float().cpu().numpy()
+        img_metas = inputs[-1]
+        if all(SPOILED_SENSORS_KEY in meta for meta in img_metas):
+            self._spoiled = torch.stack(oracle(*inputs), dim=1).cpu().numpy() < 0
+
+    def _keep_layout(self, head: nn.Module, inputs: tuple) -> None:
+        bev_features = inputs[0][0] if inputs[0] else None
+        self._num_lidar_tokens = 0 if bev_features is None else bev_features[0, 0].numel()
+        self._attention = []
+
+    def _keep_attention(self, attention: Any, args: tuple, kwargs: dict) -> None:
+        query, key, value = args
+        heads, keys, _ = attention.project_heads(
+            query + kwargs['query_pos'], key + kwargs['key_pos'], value
+        )
+        some = torch.arange(0, query.shape[1], QUERY_STRIDE, device=query.device)
+        bias = kwargs.get('logit_bias')
+        share = camera_share(
+            heads[:, :, some],
+            keys,
+            None if bias is None else bias.of_queries(some),
+            self._num_lidar_tokens,
+        )
+        self._attention.append(share.cpu().numpy())
 
     def after_test_iter(
         self,
@@ -47,28 +122,50 @@ class FailureWatchHook(Hook):
         outputs: Sequence[Det3DDataSample] | None = None,
     ) -> None:
         """Record the samples of one batch."""
+        watched = self._watched
         for place, sample in enumerate(outputs or ()):
             name = str(sample.metainfo.get('token', sample.metainfo.get('sample_idx')))
-            self._changed[name] = sample.metainfo.get(CHANGED_KEY)
-            if self._latest is not None:
-                lidar, camera = self._latest
-                self._weights[name] = float(lidar[place]), float(camera[place])
+            watched.changed[name] = sample.metainfo.get(CHANGED_KEY)
+            watched.camera_attention[name] = [float(layer[place]) for layer in self._attention]
+            if self._weights is None:
+                continue
+            weights = self._weights[place]
+            lidar, camera = weights.mean(axis=1)
+            watched.weights[name] = float(lidar), float(camera)
+            watched.query_weights[name] = weights.astype(np.float16)
+            if self._spoiled is not None and name in self._clean:
+                watched.falls[name] = trust_falls(self._clean[name], weights, self._spoiled[place])
 
     def after_test(self, runner: Runner) -> None:
         """Stop listening."""
-        if self._handle is not None:
-            self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
-    def gathered(self) -> tuple[dict[str, bool | None], dict[str, tuple[float, float]]]:
-        """The records of all processes.
+    def gathered(self) -> Watched:
+        """The records of all processes."""
+        together = Watched()
+        for part in all_gather_object(self._watched):
+            for name, records in vars(part).items():
+                getattr(together, name).update(records)
+        return together
 
-        Returns:
-            By sample: whether a failure changed it (None: there was none); and the mean weights
-            of LiDAR and cameras over its queries, empty for a model without weight generator.
-        """
-        changed: dict[str, bool | None] = {}
-        weights: dict[str, tuple[float, float]] = {}
-        for part in all_gather_object((self._changed, self._weights)):
-            changed.update(part[0])
-            weights.update(part[1])
-        return changed, weights
+
+@torch.no_grad()
+def camera_share(
+    query: Tensor, key: Tensor, bias: WindowedBias | None, num_lidar_tokens: int
+) -> Tensor:
+    """Share of the attention that goes to the cameras.
+
+    Args:
+        query: ``(B, H, Q, D)`` projected queries.
+        key: ``(B, H, K, D)`` projected keys, those of the LiDAR first.
+        bias: On the logits; None for none.
+        num_lidar_tokens: How many are the LiDAR's.
+
+    Returns:
+        ``(B,)``, the mean over heads and queries.
+    """
+    logits = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
+    if bias is not None:
+        logits = logits + dense_bias(bias).to(logits).unsqueeze(1)
+    return logits.softmax(dim=-1)[..., num_lidar_tokens:].sum(dim=-1).mean(dim=(1, 2))

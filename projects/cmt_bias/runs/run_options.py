@@ -67,7 +67,7 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
         remedy = 'name a config file, such as configs/cmt/<recipe>.py'
         raise ProblemsFound([Problem(f"the config '{path}' does not exist", remedy)])
     try:
-        cfg = Config.fromfile(path)
+        cfg = without_formatting(Config.fromfile(path))
     except FileNotFoundError as error:
         what = f"the config '{path}' inherits from '{error.filename}', which does not exist"
         raise ProblemsFound([Problem(what, 'correct _base_ in the config')]) from error
@@ -80,6 +80,21 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
             for key in WORKER_ONLY_KEYS:
                 dataloader.pop(key, None)
     return cfg
+
+
+def without_formatting(cfg: Config) -> Config:
+    """The config, which is written down without yapf.
+
+    That takes a second, four times in every run. mmengine 0.10 has an option, which
+    ``Config.fromfile`` does not pass on.
+    """
+    return Config(
+        cfg._cfg_dict,
+        cfg_text=cfg.text,
+        filename=cfg.filename,
+        env_variables=cfg.env_variables,
+        format_python_code=False,
+    )
 
 
 def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:

@@ -1,16 +1,20 @@
-"""The Markdown report of a scale sweep, and the files beside it."""
+"""The report of a scale sweep: table, picture and Markdown."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from ..atomic_file import write_atomically
-from ..metrics.subset_evaluation import WHOLE
-from .scale_sweep import SweepResult
-from .scale_sweep_plot import save_sweep_plot
-from .scale_sweep_table import SCORES, best_table, long_table, score_table, without_halves
+from ..atomic_file import save_figure, write_atomically
+from ..metrics.subset_evaluation import HALVES, WHOLE
+from .scale_sweep import LEARNED, SweepResult
 
 TABLE, PLOT, REPORT = 'sweep_scale.csv', 'sweep_scale.png', 'sweep_scale.md'
+SCORES = ('NDS', 'mAP')
+OVERRIDE, LEARNED_POINT = 'override', 'learned'
 NONE_BEST = 'none: all equal'
 
 READING = f"""
@@ -37,38 +41,135 @@ def write_sweep(result: SweepResult, out_dir: Path, source: str, command: str) -
         command: What repeats it.
 
     Returns:
-        The table, see :func:`.scale_sweep_table.long_table`.
+        The table, see :func:`long_table`.
     """
     table = long_table(result)
     write_atomically(out_dir / TABLE, table.to_csv(index=False).encode())
-    save_sweep_plot(out_dir / PLOT, table, result.learned)
-    report = sweep_report(table, result, source, command)
-    write_atomically(out_dir / REPORT, report.encode())
+    save_figure(draw_sweep(table, result.learned), out_dir / PLOT)
+    learned = [(name, f'{value:.3f}') for name, value in result.learned.items()]
+    sections = [
+        f'# The bias scale at test time\n\n{source}\n\n```bash\n{command}\n```',
+        _markdown(pd.DataFrame(learned, columns=['entry', 'learned scale (logits)'])),
+        f'![NDS and mAP over the bias scale]({PLOT})',
+        *(_score_section(table, score) for score in SCORES),
+        f'## How sure this is\n{READING.rstrip()}',
+    ]
+    write_atomically(out_dir / REPORT, ('\n\n'.join(sections) + '\n').encode())
     return table
 
 
-def sweep_report(table: pd.DataFrame, result: SweepResult, source: str, command: str) -> str:
-    """The report as Markdown; arguments as for :func:`write_sweep`."""
-    parts = without_halves(table).drop_duplicates('part')
-    counts = parts[['part', 'frames', 'scenes', 'objects', 'classes without objects']]
-    learned = pd.DataFrame(
-        [(name, f'{value:.3f}') for name, value in result.learned.items()],
-        columns=['entry', 'learned scale (logits)'],
+def long_table(result: SweepResult) -> pd.DataFrame:
+    """A row for each scale and part, the learned scale last.
+
+    Args:
+        result: Of the sweep.
+
+    Returns:
+        ``point`` ('learned' or 'override'), ``scale`` (logits; NaN for a learned one with several
+        entries), ``label`` ('2.5', 'learned (2.613)', or 'learned' for many entries), ``part``,
+        ``kind`` (see :class:`.subset_evaluation.Subset`), ``frames``, ``scenes``, ``objects``,
+        ``classes without objects``, then mAP, NDS, the mean errors and the APs of the classes.
+    """
+    entries = list(result.learned.values())
+    learned = entries[0] if len(entries) == 1 else math.nan
+    scenes = {WHOLE: sum(result.scenes.values()), **result.scenes}
+    label = LEARNED_POINT if math.isnan(learned) else f'{LEARNED_POINT} ({learned:.3f})'
+    return pd.DataFrame(
+        {
+            'point': LEARNED_POINT if scale is LEARNED else OVERRIDE,
+            'scale': learned if scale is LEARNED else scale,
+            'label': label if scale is LEARNED else f'{scale:.12g}',
+            'part': part.name,
+            'kind': part.kind,
+            'frames': part.samples,
+            # scenes take turns in the halves
+            'scenes': (scenes[part.name] + 1 - HALVES.index(part.kind)) // 2
+            if part.kind in HALVES
+            else scenes[part.name],
+            'objects': part.objects,
+            'classes without objects': ', '.join(part.absent_classes),
+            **part.metrics,
+        }
+        for scale, parts in result.parts.items()
+        for part in parts
     )
-    sections = [
-        f'# The bias scale at test time\n\n{source}\n\n```bash\n{command}\n```',
-        _markdown(learned),
-        f'![NDS and mAP over the bias scale]({PLOT})',
-        '## Best scale of each condition',
-        *(_best_section(table, score) for score in SCORES),
-        *(_score_section(table, score) for score in SCORES),
-        f'## What was tested\n\n{_markdown(counts.replace("", "-"))}',
-        f'## How sure this is\n{READING.rstrip()}',
-    ]
-    return '\n\n'.join(sections) + '\n'
 
 
-def _best_section(table: pd.DataFrame, score: str) -> str:
+def score_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
+    """One score: scales down (the learned one last), parts across."""
+    wide = _without_halves(table).pivot(index='label', columns='part', values=score)
+    return wide.reindex(index=table['label'].unique(), columns=table['part'].unique())
+
+
+def best_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
+    """For each part the scale with the highest score, beside the learned one.
+
+    Args:
+        table: Of :func:`long_table`.
+        score: 'NDS' or 'mAP'.
+
+    Returns:
+        A row for each part: ``part``, ``frames``, ``scenes``, ``best`` (the scale's label; several
+        where they are equal, empty where all are), ``is_edge`` (the lowest or highest of the
+        sweep), ``score``, ``learned`` (score of the learned scale), ``lowest`` (score of the worst
+        scale), ``halves`` (the best scale in each half of the part's scenes; empty for one scene).
+    """
+    swept = table.loc[table['point'] == OVERRIDE, 'scale']
+    rows = []
+    for part, group in _without_halves(table).groupby('part', sort=False):
+        halves = table[(table['part'] == part) & table['kind'].isin(HALVES)]
+        best = group[group[score] == group[score].max()]
+        edges = best['scale'].isin([swept.min(), swept.max()])
+        rows.append(
+            {
+                'part': part,
+                'frames': group['frames'].iloc[0],
+                'scenes': group['scenes'].iloc[0],
+                'best': _best_label(group, score),
+                'is_edge': len(best) == 1 and bool(edges.all()),
+                'score': group[score].max(),
+                'learned': group.loc[group['point'] == LEARNED_POINT, score].iloc[0],
+                'lowest': group[score].min(),
+                'halves': [_best_label(half, score) for _, half in halves.groupby('kind')],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def draw_sweep(table: pd.DataFrame, learned: Mapping[str, float]) -> Figure:
+    """Each score as its change against the learned scale; a curve for each part.
+
+    Args:
+        table: Of :func:`long_table`.
+        learned: The entries of the learned scale, in logits; each is an upright line.
+
+    Returns:
+        The figure, with a canvas that needs no display.
+    """
+    figure = Figure(figsize=(12.0, 4.5), dpi=120, layout='constrained', facecolor='white')
+    FigureCanvasAgg(figure)
+    table = _without_halves(table)
+    reference = table[table['point'] == LEARNED_POINT].set_index('part')
+    for axes, score in zip(figure.subplots(1, len(SCORES)), SCORES, strict=True):
+        for name, entry in learned.items():
+            axes.axvline(entry, color='grey', linestyle='--', linewidth=0.9, zorder=0)
+            place = dict(transform=axes.get_xaxis_transform(), va='bottom', ha='right')
+            axes.text(entry, 0.02, f'learned, {name}', rotation=90, fontsize=7, **place)
+        for part, rows in table[table['point'] == OVERRIDE].groupby('part', sort=False):
+            known, frames = reference.loc[part, score], rows['frames'].iloc[0]
+            label = f'{part}: {frames} frames, {score} {known:.3f}'
+            axes.plot(rows['scale'], rows[score] - known, '.-', label=label)
+        axes.axhline(0, color='grey', linewidth=0.8, zorder=0)
+        axes.set(
+            xlabel='bias scale at test time (logits)', ylabel=f'{score} minus that of the learned'
+        )
+        axes.grid(color='#e5e5e5', linewidth=0.6)
+        axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _score_section(table: pd.DataFrame, score: str) -> str:
+    """The best scale of each part, how much hangs on it, and all scores."""
     best = best_table(table, score)
     shown = pd.DataFrame(
         {
@@ -87,27 +188,23 @@ def _best_section(table: pd.DataFrame, score: str) -> str:
             'best minus worst': (best['score'] - best['lowest']).map('{:.4f}'.format),
         }
     )
-    note = _order_by_condition(best, score)
-    return '\n\n'.join(filter(None, [f'### {score}', _markdown(shown), note]))
-
-
-def _order_by_condition(best: pd.DataFrame, score: str) -> str:
-    """The conditions' best scales, and how much hangs on them."""
-    ranked = best[best['scale'].notna() & (best['part'] != WHOLE)].set_index('part')
-    if len(ranked) < 2:
-        return ''
-    order = ', '.join(f'{part} {row["scale"]:.3g}' for part, row in ranked.iterrows())
-    stake = (ranked['score'] - ranked['lowest']).max()
-    return (
-        f'Best scales for {score}: {order}. The choice of the scale moves the {score} of no '
-        f'condition by more than {stake:.4f}; the order of the conditions means nothing where '
-        'that is less than the noise between seeds.'
+    stake = (best['score'] - best['lowest']).max()
+    note = (
+        f'The choice of the scale moves the {score} of no part by more than {stake:.4f}; an order '
+        'of the conditions means nothing where that is less than the noise between seeds.'
     )
+    scores = score_table(table, score).map('{:.4f}'.format).rename_axis('scale').reset_index()
+    return f'## {score}\n\n{_markdown(shown)}\n\n{note}\n\n{_markdown(scores)}'
 
 
-def _score_section(table: pd.DataFrame, score: str) -> str:
-    scores = score_table(table, score).map('{:.4f}'.format).reset_index()
-    return f'## {score} by scale and condition\n\n{_markdown(scores)}'
+def _without_halves(table: pd.DataFrame) -> pd.DataFrame:
+    return table[~table['kind'].isin(HALVES)]
+
+
+def _best_label(rows: pd.DataFrame, score: str) -> str:
+    """The scales with the highest score; empty where all have it."""
+    best = rows[rows[score] == rows[score].max()]
+    return '' if len(best) == len(rows) else ', '.join(best['label'])
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Means over seeds, and paired differences between variants with their intervals."""
+"""Means over seeds, paired differences with their intervals, and what a design can see."""
 
 import math
 from collections.abc import Sequence
@@ -8,27 +8,94 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-LEVEL = 0.95
+from ..metrics.intervals import LEVEL, t_interval
+
 POWER = 0.8
-RUN_COLUMNS = ['variant', 'seed', 'subset', 'metric', 'value']
+LEAST_SEEDS = 3
+"""Of a comparison that is judged by its own spread; with fewer it is that of all variants."""
 
 
-def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """The interval of Student's t for a mean.
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes:
+        count: Seeds that have a value.
+        mean: NaN without any.
+        low: Lower end of its 95 % interval; NaN where there is none.
+        high: Upper end.
+        p_value: Of Student's t test that the true mean is 0.
+    """
+
+    count: int
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+    p_value: float = math.nan
+
+    @property
+    def leaves_out_zero(self) -> bool:
+        """Whether the interval does."""
+        return self.low > 0 or self.high < 0
+
+
+def estimate(values: pd.Series) -> Estimate:
+    """The mean of values by seed; seeds without a value (NaN) do not count."""
+    known = values.dropna().to_numpy(float)
+    if len(known) < 2:
+        return Estimate(len(known), float(known.mean()) if len(known) else math.nan)
+    mean = float(known.mean())
+    equal = np.ptp(known) == 0
+    p_value = float(mean == 0 if equal else stats.ttest_1samp(known, 0.0).pvalue)
+    return Estimate(len(known), mean, *t_interval(known), p_value)
+
+
+def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
+    """The difference between two variants, taken seed by seed.
+
+    With fewer than :data:`LEAST_SEEDS` pairs its spread is that of all variants together
+    (:func:`residual_spread`), as in the analysis of a randomized block design, or its own where
+    that is larger: variants that have little in common spread more than most.
 
     Args:
-        values: Independent observations.
-        level: Probability that such an interval covers the true mean.
+        table: A measure by seed (rows) and variant (columns); NaN where a run is missing.
+        variant: The one.
+        against: The other.
+    """
+    table = table.reindex(columns=table.columns.union([variant, against]))
+    differences = table[variant] - table[against]
+    found = estimate(differences)
+    if not 0 < found.count < LEAST_SEEDS:
+        return found
+    spread, freedom = residual_spread(table)
+    if freedom == 0 or spread == 0:
+        return Estimate(found.count, found.mean)
+    own = differences.std() if found.count > 1 else 0.0
+    error = max(spread * math.sqrt(2), own) / math.sqrt(found.count)
+    reach = error * stats.t.ppf((1 + LEVEL) / 2, freedom)
+    p_value = 2 * stats.t.sf(abs(found.mean) / error, freedom)
+    return Estimate(found.count, found.mean, found.mean - reach, found.mean + reach, p_value)
+
+
+def residual_spread(table: pd.DataFrame) -> tuple[float, int]:
+    """What seeds and variants, each with an effect of its own, leave of a measure unexplained.
+
+    Args:
+        table: By seed (rows) and variant (columns); NaN where a run is missing.
 
     Returns:
-        Lower and upper end; NaN for fewer than two values, the value itself if all are equal.
+        Standard deviation of the rest, of which every variant is taken to have the same, and its
+        degrees of freedom; 0, 0 without any.
     """
-    if len(values) < 2:
-        return math.nan, math.nan
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    interval = stats.ttest_1samp(values, 0.0).confidence_interval(level)
-    return float(interval.low), float(interval.high)
+    runs = table.stack().dropna()
+    effects = [pd.get_dummies(runs.index.get_level_values(level)) for level in (0, 1)]
+    design = np.concatenate([effect.to_numpy(float) for effect in effects], axis=1)
+    solution, _, rank, _ = np.linalg.lstsq(design, runs.to_numpy(), rcond=None)
+    freedom = len(runs) - int(rank)
+    if freedom <= 0:
+        return 0.0, 0
+    rest = runs.to_numpy() - design @ solution
+    return float(np.sqrt((rest**2).sum() / freedom)), freedom
 
 
 def smallest_visible_difference(
@@ -50,53 +117,6 @@ def smallest_visible_difference(
         return math.nan
     quantiles = stats.t.ppf((1 + level) / 2, count - 1) + stats.t.ppf(power, count - 1)
     return float(deviation * quantiles / math.sqrt(count))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A paired comparison of two variants.
-
-    Attributes:
-        count: Seeds that both have.
-        difference: Mean difference; NaN without pairs.
-        low: Lower end of its 95 % interval; NaN for fewer than two pairs.
-        high: Upper end.
-        p_value: Of Student's t test that there is no difference.
-    """
-
-    count: int
-    difference: float
-    low: float
-    high: float
-    p_value: float
-
-
-def compare(
-    values: pd.DataFrame, variant: str, against: str, subset: str, metric: str
-) -> Comparison:
-    """Compare two variants seed by seed.
-
-    Args:
-        values: Columns of :data:`RUN_COLUMNS`.
-        variant: The one.
-        against: The other.
-        subset: Part of the measures.
-        metric: The measure.
-    """
-    chosen = values[(values['subset'] == subset) & (values['metric'] == metric)]
-    by_seed = chosen.pivot_table(index='seed', columns='variant', values='value')
-    by_seed = by_seed.reindex(columns=[variant, against])
-    differences = (by_seed[variant] - by_seed[against]).dropna().to_numpy()
-    count = len(differences)
-    mean = float(differences.mean()) if count else math.nan
-    low, high = t_interval(differences.tolist())
-    if count < 2:
-        p_value = math.nan
-    elif np.ptp(differences) == 0:
-        p_value = float(mean == 0)
-    else:
-        p_value = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return Comparison(count, mean, low, high, p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from ..checkpoints.shipped_weights import SCHEME, weights_record
 from ..metrics.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound, stop_on
-
-STUDY_KEYS = ('title', 'variants', 'reference', 'seeds', 'failures', 'questions', 'claims')
+from ..runs.run_options import without_formatting
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class Study:
         reference: Name of the variant that the others are compared with.
         seeds: Of each variant.
         failures: Names of sensor failures that each run is tested under, wildcards allowed.
+        failure_options: Settings of these tests alone, as ``--cfg-options`` has them, such as
+            smaller data.
         questions: What the report answers.
     """
 
@@ -60,6 +61,7 @@ class Study:
     reference: str
     seeds: tuple[int, ...]
     failures: tuple[str, ...] = ()
+    failure_options: Mapping[str, Any] = field(default_factory=dict)
     questions: tuple[Question, ...] = ()
 
     def config_path(self, variant: str) -> Path:
@@ -72,8 +74,8 @@ def read_study(path: Path) -> Study:
 
     Args:
         path: An mmengine config with the keys title, variants (a dict from name to title),
-            reference, seeds, and, if wanted, failures and questions (a list of dicts with the
-            attributes of :class:`Question`).
+            reference, seeds, and, if wanted, failures, failure_options and questions (a list of
+            dicts with the attributes of :class:`Question`).
 
     Returns:
         The study.
@@ -86,26 +88,22 @@ def read_study(path: Path) -> Study:
         raise ProblemsFound([Problem(f"the study '{path}' does not exist", remedy)])
     content: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
     stop_on(_content_problems(content, path))
-    variants = content['variants']
-    study = Study(
-        path=path,
-        title=content.get('title', path.resolve().parent.name),
-        variants=variants,
-        reference=content.get('reference', next(iter(variants))),
-        seeds=tuple(content['seeds']),
-        failures=tuple(content.get('failures', ())),
-        questions=tuple(Question(**question) for question in content.get('questions', ())),
-    )
+    given = {'title': path.resolve().parent.name, 'reference': next(iter(content['variants']))}
+    given.update(content)
+    for key in ('seeds', 'failures'):
+        given[key] = tuple(given.get(key, ()))
+    given['questions'] = tuple(Question(**question) for question in given.get('questions', ()))
+    study = Study(path=path, **given)
     stop_on(_name_problems(study))
     return study
 
 
 def _content_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
     """Keys that are unknown, missing or of another kind."""
-    known = ', '.join(STUDY_KEYS)
+    known = Study.__dataclass_fields__.keys() - {'path'}
     problems = [
-        Problem(f"'{path}' has the unknown key '{key}'", f'known keys: {known}')
-        for key in content.keys() - set(STUDY_KEYS)
+        Problem(f"'{path}' has the unknown key '{key}'", f'known keys: {", ".join(sorted(known))}')
+        for key in content.keys() - known
     ]
     variants, seeds = content.get('variants'), content.get('seeds')
     if not isinstance(variants, Mapping) or not variants:
@@ -115,15 +113,12 @@ def _content_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
     if not is_list or not seeds or len(set(seeds)) < len(seeds):
         what = f"'{path}': seeds must be a list of different integers"
         problems.append(Problem(what, 'seeds = [0, 1, 2, 3, 4]'))
+    keys = Question.__dataclass_fields__
     for question in content.get('questions', ()):
-        if (
-            not {'text', 'variant', 'against'}
-            <= set(question)
-            <= set(Question.__dataclass_fields__)
-        ):
+        if not {'text', 'variant', 'against'} <= set(question) <= set(keys):
             what = f"'{path}': the question {dict(question)} cannot be understood"
-            keys = ', '.join(Question.__dataclass_fields__)
-            problems.append(Problem(what, f'give text, variant, against; possible keys: {keys}'))
+            remedy = f'give text, variant, against; possible keys: {", ".join(keys)}'
+            problems.append(Problem(what, remedy))
     return problems
 
 
@@ -163,7 +158,7 @@ def run_config(
             metric.
     """
     path = study.config_path(variant)
-    cfg = Config.fromfile(path, import_custom_modules=False)
+    cfg = without_formatting(Config.fromfile(path, import_custom_modules=False))
     cfg.merge_from_dict(dict(options or {}))
     problems = []
     load_from = cfg.get('load_from')

@@ -1,101 +1,138 @@
 """Pictures of a study's report."""
 
+import math
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..atomic_file import save_figure
-from .seed_statistics import compare
-from .study_results import StudyResults
+from ..failures import CLEAN
+from ..metrics.subset_evaluation import WHOLE
+from .study_results import FAILURE, FAILURES, StudyResults
 from .training_curves import running_mean
 
-LINE_STYLES = ('-', '--', ':', '-.')
-DPI = 110
-
-
-def _colors(results: StudyResults) -> dict[str, str]:
-    palette = colormaps['tab10']
-    return {name: to_hex(palette(i % 10)) for i, name in enumerate(results.variants)}
+LINE_STYLES: tuple[Any, ...] = ('-', '--', ':', '-.', (0, (6, 1, 1, 1, 1, 1)))
 
 
 def _figure(width: float, height: float) -> Figure:
     """A figure that needs no display; sizes in inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout='constrained', facecolor='white')
+    figure = Figure(figsize=(width, height), dpi=90, layout='constrained', facecolor='white')
     FigureCanvasAgg(figure)
     return figure
 
 
+def _colors(results: StudyResults) -> dict[str, str]:
+    return {name: f'C{number % 10}' for number, name in enumerate(results.variants)}
+
+
 def save_differences(results: StudyResults, path: Path) -> bool:
-    """Paired differences in mAP to the reference by part and failure; False without any."""
-    values = results.values[results.values['metric'] == 'mAP']
-    subsets = list(values['subset'].unique())
+    """Differences in mAP to the reference: with intervals, and by part; False without any."""
     variants = [name for name in results.variants if name != results.reference]
-    rows = [
-        (subset, variant, compare(values, variant, results.reference, subset, 'mAP'))
-        for subset in subsets
-        for variant in variants
-    ]
-    if not any(found.count for _, _, found in rows):
+    found = {
+        subset: [results.compare(variant, results.reference, subset) for variant in variants]
+        for subset in results.subsets()
+    }
+    if not any(each.count for column in found.values() for each in column):
         return False
-    figure = _figure(9.0, 1.4 + 0.11 * (len(variants) + 1) * len(subsets))
-    axes = figure.subplots()
-    axes.axvline(0.0, color='black', linewidth=0.8)
-    colors = _colors(results)
-    for subset, variant, found in rows:
-        place = subsets.index(subset) + 0.8 * (
-            (variants.index(variant) + 0.5) / len(variants) - 0.5
-        )
-        known = found.count > 1
-        if known:
-            axes.plot([found.low, found.high], [place] * 2, color=colors[variant], linewidth=1.4)
-        fill = 'full' if known else 'none'
-        axes.plot(found.difference, place, 'o', color=colors[variant], ms=3.5, fillstyle=fill)
-    for line in range(1, len(subsets)):
-        axes.axhline(line - 0.5, color='lightgrey', linewidth=0.6)
-    axes.set_yticks(range(len(subsets)), [name.removeprefix('failure: ') for name in subsets])
-    axes.set_ylim(len(subsets) - 0.5, -0.5)
-    axes.set_xlabel(f'difference in mAP to {results.reference} (95 % interval; hollow: one seed)')
-    figure.legend(
-        handles=[Line2D([], [], color=colors[name], label=name) for name in variants],
-        loc='outside right upper',
-        frameon=False,
-        fontsize=9,
-    )
+    figure = _figure(13.0, 1.9 + 0.33 * len(variants))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 2.2])
+    left.axvline(0.0, color='black', linewidth=0.8)
+    for subset, color, shift in ((WHOLE, 'C0', -0.15), (FAILURES, 'C3', 0.15)):
+        for row, each in enumerate(found.get(subset, ())):
+            left.plot([each.low, each.high], [row + shift] * 2, color=color, linewidth=1.5)
+            left.plot(each.mean, row + shift, 'o', color=color, markersize=4)
+        left.plot([], [], 'o-', color=color, label='all frames' if subset == WHOLE else subset)
+    left.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    left.set_xlabel(f'difference in mAP to {results.reference}, 95 % interval')
+    means = np.array([[each.mean for each in column] for column in found.values()]).T
+    limit = 1.5 * np.nanmax(np.abs(means)) or 1.0  # numbers are to be read on the darkest
+    right.imshow(means, cmap='RdBu', vmin=-limit, vmax=limit, aspect='auto')
+    for column, estimates in enumerate(found.values()):
+        for row, each in enumerate(estimates):
+            if each.count:
+                weight = 'bold' if each.leaves_out_zero else 'normal'
+                style = dict(ha='center', va='center', fontsize=8, fontweight=weight)
+                right.text(column, row, f'{1000 * each.mean:+.0f}', **style)
+    names = [subset.removeprefix(FAILURE) for subset in found]
+    right.set_xticks(range(len(found)), names, rotation=40, ha='left')
+    right.xaxis.tick_top()
+    right.set_xlabel('in thousandths; bold: its interval leaves out 0')
+    left.set_yticks(range(len(variants)), variants)
+    left.set_ylim(len(variants) - 0.5, -0.5)
     save_figure(figure, path)
     return True
 
 
 def save_curves(results: StudyResults, path: Path) -> bool:
-    """Loss and bias scale of all runs over iterations; False without any."""
+    """Loss (mean over seeds) and bias scale of all runs over iterations; False without any."""
     curves = results.curves
-    if curves.empty:
+    if 'loss' not in curves:
         return False
-    figure = _figure(12.0, 4.6)
+    figure = _figure(13.0, 4.2)
     loss_axes, scale_axes = figure.subplots(1, 2)
     colors = _colors(results)
-    entries = sorted(set(curves['name']) - {'loss'})
-    for (variant, _, name), rows in curves.groupby(['variant', 'seed', 'name'], sort=False):
-        curve = pd.Series(rows['value'].to_numpy(), index=rows['iteration'])
-        if name == 'loss':
-            loss_axes.plot(running_mean(curve), color=colors[variant], linewidth=1.0, alpha=0.8)
-        else:
-            style = LINE_STYLES[entries.index(name) % len(LINE_STYLES)]
-            scale_axes.plot(
-                curve, color=colors[variant], linestyle=style, linewidth=1.2, alpha=0.8
-            )
+    for variant, rows in curves['loss'].dropna().groupby('variant'):
+        smooth = rows.droplevel('variant').unstack('seed').apply(running_mean)
+        loss_axes.plot(smooth.mean(axis=1), color=colors[variant])
+    entries = sorted(set(curves) - {'loss'}, key=lambda name: ('shared' not in name, name))
+    for style, name in zip(cycle(LINE_STYLES), entries, strict=False):
+        for (variant, _), rows in curves[name].dropna().groupby(['variant', 'seed']):
+            scale_axes.plot(rows.droplevel([0, 1]), ls=style, color=colors[variant], lw=1.1)
     loss_axes.set(xlabel='iteration', ylabel='training loss (running mean)')
     scale_axes.set(xlabel='iteration', ylabel='bias scale in effect (logits)')
-    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
-    if len(entries) > 1:
-        handles += [
-            Line2D([], [], color='black', linestyle=LINE_STYLES[i % len(LINE_STYLES)], label=name)
-            for i, name in enumerate(entries)
-        ]
+    handles = [Line2D([], [], color=colors[name], label=name) for name in results.variants]
+    handles += [
+        Line2D([], [], color='black', linestyle=style, label=name)
+        for style, name in zip(cycle(LINE_STYLES), entries, strict=False)
+    ]
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
     save_figure(figure, path)
     return True
+
+
+def save_trust(results: StudyResults, path: Path) -> bool:
+    """Where trust falls and where attention goes under each failure; False without any."""
+    failures = [name for name in results.subsets() if name.startswith(FAILURE)]
+    if not failures:
+        return False
+    rows = [CLEAN, *failures]
+    figure = _figure(13.0, 1.8 + 0.34 * len(rows))
+    trust, attention = figure.subplots(1, 2, sharey=True)
+    trust.axvline(0.0, color='black', linewidth=0.8)
+    for fill, metric in (('full', 'spoiled part'), ('none', 'elsewhere')):
+        _scatter(trust, results, rows, f'trust fall, {metric}', fill)
+    _scatter(attention, results, rows, 'camera attention', 'full')
+    trust.set_xlabel('fall of trust in the failed sensor; full: queries on it, hollow: others')
+    attention.set_xlabel('share of attention on cameras')
+    attention.set_xlim(left=0.0)
+    trust.set_yticks(range(len(rows)), [name.removeprefix(FAILURE) for name in rows])
+    trust.set_ylim(len(rows) - 0.5, -0.5)
+    colors = _colors(results)
+    handles = [Line2D([], [], ls='', marker='o', color=colors[n], label=n) for n in colors]
+    figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
+    for axes in (trust, attention):
+        axes.grid(axis='x', color='#e5e5e5')
+    save_figure(figure, path)
+    return True
+
+
+def _scatter(
+    axes: Axes, results: StudyResults, subsets: list[str], metric: str, fill: str
+) -> None:
+    """The mean over seeds of every variant, in the row of each subset."""
+    colors = _colors(results)
+    for row, subset in enumerate(subsets):
+        means: pd.Series = results.table(subset, metric).mean()
+        for place, variant in enumerate(results.variants):
+            if not math.isnan(means.get(variant, math.nan)):
+                height = row + 0.7 * ((place + 0.5) / len(colors) - 0.5)
+                axes.plot(
+                    means[variant], height, 'o', color=colors[variant], fillstyle=fill, ms=4.5
+                )

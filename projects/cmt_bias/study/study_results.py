@@ -1,8 +1,11 @@
 """What the runs of a study gave, as tables that the report is made from."""
 
 import json
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +17,29 @@ from ..atomic_file import write_atomically
 from ..failures import CLEAN
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
-from ..metrics.subset_evaluation import EVALUATED_SPLITS, WHOLE, Subset, SubsetEvaluation
+from ..metrics.subset_evaluation import EVALUATED_SPLITS, WHOLE, SubsetEvaluation
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound
-from .seed_statistics import RUN_COLUMNS
+from .seed_statistics import Estimate, compare
 from .study_config import Question, Study
 from .study_run import CONFIG_FILE, DETECTIONS, FAILURES_FOLDER, TRAIN_FOLDER, RunState, read_state
-from .training_curves import loss_measures, read_losses, read_scales, scale_measures
+from .training_curves import loss_measures, read_losses, read_scales, scale_measures, thinned
 
 STUDY_FILE, RUNS_FILE, CURVES_FILE = 'study.json', 'runs.csv', 'curves.csv'
 SUBSETS_FILE = 'subset_metrics.json'
 FAILURES = 'failures'
-CURVE_POINTS = 60
-"""Points that are kept of each curve; a picture shows no more."""
+FAILURE = 'failure: '
+UNTESTED = 'no test under sensor failures'
+SCORES = ('mAP', 'NDS')
+WATCHED = {
+    'lidar_weight': 'lidar trust',
+    'camera_weight': 'camera trust',
+    'shift': 'trust shift',
+    'fall_spoiled': 'trust fall, spoiled part',
+    'fall_elsewhere': 'trust fall, elsewhere',
+    'camera_attention': 'camera attention',
+}
+"""Columns of robustness.csv, and what their measures are called."""
 
 
 @dataclass
@@ -44,9 +57,9 @@ class StudyResults:
         hours: Wall-clock time of all runs together.
         parts: Name and kind of each part of the test, with its numbers of samples and objects.
         missing: What is not there, for the reader.
-        values: A row for each run, subset and metric; columns of :data:`RUN_COLUMNS`. The subset
-            'failures' is the mean over the sensor failures, 'failure: <name>' is one of them.
-        curves: Rows with variant, seed, iteration, name ('loss' or 'scale (<entry>)') and value.
+        values: Measures by variant, seed and subset. Subsets: 'whole' and the parts of the test;
+            'clean', 'failure: <name>' and 'failures', their mean, of the robustness test.
+        curves: 'loss' and 'scale (<entry>)' by variant, seed and iteration.
     """
 
     title: str
@@ -59,20 +72,55 @@ class StudyResults:
     hours: float = 0.0
     parts: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    values: pd.DataFrame = field(default_factory=pd.DataFrame)
-    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    values: pd.DataFrame = field(default_factory=lambda: _frame({}, 'subset'))
+    curves: pd.DataFrame = field(default_factory=lambda: _frame({}, 'iteration'))
+
+    def table(self, subset: str, metric: str) -> pd.DataFrame:
+        """A measure by seed (rows) and variant (columns)."""
+        if metric not in self.values:
+            return pd.DataFrame()
+        column = self.values[metric].dropna()
+        return column[column.index.get_level_values('subset') == subset].droplevel(2).unstack(0)
+
+    def of(self, variant: str, subset: str, metric: str) -> pd.Series:
+        """A measure of a variant by seed."""
+        return self.table(subset, metric).get(variant, pd.Series(dtype=float)).dropna()
+
+    def compare(self, variant: str, against: str, subset: str, metric: str = 'mAP') -> Estimate:
+        """The difference between two variants, see :func:`.seed_statistics.compare`."""
+        return compare(self.table(subset, metric), variant, against)
+
+    def subsets(self) -> list[str]:
+        """All that mAP is known of: the whole, parts, the mean over failures, each failure."""
+        scored = self.values['mAP'].dropna() if 'mAP' in self.values else self.values
+        known = set(scored.index.get_level_values('subset'))
+        parts = [WHOLE, *(part['name'] for part in self.parts), FAILURES]
+        failures = sorted(name for name in known if name.startswith(FAILURE))
+        return [name for name in dict.fromkeys([*parts, *failures]) if name in known]
 
     def save(self, folder: Path) -> None:
         """Write study.json, runs.csv and curves.csv."""
         content = asdict(self)
-        for table, name in (('values', RUNS_FILE), ('curves', CURVES_FILE)):
-            text = content.pop(table).to_csv(index=False, float_format='%.7g')
+        for key, name in (('values', RUNS_FILE), ('curves', CURVES_FILE)):
+            text = content.pop(key).to_csv(float_format='%.5g')
             write_atomically(folder / name, text.encode())
-        write_atomically(folder / STUDY_FILE, json.dumps(content, indent=2).encode())
+        write_atomically(folder / STUDY_FILE, json.dumps(content, indent=1).encode())
 
 
-def load_results(folder: Path) -> StudyResults:
+def _frame(rows: Mapping[tuple, Mapping[str, float]], last_key: str) -> pd.DataFrame:
+    """A table of rows by variant, seed and a third key."""
+    names = ['variant', 'seed', last_key]
+    index = pd.MultiIndex.from_tuples(list(rows), names=names) if rows else None
+    empty = pd.MultiIndex.from_arrays([[], [], []], names=names)
+    return pd.DataFrame(list(rows.values()), index=empty if index is None else index)
+
+
+def load_results(folder: Path, with_tables: bool = True) -> StudyResults:
     """What :meth:`StudyResults.save` has written.
+
+    Args:
+        folder: Where.
+        with_tables: Read values and curves too.
 
     Raises:
         ProblemsFound: If the folder has no such files, or damaged ones.
@@ -81,30 +129,22 @@ def load_results(folder: Path) -> StudyResults:
         content = json.loads((folder / STUDY_FILE).read_text())
         content['seeds'] = tuple(content['seeds'])
         content['questions'] = tuple(Question(**question) for question in content['questions'])
-        tables = {
-            'values': pd.read_csv(folder / RUNS_FILE),
-            'curves': pd.read_csv(folder / CURVES_FILE),
-        }
-        return StudyResults(**content, **tables)
+        results = StudyResults(**content)
+        if with_tables:
+            results.values = pd.read_csv(folder / RUNS_FILE, index_col=[0, 1, 2])
+            results.curves = pd.read_csv(folder / CURVES_FILE, index_col=[0, 1, 2])
+        return results
     except (OSError, ValueError, TypeError, KeyError) as error:
         what = f"'{folder}' has no readable results of a study: {error}"
-        remedy = (
-            'name the --work-dir of tools/run_study.py, or a folder that this tool has written'
-        )
+        remedy = 'name the --work-dir of tools/run_study.py'
         raise ProblemsFound([Problem(what, remedy)]) from error
 
 
 def write_record(work_dir: Path, study: Study, command: str) -> None:
     """Note what a study is in its work directory, before its first run."""
+    variants = dict(study.variants)
     record = StudyResults(
-        title=study.title,
-        variants=dict(study.variants),
-        reference=study.reference,
-        seeds=study.seeds,
-        questions=study.questions,
-        command=command,
-        values=pd.DataFrame(columns=RUN_COLUMNS),
-        curves=pd.DataFrame(columns=['variant', 'seed', 'iteration', 'name', 'value']),
+        study.title, variants, study.reference, study.seeds, study.questions, command
     )
     record.save(work_dir)
 
@@ -115,7 +155,10 @@ def run_folder(work_dir: Path, variant: str, seed: int) -> Path:
 
 
 def collect_results(work_dir: Path) -> StudyResults:
-    """Read all runs of a study, as far as they are there, and save the tables beside them.
+    """Read all runs of a study, as far as they are there.
+
+    Metrics by condition and distance are computed once for each run and kept in its folder, so
+    that a study can be looked at while it runs.
 
     Args:
         work_dir: ``--work-dir`` of tools/run_study.py.
@@ -126,106 +169,102 @@ def collect_results(work_dir: Path) -> StudyResults:
     Raises:
         ProblemsFound: If the folder is not that of a study.
     """
-    results = load_results(work_dir)
-    results.missing, results.hours, results.device = [], 0.0, ''
-    reader = _RunReader()
-    rows: list[tuple[str, int, str, str, float]] = []
-    curves: list[pd.DataFrame] = []
+    results = load_results(work_dir, with_tables=False)
+    place = f'--work-dir work_dirs/{work_dir.resolve().name}'  # wherever it was on that machine
+    results.command = re.sub(r'--work-dir \S+', place, results.command)
+    results.command = re.sub(r'\S*/tools/run_study', 'tools/run_study', results.command)
+    rows: dict[tuple, dict[str, float]] = {}
+    points: dict[tuple, dict[str, float]] = defaultdict(dict)
+    missing: dict[str, dict[str, str]] = defaultdict(lambda: defaultdict(str))
     for variant in results.variants:
         for seed in results.seeds:
-            run = reader.read(run_folder(work_dir, variant, seed))
-            results.missing += [f'{variant}, seed {seed}: {text}' for text in run.missing]
-            rows += [
-                (variant, seed, subset, metric, value)
-                for (subset, metric), value in run.measures.items()
-            ]
-            curves += [
-                pd.DataFrame(dict(variant=variant, seed=seed, name=name, value=curve))
-                .rename_axis('iteration')
-                .reset_index()
-                for name, curve in run.curves.items()
-            ]
+            run = _Run(run_folder(work_dir, variant, seed))
+            for problem in run.missing:
+                missing[problem][variant] += f' {seed}'
+            rows.update({(variant, seed, subset): m for subset, m in run.measures.items()})
+            for name, curve in run.curves.items():
+                for step, value in curve.items():
+                    points[variant, seed, step][name] = value
             if run.state is not None:
                 results.hours += sum(run.state.seconds.values()) / 3600
                 results.device = run.state.device or results.device
-    results.parts = reader.parts
-    results.values = pd.DataFrame(rows, columns=RUN_COLUMNS).astype({'value': float})
-    if curves:
-        results.curves = pd.concat(curves, ignore_index=True)
-    results.save(work_dir)
+            results.parts = max(results.parts, run.parts, key=len)
+    results.values, results.curves = _frame(rows, 'subset'), _frame(points, 'iteration')
+    if not any(subset == FAILURES for _, _, subset in rows):
+        missing.pop(UNTESTED, None)  # the study has no failures, or is not so far
+    results.missing = [
+        f'{problem}: {", ".join(variant + seeds for variant, seeds in runs.items())}'
+        for problem, runs in missing.items()
+    ]
     return results
 
 
-@dataclass
 class _Run:
-    state: RunState | None = None
-    measures: dict[tuple[str, str], float] = field(default_factory=dict)
-    curves: dict[str, pd.Series] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
+    """What is there of a run, and what is not.
 
+    Attributes:
+        state: None if it has not been started.
+        measures: Of each subset, by metric.
+        curves: By name, over iterations.
+        parts: Of the test.
+        missing: What is not there.
+    """
 
-class _RunReader:
-    """Reads runs; the tables of nuScenes are loaded once for all."""
-
-    def __init__(self) -> None:
-        self._tables: dict[tuple[str, str], NuScenes] = {}
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.state = folder, read_state(folder)
+        self.measures: dict[str, dict[str, float]] = defaultdict(dict)
+        self.curves: dict[str, pd.Series] = {}
         self.parts: list[dict[str, Any]] = []
-
-    def read(self, folder: Path) -> _Run:
-        """What is there of a run, and what is not."""
-        run = _Run(read_state(folder))
-        state = run.state
-        if state is None:
-            run.missing.append('not started')
-            return run
-        if state.failure:
-            run.missing.append(f'failed: {state.failure}')
-        elif not (state.checkpoint and state.metrics):
-            run.missing.append('not finished')
-        if state.checkpoint:  # an unfinished training has no final values
-            self._read_training(folder, run)
-        if state.metrics:
-            self._read_subsets(folder, run)
-        if state.failures_tested:
-            _read_failures(folder, run)
-        return run
-
-    def _read_training(self, folder: Path, run: _Run) -> None:
-        losses = read_losses(folder / TRAIN_FOLDER)
-        scales = read_scales(folder / TRAIN_FOLDER)
-        measures = {**loss_measures(losses), **scale_measures(scales)}
-        run.measures.update({(WHOLE, name): value for name, value in measures.items()})
-        curves = {'loss': losses, **{f'scale ({name})': scales[name] for name in scales}}
-        run.curves = {name: thinned(curve) for name, curve in curves.items() if len(curve)}
-        if losses.empty:
-            run.missing.append(f"no loss in '{folder / TRAIN_FOLDER}/*/vis_data'")
-
-    def _read_subsets(self, folder: Path, run: _Run) -> None:
-        """Metrics by subset; without the data set those of the whole, as the test wrote them."""
-        assert run.state is not None
-        try:
-            subsets = self._subsets(folder)
-        except (OSError, AssertionError, KeyError, ValueError) as error:
-            run.missing.append(
-                f'no metrics by condition and distance: {type(error).__name__}: {error}'
-            )
-            whole = next(iter(parse_nuscenes_metrics(run.state.metrics).values()))
-            scores = {'mAP': whole.mean_ap, 'NDS': whole.nds}
-            run.measures.update({(WHOLE, name): value for name, value in scores.items()})
+        self.missing: list[str] = []
+        if self.state is None:
+            self.missing.append('not started')
             return
-        if len(subsets) > len(self.parts):
-            self.parts = [
-                {key: value for key, value in subset.items() if key != 'metrics'}
-                for subset in subsets
-            ]
-        for subset in subsets:
-            for name, value in subset['metrics'].items():
-                run.measures[subset['name'], name] = value
-        run.missing += differences_to_test(subsets[0]['metrics'], run.state.metrics)
+        if self.state.failure:
+            self.missing.append(f'failed, {self.state.failure}')
+        elif not self.state.metrics:
+            self.missing.append('not finished')
+        if self.state.checkpoint:  # an unfinished training has no final values
+            self._read_training()
+        if self.state.metrics:
+            self._read_subsets(self.state)
+            self._read_failures()
 
-    def _subsets(self, folder: Path) -> list[dict[str, Any]]:
+    def _read_training(self) -> None:
+        losses, scales = (read(self.folder / TRAIN_FOLDER) for read in (read_losses, read_scales))
+        self.measures[WHOLE].update(loss_measures(losses) | scale_measures(scales))
+        curves = {'loss': losses, **{f'scale ({name})': scales[name] for name in scales}}
+        self.curves = {name: thinned(curve) for name, curve in curves.items() if len(curve)}
+        if losses.empty:
+            self.missing.append('no loss in the log of the training')
+
+    def _read_subsets(self, state: RunState) -> None:
+        """Metrics by subset; without the data set those of the whole, as the test wrote them."""
+        tested = next(iter(parse_nuscenes_metrics(state.metrics).values()), None)
+        if tested is None:
+            self.missing.append('no nuScenes metrics of the test')
+            return
+        scores = {'mAP': tested.mean_ap, 'NDS': tested.nds}
+        try:
+            subsets = self._subsets()
+        except ProblemsFound as error:
+            self.missing.append(f'no metrics by condition and distance, {error.problems[0].what}')
+            self.measures[WHOLE].update(scores)
+            return
+        self.parts = [{k: v for k, v in subset.items() if k != 'metrics'} for subset in subsets]
+        for subset in subsets:
+            self.measures[subset['name']].update(subset['metrics'])
+        for name, value in scores.items():
+            if self.measures[WHOLE][name] != value:
+                self.missing.append(
+                    f'{name} of the detections is {self.measures[WHOLE][name]}, but tools/test.py '
+                    f'wrote {value} (the file is not the one that was tested)'
+                )
+
+    def _subsets(self) -> list[dict[str, Any]]:
         """Of the detections, by the official evaluation; kept in the run's folder."""
-        detections, cache = folder / DETECTIONS, folder / SUBSETS_FILE
+        detections, cache = self.folder / DETECTIONS, self.folder / SUBSETS_FILE
+        if not detections.is_file():
+            raise ProblemsFound([Problem('its detections are gone')])
         stamp = f'{detections.stat().st_size} {detections.stat().st_mtime_ns}'
         try:
             kept = json.loads(cache.read_text())
@@ -233,74 +272,42 @@ class _RunReader:
                 return kept['subsets']
         except (OSError, ValueError, TypeError, KeyError):
             pass
-        config = Config.fromfile(folder / CONFIG_FILE, import_custom_modules=False)
-        subsets = [asdict(subset) for subset in self._evaluate(config, detections)]
-        content = json.dumps({'stamp': stamp, 'subsets': subsets})
-        write_atomically(cache, content.encode())
-        return json.loads(content)['subsets']
-
-    def _evaluate(self, config: Config, detections: Path) -> list[Subset]:
+        config = Config.fromfile(self.folder / CONFIG_FILE, import_custom_modules=False)
         dataset: Any = config.test_dataloader.dataset
         while 'metainfo' not in dataset and 'dataset' in dataset:
             dataset = dataset.dataset
         metric = nuscenes_metric_configs(config.test_evaluator)[0]
-        version, root = dataset.metainfo.version, metric.data_root
-        if version not in EVALUATED_SPLITS:
-            raise ValueError(f"version '{version}' has no validation split")
-        if (root, version) not in self._tables:
-            self._tables[root, version] = NuScenes(version, root, verbose=False)
-        eval_version = metric.get('eval_version', 'detection_cvpr_2019')
-        tables = self._tables[root, version]
-        return SubsetEvaluation(tables, detections, version, eval_version).subsets()
-
-
-def _read_failures(folder: Path, run: _Run) -> None:
-    """Scores under sensor failures, their mean, and what the router does."""
-    try:
-        table = pd.read_csv(folder / FAILURES_FOLDER / 'robustness.csv')
-    except (OSError, ValueError) as error:
-        run.missing.append(f'no test under sensor failures: {error}')
-        return
-    for row in table.to_dict('records'):
-        subset = WHOLE if row['failure'] == CLEAN else f'failure: {row["failure"]}'
-        measured = {
-            'lidar trust': row['lidar_weight'],
-            'camera trust': row['camera_weight'],
-            'trust shift': row['shift'],
-        }
-        if row['failure'] != CLEAN:
-            measured.update(mAP=row['mAP'], NDS=row['NDS'])
-        run.measures.update(
-            {(subset, name): float(value) for name, value in measured.items() if value == value}
+        version, eval_version = dataset.metainfo.version, metric.get('eval_version')
+        tables = _tables(metric.data_root, version)
+        evaluation = SubsetEvaluation(
+            tables, detections, version, eval_version or 'detection_cvpr_2019'
         )
-    failed = table[table['failure'] != CLEAN]
-    for metric in ('mAP', 'NDS'):
-        run.measures[FAILURES, metric] = float(failed[metric].mean(skipna=False))
+        content = dict(stamp=stamp, subsets=[asdict(subset) for subset in evaluation.subsets()])
+        write_atomically(cache, json.dumps(content).encode())
+        return json.loads(json.dumps(content))['subsets']
+
+    def _read_failures(self) -> None:
+        """Scores under sensor failures, their mean, and what the router does."""
+        try:
+            table = pd.read_csv(self.folder / FAILURES_FOLDER / 'robustness.csv')
+        except (OSError, ValueError):
+            self.missing.append(UNTESTED)
+            return
+        named = {**{name: name for name in SCORES}, **WATCHED}
+        table = table.set_index('failure').reindex(columns=list(named)).rename(columns=named)
+        for failure, row in table.iterrows():
+            name = CLEAN if failure == CLEAN else f'{FAILURE}{failure}'
+            self.measures[name] = row.to_dict()
+        failed = table.drop(index=CLEAN, errors='ignore')
+        means = failed.mean().to_dict()
+        self.measures[FAILURES] = {**means, **failed[list(SCORES)].mean(skipna=False)}
 
 
-def differences_to_test(whole: Mapping[str, float], tested: Mapping[str, float]) -> list[str]:
-    """Where the metrics of the whole are not those of tools/test.py.
-
-    Args:
-        whole: Metrics of this analysis.
-        tested: The metric dict of tools/test.py: mAP and NDS in full, the rest to four digits.
-
-    Returns:
-        A sentence for each difference; empty as it should be.
-    """
-    scores = next(iter(parse_nuscenes_metrics(tested).values()), None)
-    if scores is None:
-        return ['the test has left no nuScenes metrics to compare with']
-    expected = {'mAP': scores.mean_ap, 'NDS': scores.nds}
-    return [
-        f'{name} of the detections is {whole[name]}, but tools/test.py wrote {value}: the file '
-        'is not the one that was tested'
-        for name, value in expected.items()
-        if whole[name] != value
-    ]
-
-
-def thinned(curve: pd.Series) -> pd.Series:
-    """At most :data:`CURVE_POINTS` points of a curve, its last one among them."""
-    step = max(1, -(-len(curve) // CURVE_POINTS))
-    return curve.iloc[::-1].iloc[::step].iloc[::-1]
+@lru_cache
+def _tables(root: str, version: str) -> NuScenes:
+    """Of the data set, loaded once for all runs."""
+    if version not in EVALUATED_SPLITS:
+        raise ProblemsFound([Problem(f"version '{version}' has no validation split")])
+    if not (Path(root) / version).is_dir():
+        raise ProblemsFound([Problem(f"the tables '{Path(root) / version}' are not there")])
+    return NuScenes(version, root, verbose=False)

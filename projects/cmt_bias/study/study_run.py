@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ SECONDS_TO_END = 20.0
 POLL_SECONDS = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunState:
     """How far a run is.
 
@@ -39,7 +39,8 @@ class RunState:
         key: Of the settings it was made with, see :func:`.study_config.run_key`.
         checkpoint: Weights after training; empty while it is not done.
         metrics: The metric dict of tools/test.py; empty while it is not done.
-        failures_tested: Names (wildcards) of the sensor failures that were tested.
+        failures_tested: Names (wildcards) of the sensor failures that were tested, and the
+            settings of these tests.
         seconds: Wall-clock time of each stage that ended.
         device: Where it ran.
         failure: Why it ended early; empty otherwise.
@@ -76,6 +77,7 @@ class StudyRun:
         key: Digest of all that decides what it gives.
         tools: Folder of train.py, test.py and test_robustness.py.
         failures: Names of the sensor failures to test under.
+        failure_options: Settings ``key=value`` of these tests alone.
         is_distributed: Whether the job has several processes, each of which is one of the tool's.
         runner: Process that must not end before the job does; None for a job of a cluster.
     """
@@ -85,6 +87,7 @@ class StudyRun:
     key: str
     tools: Path
     failures: tuple[str, ...] = ()
+    failure_options: tuple[str, ...] = ()
     is_distributed: bool = False
     runner: int | None = None
 
@@ -95,18 +98,22 @@ class StudyRun:
             state is not None
             and state.key == self.key
             and bool(state.metrics)
-            and state.failures_tested == self.failures
+            and state.failures_tested == (*self.failures, *self.failure_options)
             and (self.folder / DETECTIONS).is_file()
         )
 
     def prepare(self, cfg: Config) -> None:
         """Write the config; what other settings gave is kept under another name."""
         state = read_state(self.folder)
-        has_results = self.folder.is_dir() and any(self.folder.iterdir())
-        if has_results and (state is None or state.key != self.key):
-            put_aside(self.folder)
+        there = {path.name for path in self.folder.glob('*')}
+        if there - {CONFIG_FILE, LOCK_FILE} and (state is None or state.key != self.key):
+            number = 1
+            while (
+                kept := self.folder.with_name(f'{self.folder.name}.outdated_{number}')
+            ).exists():
+                number += 1
+            self.folder.rename(kept)
         keep_detections(cfg, self.folder / DETECTIONS.parts[0])
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / CONFIG_FILE, cfg.pretty_text.encode())
 
     def __call__(self) -> str:
@@ -119,11 +126,7 @@ class StudyRun:
         lock = FileLock(self.folder / LOCK_FILE, with_children=True)
         if is_first and not lock.acquire(wait_seconds=5.0):
             return f"another process works in '{self.folder}'; wait for it or end it"
-        state = read_state(self.folder)
-        if state is None or state.key != self.key:
-            state = RunState(self.key)
-        state = replace(state, failure='', device=describe_device())
-        stages = _Stages(self, state, lock if is_first else None)
+        stages = _Stages(self, lock if is_first else None)
         try:
             stages.carry_out()
         except (_StageError, CheckpointError) as error:
@@ -141,12 +144,14 @@ class _StageError(Exception):
 class _Stages:
     """Carries out the stages of a run and keeps its state, the latter in the first process."""
 
-    def __init__(self, run: StudyRun, state: RunState, lock: FileLock | None) -> None:
-        self.run, self.state, self.lock = run, state, lock
+    def __init__(self, run: StudyRun, lock: FileLock | None) -> None:
+        self.run, self.lock = run, lock
+        state = read_state(run.folder)
+        self.state = state if state and state.key == run.key else RunState(run.key)
 
     def keep(self, **changes: Any) -> None:
         """Change the state, on the disk too."""
-        self.state = replace(self.state, **changes)
+        vars(self.state).update(changes)
         if self.lock is not None:
             text = json.dumps(asdict(self.state), indent=2)
             write_atomically(self.run.folder / STATE_FILE, text.encode())
@@ -155,36 +160,37 @@ class _Stages:
         """Everything that is missing."""
         folder, state = self.run.folder, self.state
         config = str(folder / CONFIG_FILE)
-        self.keep()
+        self.keep(failure='', device=describe_device())
         if not (state.checkpoint and is_intact_checkpoint(Path(state.checkpoint))):
             # --resume starts from load_from where there is no checkpoint yet.
-            self._call('train', [config, '--work-dir', str(folder / TRAIN_FOLDER), '--resume'])
+            self._call('train', TRAIN_FOLDER, [config], '--resume')
             checkpoint = find_latest_intact_checkpoint(folder / TRAIN_FOLDER)
             if checkpoint is None:
                 raise _StageError('the training left no checkpoint')
             self.keep(checkpoint=str(checkpoint), metrics={})
-        weights = self.state.checkpoint
-        if not (self.state.metrics and (folder / DETECTIONS).is_file()):
+        tested = config, state.checkpoint
+        if not (state.metrics and (folder / DETECTIONS).is_file()):
             if self.lock is not None:  # what a killed test has left
                 shutil.rmtree(folder / TEST_FOLDER, ignore_errors=True)
-            self._call('test', [config, weights, '--work-dir', str(folder / TEST_FOLDER)])
+            self._call('test', TEST_FOLDER, tested)
             metrics = read_test_metrics(folder / TEST_FOLDER)
             if not metrics and self.lock is not None:
                 raise _StageError('the test left no metrics')
             self.keep(metrics=metrics)
-        if self.state.failures_tested != self.run.failures:
+        asked = (*self.run.failures, *self.run.failure_options)
+        if state.failures_tested != asked:
+            options = ['--cfg-options', *self.run.failure_options]
             arguments = ['--failures', *self.run.failures]
-            self._call(
-                'test_robustness',
-                [config, weights, '--work-dir', str(folder / FAILURES_FOLDER), *arguments],
-            )
-            self.keep(failures_tested=self.run.failures)
+            arguments += options if self.run.failure_options else []
+            self._call('test_robustness', FAILURES_FOLDER, tested, *arguments)
+            self.keep(failures_tested=asked)
 
-    def _call(self, tool: str, arguments: Sequence[str]) -> None:
+    def _call(self, tool: str, work_dir: str, files: Sequence[str], *options: str) -> None:
         """Run a tool; its output is added to ``<tool>.log``."""
         log_file = self.run.folder / f'{tool}.log'
-        launcher = ['--launcher', 'pytorch'] if self.run.is_distributed else []
-        command = [sys.executable, str(self.run.tools / f'{tool}.py'), *arguments, *launcher]
+        command = [sys.executable, str(self.run.tools / f'{tool}.py'), *files]
+        command += ['--work-dir', str(self.run.folder / work_dir), *options]
+        command += ['--launcher', 'pytorch'] if self.run.is_distributed else []
         inherited = () if self.lock is None else (self.lock.descriptor,)
         start = time.monotonic()
         with log_file.open('ab') as log:
@@ -230,22 +236,12 @@ def end_process_group(process: subprocess.Popen) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine goes on."""
+    """Whether a process of this machine and user goes on."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except OSError:
         return False
-    except PermissionError:
-        return True
     return True
-
-
-def put_aside(folder: Path) -> Path:
-    """Rename a folder so that its name is free; nothing of a user's results is removed."""
-    number = 1
-    while (kept := folder.with_name(f'{folder.name}.outdated_{number}')).exists():
-        number += 1
-    return folder.rename(kept)
 
 
 def read_test_metrics(test_dir: Path) -> dict[str, float]:

@@ -12,7 +12,6 @@ from .study_run import StudyRun
 
 CLUSTERS = ('local', 'slurm', 'debug')
 POLL_SECONDS = 0.5
-MINUTES_WITHOUT_LIMIT = 60 * 24 * 365
 
 
 @dataclass
@@ -60,7 +59,7 @@ def make_executors(
         parameters: dict[str, Any] = dict(tasks_per_node=processes, gpus_per_node=gpus)
         if cluster == 'local':
             executor: submitit.Executor = submitit.LocalExecutor(folder)
-            parameters['timeout_min'] = MINUTES_WITHOUT_LIMIT
+            parameters['timeout_min'] = 60 * 24 * 365  # none
             parameters['visible_gpus'] = list(range(job * gpus, (job + 1) * gpus))
         else:
             executor = submitit.AutoExecutor(folder, cluster=cluster)
@@ -100,10 +99,13 @@ def carry_out(
                 active.remove(entry)
                 run, executor, job = entry
                 free.append(executor)
-                failure = _failure_of(job)
-                if failure:
-                    progress.failed[run.label] = failure
-                    say(f'{run.label}: FAILED: {failure}')
+                try:
+                    failures = job.results()  # of each of its processes
+                except Exception as error:
+                    failures = [f'{type(error).__name__}: {error}']
+                if any(failures):
+                    progress.failed[run.label] = next(filter(None, failures))
+                    say(f'{run.label}: FAILED: {progress.failed[run.label]}')
                 else:
                     progress.done.append(run.label)
                 ended = len(progress.done) + len(progress.failed)
@@ -116,12 +118,3 @@ def carry_out(
             job.cancel()
         raise
     return progress
-
-
-def _failure_of(job: submitit.Job) -> str:
-    """Why a job failed; empty if it did not."""
-    try:
-        failures = job.results()  # of each of its processes
-    except Exception as error:
-        return f'{type(error).__name__}: {error}'
-    return next(filter(None, failures), '')

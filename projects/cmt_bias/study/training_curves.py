@@ -8,10 +8,10 @@ import pandas as pd
 
 from ..bias.monitor.history import FILE_NAME, read_history
 
-IMPROVEMENT_REACHED = 0.95
-LAST_FIFTH = 0.8
-SMOOTHING_SHARE = 0.05  # of a curve's points, in a running mean
-LEAST_SMOOTHING = 5  # points
+LEAST_SMOOTHING = 5
+"""Points in a running mean, which else takes a twentieth of a curve's."""
+CURVE_POINTS = 60
+"""Points that are kept of each curve; a picture shows no more."""
 
 
 def read_losses(train_dir: Path) -> pd.Series:
@@ -43,7 +43,7 @@ def read_losses(train_dir: Path) -> pd.Series:
 
 def running_mean(curve: pd.Series) -> pd.Series:
     """The mean over a centred window of a twentieth of the points, at least five."""
-    window = max(LEAST_SMOOTHING, round(SMOOTHING_SHARE * len(curve)))
+    window = max(LEAST_SMOOTHING, round(0.05 * len(curve)))
     return curve.rolling(window, center=True, min_periods=1).mean()
 
 
@@ -56,7 +56,7 @@ def iterations_to_improve(curve: pd.Series) -> float:
     smooth = running_mean(curve)
     if smooth.empty or not smooth.iloc[-1] < smooth.iloc[0]:
         return float('nan')
-    wanted = smooth.iloc[0] + IMPROVEMENT_REACHED * (smooth.iloc[-1] - smooth.iloc[0])
+    wanted = smooth.iloc[0] + 0.95 * (smooth.iloc[-1] - smooth.iloc[0])
     return float(smooth.index[(smooth <= wanted).to_numpy().argmax()])
 
 
@@ -94,8 +94,7 @@ def read_scales(train_dir: Path) -> pd.DataFrame:
 
 def drift(curve: pd.Series) -> float:
     """How far a curve goes in its last fifth: last value minus that at 80 % of the iterations."""
-    begin = LAST_FIFTH * curve.index[-1]
-    return float(curve.iloc[-1] - np.interp(begin, curve.index, curve))
+    return float(curve.iloc[-1] - np.interp(0.8 * curve.index[-1], curve.index, curve))
 
 
 def scale_measures(scales: pd.DataFrame) -> dict[str, float]:
@@ -103,3 +102,9 @@ def scale_measures(scales: pd.DataFrame) -> dict[str, float]:
     final = {f'final scale ({name})': float(scales[name].iloc[-1]) for name in scales}
     drifts = {f'drift in the last fifth ({name})': drift(scales[name]) for name in scales}
     return {**final, **drifts}
+
+
+def thinned(curve: pd.Series) -> pd.Series:
+    """At most :data:`CURVE_POINTS` points of a curve, its last one among them."""
+    step = max(1, -(-len(curve) // CURVE_POINTS))
+    return curve.iloc[::-1].iloc[::step].iloc[::-1]

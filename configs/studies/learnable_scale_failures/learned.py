@@ -1,0 +1,1 @@
+../learnable_scale/learned.py

@@ -1,0 +1,1 @@
+../learnable_scale/learned_from_low.py

@@ -1,0 +1,1 @@
+../learnable_scale/no_bias.py

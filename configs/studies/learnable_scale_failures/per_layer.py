@@ -1,0 +1,1 @@
+../learnable_scale/per_layer.py

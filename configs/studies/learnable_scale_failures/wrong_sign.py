@@ -1,0 +1,1 @@
+../learnable_scale/wrong_sign.py

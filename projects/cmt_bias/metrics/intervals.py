@@ -1,0 +1,27 @@
+"""The interval of a mean."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of Student's t for a mean.
+
+    Args:
+        values: Independent observations.
+        level: Probability that such an interval covers the true mean.
+
+    Returns:
+        Lower and upper end; NaN for fewer than two values, the value itself if all are equal.
+    """
+    if len(values) < 2:
+        return math.nan, math.nan
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval(level)
+    return float(interval.low), float(interval.high)
