@@ -64,10 +64,18 @@ def test_router_equals_masked_attention_of_torch(inputs, lidar_radius):
         inputs['memory'],
         attn_mask=~mask.repeat_interleave(4, dim=0),
     )
-    routed = router.attention_norm(inputs['query_pos'] + attended)
+    routed = router.attention_norm(attended)
     expected = router.weight_logits(router.ffn_norm(router.ffn(routed))).tanh()
     actual = torch.stack(router(**inputs, windows=windows), dim=-1)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_position_says_where_to_look_and_nothing_else(inputs):
+    router, windows = trained_router(), some_windows()
+    nn.init.zeros_(router.query_proj.weight)  # looks at all tokens of its windows alike
+    expected = torch.stack(router(**inputs, windows=windows))
+    inputs['query_pos'] = 10 * torch.randn(2, 6, CHANNELS)
+    torch.testing.assert_close(torch.stack(router(**inputs, windows=windows)), expected)
 
 
 def test_tokens_outside_the_windows_do_not_count(inputs):

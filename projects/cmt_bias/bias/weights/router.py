@@ -16,8 +16,12 @@ class AQRWeightGenerator(WeightGenerator):
     """The adaptive query router with continuous weights (Park et al., MoME, CVPR 2025).
 
     A query attends to the fused memory, over the tokens in its own windows alone; a feed-forward
-    network follows, each with a residual and a normalization, then a linear layer and tanh. Where
+    network follows with a residual, each with a normalization, then a linear layer and tanh. Where
     MoME picks one of three decoders for a query, here each sensor gets a weight.
+
+    The query's position says where to look and is not added to what it finds: as in the decoder,
+    whose queries start without content. It is larger than the tokens (10 to 1 from
+    :class:`LocalAttentionInit`) and, added, hid from the router whether cameras were black.
 
     The linear layer starts at zero, so that all weights are 0 and a model that departs from a CMT
     checkpoint starts with exactly its outputs.
@@ -89,7 +93,7 @@ class AQRWeightGenerator(WeightGenerator):
         attended = window_attention(query, key, value, windows).transpose(1, 2).flatten(2)
         attended = self.out_proj(attended)
         with autocast_off(attended):
-            routed = self.attention_norm(query_pos.float() + attended.float())
+            routed = self.attention_norm(attended.float())
             routed = self.ffn_norm(self.ffn(routed))
             lidar, camera = self.weight_logits(routed).tanh().unbind(-1)
         return lidar, camera
