@@ -21,7 +21,8 @@ def non_finite_numbers(value: Any, name: str = '', only_nan: bool = False) -> It
         value: Tensors of any shape, arrays, mmdet3d's boxes and points, and numbers, in dicts,
             lists and mmengine's data elements, which may contain themselves.
         name: Of the value.
-        only_nan: Let infinity pass.
+        only_nan: Let infinity pass, and all numbers that are in no tensor, as a checkpoint may have
+            them beside its weights.
 
     Yields:
         The way to it, such as 'inputs.points[1]'.
@@ -31,10 +32,11 @@ def non_finite_numbers(value: Any, name: str = '', only_nan: bool = False) -> It
     while waiting:
         name, value = waiting.pop()
         value = value if isinstance(value, Tensor) else getattr(value, 'tensor', value)
-        if isinstance(value, np.ndarray) and value.dtype.kind in 'fc':
-            value = torch.from_numpy(np.ascontiguousarray(value))
-        elif isinstance(value, float):
-            value = torch.tensor(value)
+        if not only_nan:
+            if isinstance(value, np.ndarray) and value.dtype.kind in 'fc':
+                value = torch.from_numpy(np.ascontiguousarray(value))
+            elif isinstance(value, float):
+                value = torch.tensor(value)
         if isinstance(value, Tensor):
             has_numbers = value.layout is torch.strided and not (
                 value.is_meta or value.is_quantized

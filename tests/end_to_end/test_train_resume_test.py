@@ -179,4 +179,4 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_keys_that_differ(conf
     )
     assert done.returncode == 1
     assert 'pts_voxel_encoder' in done.stdout
-    assert 'unexpected' in done.stdout
+    assert 'unknown to the model' in done.stdout
