@@ -21,7 +21,7 @@ def non_finite_numbers(value: Any, name: str = '', only_nan: bool = False) -> It
         value: Tensors of any shape, arrays, mmdet3d's boxes and points, and numbers, in dicts,
             lists and mmengine's data elements, which may contain themselves.
         name: Of the value.
-        only_nan: Let infinity pass, and all numbers that are in no tensor, as a checkpoint may have
+        only_nan: Let infinity pass, and all numbers that are in no tensor: a checkpoint may have
             them beside its weights.
 
     Yields:
