@@ -1,26 +1,8 @@
 # Does a learned scale help a detector whose sensors fail in training? Otherwise as the study
-# beside this one, with the same data:
-#
-#   python tools/create_synthetic_nuscenes.py --preset base --out data/synthetic_study
-#   python tools/create_data.py nuscenes --root-path data/synthetic_study
-#   python tools/create_synthetic_nuscenes.py --out data/synthetic_study_failures \
-#       --train-scenes 1 --val-scenes 10 --seed 1
-#   python tools/create_data.py nuscenes --root-path data/synthetic_study_failures
+# beside this one, with its data, but under more failures.
+_base_ = '../learnable_scale/study.py'
+
 title = 'Learned scale of the attention bias, training under failures'
-variants = dict(
-    no_bias='CMT without bias',
-    fixed='scale fixed at 2.5',
-    learned='learned from 2.5',
-    learned_from_low='learned from 1.5',
-    learned_from_high='learned from 3.5',
-    per_modality='learned from 2.5, one for LiDAR and one for cameras',
-    per_layer='learned from 2.5, one for each decoder layer',
-    annealed='learned from 2.0, in a range that widens',
-    oracle='learned from 2.5, weights know which sensor is spoiled',
-    wrong_sign="learned from 2.5, the oracle's weights with the wrong sign",
-)
-reference = 'fixed'
-seeds = [0, 1, 2, 3, 4]
 failures = [
     'camera_foreign',
     'camera_frozen_3',
@@ -32,11 +14,6 @@ failures = [
     'night_3',
     'fog_3',
 ]
-failure_options = {
-    'test_dataloader.dataset.data_root': 'data/synthetic_study_failures/',
-    'test_evaluator.data_root': 'data/synthetic_study_failures/',
-    'test_evaluator.ann_file': 'data/synthetic_study_failures/nuscenes_infos_val.pkl',
-}
 questions = [
     dict(
         text='Does a router help under failures at all (the ceiling)?',
