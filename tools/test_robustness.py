@@ -55,7 +55,7 @@ from cmt_bias.robustness.cell import (
 )
 from cmt_bias.robustness.plot import save_robustness_plot
 from cmt_bias.robustness.table import SCORES, long_table, markdown_report, score_table
-from cmt_bias.robustness.watch_hook import FailureWatchHook
+from cmt_bias.robustness.watch_hook import FailureWatchHook, Watched
 from cmt_bias.runs import run_options
 from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
 from cmt_bias.runs.data_check import check_config_data
@@ -204,8 +204,11 @@ def cell_of(
 
 def run_cell(
     cell: Cell, cfg: Config, checkpoint: str, allow_missing_keys: bool, watch: FailureWatchHook
-) -> CellResult:
+) -> tuple[CellResult, Watched]:
     """Make one test, and watch it.
+
+    Returns:
+        The result, and what was seen in all processes.
 
     Raises:
         ProblemsFound: If the checkpoint does not fit the model.
@@ -230,7 +233,7 @@ def run_cell(
             'that of the clean test'
         )
     first = next(iter(scores.values()), None)
-    return CellResult(
+    result = CellResult(
         identity=cell.identity,
         nds=first.nds if first else float('nan'),
         mean_ap=first.mean_ap if first else float('nan'),
@@ -241,6 +244,7 @@ def run_cell(
         falls=watched.falls,
         camera_attention=np.mean(list(watched.camera_attention.values()), axis=0).tolist(),
     )
+    return result, watched
 
 
 def run_cells(
@@ -276,7 +280,7 @@ def run_cells(
         gc.collect()  # a runner is in reference cycles, and its loader's workers live as long
         watch = FailureWatchHook(clean.get(cell.model))
         try:
-            result = run_cell(cell, cfg, model.checkpoint, args.allow_missing_keys, watch)
+            result, watched = run_cell(cell, cfg, model.checkpoint, args.allow_missing_keys, watch)
         except (ProblemsFound, CheckpointError):
             raise
         except Exception as error:
@@ -286,7 +290,7 @@ def run_cells(
             continue
         results[cell.model, cell.failure.name] = result
         if cell.failure.name == CLEAN:
-            clean[cell.model] = watch.gathered().query_weights
+            clean[cell.model] = watched.query_weights
             if is_first_rank():
                 save_query_weights(cell, clean[cell.model])
         if is_first_rank():
