@@ -318,11 +318,8 @@ class PETRMultiheadAttention(BaseModule):
             key = query
             key_pos = query_pos if key_pos is None else key_pos
         value = key if value is None else value
-        query = query if query_pos is None else query + query_pos
-        key = key if key_pos is None else key + key_pos
-
         with autocast_off(query):
-            heads = self.project_heads(query, key, value)
+            heads = self.project_heads(query, key, value, query_pos, key_pos)
         with nullcontext() if self.is_flash else autocast_off(query):
             if logit_bias is not None:
                 attended = biased_attention(*heads, logit_bias, backend=self.bias_backend)
@@ -339,9 +336,16 @@ class PETRMultiheadAttention(BaseModule):
             return identity + self.dropout_layer(output)
 
     def project_heads(
-        self, query: Tensor, key: Tensor, value: Tensor
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_pos: Tensor | None = None,
+        key_pos: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Apply the input projections and split the heads: ``(B, N, C)`` to ``(B, H, N, D)``."""
+        """Add the positions, project and split the heads: ``(B, N, C)`` to ``(B, H, N, D)``."""
+        query = query if query_pos is None else query + query_pos
+        key = key if key_pos is None else key + key_pos
         weights = self.attn.in_proj_weight.chunk(3)
         biases = self.attn.in_proj_bias.chunk(3)
         query, key, value = (

@@ -100,11 +100,8 @@ class FailureWatchHook(Hook):
         self._attention = []
 
     def _keep_attention(self, attention: Any, args: tuple, kwargs: dict) -> None:
-        query, key, value = args
-        heads, keys, _ = attention.project_heads(
-            query + kwargs['query_pos'], key + kwargs['key_pos'], value
-        )
-        some = torch.arange(0, query.shape[1], QUERY_STRIDE, device=query.device)
+        heads, keys, _ = attention.project_heads(*args, kwargs['query_pos'], kwargs['key_pos'])
+        some = torch.arange(0, heads.shape[2], QUERY_STRIDE, device=heads.device)
         bias = kwargs.get('logit_bias')
         share = camera_share(
             heads[:, :, some],

@@ -114,9 +114,7 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
     layers: list[ObservedLayer] = []
 
     def keep_layer(attention: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        query, key, value = args
-        query, key = query + kwargs['query_pos'], key + kwargs['key_pos']
-        query, key, _ = attention.project_heads(query, key, value)
+        query, key, _ = attention.project_heads(*args, kwargs['query_pos'], kwargs['key_pos'])
         layers.append(ObservedLayer(query, key, kwargs['logit_bias']))
 
     generator, decoder = head.attention_bias_generator, head.transformer.decoder
