@@ -31,14 +31,13 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py'
+BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_2xb2-cyclic-13e_nus-3d.py'
 FINETUNED = (
-    'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
+    'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-2e_nus-3d.py'
 )
 BASE_TRAININGS = {  # each starts from the one before
-    'pretraining': 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d.py',
+    'pretraining': 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_2xb2-cosine-18e_nus-3d.py',
     'training': BASE,
-    'sharpening': 'configs/cmt/cmt-tiny-sharpen_pillar0500_r18_256x96_1xb2-cosine-3e_nus-3d.py',
 }
 SHIPPED = 'cmt_tiny'
 VAL_INFOS = 'nuscenes_infos_val.pkl'
@@ -99,9 +98,14 @@ def data_steps(data: Path, *size: str, label: str = '') -> list[Step]:
     ]
 
 
-def train_step(name: str, config: str, folder: Path, options: Sequence[str] = ()) -> Step:
+def train_step(
+    name: str, config: str, folder: Path, options: Sequence[str] = (), processes: int = 1
+) -> Step:
     """Train, or go on."""
     command = ('tools/train.py', config, '--work-dir', str(folder), '--resume')
+    if processes > 1:
+        launch = ('-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}')
+        command = (*launch, *command, '--launcher', 'pytorch')
     return Step(name, (*command, *(('--cfg-options', *options) if options else ())))
 
 
@@ -140,7 +144,7 @@ def base_steps(root: Path) -> list[Step]:
         if checkpoint:
             options.append(f'load_from={checkpoint}')
         folder = train_folder(root, config, options)
-        steps.append(train_step(name, config, folder, options))
+        steps.append(train_step(name, config, folder, options, processes=2))
         runs.append(f'{name}={folder}')
         checkpoint = str(folder / f'epoch_{epochs}.pth')
 

@@ -150,7 +150,7 @@ def test_scale_has_a_group_of_its_own(preset, recipe):
     assert len(group['params']) == 1
     multiplier = 0.1
     if preset == 'finetune':
-        multiplier = 20.0 if recipe == 'tiny' else 1.0
+        multiplier = 40.0 if recipe == 'tiny' else 1.0
     assert group['lr'] == pytest.approx(cfg.optim_wrapper.optimizer.lr * multiplier)
     assert group['weight_decay'] == 0
     rates = {

@@ -101,12 +101,17 @@ def test_tokens_of_both_sensors_start_at_one_scale_and_a_resumed_run_is_left_alo
     for parameter in tiny.img_neck.parameters():
         parameter.data *= 3
     before = token_stds(tiny, batch)
-    hook = HOOKS.build(dict(type='TokenScaleHook', std=0.5))
+    hook = HOOKS.build(dict(type='TokenScaleHook', std=0.29))
     tiny.train()
+    weight = tiny.pts_bbox_head.transformer.decoder.layers[-1].cross_attention.attn.in_proj_weight
+    *looking, values = weight.detach().clone().chunk(3)
     hook.before_train(RunnerOf(tiny, batch, iteration))
     assert tiny.training
-    expected = [0.5, 0.5] if iteration == 0 else before
+    expected = [0.29, 0.29] if iteration == 0 else before
     assert token_stds(tiny, batch) == pytest.approx(expected, rel=1e-3)
+    *still_looking, scaled = weight.detach().chunk(3)
+    assert all(map(torch.equal, looking, still_looking))
+    torch.testing.assert_close(scaled, values * (2 if iteration == 0 else 1))
 
 
 def test_frozen_statistics_stand_still_while_weights_train(batch):

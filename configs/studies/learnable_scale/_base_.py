@@ -1,6 +1,6 @@
 # What all variants share: fine-tuning of the tiny CMT with the bias, backbones frozen, on every
 # fourth keyframe of the training scenes. No sensor is ever missing.
-_base_ = '../../cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py'
+_base_ = '../../cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-2e_nus-3d.py'
 
 data_root = 'data/synthetic_study/'
 train_pipeline = [step for step in _base_.train_pipeline if step['type'] != 'ModalMask3D']
@@ -15,14 +15,8 @@ val_dataloader = val_evaluator = val_cfg = None  # every run is tested afterward
 # The metric takes its time by the box; scenes have less than 50 objects.
 model = dict(pts_bbox_head=dict(bbox_coder=dict(max_num=100)))
 
-max_epochs = 2
-train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [
-    dict(_base_.param_scheduler[0], end=30),
-    dict(_base_.param_scheduler[1], end=max_epochs, T_max=max_epochs),
-]
-# Adam moves a scalar by about its learning rate an iteration, whatever its gradient: four times
-# the preset's rate, so that in 240 iterations scales from 1.5 and 3.5 could meet.
+# Adam moves a scalar by about its learning rate an iteration, whatever its gradient: twice the
+# preset's rate, so that in 240 iterations scales from 1.5 and 3.5 could meet.
 scale_rate = dict(lr_mult=80.0, decay_mult=0.0)
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'attention_bias_generator.bias_scale': scale_rate})

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from ..unwrapping import unwrapped
 
+# Standard deviation of a normalized and rectified Gaussian, for which values are initialized.
+FRESH = 0.58
+
 
 @HOOKS.register_module()
 class TokenScaleHook(Hook):
@@ -24,15 +27,18 @@ class TokenScaleHook(Hook):
     ``shared_conv``, so that the model stays the one of the config and its checkpoints hold them. A
     resumed training is left as it is.
 
+    Tokens and their positions are added where attention looks. The smaller the tokens, the more it
+    looks by place, at first; the projections of the values are multiplied by the inverse, so that
+    what attention finds stays as large.
+
     Args:
-        std: Standard deviation within channels; 0.58 is that of a normalized and rectified
-            Gaussian, hence of fresh LiDAR tokens.
+        std: Standard deviation within channels; :data:`FRESH` is that of fresh LiDAR tokens.
         num_batches: Training batches to measure on.
     """
 
     priority = 'LOW'
 
-    def __init__(self, std: float = 0.58, num_batches: int = 8) -> None:
+    def __init__(self, std: float = FRESH, num_batches: int = 8) -> None:
         self.std = std
         self.num_batches = num_batches
 
@@ -44,6 +50,9 @@ class TokenScaleHook(Hook):
         found = self._measure(runner, model)
         for sensor, (mean, std) in found.items():
             _scale_tokens(model, sensor, mean, self.std / std.clamp(min=1e-6))
+        for layer in model.pts_bbox_head.transformer.decoder.layers:
+            *_, value_weight = layer.cross_attention.attn.in_proj_weight.data.chunk(3)
+            value_weight.mul_(FRESH / self.std)
         runner.logger.info(
             'Standard deviation of tokens within channels, before it was made %.2f: %s',
             self.std,

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import layer_norm
 
 from cmt_bias.bias import AQRWeightGenerator, ConstantWeightGenerator, find_windows
 from cmt_bias.cmt.position_encoding import CameraGeometry
@@ -59,8 +60,8 @@ def test_router_equals_masked_attention_of_torch(inputs, lidar_radius):
     mask = windows.to_mask()
     assert mask.any(-1).all() and not mask.all()
     attended, _ = reference(
-        inputs['query_pos'],
-        inputs['memory'] + inputs['memory_pos'],
+        layer_norm(inputs['query_pos'], (CHANNELS,)),
+        layer_norm(inputs['memory'], (CHANNELS,)) + layer_norm(inputs['memory_pos'], (CHANNELS,)),
         inputs['memory'],
         attn_mask=~mask.repeat_interleave(4, dim=0),
     )
@@ -76,6 +77,14 @@ def test_position_says_where_to_look_and_nothing_else(inputs):
     expected = torch.stack(router(**inputs, windows=windows))
     inputs['query_pos'] = 10 * torch.randn(2, 6, CHANNELS)
     torch.testing.assert_close(torch.stack(router(**inputs, windows=windows)), expected)
+
+
+def test_where_it_looks_does_not_depend_on_how_large_positions_are(inputs):
+    router, windows = trained_router(), some_windows()
+    expected = torch.stack(router(**inputs, windows=windows))
+    larger = dict(inputs, query_pos=30 * inputs['query_pos'], memory_pos=30 * inputs['memory_pos'])
+    actual = torch.stack(router(**larger, windows=windows))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_tokens_outside_the_windows_do_not_count(inputs):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmcv.cnn.bricks.transformer import FFN
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from ...cmt.precision import autocast_off
 from ...ops import MODALITIES, QueryWindows, window_attention
@@ -20,8 +21,9 @@ class AQRWeightGenerator(WeightGenerator):
     MoME picks one of three decoders for a query, here each sensor gets a weight.
 
     The query's position says where to look and is not added to what it finds: as in the decoder,
-    whose queries start without content. It is larger than the tokens (10 to 1 from
-    :class:`LocalAttentionInit`) and, added, hid from the router whether cameras were black.
+    whose queries start without content. It is larger than the tokens (up to 300 to 1 from
+    :class:`LocalAttentionInit`) and, added, hid from the router whether cameras were black; where
+    it looks, positions and tokens are normalized first, so that it starts to look at both sensors.
 
     The linear layer starts at zero, so that all weights are 0 and a model that departs from a CMT
     checkpoint starts with exactly its outputs.
@@ -80,9 +82,10 @@ class AQRWeightGenerator(WeightGenerator):
         img_metas: Sequence[dict],
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`WeightGenerator.forward`."""
+        size = query_pos.shape[-1:]
         projected = (
-            self.query_proj(query_pos),
-            self.key_proj(memory + memory_pos),
+            self.query_proj(layer_norm(query_pos, size)),
+            self.key_proj(layer_norm(memory, size) + layer_norm(memory_pos, size)),
             self.value_proj(memory),
         )
         # (B, N, C) -> (B, H, N, D)

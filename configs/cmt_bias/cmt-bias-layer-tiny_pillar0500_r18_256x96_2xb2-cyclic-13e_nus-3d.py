@@ -1,4 +1,4 @@
-_base_ = ['../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py', './presets/fixed.py']
+_base_ = ['../cmt/cmt-tiny_pillar0500_r18_256x96_2xb2-cyclic-13e_nus-3d.py', './presets/layer.py']
 
 attention_bias_config = dict(_base_.attention_bias_config, **_base_.bias_windows)
 model = dict(

@@ -1,5 +1,5 @@
 _base_ = [
-    './cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-4e_nus-3d.py',
+    './cmt-bias-learnable-tiny_pillar0500_r18_256x96_2xb2-cyclic-13e_nus-3d.py',
     './presets/robust.py',
 ]
 

@@ -1,5 +1,5 @@
 _base_ = [
-    './cmt-bias-learnable-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py',
+    './cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-2e_nus-3d.py',
     './presets/robust.py',
 ]
 

@@ -1,6 +1,6 @@
 # The branches of the tiny recipe learn by themselves first: CenterPoint's head on the BEV map and
 # a head of class, depth and size on the camera cells. The tiny recipe starts from this.
-_base_ = '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py'
+_base_ = '../cmt/cmt-tiny_pillar0500_r18_256x96_2xb2-cyclic-13e_nus-3d.py'
 
 range_and_voxels = dict(
     grid_size=_base_.grid_size,
@@ -62,7 +62,6 @@ model = dict(
 )
 # all sensors see in every sample
 train_dataloader = dict(
-    batch_size=4,
     dataset=dict(
         pipeline=[step for step in _base_.train_pipeline if step['type'] != 'ModalMask3D']
     ),
@@ -70,7 +69,7 @@ train_dataloader = dict(
 custom_hooks = []
 load_from = None
 
-max_epochs = 4
+max_epochs = 18
 # not validated: a detector is trained on it
 train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)
 optim_wrapper = dict(optimizer=dict(lr=2.0e-3), paramwise_cfg=None, clip_grad=dict(max_norm=10))
@@ -86,4 +85,3 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-auto_scale_lr = dict(base_batch_size=4)

@@ -18,7 +18,14 @@ bias_windows = dict(lidar_window=3, camera_window=3)
 attention = dict(embed_dims=embed_dims, num_heads=num_heads, dropout=0.0)
 model = dict(
     use_grid_mask=False,
-    init_cfg=dict(type='LocalAttention', spread_reference_points=True, preference=3.0),
+    init_cfg=dict(
+        type='LocalAttention',
+        amplitude=30.0,
+        radius=0.015,
+        self_radius=0.05,
+        preference=3.0,
+        spread_reference_points=True,  # one in each BEV cell
+    ),
     # Two samples, in one of which a sensor may be missing, have not the statistics of the data.
     frozen_statistics=(
         'img_backbone',
@@ -66,13 +73,13 @@ model = dict(
     pts_neck=dict(in_channels=[32, 64], out_channels=[64, 64], upsample_strides=[0.5, 1]),
     pts_bbox_head=dict(
         in_channels=128,
-        num_query=400,
+        num_query=1600,
         hidden_dim=embed_dims,
         depth_num=16,
         downsample_scale=4,
         scalar=3,
-        # Noise of 1 m and half the box: learned queries, 4 m apart, start as far from an object.
-        noise_trans=1.0,
+        # Noise of half a metre and half the box: learned queries, 2 m apart, start as far.
+        noise_trans=0.5,
         bbox_coder=dict(pc_range=point_cloud_range, voxel_size=voxel_size, max_num=200),
         transformer=dict(
             decoder=dict(
@@ -150,7 +157,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
 test_evaluator = val_evaluator
 
-max_epochs = 11
+max_epochs = 13
 warm_epochs = 1
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
@@ -168,7 +175,7 @@ optim_wrapper = dict(
     constructor='MergedParamGroupsConstructor',
     optimizer=dict(type='AdamW', lr=2.0e-4, weight_decay=0.01, fused=True),
     # What is pretrained moves at half the rate. Where attention looks starts near where it shall
-    # be, and its positions are large: at the full rate all of it turns to the LiDAR in an epoch.
+    # be, and its positions are large: at the full rate all of it would turn to the LiDAR.
     paramwise_cfg=dict(
         custom_keys={
             'img_': dict(lr_mult=0.5),
@@ -176,13 +183,14 @@ optim_wrapper = dict(
             'pts_backbone': dict(lr_mult=0.5),
             'pts_neck': dict(lr_mult=0.5),
             'shared_conv': dict(lr_mult=0.5),
-            'bev_embedding': dict(lr_mult=0.1),
-            'rv_embedding': dict(lr_mult=0.1),
-            'attn.in_proj': dict(lr_mult=0.1),
+            'pts_bbox_head.bev_embedding': dict(lr_mult=0.02),
+            'pts_bbox_head.rv_embedding': dict(lr_mult=0.02),
+            '.attentions.0.attn.in_proj_': dict(lr_mult=0.1),
+            '.attentions.1.attn.in_proj_': dict(lr_mult=0.02),
         }
     ),
     clip_grad=dict(max_norm=35, norm_type=2),
 )
-auto_scale_lr = dict(base_batch_size=2)
-custom_hooks = [dict(type='TokenScaleHook')]
-load_from = 'work_dirs/dense-tiny_pillar0500_r18_256x96_1xb4-cosine-4e_nus-3d/epoch_4.pth'
+auto_scale_lr = dict(base_batch_size=4)
+custom_hooks = [dict(type='TokenScaleHook', std=0.1)]
+load_from = 'work_dirs/dense-tiny_pillar0500_r18_256x96_2xb2-cosine-18e_nus-3d/epoch_18.pth'

@@ -1,5 +1,5 @@
 _base_ = [
-    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py',
+    '../cmt/cmt-tiny_pillar0500_r18_256x96_2xb2-cyclic-13e_nus-3d.py',
     './presets/finetune.py',
 ]
 
@@ -8,21 +8,21 @@ model = dict(
     frozen_modules=_base_.frozen_modules,
     pts_bbox_head=dict(_base_.bias_head, attention_bias_config=attention_bias_config),
 )
-# 480 iterations: at 20 times the rate the scale can travel 1.0.
+# 240 iterations: at 40 times the rate the scale can travel 1.0.
 optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys=dict(
             _base_.bias_paramwise_cfg.custom_keys,
-            _delete_=True,
-            **{'attention_bias_generator.bias_scale': dict(lr_mult=20.0, decay_mult=0.0)},
+            **{'attention_bias_generator.bias_scale': dict(lr_mult=40.0, decay_mult=0.0)},
         )
     )
 )
-custom_hooks = [dict(type='BiasScaleHook', interval=20)]
-max_epochs = 4
+custom_hooks = [dict(type='BiasScaleHook', interval=10)]
+max_epochs = 2
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
-    dict(_base_.finetune_param_scheduler[0], end=60),
+    dict(_base_.finetune_param_scheduler[0], end=30),
     dict(_base_.finetune_param_scheduler[1], end=max_epochs, T_max=max_epochs),
 ]
+auto_scale_lr = dict(base_batch_size=2)
 load_from = 'cmt_bias://cmt_tiny'  # the base that comes with the package

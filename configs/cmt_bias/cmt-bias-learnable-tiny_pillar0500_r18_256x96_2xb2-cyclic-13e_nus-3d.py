@@ -1,5 +1,5 @@
 _base_ = [
-    '../cmt/cmt-tiny_pillar0500_r18_256x96_1xb2-cyclic-11e_nus-3d.py',
+    '../cmt/cmt-tiny_pillar0500_r18_256x96_2xb2-cyclic-13e_nus-3d.py',
     './presets/learnable.py',
 ]
 
