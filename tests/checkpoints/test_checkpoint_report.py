@@ -146,7 +146,8 @@ def test_part_of_another_size_is_refused_and_the_message_names_the_key_that_leav
     message = str(refusal.value)
     assert 'the other 16 keys match' in message
     assert 'pts_bbox_head.task_heads.weight (model (10, 8), checkpoint (3, 8))' in message
-    assert '--cfg-options "load_from_skip=[\'pts_bbox_head.task_heads\']"' in message
+    names = ['pts_bbox_head.task_heads.weight', 'pts_bbox_head.task_heads.bias']
+    assert f'--cfg-options "load_from_skip={names}"' in message
 
 
 def test_parts_that_the_user_names_are_left_out_and_the_rest_fits():
@@ -165,6 +166,14 @@ def test_model_that_is_left_with_nothing_to_load_is_another_model():
 def test_named_part_that_the_model_lacks_is_a_mistake():
     with pytest.raises(CheckpointError, match=r"load_from_skip names \['pts_bbox_head.task'\]"):
         fit_weights(TinyDetector(), TinyDetector().state_dict(), 'a.pth', ['pts_bbox_head.task'])
+
+
+def test_weights_of_some_parts_will_do_for_a_start_but_not_for_a_resume():
+    backbone = TinyDetector().img_backbone.state_dict()
+    weights = {f'img_backbone.{key}': value for key, value in backbone.items()}
+    fit_weights(TinyDetector(), weights, 'a.pth')
+    with pytest.raises(CheckpointError, match=r"(?s)'a\.pth' lacks parts.*pts_backbone.*Remedy"):
+        fit_weights(TinyDetector(), weights, 'a.pth', needs_all=True)
 
 
 def test_entry_that_is_no_tensor_is_a_mismatch():

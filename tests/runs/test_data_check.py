@@ -387,8 +387,6 @@ def test_an_epoch_without_iterations_is_refused():
         training([1, 2, 3], 3, drop_last=True),
         training([1, 2, 3], 4, InfiniteSampler([1, 2, 3]), drop_last=True),
         training(Stream(), 4, drop_last=True),
-        SimpleNamespace(train_loop=None),
-        SimpleNamespace(),
     ],
 )
 def test_a_training_that_has_iterations_or_may_have_is_let_go(runner):

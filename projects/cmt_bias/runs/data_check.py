@@ -63,16 +63,14 @@ def check_iterations(runner: Runner) -> list[Problem]:
 
     One without ends at once, and well.
     """
-    dataloader = getattr(getattr(runner, 'train_loop', None), 'dataloader', None)
+    dataloader = runner.train_loop.dataloader
     try:
         # The length of mmengine's endless sampler is that of its dataset.
-        if dataloader is None or isinstance(dataloader.sampler, InfiniteSampler):
+        if isinstance(dataloader.sampler, InfiniteSampler) or len(dataloader):
             return []
-        if len(dataloader):
-            return []
-        number = len(dataloader.sampler)
-    except (AttributeError, TypeError, NotImplementedError):  # a stream has no length
+    except (TypeError, NotImplementedError):  # a stream has no length
         return []
+    number = len(dataloader.sampler)
     what = (
         f'an epoch has no iteration: {number} frames for this process are fewer than batch_size='
         f'{dataloader.batch_size}, and drop_last=True drops what does not fill a batch'
