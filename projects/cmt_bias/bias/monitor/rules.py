@@ -52,19 +52,6 @@ class Rule(NamedTuple):
         return f'{self.says} {self.do}'.rstrip().format(s=s)
 
 
-def _at_bound(key: str, side: str) -> Rule:
-    """The rule of an entry that has come to a bound of its range."""
-    return Rule(
-        f'at {key}',
-        lambda s: s.bound == key,
-        'Iteration {s.iteration}: bias scale {s.name} is {s.scale:.3g}, within '
-        f'{CLOSE:.0%} of {key}={{s.{side}:g}}, and cannot go on.',
-        f'If it stays there, widen {{s.config}}.{key} or the schedule of BiasScaleRangeHook.',
-        each=True,
-        ends=lambda s: s.loose_bound != key,
-    )
-
-
 _ENTRY = '{s.parameter} ({s.name})'
 _GROUP = "paramwise_cfg.custom_keys['attention_bias_generator.bias_scale']"
 _TRANSFORMER = "transformer=dict(type='AttentionBiasCmtTransformer', ...)"
@@ -148,8 +135,15 @@ RULES: tuple[Rule, ...] = (
         each=True,
         rows=PATIENCE,
     ),
-    _at_bound('min_scale', 'low'),
-    _at_bound('max_scale', 'high'),
+    Rule(
+        'at a bound',
+        lambda s: s.bound,
+        'Iteration {s.iteration}: bias scale {s.name} is {s.scale:.3g}, within '
+        f'{CLOSE:.0%} of {{s.bound}}={{s.bounds[s.bound]:g}}, and cannot go on.',
+        'If it stays there, widen {s.config}.{s.bound} or the schedule of BiasScaleRangeHook.',
+        each=True,
+        ends=lambda s: not s.is_near_bound,
+    ),
 )
 
 
@@ -213,10 +207,9 @@ class BiasScaleWatch:
             lacks_gradient=bool(optimizer and optimizer.lacks_gradient),
             weights=list(weights.values()),
             has_own_weights=any(own.values()),
-            low=low,
-            high=high,
+            bounds=dict(min_scale=low, max_scale=high),
             bound=bound_nearby(scale, low, high),
-            loose_bound=bound_nearby(scale, low, high, AWAY),
+            is_near_bound=bool(bound_nearby(scale, low, high, AWAY)),
             decay=optimizer.group.get('weight_decay', 0.0) if optimizer else 0.0,
         )
 
