@@ -49,7 +49,7 @@ def training_length(runner: Runner) -> tuple[int, int] | None:
         return None
     if isinstance(loop, IterBasedTrainLoop):  # it is one epoch
         epoch_length = max_iters
-    return (max_iters, epoch_length) if 0 < max_iters <= _LONGEST else None
+    return (max_iters, epoch_length) if max_iters <= _LONGEST else None
 
 
 def schedules_of(

@@ -15,10 +15,6 @@ from .sparse_kernels import has_sparse_kernel, in_own_layout
 _SPLIT_SUBMODULE = 'pts_bbox_head'  # reported by its children, since most differences are there
 
 
-class OtherModelError(CheckpointError):
-    """A checkpoint belongs to another model; the message lists keys that differ."""
-
-
 @dataclass
 class CheckpointReport:
     """Keys that will be loaded, and those that differ; `mismatched` ones with both shapes."""
@@ -66,9 +62,9 @@ class CheckpointReport:
         return '\n'.join(line for lines in parts.values() for line in lines)
 
     def raise_if_other_model(self, source: str) -> None:
-        """Raise OtherModelError when the checkpoint is another model's or has other shapes."""
+        """Raise CheckpointError when the checkpoint is another model's or has other shapes."""
         if self.is_other_model:
-            raise OtherModelError(
+            raise CheckpointError(
                 f"checkpoint '{source}' belongs to another model than this config builds "
                 f'({len(self.matched)} keys match):\n{self.describe()}\n'
                 'Remedy: take the config that the checkpoint was trained with, or a checkpoint of '
@@ -76,7 +72,7 @@ class CheckpointReport:
             )
         if self.mismatched:
             listed = '\n'.join(f'  {key} {shapes}' for key, shapes in self.mismatched.items())
-            raise OtherModelError(
+            raise CheckpointError(
                 f"checkpoint '{source}' has parts of another size than this config's model; the "
                 f'other {len(self.matched)} keys match:\n{listed}\n'
                 'Remedy: set the sizes in the config to those of the checkpoint, or name the keys '
@@ -143,10 +139,8 @@ def fit_weights(
         needs_all: Whether the checkpoint must have all parts of the model, as for a resume.
 
     Raises:
-        OtherModelError: If the checkpoint is of another model, or has parts of another size which
-            are not skipped.
-        CheckpointError: If the model has no part that is to be skipped, or the checkpoint lacks
-            parts that it must have.
+        CheckpointError: If the checkpoint is of another model, has parts of another size which are
+            not skipped, or lacks parts that it must have; or the model has no part to be skipped.
     """
     keys = list(model.state_dict())
     unknown = [part for part in skipped if not any(is_named(key, [part]) for key in keys)]

@@ -30,10 +30,6 @@ from .safe_loading import CheckpointError, find_nan, shorten, weights_of
 LOCK_FILE = '.training.lock'
 
 
-class FolderInUseError(CheckpointError):
-    """Another process trains in a folder; the message names both."""
-
-
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
     """mmengine's checkpoint hook, made safe against kills and exact on resume.
@@ -50,7 +46,7 @@ class ResumableCheckpointHook(CheckpointHook):
     - Logs of scalars are saved as tensors, so `torch.load(weights_only=True)` reads a checkpoint.
     - A checkpoint that does not fit the model is refused (:func:`fit_weights`), or the training
       that is to be resumed (:func:`check_resume`).
-    - A second training in the same folder is refused (:class:`FolderInUseError`).
+    - A second training in the same folder is refused.
 
     So a run resumed at the end of an epoch continues bit for bit on one CPU process, given
     `persistent_workers=False` (workers that outlive an epoch carry random states that nobody can
@@ -227,12 +223,12 @@ def lock_folder(folder: str | Path) -> FileLock:
     """Keep other processes from training in a folder, which is made if need be.
 
     Raises:
-        FolderInUseError: If another process trains there.
+        CheckpointError: If another process trains there.
     """
     lock = FileLock(Path(folder) / LOCK_FILE)
     if not lock.acquire():
         holder = lock.path.read_text(errors='replace').strip()
-        raise FolderInUseError(
+        raise CheckpointError(
             f"'{folder}' is in use: {holder or 'another process'} trains there. Remedy: give "
             'this run a folder of its own (--work-dir), or end that process first'
         )

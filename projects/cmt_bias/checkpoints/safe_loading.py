@@ -37,14 +37,6 @@ class CheckpointError(RuntimeError):
     """A checkpoint file cannot be used; the message names the file, the cause and a remedy."""
 
 
-class UnsafeCheckpointError(CheckpointError):
-    """Reading the file as it is would run code that the file names. None of it was run."""
-
-
-class DamagedCheckpointError(CheckpointError):
-    """The file is incomplete or changed, no checkpoint at all, or has NaN in it."""
-
-
 def load_checkpoint_safely(
     file: str | os.PathLike[str] | IO[bytes],
     map_location: MapLocation = None,
@@ -63,9 +55,8 @@ def load_checkpoint_safely(
 
     Raises:
         FileNotFoundError: When there is no such file.
-        UnsafeCheckpointError: When the file needs a class or function that is not allowed.
-        DamagedCheckpointError: When the file is truncated, was changed after it was written, is no
-            checkpoint, or holds NaN.
+        CheckpointError: When the file needs a class or function that is not allowed, is truncated,
+            was changed after it was written, is no checkpoint, or holds NaN.
     """
     if isinstance(file, (str, os.PathLike)):
         path = Path(file).expanduser()
@@ -86,7 +77,7 @@ def load_checkpoint_safely(
     _check_archive(file, source)
     checkpoint = _load_plain_data(file, map_location, source)
     if not isinstance(checkpoint, dict):
-        raise DamagedCheckpointError(
+        raise CheckpointError(
             f"checkpoint '{source}' holds a {type(checkpoint).__name__}, not a dict of weights. "
             "Remedy: save them with torch.save({'state_dict': model.state_dict()}, FILE)"
         )
@@ -97,7 +88,7 @@ def load_checkpoint_safely(
     if isinstance(hub := checkpoint.get('message_hub'), dict):
         hub['log_scalars'] = {}  # each an _Unread
     if not_a_number := find_nan(checkpoint):
-        raise DamagedCheckpointError(
+        raise CheckpointError(
             f"checkpoint '{source}' holds NaN in {shorten(not_a_number)}. Remedy: take one from "
             'before the training failed (resume without a path takes the newest good one)'
         )
@@ -144,7 +135,7 @@ def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) ->
     if refused:
         path = source.partition(' (from ')[0]
         newer = '' if _HAS_STAND_INS else 'read it with torch >= 2.6, which understands more; '
-        raise UnsafeCheckpointError(
+        raise CheckpointError(
             f"checkpoint '{source}' was refused, because reading it would call {refused[1]}. "
             f'Nothing in it was run. Remedy: {newer}get the file from a source '
             f'you trust; if it is one, keep its weights alone, on a machine that you can throw '
@@ -161,7 +152,7 @@ def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) ->
     )
 
 
-def _damaged(source: str, damage: str) -> DamagedCheckpointError:
+def _damaged(source: str, damage: str) -> CheckpointError:
     path, is_downloaded, _ = source.partition(' (from ')
     remedy = (
         f"delete '{path}', so that it is downloaded anew"
@@ -169,7 +160,7 @@ def _damaged(source: str, damage: str) -> DamagedCheckpointError:
         else 'download or copy it again, or resume from an earlier checkpoint (resume without a '
         'path takes the newest intact one)'
     )
-    return DamagedCheckpointError(f"checkpoint '{source}' {damage}. Remedy: {remedy}")
+    return CheckpointError(f"checkpoint '{source}' {damage}. Remedy: {remedy}")
 
 
 class _Unread:
@@ -231,13 +222,13 @@ def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
     """The weights in a checkpoint by name, with their `_metadata`: its 'state_dict', or all of it.
 
     Raises:
-        DamagedCheckpointError: When there are none.
+        CheckpointError: When there are none.
     """
 
     weights = checkpoint.get('state_dict', checkpoint)
     if isinstance(weights, dict) and any(isinstance(v, Tensor) for v in weights.values()):
         return weights
-    raise DamagedCheckpointError(
+    raise CheckpointError(
         f"checkpoint '{source}' has no weights under 'state_dict', only "
         f'{shorten(map(str, checkpoint)) or "nothing"}. '
         "Remedy: save them as torch.save({'state_dict': weights}, FILE)"

@@ -35,8 +35,8 @@ def report_checkpoint(
     Parts of the model that are ``skipped`` are not to be loaded.
 
     Raises:
-        OtherModelError: If the checkpoint is another model's, or has parts of another size.
-        CheckpointError: If the file is damaged or unsafe to read.
+        CheckpointError: If the checkpoint is another model's or has parts of another size, or the
+            file is damaged or unsafe to read.
     """
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     report = compare_state_dict(unwrapped(model), weights_of(checkpoint, path), skipped)
