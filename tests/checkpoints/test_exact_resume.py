@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, save_checkpoint
 
 from cmt_bias.checkpoints.safe_loading import load_checkpoint_safely
 
@@ -160,6 +160,8 @@ def test_weights_alone_are_not_resumed(training_server, tmp_path):
         (CheckpointHook._save_checkpoint, 'self._save_checkpoint_with_step(runner, step, meta'),
         (CheckpointHook.before_train, 'self.file_backend = '),
         (CheckpointHook._save_checkpoint_with_step, 'self.file_backend.remove(ckpt_path)'),
+        (CheckpointHook._save_best_checkpoint, 'self.file_backend.remove(best_ckpt_path)'),
+        (save_checkpoint, 'file_backend.put(f.getvalue(), filename)'),
         (Runner.train, "call_hook('before_run')"),
         (Runner.load_or_resume, 'if self._resume and self._load_from is None'),
         (EpochBasedTrainLoop.run_epoch, 'self.run_iter(idx, data_batch)'),

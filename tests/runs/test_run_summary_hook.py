@@ -25,6 +25,7 @@ from cmt_bias.runs.run_summary_hook import (
     describe_parameters,
     describe_scaling,
     schedule_warnings,
+    show_package_log,
 )
 
 
@@ -163,7 +164,6 @@ def test_summary_states_batch_rates_parameters_and_backend(tmp_path):
     assert 'unnamed' not in log
     assert parameter_table(log) == {'all': (25, 0), 'backbone': (20, 0), 'head': (5, 0)}
     assert 'attention: Linear x 1 runs on the backend of this test' in log
-    assert 'precision: float32' in log
     assert 'lr_mult does not hold' not in log
 
 
@@ -367,7 +367,6 @@ def test_several_optimizers_are_summed_up_but_for_their_rates(tmp_path):
     )
     assert 'learning rates: unknown, for there are several optimizers' in log
     assert 'effective batch 2' in log
-    assert 'precision: as OptimWrapperDict sets it' in log
 
 
 @LOOPS.register_module()
@@ -425,3 +424,14 @@ def test_a_mean_over_classes_that_the_model_lacks_is_told_after_each_validation(
     told = warnings_of(lambda: RunSummaryHook().after_val_epoch(None, metrics))
     assert 'Over its own 1 classes: mAP 1.0000' in told
     assert warnings_of(lambda: RunSummaryHook().after_val_epoch(None, dict(loss=1.0))) == ''
+
+
+def test_messages_of_the_package_reach_the_log_of_the_current_run_once(tmp_path):
+    show_package_log()
+    show_package_log()
+    for run in ('first', 'second'):
+        MMLogger.get_instance(run, logger_name=run, log_file=str(tmp_path / f'{run}.log'))
+        logging.getLogger('cmt_bias').info('said in the %s run', run)
+    for run in ('first', 'second'):
+        assert (tmp_path / f'{run}.log').read_text().count(f'said in the {run} run') == 1
+        assert (tmp_path / f'{run}.log').read_text().count('said in the') == 1

@@ -7,7 +7,6 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
@@ -15,6 +14,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from ..atomic_file import remove_partial_files
 from ..file_lock import FileLock
+from ..non_finite_numbers import is_finite
 from ..unwrapping import unwrapped
 from .checkpoint_report import fit_weights
 from .latest_checkpoint import checkpoint_folder, find_checkpoint_to_resume, saves_locally
@@ -173,7 +173,6 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Restore the random state for loops that do not call `after_skipping_batches`."""
-        super().before_train_iter(runner, *args, **kwargs)
         self.after_skipping_batches(runner)
 
     def before_val(self, runner: Runner) -> None:
@@ -189,11 +188,8 @@ class ResumableCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to save what cannot be used, and make plain data of the rest."""
         # Infinity may be in buffers, as a range without bounds, but is no parameter.
-        bad = find_nan(checkpoint) or [
-            name
-            for name, parameter in unwrapped(runner.model).named_parameters()
-            if not torch.isfinite(parameter).all()
-        ]
+        parameters = unwrapped(runner.model).named_parameters()
+        bad = find_nan(checkpoint) or [name for name, value in parameters if not is_finite(value)]
         if bad:
             raise FloatingPointError(
                 f'No checkpoint is saved at iteration {runner.iter}, since these are no numbers '

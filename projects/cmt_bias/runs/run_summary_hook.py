@@ -1,12 +1,13 @@
 """Hook that says at the start of training what will be trained, and how fast it may learn."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, _ParamScheduler
+from mmengine.optim import OptimWrapperDict, _ParamScheduler
 from mmengine.runner import Runner
 from torch import nn
 
@@ -20,7 +21,6 @@ from ..learning_rate_peaks import (
 )
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from ..unwrapping import unwrapped
-from .package_log import show_package_log
 
 GAIN_TOLERANCE = 1e-3
 """Relative difference of the groups' gains above which a schedule counts as losing lr_mult."""
@@ -28,7 +28,7 @@ GAIN_TOLERANCE = 1e-3
 
 @HOOKS.register_module()
 class RunSummaryHook(Hook):
-    """Logs batch size, learning rates, parameters, attention backend and precision, once.
+    """Logs batch size, learning rates, parameters and attention backend, once.
 
     - The effective batch: processes x batch x accumulated steps; the base learning rate before
       and after ``auto_scale_lr``.
@@ -57,7 +57,6 @@ class RunSummaryHook(Hook):
         subjects: dict[str, Callable[[], list[str]]] = {
             'batch': lambda: describe_batch(runner),
             'learning rates': lambda: describe_rates(runner, warnings),
-            'precision': lambda: [describe_precision(runner.optim_wrapper)],
             'attention': lambda: describe_attention(runner.model),
             'parameters': lambda: describe_parameters(unwrapped(runner.model)),
         }
@@ -84,6 +83,21 @@ class RunSummaryHook(Hook):
         for scores in parse_nuscenes_metrics(metrics or {}).values():
             if scores.absent_classes:
                 MMLogger.get_current_instance().warning(scores.describe_own_means())
+
+
+class _ToCurrentLog(logging.Handler):
+    """Passes messages on to the log of the run that is going on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        MMLogger.get_current_instance().log(record.levelno, record.getMessage())
+
+
+def show_package_log() -> None:
+    """Pass on what the torch-only parts log, with Python's logging; once is enough."""
+    logger = logging.getLogger('cmt_bias')
+    if not any(isinstance(handler, _ToCurrentLog) for handler in logger.handlers):
+        logger.addHandler(_ToCurrentLog())
+        logger.setLevel(logging.INFO)
 
 
 def describe_batch(runner: Runner) -> list[str]:
@@ -177,17 +191,6 @@ def schedule_warnings(
             f'{absolute}. {remedy}'
         )
     return warnings
-
-
-def describe_precision(optim_wrapper: OptimWrapper) -> str:
-    """One line about mixed precision."""
-    if type(optim_wrapper) is OptimWrapper:
-        return 'precision: float32 (no AMP)'
-    if not isinstance(optim_wrapper, AmpOptimWrapper):
-        return f'precision: as {type(optim_wrapper).__name__} sets it'
-    name = optim_wrapper.cast_dtype or "the device's default (float16 on CUDA)"
-    scale = optim_wrapper.loss_scaler.get_scale()
-    return f'precision: AMP, autocast to {name}, initial loss scale {scale:g}'
 
 
 def describe_attention(model: nn.Module) -> list[str]:
