@@ -192,7 +192,7 @@ def _stand_ins_allowed() -> Iterator[None]:
     if not _HAS_STAND_INS:  # what is plain data for torch itself can be read all the same
         yield
         return
-    before = torch.serialization.get_safe_globals()
+    before: list[Any] = torch.serialization.get_safe_globals()
     allowed = {
         entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}': entry
         for entry in before

@@ -85,8 +85,7 @@ RULES: tuple[Rule, ...] = (
         'no optimizer',
         lambda s: not (s.is_frozen or s.has_optimizer),
         '{s.parameter} is learnable, but no optimizer has it, and it will stay as it is.',
-        'It was made after the optimizer, or left out by a constructor of your own: let '
-        'optim_wrapper build its parameters from the whole model.',
+        'Let optim_wrapper build its parameters from the whole model.',
     ),
     Rule(
         'weight decay',

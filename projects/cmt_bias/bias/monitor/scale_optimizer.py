@@ -19,6 +19,8 @@ class ScaleOptimizer:
         scale: The scale.
 
     Attributes:
+        group: The parameter group that has the scale.
+        handle: To be removed when no more steps are to be looked at.
         accumulated: Iterations to one step.
         is_like_adam: Whether a step is about as long as the learning rate, whatever the gradient.
         lacks_gradient: Whether the latest step was made without a gradient of the scale.
@@ -31,16 +33,12 @@ class ScaleOptimizer:
         self._optimizer: Optimizer = wrapper.optimizer
         self._group_index = group_index
         self._scale = scale
+        self.group: dict[str, Any] = self._optimizer.param_groups[group_index]
         self.accumulated: int = getattr(wrapper, '_accumulative_counts', 1)
         self.is_like_adam = 'betas' in self.group
         self.lacks_gradient = False
         self.gradient: Tensor | None = None
         self.handle = self._optimizer.register_step_pre_hook(self._keep_gradient)
-
-    @property
-    def group(self) -> dict[str, Any]:
-        """The parameter group that has the scale."""
-        return self._optimizer.param_groups[self._group_index]
 
     def _keep_gradient(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         # A fused optimizer is called in every case, and itself divides by the loss scale and
