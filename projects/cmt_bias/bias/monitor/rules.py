@@ -138,7 +138,7 @@ RULES: tuple[Rule, ...] = (
         'at a bound',
         lambda s: s.bound,
         'Iteration {s.iteration}: bias scale {s.name} is {s.scale:.3g}, within '
-        f'{CLOSE:.0%} of {{s.bound}}={{s.bounds[s.bound]:g}}, and cannot go on.',
+        f'{CLOSE:.0%} of {{s.bound}}={{s.limit:g}}, and cannot go on.',
         'If it stays there, widen {s.config}.{s.bound} or the schedule of BiasScaleRangeHook.',
         each=True,
         ends=lambda s: not s.is_near_bound,
@@ -206,8 +206,8 @@ class BiasScaleWatch:
             lacks_gradient=bool(optimizer and optimizer.lacks_gradient),
             weights=list(weights.values()),
             has_own_weights=any(own.values()),
-            bounds=dict(min_scale=low, max_scale=high),
-            bound=bound_nearby(scale, low, high),
+            bound=(bound := bound_nearby(scale, low, high)),
+            limit=low if bound == 'min_scale' else high,
             is_near_bound=bool(bound_nearby(scale, low, high, AWAY)),
             decay=optimizer.group.get('weight_decay', 0.0) if optimizer else 0.0,
         )
