@@ -195,6 +195,7 @@ class BiasScaleWatch:
         keys = [f'{modality}_{kind}' for modality in MODALITIES for kind in ('mean', 'std')]
         weights = {key: x for key in keys if (x := record.get(key)) is not None}
         own = {key: x for key, x in weights.items() if key.split('_')[0] in name} or weights
+        bound = bound_nearby(scale, low, high)
         found = dict(value=[scale], gradient=[gradient or 0.0], weights=weights.values())
         return SimpleNamespace(
             **self._run,
@@ -206,7 +207,7 @@ class BiasScaleWatch:
             lacks_gradient=bool(optimizer and optimizer.lacks_gradient),
             weights=list(weights.values()),
             has_own_weights=any(own.values()),
-            bound=(bound := bound_nearby(scale, low, high)),
+            bound=bound,
             limit=low if bound == 'min_scale' else high,
             is_near_bound=bool(bound_nearby(scale, low, high, AWAY)),
             decay=optimizer.group.get('weight_decay', 0.0) if optimizer else 0.0,
