@@ -130,8 +130,9 @@ class BiasScaleHook(Hook):
         record |= {f'bias_scale_raw/{name}': v for name, v in zip(names, raw, strict=True)}
         for modality, weights in zip(MODALITIES, self._weights, strict=False):
             mean, deviation = weights.double().mean(), weights.double().std(correction=0)
-            for key, value in ((f'{modality}_mean', mean), (f'{modality}_std', deviation)):
-                record[key] = shown[f'router/{key}'] = value.item()
+            for kind, found in (('mean', mean), ('std', deviation)):
+                key = f'{modality}_{kind}'
+                record[key] = shown[f'router/{key}'] = found.item()
 
         if iteration == 0 or iteration > runner.iter:  # else it is there, from before a resume
             self._history.append(record)
