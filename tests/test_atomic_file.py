@@ -40,6 +40,20 @@ def test_backend_of_mmengine_writes_by_renaming(tmp_path: Path):
     assert (tmp_path / 'second_name').read_bytes() == b'old'  # not written into
 
 
+def test_backend_removes_a_file_when_the_next_one_is_complete(tmp_path: Path):
+    """mmengine's checkpoint hook removes first, with another instance than it writes with."""
+    old, new = tmp_path / 'epoch_1.pth', tmp_path / 'epoch_2.pth'
+    args = {'backend': 'atomic_local'}
+    get_file_backend(backend_args=args).put(b'old', old)
+    get_file_backend(backend_args=args).remove(str(old))
+    assert old.exists()
+    get_file_backend(backend_args=args).put(b'new', new)
+    assert os.listdir(tmp_path) == ['epoch_2.pth']
+    get_file_backend(backend_args=args).remove(str(new))
+    get_file_backend(backend_args=args).put(b'again', new)
+    assert new.read_bytes() == b'again'
+
+
 def leave_partial_file(folder: Path, name: str, wait: bool) -> subprocess.Popen:
     """A process that is in the middle of writing a file, or (not waiting) was killed there."""
     program = (

@@ -16,12 +16,19 @@ from torch.optim import Optimizer
 
 from cmt_bias.learning_rate_peaks import (
     peak_learning_rates,
-    scheduled_learning_rates,
+    play_schedule,
+    schedules_of,
     training_length,
     unforeseeable,
 )
 
 BASE = 1e-4
+
+
+def rates_of(group: int, optimizer: Optimizer, schedulers: list, *lengths: int) -> list[float]:
+    """Learning rate of a group in each iteration to come."""
+    rates, kinds = play_schedule(optimizer, schedulers, *lengths)
+    return rates[:, kinds[group]].tolist()
 
 
 def model_and_optimizer(multipliers: list[float]) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -177,7 +184,7 @@ def test_rates_of_a_group_are_those_of_a_schedule_that_is_stepped_through(
     schedulers = build_schedulers(configs, scheduled, epoch_length, turn + rest)
     max_iters = (turn + rest) * epoch_length
     rates = [
-        scheduled_learning_rates(index, optimizer, schedulers, max_iters, epoch_length)
+        rates_of(index, optimizer, schedulers, max_iters, epoch_length)
         for index in range(len(multipliers))
     ]
 
@@ -193,7 +200,7 @@ def test_schedules_of_another_optimizer_are_left_out():
     _, optimizer = model_and_optimizer([1.0])
     _, other = model_and_optimizer([1.0])
     schedulers = build_schedulers(cyclic(2, 1, eta_min_ratio=(6, 1)), other, 3, 2)
-    assert scheduled_learning_rates(0, optimizer, schedulers, 6, 3) == [BASE] * 6
+    assert rates_of(0, optimizer, schedulers, 6, 3) == [BASE] * 6
 
 
 @pytest.mark.parametrize('of_wrapper', [False, True])
@@ -206,11 +213,11 @@ def test_a_schedule_that_the_results_decide_is_named_and_left_out(of_wrapper):
         dict(type='LinearLR', start_factor=0.5, begin=0, end=3, by_epoch=False),
     ]
     schedulers = build_schedulers(configs, scheduled, 3, 2)
-    assert unforeseeable(schedulers) == ['ReduceOnPlateauLR']
+    assert unforeseeable(schedules_of(optimizer, schedulers)) == ['ReduceOnPlateauLR']
     (peak,) = peak_learning_rates(model, scheduled, schedulers, 6, 3)
     assert peak.peak == pytest.approx(BASE)
-    assert scheduled_learning_rates(0, optimizer, schedulers, 6, 3) is None
-    assert scheduled_learning_rates(0, optimizer, schedulers[1:], 6, 3) == pytest.approx(
+    assert unforeseeable(schedules_of(optimizer, schedulers[1:])) == []
+    assert rates_of(0, optimizer, schedulers, 6, 3) == pytest.approx(
         [BASE * factor for factor in (0.5, 0.75, 1, 1, 1, 1)]
     )
 
@@ -251,10 +258,10 @@ def test_schedule_that_is_under_way_has_its_peak_from_its_start_and_its_rates_fr
     configs.insert(0, dict(type='LinearLR', start_factor=0.1, end=7, by_epoch=False))
     schedulers = build_schedulers(configs, optimizer, 10, 5)
     peaks = peak_learning_rates(model, optimizer, schedulers, 50, 10)
-    at_start = scheduled_learning_rates(1, optimizer, schedulers, 50, 10)
+    at_start = rates_of(1, optimizer, schedulers, 50, 10)
     for _ in range(13):
         for scheduler in schedulers:
             scheduler.step()
-    rest = scheduled_learning_rates(1, optimizer, schedulers, 50 - 13, 10)
+    rest = rates_of(1, optimizer, schedulers, 50 - 13, 10)
     assert rest == pytest.approx(at_start[13:], rel=1e-9)
     assert peak_learning_rates(model, optimizer, schedulers, 50, 10) == peaks

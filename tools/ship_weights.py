@@ -10,13 +10,18 @@ scores of the tests in the given work folders, and `NAME.csv` with the course of
 
 import argparse
 import csv
+import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from cmt_bias.atomic_file import write_atomically
-from cmt_bias.checkpoints import load_checkpoint_safely, write_weights
+from cmt_bias.checkpoints import load_checkpoint_safely
 from cmt_bias.checkpoints.shipped_weights import FOLDER
 from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
 
@@ -90,6 +95,28 @@ def courses(runs: Sequence[str]) -> str:
     for name, folder in (run.split('=', 1) for run in runs):
         writer.writerows([name, *row] for row in training_course(Path(folder)))
     return text.getvalue()
+
+
+def write_weights(
+    path: Path, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any], record: Mapping
+) -> None:
+    """Write weights in half precision, and their record with its `sha256` beside them as JSON.
+
+    Raises:
+        ValueError: If a value is not finite in half precision; it names the parameter.
+    """
+    halved = {}
+    for name, value in state_dict.items():
+        halved[name] = value.half() if value.is_floating_point() else value
+        if not torch.isfinite(halved[name]).all():
+            raise ValueError(f"'{name}' has values that half precision cannot hold")
+    buffer = io.BytesIO()
+    torch.save(dict(meta=dict(meta), state_dict=halved), buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    text = json.dumps(dict(record, sha256=digest, bytes=len(content)), indent=2)
+    write_atomically(path, content)
+    write_atomically(path.with_suffix('.json'), text.encode() + b'\n')
 
 
 def main() -> None:

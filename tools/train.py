@@ -14,8 +14,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cmt_bias.runs import run_options
-from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_starting_weights
-from cmt_bias.runs.data_check import check_config_data, check_iterations
+from cmt_bias.runs.checkpoint_check import check_checkpoint_file
+from cmt_bias.runs.data_check import check_config_data
 from cmt_bias.runs.preflight import is_main_process, run_tool, stop_on
 
 
@@ -73,11 +73,6 @@ def main() -> None:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if without_amp:
         runner.logger.warning('No GPU: AmpOptimWrapper is replaced, training in float32.')
-    if is_main_process():
-        load_from, resume = cfg.get('load_from'), bool(cfg.get('resume'))
-        skipped = cfg.get('load_from_skip') or ()
-        stop_on(check_starting_weights(runner.model, load_from, resume, skipped))
-    stop_on(check_iterations(runner))
     runner.train()
 
 

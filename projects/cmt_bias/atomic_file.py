@@ -4,7 +4,7 @@ import io
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mmengine.fileio import LocalBackend, register_backend
 
@@ -22,10 +22,6 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
     The content is on the disk before the file gets its name, so that this also holds when the
     machine loses power. Missing folders are made.
-
-    Args:
-        path: File to write.
-        content: Its new content.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,29 +35,18 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    directory = os.open(path.parent, os.O_RDONLY)
+    with suppress(OSError):  # its table of names, where the file system can do that
+        os.fsync(directory)
+    os.close(directory)
 
 
 def save_figure(figure: 'Figure', path: str | os.PathLike[str]) -> Path:
-    """Write a matplotlib figure as PNG; see `write_atomically`.
-
-    Returns:
-        The path.
-    """
+    """Write a matplotlib figure as PNG to the path that it returns; see `write_atomically`."""
     content = io.BytesIO()
     figure.savefig(content, format='png')
     write_atomically(path, content.getvalue())
     return Path(path)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Put a folder's table of names on the disk, where the file system can do that."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_partial_files(directory: str | os.PathLike[str]) -> list[Path]:
@@ -83,11 +68,22 @@ def remove_partial_files(directory: str | os.PathLike[str]) -> list[Path]:
 
 @register_backend('atomic_local')
 class AtomicLocalBackend(LocalBackend):
-    """mmengine's local file backend with atomic writing of bytes.
+    """mmengine's local file backend, which always leaves the old file or the new one.
 
-    Chosen with `backend_args=dict(backend='atomic_local')`.
+    Bytes are written atomically, and a file that is removed stays until the next one is written:
+    mmengine's checkpoint hook removes the outdated checkpoint first. Chosen with
+    `backend_args=dict(backend='atomic_local')`.
     """
+
+    _outdated: ClassVar[set[str]] = set()  # of all instances, for the hook has one of its own
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes to a file; see `write_atomically`."""
         write_atomically(filepath, obj)
+        for path in self._outdated - {str(filepath)}:
+            Path(path).unlink(missing_ok=True)
+        self._outdated.clear()
+
+    def remove(self, filepath: str | Path) -> None:
+        """Remove a file as soon as the next one is complete."""
+        self._outdated.add(str(filepath))

@@ -7,24 +7,17 @@ HAS_MMDET3D = find_spec('mmdet3d') is not None
 """A framework that is there but cannot be imported is an error, not an absence."""
 
 
-class CmtDetectorWithoutFramework:
-    """Stands for the detector where mmdet3d is missing, so that a config that names it says why.
+def explain_missing_framework() -> None:
+    """Let a config that names the detector say why it is not there."""
 
-    Raises:
-        ImportError: Always.
-    """
-
-    def __init__(self, **_: Any) -> None:
+    def detector(**_: Any) -> None:
         raise ImportError(
             'cmt_bias: mmdet3d is not installed, so that neither the detector nor anything else '
             'that a config names is registered; only cmt_bias.ops and the maths of cmt_bias.bias '
             'work without it. Install the OpenMMLab stack, see docs/install.md.'
         )
 
-
-def explain_missing_framework() -> None:
-    """Register the stand-in where there is mmengine to build it from a config."""
     if find_spec('mmengine') is not None:
         from mmengine.registry import MODELS
 
-        MODELS.register_module(name='CmtDetector', module=CmtDetectorWithoutFramework)
+        MODELS.register_module(name='CmtDetector', module=detector)

@@ -8,10 +8,11 @@ schedulers themselves are run, on a stand-in for the optimizer that has paramete
 import copy
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
 from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
@@ -48,109 +49,28 @@ def training_length(runner: Runner) -> tuple[int, int] | None:
         return None
     if isinstance(loop, IterBasedTrainLoop):  # it is one epoch
         epoch_length = max_iters
-    return (max_iters, epoch_length) if 0 < max_iters <= _LONGEST else None
+    return (max_iters, epoch_length) if max_iters <= _LONGEST else None
 
 
-def unforeseeable(schedulers: Iterable[_ParamScheduler]) -> list[str]:
-    """Types of those learning rate schedulers whose steps depend on the training's results."""
-    return sorted({type(s).__name__ for s in schedulers if _moves_rates(s) and not _is_fixed(s)})
-
-
-def _moves_rates(scheduler: _ParamScheduler) -> bool:
-    return getattr(scheduler, 'param_name', None) == 'lr'
-
-
-def _is_fixed(scheduler: _ParamScheduler) -> bool:
-    return hasattr(scheduler, 'base_values') and not getattr(scheduler, 'need_val_args', False)
-
-
-def peak_learning_rates(
-    model: nn.Module,
-    optimizer: Optimizer | OptimWrapper,
-    schedulers: Iterable[_ParamScheduler],
-    max_iters: int,
-    epoch_length: int,
-) -> list[LearningRatePeak]:
-    """Play the learning rate schedule through and read every group's rate at its peak.
-
-    It is played from its start also in a training that has been resumed, as its schedulers and
-    the optimizer's groups are then: with the settings that the checkpoint brought. Groups with the
-    same rates are played once, so the cost does not depend on their number: about a second for
-    100,000 iterations.
-
-    Args:
-        model: The model, for the parameters' names.
-        optimizer: The optimizer of ``model``'s parameters. It is not changed.
-        schedulers: Schedulers bound to ``optimizer``, advanced or not. They are not changed;
-            those of other quantities (momentum) and unforeseeable ones are ignored.
-        max_iters: Iterations of the whole training.
-        epoch_length: Iterations of an epoch.
-
-    Returns:
-        One entry for each distinct pair of base and peak rate, in falling order of the peak.
-    """
-    # The wrapper's own param_groups end with one that has no parameter, for the log's base_lr.
-    inner = optimizer.optimizer if isinstance(optimizer, OptimWrapper) else optimizer
-    kinds: dict[tuple, list[int]] = {}
-    for index, group in enumerate(inner.param_groups):
-        kinds.setdefault(_rate_settings(group), []).append(index)
-    started = [dict(kind, lr=dict(kind).get('initial_lr', dict(kind)['lr'])) for kind in kinds]
-    bases, peaks = [group['lr'] for group in started], [0.0] * len(started)
-    firsts = [indices[0] for indices in kinds.values()]
-    for rates in _play(schedulers, started, firsts, max_iters, epoch_length, from_start=True):
-        peaks = list(map(max, peaks, rates))
-
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    parameters: dict[tuple[float, float], list[str]] = {}
-    for base, peak, indices in zip(bases, peaks, kinds.values(), strict=True):
-        parameters.setdefault((peak, base), []).extend(
-            names.get(id(member), 'unnamed')
-            for index in indices
-            for member in inner.param_groups[index]['params']
-        )
+def schedules_of(
+    optimizer: Optimizer, schedulers: Iterable[_ParamScheduler]
+) -> list[_ParamScheduler]:
+    """Those schedulers that move an optimizer's learning rates, bound to it or its wrapper."""
     return [
-        LearningRatePeak(base, peak, tuple(parameters[peak, base]))
-        for peak, base in sorted(parameters, reverse=True)
+        scheduler
+        for scheduler in schedulers
+        if getattr(scheduler, 'param_name', None) == 'lr'
+        and optimizer in (bound := scheduler.optimizer, getattr(bound, 'optimizer', None))
     ]
 
 
-def scheduled_learning_rates(
-    group_index: int,
-    optimizer: Optimizer,
-    schedulers: Iterable[_ParamScheduler],
-    max_iters: int,
-    epoch_length: int,
-) -> list[float] | None:
-    """Play the learning rate schedule on and read one group's rate in every iteration to come.
-
-    Args:
-        group_index: Which of the optimizer's parameter groups.
-        optimizer: The optimizer, in the state that it has now. It is not changed.
-        schedulers: Schedulers in the state that they have now, bound to an optimizer or its
-            wrapper; those of other optimizers are ignored. They are not changed.
-        max_iters: Iterations to come.
-        epoch_length: Iterations of an epoch.
-
-    Returns:
-        One learning rate for each iteration; None if a scheduler is unforeseeable.
-    """
-    own = []
-    for scheduler in schedulers:
-        bound = getattr(scheduler, 'optimizer', None)
-        if optimizer in (bound, getattr(bound, 'optimizer', None)):
-            own.append(scheduler)
-    if unforeseeable(own):
-        return None
-    group = dict(_rate_settings(optimizer.param_groups[group_index]))
-    played = _play(own, [group], [group_index], max_iters, epoch_length, from_start=False)
-    return [rate for (rate,) in played]
+def unforeseeable(schedules: Iterable[_ParamScheduler]) -> list[str]:
+    """Types of those schedules whose steps depend on the training's results."""
+    return sorted({type(schedule).__name__ for schedule in schedules if not _is_fixed(schedule)})
 
 
-def _rate_settings(group: dict) -> tuple:
-    """A group's entries about the learning rate (lr, initial_lr, max_lr, ...), hashable."""
-    return tuple(
-        (key, value) for key, value in sorted(group.items()) if re.fullmatch(r'(\w+_)?lr', key)
-    )
+def _is_fixed(schedule: _ParamScheduler) -> bool:
+    return hasattr(schedule, 'base_values') and not getattr(schedule, 'need_val_args', False)
 
 
 def _no_step() -> None:
@@ -160,28 +80,53 @@ def _no_step() -> None:
 _no_step._with_counter = True  # type: ignore[attr-defined]  # what mmengine marks its own with
 
 
-def _play(
+def play_schedule(
+    optimizer: Optimizer,
     schedulers: Iterable[_ParamScheduler],
-    groups: list[dict],
-    indices: list[int],
     max_iters: int,
     epoch_length: int,
-    from_start: bool,
-) -> Iterator[list[float]]:
-    """The learning rates in each iteration of copies of their optimizer's groups `indices`."""
+    from_start: bool = False,
+) -> tuple[np.ndarray, list[int]]:
+    """Play a learning rate schedule through the iterations to come; nothing of it is changed.
+
+    Groups with the same rates are played once, so the cost does not depend on their number: about
+    a second for 100,000 iterations.
+
+    Args:
+        optimizer: The optimizer, without wrapper.
+        schedulers: In the state that they have; only :func:`schedules_of` the optimizer that are
+            not unforeseeable count.
+        max_iters: Iterations to come.
+        epoch_length: Iterations of an epoch.
+        from_start: As if nothing had been trained yet, with the settings of a resume.
+
+    Returns:
+        Rates ``(max_iters, K)`` of the K kinds of parameter groups, and the kind of each group.
+    """
+    # lr, initial_lr, max_lr, ...
+    settings = [
+        tuple(pair for pair in sorted(group.items()) if re.fullmatch(r'(\w+_)?lr', pair[0]))
+        for group in optimizer.param_groups
+    ]
+    kinds = list(dict.fromkeys(settings))
+    groups = [dict(kind) for kind in kinds]
+    if from_start:
+        for group in groups:
+            group['lr'] = group.get('initial_lr', group['lr'])
     # All that a scheduler touches of an optimizer.
-    optimizer = SimpleNamespace(param_groups=groups, step=_no_step, _global_step=0)
-    playing = [copy.copy(s) for s in schedulers if _moves_rates(s) and _is_fixed(s)]
+    stand_in = SimpleNamespace(param_groups=groups, step=_no_step, _global_step=0)
+    playing = [copy.copy(s) for s in schedules_of(optimizer, schedulers) if _is_fixed(s)]
     for player in playing:
-        player.optimizer = optimizer
-        player.base_values = [player.base_values[index] for index in indices]
+        player.optimizer = stand_in
+        player.base_values = [player.base_values[settings.index(kind)] for kind in kinds]
         if from_start:
             player.last_step = player._global_step = -1
             player.step()  # as its constructor ends
-    for iteration in range(1, max_iters + 1):
-        yield [group['lr'] for group in groups]
+    rates = np.empty((max_iters, len(kinds)))
+    for iteration in range(max_iters):
+        rates[iteration] = [group['lr'] for group in groups]
         for player in list(playing):
-            if player.by_epoch and iteration % epoch_length:
+            if player.by_epoch and (iteration + 1) % epoch_length:
                 continue
             try:
                 player.step()
@@ -189,7 +134,34 @@ def _play(
                 playing.remove(player)
                 _logger.warning(
                     'The schedule will end the training in iteration %d: %s: %s',
-                    iteration,
+                    iteration + 1,
                     type(player).__name__,
                     error,
                 )
+    return rates, [kinds.index(setting) for setting in settings]
+
+
+def peak_learning_rates(
+    model: nn.Module,
+    optimizer: Optimizer | OptimWrapper,
+    schedulers: Iterable[_ParamScheduler],
+    max_iters: int,
+    epoch_length: int,
+) -> list[LearningRatePeak]:
+    """Play a whole training's schedule through and read every group's rate at its peak.
+
+    Returns:
+        One entry for each distinct pair of base and peak rate, in falling order of the peak.
+    """
+    # The wrapper's own param_groups end with one that has no parameter, for the log's base_lr.
+    inner = optimizer.optimizer if isinstance(optimizer, OptimWrapper) else optimizer
+    rates, kinds = play_schedule(inner, schedulers, max_iters, epoch_length, from_start=True)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters: dict[tuple[float, float], list[str]] = {}
+    for group, peak in zip(inner.param_groups, rates.max(axis=0)[kinds].tolist(), strict=True):
+        owners = [names.get(id(member), 'unnamed') for member in group['params']]
+        parameters.setdefault((peak, group.get('initial_lr', group['lr'])), []).extend(owners)
+    return [
+        LearningRatePeak(base, peak, tuple(parameters[peak, base]))
+        for peak, base in sorted(parameters, reverse=True)
+    ]

@@ -38,10 +38,8 @@ def non_finite_numbers(value: Any, name: str = '', only_nan: bool = False) -> It
             elif isinstance(value, float):
                 value = torch.tensor(value)
         if isinstance(value, Tensor):
-            has_numbers = value.layout is torch.strided and not (
-                value.is_meta or value.is_quantized
-            )
-            if has_numbers and (value.is_floating_point() or value.is_complex()):
+            is_looked_at = value.is_floating_point() or value.is_complex()
+            if is_looked_at and value.layout is torch.strided and not value.is_meta:
                 bad = torch.isnan(value) if only_nan else ~torch.isfinite(value)
                 if bad.any():
                     yield name or 'the tensor'

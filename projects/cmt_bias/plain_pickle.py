@@ -67,36 +67,17 @@ def _array_of_buffer(
     return np.frombuffer(content, _real_dtype(dtype)).reshape(shape, order=order).copy(order)
 
 
-def _scalar(dtype: object, content: object = b'') -> Any:
+def _scalar(dtype: object, content: bytes = b'') -> Any:
     """Stands for numpy's ``scalar``, which makes a number or text of numpy's own types."""
     real = _real_dtype(dtype)
-    if real.itemsize == 0:  # an empty text, which frombuffer does not read
-        return real.type()
-    if not isinstance(content, bytes) or len(content) != real.itemsize:
-        raise pickle.UnpicklingError(f'a numpy scalar is made of {content!r:.50}')
-    return np.frombuffer(content, real)[0]
+    # frombuffer does not read an empty text
+    return np.frombuffer(content, real)[0] if real.itemsize else real.type()
 
 
 def _real_dtype(dtype: object) -> np.dtype:
     if type(dtype) is not PlainDtype or dtype.dtype.kind == 'O':
         raise pickle.UnpicklingError(f'numpy data of dtype {dtype!r:.50} is not plain')
     return dtype.dtype
-
-
-NUMPY_STAND_INS: dict[str, Callable] = {
-    'numpy.dtype': PlainDtype,
-    'numpy.ndarray': PlainArray,
-    **{
-        f'numpy.{core}.{name}': stand_in
-        for core in ('core', '_core')  # numpy 1 and numpy 2
-        for name, stand_in in (
-            ('multiarray._reconstruct', _begin_array),
-            ('multiarray.scalar', _scalar),
-            ('numeric._frombuffer', _array_of_buffer),
-        )
-    },
-}
-"""What unpickling numpy's data calls -> what it is to call instead."""
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -106,16 +87,24 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
+NUMPY_STAND_INS: dict[str, Callable] = {
+    'numpy.dtype': PlainDtype,
+    'numpy.ndarray': PlainArray,
+}
+"""What unpickling numpy's data calls -> what it is to call instead."""
+
+for _core in ('numpy.core', 'numpy._core'):  # numpy 1 and numpy 2
+    NUMPY_STAND_INS[f'{_core}.multiarray._reconstruct'] = _begin_array
+    NUMPY_STAND_INS[f'{_core}.multiarray.scalar'] = _scalar
+    NUMPY_STAND_INS[f'{_core}.numeric._frombuffer'] = _array_of_buffer
+
 _ALLOWED = {
     **NUMPY_STAND_INS,
     '_codecs.encode': _encode,
     'collections.OrderedDict': OrderedDict,
-    **{
-        f'{module}.{kind.__name__}': kind
-        for module in ('builtins', '__builtin__')
-        for kind in (set, frozenset, bytes, bytearray, complex)
-    },
 }
+for _kind in (set, frozenset, bytes, bytearray, complex):
+    _ALLOWED[f'builtins.{_kind.__name__}'] = _ALLOWED[f'__builtin__.{_kind.__name__}'] = _kind
 
 
 class InfoFileError(RuntimeError):
@@ -134,23 +123,17 @@ def load_info_file(path: str | Path) -> Any:
     """Read an info file, or a database of objects for pasting, without trusting it.
 
     Understands what such files hold: containers, numbers, texts, bytes and numpy's arrays and
-    scalars of them, pickled or as JSON.
-
-    Args:
-        path: A file on this machine; one whose name ends with '.json' is JSON, others a pickle.
-
-    Returns:
-        What was saved, with arrays of a subclass of :class:`numpy.ndarray`.
+    scalars of them, pickled or, in a file whose name ends with '.json', as JSON. Arrays are of a
+    subclass of :class:`numpy.ndarray`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         InfoFileError: If it names anything else than plain data, or is damaged. Nothing of it was
             run.
     """
-    path = Path(path)
-    content = path.read_bytes()
+    content = Path(path).read_bytes()
     try:
-        if path.suffix == '.json':
+        if Path(path).suffix == '.json':
             return json.loads(content)
         # From memory, where a damaged length does not ask for more than there is.
         return _PlainUnpickler(io.BytesIO(content)).load()

@@ -11,13 +11,10 @@ Severity = Literal['error', 'warning', 'note']
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with the environment, the data or a config.
+    """What is wrong, naming the file, key or version, and the command or setting that mends it.
 
-    Attributes:
-        what: What is wrong, naming the file, key or version.
-        remedy: What to do about it: a command to run or a setting to change.
-        severity: 'error' where a run cannot work; 'warning' where some uses of it fail; 'note'
-            where it is worth knowing.
+    It is an 'error' where a run cannot work, a 'warning' where some uses of it fail, and a 'note'
+    where it is worth knowing.
     """
 
     what: str

@@ -7,7 +7,7 @@ CONFIG_FOLDER = Path(__file__).resolve().parent / '.mim' / 'configs'
 
 
 def config_path(name: str) -> str:
-    """Find a config that came with the package.
+    """The absolute path of a config below ``configs/`` that came with the package.
 
     A config of another project inherits it with one line, which mmengine evaluates by itself and
     so needs the import within the expression::
@@ -15,12 +15,6 @@ def config_path(name: str) -> str:
         _base_ = __import__('cmt_bias').config_path('cmt_bias/<preset>.py')
 
     (mmengine's own ``package::config`` knows a fixed list of packages; this one is not in it.)
-
-    Args:
-        name: Path below ``configs/``, such as 'cmt/<recipe>.py'.
-
-    Returns:
-        The file's absolute path.
 
     Raises:
         FileNotFoundError: If there is no such config; names the nearest ones.

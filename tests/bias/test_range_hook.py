@@ -5,7 +5,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from cmt_bias.bias.range_hook import BiasScaleRangeHook, check_schedule
+from cmt_bias.bias.range_hook import BiasScaleRangeHook
 
 from .biased_model import BiasedModel, make_runner, read_log, warnings_in
 
@@ -80,26 +80,25 @@ def test_training_by_iterations_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('schedule', 'message'),
+    'schedule',
     [
-        ([], r'schedule=\[\] must be a list of pairs'),
-        ('(0, (1, 2))', 'must be a list of pairs'),
-        ([(1, (1.0, 2.0))], r'\[1\]: they must begin with 0'),
-        (
-            [(0, (1.0, 2.0)), (5, (0.5, 3.0)), (5, (0.1, 4.0))],
-            r'\[0, 5, 5\]: they must begin with 0',
-        ),
-        ([(0, (2.0, 2.0))], r'the empty range \(2, 2\) from epoch 0 on'),
-        ([(0, (1.0, 2.0)), (3, 4.0)], r'has \(3, 4.0\), such as'),
-        ([(0, (1.0, 2.0, 3.0))], 'has .*, such as'),
-        ([('0', (1.0, 2.0))], 'has .*, such as'),
-        ([(0, ('low', 2.0))], 'has .*, such as'),
+        [],
+        '(0, (1, 2))',
+        5,
+        [(1, (1.0, 2.0))],
+        [(0, (1.0, 2.0)), (5, (0.5, 3.0)), (5, (0.1, 4.0))],
+        [(0, (2.0, 2.0))],
+        [(0, (1.0, 2.0)), (3, 4.0)],
+        [(0, (1.0, 2.0, 3.0))],
+        [('0', (1.0, 2.0))],
+        [(0, ('low', None))],
     ],
 )
-def test_schedules_that_cannot_be_meant_are_refused(schedule, message):
-    with pytest.raises(ValueError, match=f'BiasScaleRangeHook: .*{message}'):
+def test_schedules_that_cannot_be_meant_are_refused(schedule):
+    with pytest.raises(ValueError, match='BiasScaleRangeHook: schedule=.* must be .*, such as'):
         BiasScaleRangeHook(schedule)
 
 
 def test_lists_of_a_config_file_are_as_good_as_tuples():
-    assert check_schedule([[0, [None, 2]], [4, [1, None]]]) == [(0, (None, 2)), (4, (1, None))]
+    hook = BiasScaleRangeHook([[0, [None, 2]], [4, [1, None]]])
+    assert hook.schedule == [(0, (None, 2)), (4, (1, None))]

@@ -4,11 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmt_bias.checkpoints.checkpoint_report import (
-    OtherModelError,
-    compare_state_dict,
-    fit_weights,
-)
+from cmt_bias.checkpoints.checkpoint_report import compare_state_dict, fit_weights
 from cmt_bias.checkpoints.safe_loading import CheckpointError
 from cmt_bias.cmt.vovnet import VoVNet
 
@@ -86,7 +82,7 @@ def test_checkpoint_of_another_backbone_is_refused_with_keys_that_differ():
     other = TinyDetector()
     other.img_backbone = VoVNet('V-19-slim-eSE')
     report = compare_state_dict(TinyDetector(), other.state_dict())
-    with pytest.raises(OtherModelError) as refusal:
+    with pytest.raises(CheckpointError) as refusal:
         report.raise_if_other_model('other.pth')
     message = str(refusal.value)
     assert "'other.pth'" in message
@@ -141,12 +137,13 @@ def test_comparing_changes_neither_model_nor_checkpoint():
 
 def test_part_of_another_size_is_refused_and_the_message_names_the_key_that_leaves_it_out():
     weights = TinyDetector(num_classes=3).state_dict()
-    with pytest.raises(OtherModelError) as refusal:
+    with pytest.raises(CheckpointError) as refusal:
         fit_weights(TinyDetector(), weights, 'a.pth')
     message = str(refusal.value)
     assert 'the other 16 keys match' in message
     assert 'pts_bbox_head.task_heads.weight (model (10, 8), checkpoint (3, 8))' in message
-    assert '--cfg-options "load_from_skip=[\'pts_bbox_head.task_heads\']"' in message
+    names = ['pts_bbox_head.task_heads.weight', 'pts_bbox_head.task_heads.bias']
+    assert f'--cfg-options "load_from_skip={names}"' in message
 
 
 def test_parts_that_the_user_names_are_left_out_and_the_rest_fits():
@@ -158,13 +155,21 @@ def test_parts_that_the_user_names_are_left_out_and_the_rest_fits():
 
 def test_model_that_is_left_with_nothing_to_load_is_another_model():
     model = nn.Sequential(nn.Linear(1, 1))
-    with pytest.raises(OtherModelError, match='0 keys match'):
+    with pytest.raises(CheckpointError, match='0 keys match'):
         fit_weights(model, {'0.weight': torch.ones(2, 2)}, 'a.pth', ['0.bias'])
 
 
 def test_named_part_that_the_model_lacks_is_a_mistake():
     with pytest.raises(CheckpointError, match=r"load_from_skip names \['pts_bbox_head.task'\]"):
         fit_weights(TinyDetector(), TinyDetector().state_dict(), 'a.pth', ['pts_bbox_head.task'])
+
+
+def test_weights_of_some_parts_will_do_for_a_start_but_not_for_a_resume():
+    backbone = TinyDetector().img_backbone.state_dict()
+    weights = {f'img_backbone.{key}': value for key, value in backbone.items()}
+    fit_weights(TinyDetector(), weights, 'a.pth')
+    with pytest.raises(CheckpointError, match=r"(?s)'a\.pth' lacks parts.*pts_backbone.*Remedy"):
+        fit_weights(TinyDetector(), weights, 'a.pth', needs_all=True)
 
 
 def test_entry_that_is_no_tensor_is_a_mismatch():

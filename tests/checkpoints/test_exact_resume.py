@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, save_checkpoint
 
 from cmt_bias.checkpoints.safe_loading import load_checkpoint_safely
 
@@ -121,7 +121,15 @@ def test_history_of_logged_numbers_is_kept(training_server, tmp_path):
         assert torch.equal(resumed['train/loss'][entry], whole['train/loss'][entry])
 
 
-SKIP = ['layers.0', 'layers.1', 'layers.3.weight']
+SKIP = [
+    'layers.0.weight',
+    'layers.0.bias',
+    'layers.1.weight',
+    'layers.1.bias',
+    'layers.1.running_mean',
+    'layers.1.running_var',
+    'layers.3.weight',
+]
 
 
 def test_weights_of_another_size_stop_a_training_unless_they_are_named(training_server, tmp_path):
@@ -133,6 +141,8 @@ def test_weights_of_another_size_stop_a_training_unless_they_are_named(training_
     assert 'layers.0.weight (model (10, 6), checkpoint (8, 6))' in log
     assert f'load_from_skip={SKIP}' in log
     training_server.train(tmp_path / 'b', load_from_skip=SKIP, **options)
+    parts = ['layers.0', 'layers.1', 'layers.3.weight']
+    training_server.train(tmp_path / 'c', load_from_skip=parts, **options)
 
 
 def test_weights_alone_are_not_resumed(training_server, tmp_path):
@@ -150,6 +160,8 @@ def test_weights_alone_are_not_resumed(training_server, tmp_path):
         (CheckpointHook._save_checkpoint, 'self._save_checkpoint_with_step(runner, step, meta'),
         (CheckpointHook.before_train, 'self.file_backend = '),
         (CheckpointHook._save_checkpoint_with_step, 'self.file_backend.remove(ckpt_path)'),
+        (CheckpointHook._save_best_checkpoint, 'self.file_backend.remove(best_ckpt_path)'),
+        (save_checkpoint, 'file_backend.put(f.getvalue(), filename)'),
         (Runner.train, "call_hook('before_run')"),
         (Runner.load_or_resume, 'if self._resume and self._load_from is None'),
         (EpochBasedTrainLoop.run_epoch, 'self.run_iter(idx, data_batch)'),

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cmt_bias.checkpoints.resumable_checkpoint_hook import (
-    LOCK_FILE,
-    FolderInUseError,
-    lock_folder,
-)
+from cmt_bias.checkpoints import CheckpointError
+from cmt_bias.checkpoints.resumable_checkpoint_hook import LOCK_FILE, lock_folder
 
 
 @pytest.fixture
@@ -69,5 +66,5 @@ def test_children_do_not_inherit_the_lock(tmp_path):
 
 
 def test_error_is_one_that_the_tools_show_without_a_stack_trace(other_process, tmp_path):
-    with pytest.raises(FolderInUseError, match='process 7 on host'):
+    with pytest.raises(CheckpointError, match='process 7 on host'):
         lock_folder(Path(tmp_path / 'run'))

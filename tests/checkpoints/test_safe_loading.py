@@ -30,8 +30,6 @@ from torch import nn
 
 from cmt_bias.checkpoints.safe_loading import (
     CheckpointError,
-    DamagedCheckpointError,
-    UnsafeCheckpointError,
     load_checkpoint_safely,
 )
 
@@ -179,7 +177,7 @@ def test_classes_that_the_program_allows_load():
 
     Note.__qualname__ = 'Note'
     globals()['Note'] = Note
-    with pytest.raises(UnsafeCheckpointError, match='Note'):
+    with pytest.raises(CheckpointError, match='Note'):
         save_and_load({'note': Note()})
     with torch.serialization.safe_globals([Note]):
         assert type(save_and_load({'note': Note()})['note']) is Note
@@ -231,7 +229,7 @@ def test_file_that_would_run_code_is_refused_and_runs_nothing(attack, place, tmp
     }
     path = tmp_path / 'malicious.pth'
     torch.save(contents[place], path)
-    with pytest.raises(UnsafeCheckpointError) as refusal:
+    with pytest.raises(CheckpointError) as refusal:
         load_checkpoint_safely(path)
     assert not target.exists()
     assert str(path) in str(refusal.value)
@@ -251,19 +249,20 @@ def test_every_way_in_refuses(entry, tmp_path, file_server):
     content = {'state_dict': {'weight': ATTACKS['exec'](target)}}
     torch.save(content, path, _use_new_zipfile_serialization=entry != 'old_format')
     address = f'{file_server.address}/{path.name}' if entry == 'http' else str(path)
-    with pytest.raises(UnsafeCheckpointError, match=r'exec'):
+    with pytest.raises(CheckpointError, match=r'exec'):
         load_checkpoint(nn.Linear(1, 1), address)
     assert not target.exists()
 
 
 @pytest.mark.parametrize('owner', ['text', HistoryBuffer([1.0], [1]), [1]])
 def test_getattr_is_refused_but_for_the_methods_of_history_buffer(owner):
-    with pytest.raises(UnsafeCheckpointError, match='getattr'):
+    with pytest.raises(CheckpointError, match='getattr'):
         save_and_load({'name': Calls(getattr, owner, '__class__')})
 
 
 def test_getattr_stays_inert_even_if_some_library_allowed_the_real_one():
-    with torch.serialization.safe_globals([getattr]), pytest.raises(UnsafeCheckpointError):
+    allowed = torch.serialization.safe_globals([getattr])
+    with allowed, pytest.raises(CheckpointError, match='was refused.*getattr'):
         save_and_load({'name': Calls(getattr, 'text', 'upper')})
 
 
@@ -271,7 +270,7 @@ def test_getattr_stays_inert_even_if_some_library_allowed_the_real_one():
 def test_allow_list_of_the_program_is_the_same_afterwards(content):
     with torch.serialization.safe_globals([np.dtype]):
         before = set(torch.serialization.get_safe_globals())
-        with contextlib.suppress(UnsafeCheckpointError):
+        with contextlib.suppress(CheckpointError):
             save_and_load(content)
         assert set(torch.serialization.get_safe_globals()) == before
 
@@ -282,7 +281,7 @@ def test_other_restrictions_of_torch_stay():
 
     globals()['Tricky'] = Tricky
     Tricky.__qualname__ = 'Tricky'
-    with pytest.raises(UnsafeCheckpointError, match='Tricky'):
+    with pytest.raises(CheckpointError, match='Tricky'):
         save_and_load({'tricky': Tricky(a=1)})
 
 
@@ -295,7 +294,7 @@ def test_truncated_file_is_named_with_a_remedy(part, message, new_format, tmp_pa
     content = {'state_dict': nn.Linear(50, 50).state_dict(), 'meta': {'epoch': 7}}
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
     os.truncate(path, int(path.stat().st_size * part))
-    with pytest.raises(DamagedCheckpointError, match=f'(?s){path}.*{message}.*Remedy'):
+    with pytest.raises(CheckpointError, match=f'(?s){path}.*{message}.*Remedy'):
         load_checkpoint_safely(path)
 
 
@@ -306,7 +305,7 @@ def test_truncated_file_is_named_with_a_remedy(part, message, new_format, tmp_pa
 def test_file_that_is_no_checkpoint_is_named(content, tmp_path):
     path = tmp_path / 'download.pth'
     path.write_bytes(content)
-    with pytest.raises(DamagedCheckpointError, match='not a checkpoint'):
+    with pytest.raises(CheckpointError, match='not a checkpoint'):
         load_checkpoint_safely(path)
 
 
@@ -320,7 +319,7 @@ def test_error_that_is_not_the_files_fault_passes_through(tmp_path):
     torch.save({'weight': torch.ones(2)}, path)
     with pytest.raises(RuntimeError, match=r'(?i)cuda') as error:
         load_checkpoint_safely(path, map_location='cuda:99')
-    assert not isinstance(error.value, DamagedCheckpointError)
+    assert not isinstance(error.value, CheckpointError)
 
 
 class FileServer:
@@ -403,7 +402,7 @@ def test_refused_download_is_named_by_the_file_that_there_is(file_server, tmp_pa
     content = {'state_dict': {'weight': ATTACKS['exec'](tmp_path / 'created_by_attack')}}
     torch.save(content, file_server.directory / 'model.pth')
     address = f'{file_server.address}/model.pth'
-    with pytest.raises(UnsafeCheckpointError) as refusal:
+    with pytest.raises(CheckpointError) as refusal:
         CheckpointLoader.load_checkpoint(address, 'cpu')
     (named,) = re.findall(r"torch\.load\('(.*?)'", str(refusal.value))
     assert Path(named).is_file()
@@ -412,7 +411,7 @@ def test_refused_download_is_named_by_the_file_that_there_is(file_server, tmp_pa
 
 def test_damaged_download_is_to_be_deleted_so_that_it_comes_anew(file_server, tmp_path):
     (file_server.directory / 'model.pth').write_bytes(b'PK\x03\x04 half')
-    with pytest.raises(DamagedCheckpointError) as damage:
+    with pytest.raises(CheckpointError) as damage:
         CheckpointLoader.load_checkpoint(f'{file_server.address}/model.pth', 'cpu')
     (named,) = re.findall(r"delete '(.*?)'", str(damage.value))
     Path(named).unlink()

@@ -1,7 +1,9 @@
 """The weights that come with the package load strictly and score what their record says."""
 
+import importlib.util
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, Runner
 
-from cmt_bias.checkpoints import CheckpointError, shipped_weights, weights_record, write_weights
+from cmt_bias.checkpoints import CheckpointError, shipped_weights, weights_record
 from cmt_bias.datasets.nuscenes_conversion import convert_nuscenes
 from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from nuscenes_synth import DatasetSettings, generate_dataset
@@ -79,15 +81,24 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
         CheckpointLoader.load_checkpoint('cmt_bias://cmt_large')
 
 
-def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path):
+@pytest.fixture(scope='module')
+def ship_weights() -> ModuleType:
+    """tools/ship_weights.py."""
+    spec = importlib.util.spec_from_file_location('ship_weights', ROOT / 'tools/ship_weights.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused(ship_weights, tmp_path):
     with pytest.raises(ValueError, match=r"'neck\.bias'"):
-        write_weights(tmp_path / 'w.pth', {'neck.bias': torch.tensor([1e6])}, {}, {})
+        ship_weights.write_weights(tmp_path / 'w.pth', {'neck.bias': torch.tensor([1e6])}, {}, {})
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_written_is_read_back_rounded(tmp_path, monkeypatch):
+def test_what_is_written_is_read_back_rounded(ship_weights, tmp_path, monkeypatch):
     state = {'weight': torch.tensor([0.1, -3.0]), 'count': torch.tensor(7)}
-    write_weights(tmp_path / 'w.pth', state, dict(note='a'), dict(config='b'))
+    ship_weights.write_weights(tmp_path / 'w.pth', state, dict(note='a'), dict(config='b'))
     monkeypatch.setattr(shipped_weights, 'FOLDER', tmp_path)
     loaded = CheckpointLoader.load_checkpoint('cmt_bias://w')
     assert loaded['meta'] == dict(note='a')

@@ -11,12 +11,10 @@ import pytest
 from mmdet3d.datasets import KittiDataset, NuScenesDataset
 from mmdet3d.evaluation import NuScenesMetric
 from mmengine.config import Config
-from mmengine.dataset import DefaultSampler, InfiniteSampler
-from torch.utils.data import DataLoader, IterableDataset
 
 from cmt_bias.datasets.nuscenes_layout import NUSCENES_TABLES
 from cmt_bias.problem import Problem
-from cmt_bias.runs.data_check import check_config_data, check_dataset, check_iterations
+from cmt_bias.runs.data_check import check_config_data, check_dataset
 
 VERSION = 'v1.0-mini'
 BUS = NuScenesDataset.METAINFO['classes'].index('bus')
@@ -358,38 +356,3 @@ def test_bad_files_only_warn_where_a_training_leaves_them_out(root):
     assert {p.severity for p in check_dataset(dataset, depth='all')} == {'warning'}
     dataset['test_mode'] = True
     assert {p.severity for p in check_dataset(dataset, depth='all')} == {'error'}
-
-
-def training(dataset, batch_size: int, sampler=None, **settings) -> SimpleNamespace:
-    """A runner whose training is about to start."""
-    loader = DataLoader(dataset, batch_size, sampler=sampler, **settings)
-    return SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader))
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(range(3))
-
-
-def test_an_epoch_without_iterations_is_refused():
-    frames = list(range(3))
-    (problem,) = check_iterations(
-        training(frames, 4, DefaultSampler(frames, shuffle=False), drop_last=True)
-    )
-    assert '3 frames for this process are fewer than batch_size=4' in problem.what
-    assert 'drop_last=False' in problem.remedy
-
-
-@pytest.mark.parametrize(
-    'runner',
-    [
-        training([1, 2, 3], 4),
-        training([1, 2, 3], 3, drop_last=True),
-        training([1, 2, 3], 4, InfiniteSampler([1, 2, 3]), drop_last=True),
-        training(Stream(), 4, drop_last=True),
-        SimpleNamespace(train_loop=None),
-        SimpleNamespace(),
-    ],
-)
-def test_a_training_that_has_iterations_or_may_have_is_let_go(runner):
-    assert check_iterations(runner) == []

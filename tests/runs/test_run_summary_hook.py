@@ -12,12 +12,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
-from mmengine.optim import (
-    CosineAnnealingLR,
-    CosineAnnealingMomentum,
-    OptimWrapper,
-    OptimWrapperDict,
-)
+from mmengine.optim import CosineAnnealingLR, OptimWrapper, OptimWrapperDict
 from mmengine.registry import LOOPS, PARAM_SCHEDULERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
@@ -25,12 +20,12 @@ from torch.utils.data import BatchSampler, Dataset, IterableDataset, SequentialS
 
 from cmt_bias.checkpoints import CheckpointError
 from cmt_bias.learning_rate_peaks import LearningRatePeak
-from cmt_bias.runs.resumed_schedule import resume_warnings, schedule_settings
 from cmt_bias.runs.run_summary_hook import (
     RunSummaryHook,
     describe_parameters,
     describe_scaling,
     schedule_warnings,
+    show_package_log,
 )
 
 
@@ -116,20 +111,13 @@ def test_resumed_run_shows_the_schedule_that_it_trains_with_and_warns_of_another
 
 
 def test_resume_with_the_same_schedule_has_nothing_to_warn_of(tmp_path):
-    log_of_a_run(tmp_path, **RESUMABLE)
-    resumed = log_of_a_run(tmp_path, epochs=2, resume=True, **RESUMABLE)
+    momentum = dict(type='CosineAnnealingMomentum', T_max=4, eta_min=0.5, end=4)
+    log_of_a_run(tmp_path, more_schedulers=[momentum], **RESUMABLE)
+    resumed = log_of_a_run(
+        tmp_path, epochs=2, resume=True, more_schedulers=[momentum], **RESUMABLE
+    )
     assert 'resumed epoch: 1' in resumed
     assert 'schedule of its checkpoint' not in resumed
-
-
-def test_settings_of_momentum_that_a_schedule_moves_are_no_difference(tmp_path):
-    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
-    momentum = CosineAnnealingMomentum(optimizer, T_max=4, eta_min=0.5)
-    wrapper = OptimWrapper(optimizer)
-    before = schedule_settings(wrapper, [momentum])
-    optimizer.step()
-    momentum.step()
-    assert resume_warnings(before, schedule_settings(wrapper, [momentum])) == []
 
 
 def test_run_with_fewer_schedulers_is_not_resumed(tmp_path):
@@ -176,7 +164,6 @@ def test_summary_states_batch_rates_parameters_and_backend(tmp_path):
     assert 'unnamed' not in log
     assert parameter_table(log) == {'all': (25, 0), 'backbone': (20, 0), 'head': (5, 0)}
     assert 'attention: Linear x 1 runs on the backend of this test' in log
-    assert 'precision: float32' in log
     assert 'lr_mult does not hold' not in log
 
 
@@ -380,7 +367,6 @@ def test_several_optimizers_are_summed_up_but_for_their_rates(tmp_path):
     )
     assert 'learning rates: unknown, for there are several optimizers' in log
     assert 'effective batch 2' in log
-    assert 'precision: as OptimWrapperDict sets it' in log
 
 
 @LOOPS.register_module()
@@ -438,3 +424,14 @@ def test_a_mean_over_classes_that_the_model_lacks_is_told_after_each_validation(
     told = warnings_of(lambda: RunSummaryHook().after_val_epoch(None, metrics))
     assert 'Over its own 1 classes: mAP 1.0000' in told
     assert warnings_of(lambda: RunSummaryHook().after_val_epoch(None, dict(loss=1.0))) == ''
+
+
+def test_messages_of_the_package_reach_the_log_of_the_current_run_once(tmp_path):
+    show_package_log()
+    show_package_log()
+    for run in ('first', 'second'):
+        MMLogger.get_instance(run, logger_name=run, log_file=str(tmp_path / f'{run}.log'))
+        logging.getLogger('cmt_bias').info('said in the %s run', run)
+    for run in ('first', 'second'):
+        assert (tmp_path / f'{run}.log').read_text().count(f'said in the {run} run') == 1
+        assert (tmp_path / f'{run}.log').read_text().count('said in the') == 1

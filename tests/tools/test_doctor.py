@@ -1,7 +1,6 @@
 """tools/doctor.py as a program: here, where packages are missing, and where one is broken."""
 
 import os
-import pickle
 import re
 import shutil
 import subprocess
@@ -12,7 +11,8 @@ import mmcv
 import pytest
 import torch
 
-from cmt_bias.runs.config_check import check_config, check_image_crops, check_sweep_loader
+from cmt_bias.problem import Problem
+from cmt_bias.runs.config_check import check_config
 
 ROOT = Path(__file__).parents[2]
 TINY = next((ROOT / 'configs' / 'cmt').glob('*tiny*.py'))
@@ -129,25 +129,15 @@ def test_a_config_with_a_key_the_model_does_not_know_names_it(tmp_path):
     assert 'num_querry' in errors['model'][0]
 
 
-def test_a_database_without_image_crops_is_a_warning_with_the_command_that_makes_them(tmp_path):
-    path = tmp_path / 'dbinfos.pkl'
-    step = dict(sample_2d=True, db_sampler=dict(info_path=str(path), data_root=str(tmp_path)))
-
-    path.write_bytes(pickle.dumps(dict(car=[dict(name='car')])))
-    (problem,) = check_image_crops([step])
-    assert problem.severity == 'warning'
-    assert '--image-crops' in problem.remedy
-
-    path.write_bytes(pickle.dumps(dict(car=[dict(name='car', image_path='car.png')])))
-    assert check_image_crops([step]) == [f"'{path}', with image crops"]
-    assert check_image_crops([dict(step, sample_2d=False)]) == []
-
-
-def test_the_stock_loader_of_sweeps_is_a_warning_with_the_one_to_take():
-    stock = [dict(type='LoadPointsFromFile'), dict(type='LoadPointsFromMultiSweeps')]
-    (problem,) = check_sweep_loader(stock)
-    assert problem.severity == 'warning' and 'LoadAlignedSweeps' in problem.remedy
-    assert check_sweep_loader([dict(type='LoadAlignedSweeps')]) == []
+def test_the_stock_loader_of_sweeps_is_a_warning_with_the_one_to_take(tmp_path):
+    path = tmp_path / 'stock.py'
+    path.write_text(
+        f'_base_ = {str(TINY)!r}\n'
+        "val_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadPointsFromMultiSweeps')]))\n"
+    )
+    problems = [problem for _, problem in check_config(str(path)) if isinstance(problem, Problem)]
+    (problem,) = [problem for problem in problems if problem.severity == 'warning']
+    assert 'LoadAlignedSweeps' in problem.remedy
 
 
 @pytest.mark.parametrize('text', ['raise RuntimeError("broken on purpose")', 'model = dict('])

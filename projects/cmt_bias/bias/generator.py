@@ -59,11 +59,6 @@ class AttentionBiasGenerator(BiasScale):
             weights = trust.strength.to(torch.promote_types(trust.strength.dtype, scale.dtype))
             return replace(trust, strength=weights * scale)
 
-    def extra_repr(self) -> str:
-        """Settings, for ``print(model)``."""
-        lidar, camera = (window.size for window in self.window_shapes)
-        return f'{super().extra_repr()}, lidar_window={lidar}, camera_window={camera}'
-
 
 def _window_shapes(
     sizes: tuple[int | None, int | None],

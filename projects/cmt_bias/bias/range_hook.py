@@ -1,7 +1,7 @@
 """Give the bias scale more room, epoch by epoch."""
 
+import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
@@ -35,7 +35,21 @@ class BiasScaleRangeHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, schedule: Sequence[tuple[int, ScaleRange]]) -> None:
-        self.schedule = check_schedule(schedule)
+        try:
+            self.schedule = [(epoch, (low, high)) for epoch, (low, high) in schedule]
+            epochs = [epoch for epoch, _ in self.schedule]
+            is_meant = epochs[0] == 0 and epochs == sorted(set(epochs))
+            for _, (low, high) in self.schedule:
+                low, high = -math.inf if low is None else low, math.inf if high is None else high
+                is_meant = is_meant and low < high
+        except (TypeError, ValueError, IndexError):
+            is_meant = False
+        if not is_meant:
+            raise ValueError(
+                f'BiasScaleRangeHook: schedule={schedule!r} must be a list of pairs: an epoch, '
+                'from 0 on and increasing, and a range (low, high), where low is less than high '
+                'and None is an open side, such as [(0, (1.0, 2.5)), (5, (0.5, None))]'
+            )
         self._head: BiasedHead | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -69,33 +83,3 @@ class BiasScaleRangeHook(Hook):
                 f'Epoch {runner.epoch + 1}: the bias scale may now take values in '
                 f'[{now[0]:g}, {now[1]:g}], before [{before[0]:g}, {before[1]:g}].'
             )
-
-
-def check_schedule(
-    schedule: Sequence[tuple[int, ScaleRange]],
-) -> list[tuple[int, ScaleRange]]:
-    """The schedule as tuples.
-
-    Raises:
-        ValueError: If it cannot be meant; it names the entry and the remedy.
-    """
-    where = f'BiasScaleRangeHook: schedule={schedule!r}'
-    example = 'such as schedule=[(0, (1.0, 2.5)), (5, (0.5, None))]'
-    if isinstance(schedule, str) or not isinstance(schedule, Sequence) or not schedule:
-        raise ValueError(f'{where} must be a list of pairs, {example}')
-    checked: list[tuple[int, ScaleRange]] = []
-    for entry in schedule:
-        match entry:
-            case (int() as epoch, (float() | int() | None as low, float() | int() | None as high)):
-                checked.append((epoch, (low, high)))
-            case _:
-                raise ValueError(f'{where} has {entry!r}, {example}')
-        if low is not None and high is not None and not low < high:
-            raise ValueError(
-                f'{where} has the empty range ({low:g}, {high:g}) from epoch {epoch} on: the '
-                'first number must be less than the second'
-            )
-    epochs = [epoch for epoch, _ in checked]
-    if epochs[0] != 0 or any(second <= first for first, second in pairwise(epochs)):
-        raise ValueError(f'{where} has the epochs {epochs}: they must begin with 0 and increase')
-    return checked

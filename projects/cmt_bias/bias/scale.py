@@ -67,9 +67,8 @@ class BiasScale(nn.Module):
         self.learnable_scale = learnable_scale
         self.scale_granularity = scale_granularity
         self.range_is_configured = min_scale is not None or max_scale is not None
-        for key, value in dict(
-            bias_scale=bias_scale, min_scale=min_scale, max_scale=max_scale
-        ).items():
+        given = dict(bias_scale=bias_scale, min_scale=min_scale, max_scale=max_scale)
+        for key, value in given.items():
             if value is not None and not abs(value) < _LARGEST_BOUND:
                 raise ValueError(
                     f'{CONFIG_KEY}: {key}={value} must be a finite number'
@@ -108,20 +107,20 @@ class BiasScale(nn.Module):
 
     def bounds(self) -> tuple[float, float]:
         """The range, -inf or inf where it is open."""
-        low, high = self.scale_range.tolist()
-        return (
-            -math.inf if low <= -_LARGEST_BOUND else low,
-            math.inf if high >= _LARGEST_BOUND else high,
+        low, high = (
+            bound if abs(bound) < _LARGEST_BOUND else math.copysign(math.inf, bound)
+            for bound in self.scale_range.tolist()
         )
+        return low, high
 
     def scale_names(self) -> list[str]:
         """A name for each entry of the flattened scale, such as 'layer0_camera'."""
-        if self.scale_granularity in ('shared', 'modality'):
-            return ['shared'] if self.scale_granularity == 'shared' else list(MODALITIES)
-        layers = [f'layer{layer}' for layer in range(len(self.bias_scale))]
-        if self.scale_granularity == 'layer':
-            return layers
-        return [f'{layer}_{modality}' for layer in layers for modality in MODALITIES]
+        if self.scale_granularity == 'shared':
+            return ['shared']
+        if self.scale_granularity == 'modality':
+            return list(MODALITIES)
+        sensors = [f'_{m}' for m in MODALITIES] if 'modality' in self.scale_granularity else ['']
+        return [f'layer{n}{sensor}' for n in range(len(self.bias_scale)) for sensor in sensors]
 
     def scale_in_effect(self) -> Tensor:
         """The scale after its range is applied, in the shape of ``bias_scale``."""
@@ -186,14 +185,6 @@ class BiasScale(nn.Module):
                 f'this model needs {tuple(self.bias_scale.shape)}; make num_layers that of the '
                 "checkpoint's decoder."
             ) from None
-
-    def extra_repr(self) -> str:
-        """Settings, for ``print(model)``."""
-        low, high = self.bounds()
-        return (
-            f'scale_granularity={self.scale_granularity!r}, learnable_scale='
-            f'{self.learnable_scale}, range=[{low:g}, {high:g}]'
-        )
 
 
 class _ClampWithInwardGradient(torch.autograd.Function):

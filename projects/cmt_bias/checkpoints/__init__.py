@@ -9,7 +9,7 @@ from .random_state import seed_worker_per_epoch
 from .resumable_checkpoint_hook import ResumableCheckpointHook
 from .resumable_train_loop import ResumableEpochBasedTrainLoop
 from .safe_loading import CheckpointError, load_checkpoint_safely
-from .shipped_weights import weights_record, write_weights
+from .shipped_weights import weights_record
 
 __all__ = [
     'CheckpointError',
@@ -20,5 +20,4 @@ __all__ = [
     'remote_loading',
     'seed_worker_per_epoch',
     'weights_record',
-    'write_weights',
 ]

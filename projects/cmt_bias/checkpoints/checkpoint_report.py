@@ -1,10 +1,11 @@
 """Compare the keys of a checkpoint with those of a model, submodule by submodule."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from ..unwrapping import unwrapped_weights
@@ -14,20 +15,9 @@ from .sparse_kernels import has_sparse_kernel, in_own_layout
 _SPLIT_SUBMODULE = 'pts_bbox_head'  # reported by its children, since most differences are there
 
 
-class OtherModelError(CheckpointError):
-    """A checkpoint belongs to another model; the message lists keys that differ."""
-
-
 @dataclass
 class CheckpointReport:
-    """Outcome of :func:`compare_state_dict`.
-
-    Attributes:
-        matched: Keys that will be loaded.
-        missing: Keys of the model that the checkpoint lacks.
-        unexpected: Keys of the checkpoint that the model lacks.
-        mismatched: Keys with tensors of different shapes, and both shapes.
-    """
+    """Keys that will be loaded, and those that differ; `mismatched` ones with both shapes."""
 
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -47,12 +37,12 @@ class CheckpointReport:
         than of both. A checkpoint of some submodules alone (a pretrained backbone) is not meant,
         nor one with more submodules than the model has.
         """
-        shared = _count_by_part([*self.matched, *self.mismatched])
-        missing, unexpected = _count_by_part(self.missing), _count_by_part(self.unexpected)
+        shared = _by_part([*self.matched, *self.mismatched])
+        missing, unexpected = _by_part(self.missing), _by_part(self.unexpected)
         return not self.matched or any(
             (part in shared or (part in missing and part in unexpected))
-            and shared[part] < missing[part] + unexpected[part]
-            for part in {**missing, **unexpected}
+            and len(shared[part]) < len(missing[part]) + len(unexpected[part])
+            for part in {*missing, *unexpected}
         )
 
     def describe(self) -> str:
@@ -65,39 +55,30 @@ class CheckpointReport:
         }
         parts: dict[str, list[str]] = {}
         for kind, keys in kinds.items():
-            for part, number in _count_by_part(keys).items():
-                own = [key for key in keys if _part_of(key) == part]
-                shown = [f'{key} {self.mismatched.get(key, "")}'.strip() for key in own]
-                examples = '' if kind == 'matched' else f': {shorten(shown)}'
-                parts.setdefault(part, [f'{part}:']).append(f'  {number} {kind}{examples}')
+            for part, own in _by_part(keys).items():
+                shown = shorten(f'{key} {self.mismatched.get(key, "")}'.strip() for key in own)
+                examples = '' if kind == 'matched' else f': {shown}'
+                parts.setdefault(part, [f'{part}:']).append(f'  {len(own)} {kind}{examples}')
         return '\n'.join(line for lines in parts.values() for line in lines)
 
     def raise_if_other_model(self, source: str) -> None:
-        """Raise OtherModelError when the checkpoint is another model's or has other shapes."""
+        """Raise CheckpointError when the checkpoint is another model's or has other shapes."""
         if self.is_other_model:
-            raise OtherModelError(
+            raise CheckpointError(
                 f"checkpoint '{source}' belongs to another model than this config builds "
                 f'({len(self.matched)} keys match):\n{self.describe()}\n'
                 'Remedy: take the config that the checkpoint was trained with, or a checkpoint of '
                 'this config.'
             )
-        if not self.mismatched:
-            return
-        # Modules none of whose weights match, and single keys of others.
-        matched = [key for key in self.matched if not key.endswith('num_batches_tracked')]
-        parts: dict[str, None] = {}
-        for key in self.mismatched:
-            owner = key.rpartition('.')[0]
-            is_whole = owner and not any(is_named(other, [owner]) for other in matched)
-            parts[owner if is_whole else key] = None
-        listed = '\n'.join(f'  {key} {shapes}' for key, shapes in self.mismatched.items())
-        raise OtherModelError(
-            f"checkpoint '{source}' has parts of another size than this config's model; the "
-            f'other {len(self.matched)} keys match:\n{listed}\n'
-            'Remedy: set the sizes in the config to those of the checkpoint, or name the '
-            f'parts that are to start from their initial values: load_from_skip={list(parts)}, on '
-            f'the command line --cfg-options "load_from_skip={list(parts)}"'
-        )
+        if self.mismatched:
+            listed = '\n'.join(f'  {key} {shapes}' for key, shapes in self.mismatched.items())
+            raise CheckpointError(
+                f"checkpoint '{source}' has parts of another size than this config's model; the "
+                f'other {len(self.matched)} keys match:\n{listed}\n'
+                'Remedy: set the sizes in the config to those of the checkpoint, or name the keys '
+                'or parts that are to start from their initial values, on the command line as '
+                f'--cfg-options "load_from_skip={list(self.mismatched)}"'
+            )
 
 
 def compare_state_dict(
@@ -111,9 +92,8 @@ def compare_state_dict(
 
     Args:
         model: The built model, without wrappers.
-        state_dict: The weights, usually `checkpoint['state_dict']`.
-        skipped: Parts of the model, named by their keys or what these begin with, which are not
-            loaded; they are not in the report.
+        state_dict: The weights.
+        skipped: Keys, or what they begin with up to a '.', that are left out of the report.
 
     Raises:
         CheckpointError: If the layout of a sparse convolution's kernel cannot be told.
@@ -143,20 +123,24 @@ def compare_state_dict(
 
 
 def fit_weights(
-    model: nn.Module, weights: dict[str, Any], source: str, skipped: Sequence[str] = ()
+    model: nn.Module,
+    weights: dict[str, Any],
+    source: str,
+    skipped: Sequence[str] = (),
+    needs_all: bool = False,
 ) -> None:
-    """Make sure that all of a checkpoint's weights that are to be loaded fit the model.
+    """Make sure that a checkpoint's weights fit the model, and log which will be loaded.
 
     Args:
         model: The model, without wrappers.
         weights: The checkpoint's; those that are skipped are taken out.
         source: The checkpoint's file.
         skipped: The config's `load_from_skip`: parts of the model that keep their initial values.
+        needs_all: Whether the checkpoint must have all parts of the model, as for a resume.
 
     Raises:
-        OtherModelError: If the checkpoint is of another model, or has parts of another size which
-            are not skipped.
-        CheckpointError: If the model has no part that is to be skipped.
+        CheckpointError: If the checkpoint is of another model, has parts of another size which are
+            not skipped, or lacks parts that it must have; or the model has no part to be skipped.
     """
     keys = list(model.state_dict())
     unknown = [part for part in skipped if not any(is_named(key, [part]) for key in keys)]
@@ -165,7 +149,15 @@ def fit_weights(
             f'load_from_skip names {unknown}, but the model has no such parts. Remedy: name keys '
             "of its state dict, or what these begin with up to a '.'"
         )
-    compare_state_dict(model, weights, skipped).raise_if_other_model(source)
+    report = compare_state_dict(model, weights, skipped)
+    report.raise_if_other_model(source)
+    if needs_all and not report.is_complete:
+        raise CheckpointError(
+            f"the checkpoint '{source}' lacks parts of the model:\n{report.describe()}\n"
+            'Remedy: resume with the config that wrote the checkpoint'
+        )
+    what = f"Keys of '{source}' that are loaded into the model:\n{report.describe()}"
+    MMLogger.get_current_instance().info(what)
     for key in [key for key in weights if is_named(key, skipped)]:
         del weights[key]
 
@@ -175,11 +167,11 @@ def is_named(key: str, parts: Sequence[str]) -> bool:
     return any(key == part or key.startswith(f'{part}.') for part in parts)
 
 
-def _part_of(key: str) -> str:
-    """Name of the submodule under which a key is reported."""
-    names = key.split('.')
-    return '.'.join(names[: 2 if names[0] == _SPLIT_SUBMODULE and len(names) > 2 else 1])
-
-
-def _count_by_part(keys: Iterable[str]) -> Counter[str]:
-    return Counter(map(_part_of, keys))
+def _by_part(keys: Iterable[str]) -> defaultdict[str, list[str]]:
+    """The keys of each submodule that is reported."""
+    parts: defaultdict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        names = key.split('.')
+        is_split = names[0] == _SPLIT_SUBMODULE and len(names) > 2
+        parts['.'.join(names[: 2 if is_split else 1])].append(key)
+    return parts

@@ -14,7 +14,7 @@ LAST_CHECKPOINT_FILE = 'last_checkpoint'  # mmengine's name for the file that na
 
 
 def _find_damage(path: Path) -> str | None:
-    """Read a checkpoint and say why it cannot be used; None if it can."""
+    """Read a checkpoint, all of it, and say why it cannot be used; None if it can."""
     try:
         load_checkpoint_safely(path)
     except (CheckpointError, OSError) as error:
@@ -49,8 +49,7 @@ def find_checkpoint_to_resume(hook: CheckpointHook, work_dir: str) -> str | None
     if saves_locally(hook):
         folder = checkpoint_folder(hook, work_dir)
         return find_latest_intact_checkpoint(work_dir, folder, hook.filename_tmpl)
-    pointer = Path(work_dir) / LAST_CHECKPOINT_FILE
-    return (pointer.read_text().strip() or None) if pointer.is_file() else None
+    return _named_checkpoint(work_dir) or None
 
 
 def find_latest_intact_checkpoint(
@@ -73,24 +72,20 @@ def find_latest_intact_checkpoint(
         CheckpointError: If the run has checkpoints, but none that can be used: training from the
             start would replace them.
     """
-    folder, pointer = Path(checkpoint_dir or work_dir), Path(work_dir) / LAST_CHECKPOINT_FILE
-    text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+    folder, pointed = Path(checkpoint_dir or work_dir), Path(_named_checkpoint(work_dir)).name
     pattern = re.compile(r'(\d+)'.join(map(re.escape, filename_tmpl.split('{}'))))
-    numbered = [
-        (int(match.group(1)), path)
-        for path in folder.glob('*')
-        if (match := pattern.fullmatch(path.name))
-    ]
-    candidates = [path for _, path in sorted(numbered, reverse=True)]
-    named = folder / Path(text).name if text else None
+    numbers = {path: pattern.fullmatch(path.name) for path in folder.glob('*')}
+    numbered = {path: int(match[1]) for path, match in numbers.items() if match}
+    named = [folder / pointed] if pointed else []
     unusable: dict[Path, str] = {}
-    for path in dict.fromkeys([*([named] if named else []), *candidates]):
+    for path in dict.fromkeys([*named, *sorted(numbered, key=numbered.__getitem__, reverse=True)]):
         damage = _find_damage(path)
         if damage is None:
-            if path != named:
-                reason = unusable[named] if named else f"'{pointer}' is missing or empty"
+            if path not in named:
+                reason = f"'{LAST_CHECKPOINT_FILE}' of '{work_dir}' is missing or empty"
                 print_log(
-                    f"{reason}; the newest intact checkpoint, '{path}', is taken instead.",
+                    f'{unusable[named[0]] if named else reason}; the newest intact checkpoint, '
+                    f"'{path}', is taken instead.",
                     logger='current',
                     level=logging.WARNING,
                 )
@@ -106,3 +101,9 @@ def find_latest_intact_checkpoint(
         '\n  '.join([f"'{folder}' has checkpoints, but none to resume from:", *unusable.values()])
         + '\nRemedy: resume from one that you name, or train in another work_dir'
     )
+
+
+def _named_checkpoint(work_dir: str | Path) -> str:
+    """The path that `last_checkpoint` holds; empty if there is none."""
+    pointer = Path(work_dir) / LAST_CHECKPOINT_FILE
+    return pointer.read_text(errors='replace').strip() if pointer.is_file() else ''

@@ -18,15 +18,15 @@ def capture_random_state() -> dict[str, Any]:
         A dict of tensors, numbers and strings alone, which `torch.load(weights_only=True)` reads.
     """
     version, words, python_gauss = random.getstate()
-    numpy_state = np.random.get_state(legacy=False)
+    kind, key, position, has_gauss, gauss = np.random.get_state()
     state = {
         'python': {'version': version, 'words': torch.tensor(words), 'gauss': python_gauss},
         'numpy': {
-            'bit_generator': numpy_state['bit_generator'],
-            'key': torch.from_numpy(numpy_state['state']['key'].astype(np.int64)),
-            'position': int(numpy_state['state']['pos']),
-            'has_gauss': int(numpy_state['has_gauss']),
-            'gauss': float(numpy_state['gauss']),
+            'bit_generator': kind,
+            'key': torch.from_numpy(np.asarray(key, np.int64)),
+            'position': position,
+            'has_gauss': has_gauss,
+            'gauss': gauss,
         },
         'torch': torch.get_rng_state(),
     }
@@ -40,12 +40,10 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
     The GPU's generator is left alone where the state was captured without GPU, or there is none.
     """
-    python, numpy = state['python'], state['numpy']
-    random.setstate((python['version'], tuple(python['words'].tolist()), python['gauss']))
-    key = numpy['key'].cpu().numpy().astype(np.uint32)
-    np.random.set_state(
-        (numpy['bit_generator'], key, numpy['position'], numpy['has_gauss'], numpy['gauss'])
-    )
+    version, words, python_gauss = state['python'].values()
+    random.setstate((version, tuple(words.tolist()), python_gauss))
+    kind, key, *rest = state['numpy'].values()
+    np.random.set_state((kind, key.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state['torch'].cpu())
     if 'cuda' in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state['cuda'].cpu())

@@ -24,15 +24,10 @@ from mmengine.runner.checkpoint import (
     get_torchvision_models,
 )
 
-from .safe_loading import (
-    CheckpointError,
-    MapLocation,
-    load_checkpoint_safely,
-    shorten,
-    weights_of,
-)
+from .safe_loading import CheckpointError, MapLocation, load_checkpoint_safely, shorten, weights_of
 
 
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
 def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
     """Download a file to torch's hub folder, unless it is there, and load it.
 
@@ -58,12 +53,16 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
     return load_checkpoint_safely(path, map_location, source=f'{path} (from {filename})')
 
 
+@CheckpointLoader.register_scheme((r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), force=True)
 def load_from_ceph(filename: str, map_location: MapLocation = None) -> dict:
     """Load from an `s3://` or `petrel://` store."""
     content = get_file_backend(filename, backend_args={'backend': 'petrel'}).get(filename)
     return load_checkpoint_safely(io.BytesIO(content), map_location, source=filename)
 
 
+@CheckpointLoader.register_scheme(
+    ('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://'), force=True
+)
 def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict:
     """Load `SCHEME://NAME` from the lists of models that mmengine and torchvision have.
 
@@ -92,16 +91,5 @@ def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict
     checkpoint = CheckpointLoader.load_checkpoint(urls[name], map_location)
     if scheme != 'mmcls':
         return checkpoint
-    prefix = 'backbone.'
-    weights = weights_of(checkpoint, urls[name])
+    weights, prefix = weights_of(checkpoint, urls[name]), 'backbone.'
     return {'state_dict': {k[len(prefix) :]: weights[k] for k in weights if k.startswith(prefix)}}
-
-
-for _loader, _prefixes in {
-    load_from_http: ('http://', 'https://'),
-    load_from_ceph: (r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
-    load_from_openmmlab: (
-        *('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://'),
-    ),
-}.items():
-    CheckpointLoader.register_scheme(prefixes=_prefixes, loader=_loader, force=True)

@@ -1,18 +1,25 @@
 """What a training has beside its weights: as plain data in a checkpoint, and whether it fits."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.optim import OptimWrapper
+from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
 from .safe_loading import CheckpointError
 
+# How far a training is, not how it was set. What differs between groups follows from the groups'.
+_PROGRESS = {'last_step', 'verbose', 'base_values', 'params', 'lr'}
+
 
 def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
     """Find out whether a training can go on from a checkpoint, beyond its weights.
+
+    mmengine loads the saved state of optimizer and schedulers over what the config made of them;
+    what of the config then does not hold is logged. The number of epochs is the config's.
 
     Raises:
         CheckpointError: If it holds no training, or one with other parameter groups or another
@@ -24,22 +31,12 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
             f"checkpoint '{source}' holds weights, but no training that could be resumed. "
             'Remedy: start from its weights, with load_from and without resume'
         )
-    saved, wrapper = checkpoint.get('optimizer'), runner.optim_wrapper
-    if saved and isinstance(wrapper, OptimWrapper):
-        groups, saved_groups = wrapper.optimizer.param_groups, saved['param_groups']
-        if [len(group['params']) for group in groups] != [len(g['params']) for g in saved_groups]:
-            raise CheckpointError(
-                f'The run cannot be resumed: its optimizer has {len(groups)} parameter groups, '
-                f"the checkpoint's has {len(saved_groups)}. optim_wrapper.constructor or "
-                'optim_wrapper.paramwise_cfg is not as it was. To resume a run from before equal '
-                'groups were merged: '
-                '--cfg-options optim_wrapper.constructor=DefaultOptimWrapperConstructor'
-            )
-    saved = checkpoint.get('param_schedulers')
-    if saved and runner.param_schedulers is not None:
+    wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers
+    saved, saved_schedulers = checkpoint.get('optimizer'), checkpoint.get('param_schedulers')
+    if saved_schedulers and schedulers is not None:
         own, others = (
             {k: len(v) for k, v in lists.items()} if isinstance(lists, dict) else len(lists)
-            for lists in (runner.param_schedulers, saved)
+            for lists in (schedulers, saved_schedulers)
         )
         if own != others:
             raise CheckpointError(
@@ -48,6 +45,43 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
                 'checkpoint was trained with, or start from its weights, with load_from and '
                 'without resume'
             )
+    if not saved or not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
+        return
+    groups, saved_groups = wrapper.optimizer.param_groups, saved['param_groups']
+    if [len(group['params']) for group in groups] != [len(g['params']) for g in saved_groups]:
+        raise CheckpointError(
+            f'The run cannot be resumed: its optimizer has {len(groups)} parameter groups, '
+            f"the checkpoint's has {len(saved_groups)}. optim_wrapper.constructor or "
+            'optim_wrapper.paramwise_cfg is not as it was. To resume a run from before equal '
+            'groups were merged: '
+            '--cfg-options optim_wrapper.constructor=DefaultOptimWrapperConstructor'
+        )
+    states = [scheduler.state_dict() for scheduler in schedulers or ()]
+    configured = _settings(groups, states)
+    different = [
+        f'\n  {name}: {configured.get(name, "not set")} in the config, {value} in the checkpoint'
+        for name, value in _settings(saved_groups, saved_schedulers or ()).items()
+        if configured.get(name, 'not set') != value
+    ]
+    if different:
+        MMLogger.get_current_instance().warning(
+            'The training goes on with the schedule of its checkpoint, not with that of the '
+            f'config; what the checkpoint says holds:{"".join(different)}\nTo train with the '
+            'schedule of the config, start from the weights instead: load_from=CHECKPOINT without '
+            'resume, in another work_dir.'
+        )
+
+
+def _settings(groups: Iterable[Mapping], schedulers: Iterable[Mapping]) -> dict[str, Any]:
+    """How an optimizer and schedulers with these states were set, by the names to be shown."""
+    settings = {}
+    for kind, states in (('param_scheduler', schedulers), ('optimizer.param_groups', groups)):
+        for index, state in enumerate(states):
+            moved = {'momentum', 'betas'} if 'initial_momentum' in state else set()
+            for key in state.keys() - _PROGRESS - moved:
+                if not key.startswith('_'):
+                    settings[f'{kind}[{index}].{key}'] = state[key]
+    return dict(sorted(settings.items()))
 
 
 def plain_hub(hub: dict[str, Any]) -> dict[str, Any]:
@@ -64,8 +98,7 @@ def plain_hub(hub: dict[str, Any]) -> dict[str, Any]:
         key: value.item() if isinstance(value, np.generic) else value
         for key, value in hub['runtime_info'].items()
     }
-    resumed = hub['resumed_keys']
-    return dict(log_scalars={}, log_histories=histories, runtime_info=info, resumed_keys=resumed)
+    return dict(hub, log_scalars={}, log_histories=histories, runtime_info=info)
 
 
 def hub_for_mmengine(saved: Any) -> dict[str, Any]:
@@ -79,6 +112,6 @@ def hub_for_mmengine(saved: Any) -> dict[str, Any]:
     }
     info = dict(hub.get('runtime_info') or {})
     # Keys of everything that was ever logged; mmengine warns of each that has no value.
-    keys = dict(hub.get('resumed_keys') or {})
+    keys = hub.get('resumed_keys') or {}
     resumed = {key: keys[key] for key in keys if key in histories or key in info}
     return dict(log_scalars=histories, runtime_info=info, resumed_keys=resumed)

@@ -37,14 +37,6 @@ class CheckpointError(RuntimeError):
     """A checkpoint file cannot be used; the message names the file, the cause and a remedy."""
 
 
-class UnsafeCheckpointError(CheckpointError):
-    """Reading the file as it is would run code that the file names. None of it was run."""
-
-
-class DamagedCheckpointError(CheckpointError):
-    """The file is incomplete or changed, no checkpoint at all, or has NaN in it."""
-
-
 def load_checkpoint_safely(
     file: str | os.PathLike[str] | IO[bytes],
     map_location: MapLocation = None,
@@ -55,22 +47,16 @@ def load_checkpoint_safely(
     Beside what torch's `weights_only=True` reads, torch >= 2.6 understands numpy arrays and
     scalars and mmengine's `ConfigDict` (as a dict) here, and classes that the program itself has
     allowed with `torch.serialization.add_safe_globals`; mmengine's logs of scalars are passed
-    over. An older torch refuses files with any of these.
-
-    Args:
-        file: Path, or an open binary file.
-        map_location: As for :func:`torch.load`.
-        source: Where the file came from, for messages; by default its path.
+    over. An older torch refuses files with any of these. `source` names the file in messages.
 
     Returns:
-        What was saved, the weights under the names that a model without wrappers gives them.
-        `state_dict._metadata` is kept.
+        What was saved, the weights under the names that a model without wrappers gives them, with
+        their `_metadata`.
 
     Raises:
         FileNotFoundError: When there is no such file.
-        UnsafeCheckpointError: When the file needs a class or function that is not allowed.
-        DamagedCheckpointError: When the file is truncated, was changed after it was written, is no
-            checkpoint, or holds NaN.
+        CheckpointError: When the file needs a class or function that is not allowed, is truncated,
+            was changed after it was written, is no checkpoint, or holds NaN.
     """
     if isinstance(file, (str, os.PathLike)):
         path = Path(file).expanduser()
@@ -91,7 +77,7 @@ def load_checkpoint_safely(
     _check_archive(file, source)
     checkpoint = _load_plain_data(file, map_location, source)
     if not isinstance(checkpoint, dict):
-        raise DamagedCheckpointError(
+        raise CheckpointError(
             f"checkpoint '{source}' holds a {type(checkpoint).__name__}, not a dict of weights. "
             "Remedy: save them with torch.save({'state_dict': model.state_dict()}, FILE)"
         )
@@ -100,21 +86,19 @@ def load_checkpoint_safely(
     else:
         checkpoint = unwrapped_weights(checkpoint)
     if isinstance(hub := checkpoint.get('message_hub'), dict):
-        hub['log_scalars'] = {}  # each an _UnreadHistory
+        hub['log_scalars'] = {}  # each an _Unread
     if not_a_number := find_nan(checkpoint):
-        raise DamagedCheckpointError(
+        raise CheckpointError(
             f"checkpoint '{source}' holds NaN in {shorten(not_a_number)}. Remedy: take one from "
             'before the training failed (resume without a path takes the newest good one)'
         )
     return checkpoint
 
 
+@CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
     """Load a local file; see `load_checkpoint_safely`."""
     return load_checkpoint_safely(filename, map_location)
-
-
-CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
 
 
 def _check_archive(file: IO[bytes], source: str) -> None:
@@ -137,30 +121,21 @@ def _check_archive(file: IO[bytes], source: str) -> None:
 
 def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) -> Any:
     """torch.load without its advice; errors that the file is not to blame for pass through."""
-    with _stand_ins_allowed():
-        try:
+    try:
+        with _stand_ins_allowed():
             return torch.load(file, map_location=map_location, weights_only=True)
-        except Exception as error:
-            reason = error
-        try:
+    except Exception as error:
+        if map_location not in (None, 'cpu'):
             file.seek(0)
-            torch.load(file, map_location='cpu', weights_only=True)
-        except Exception as error:
-            reason = error
-        else:
-            if map_location not in (None, 'cpu'):
-                raise reason  # it is the device, not the file
-        raise _explain_failure(source, reason) from None
-
-
-def _explain_failure(source: str, error: Exception) -> CheckpointError:
-    """The error to raise instead of one of torch.load's about a file."""
-    text = str(error)
-    refused = re.search(r'GLOBAL (\S+)', text) if isinstance(error, UnpicklingError) else None
+            _load_plain_data(file, 'cpu', source)
+            raise  # it is the device, not the file
+        reason = error
+    text = str(reason)
+    refused = re.search(r'GLOBAL (\S+)', text) if isinstance(reason, UnpicklingError) else None
     if refused:
         path = source.partition(' (from ')[0]
         newer = '' if _HAS_STAND_INS else 'read it with torch >= 2.6, which understands more; '
-        return UnsafeCheckpointError(
+        raise CheckpointError(
             f"checkpoint '{source}' was refused, because reading it would call {refused[1]}. "
             f'Nothing in it was run. Remedy: {newer}get the file from a source '
             f'you trust; if it is one, keep its weights alone, on a machine that you can throw '
@@ -168,27 +143,27 @@ def _explain_failure(source: str, error: Exception) -> CheckpointError:
             f"c = torch.load('{path}', map_location='cpu', weights_only=False); "
             f"torch.save({{'state_dict': c.get('state_dict', c)}}, 'weights.pth')\""
         )
-    reason = re.search(r'WeightsUnpickler error:\s*(.+)', text)
-    detail = reason[1] if reason else text.partition('\n')[0]
-    return _damaged(
+    unpickler = re.search(r'WeightsUnpickler error:\s*(.+)', text)
+    detail = unpickler[1] if unpickler else text.partition('\n')[0]
+    raise _damaged(
         source,
         'is truncated or damaged, or not a checkpoint that torch.save wrote '
-        f'({type(error).__name__}: {detail[:300]})',
+        f'({type(reason).__name__}: {detail[:300]})',
     )
 
 
-def _damaged(source: str, damage: str) -> DamagedCheckpointError:
-    downloaded = source.partition(' (from ')
+def _damaged(source: str, damage: str) -> CheckpointError:
+    path, is_downloaded, _ = source.partition(' (from ')
     remedy = (
-        f"delete '{downloaded[0]}', so that it is downloaded anew"
-        if downloaded[1]
+        f"delete '{path}', so that it is downloaded anew"
+        if is_downloaded
         else 'download or copy it again, or resume from an earlier checkpoint (resume without a '
         'path takes the newest intact one)'
     )
-    return DamagedCheckpointError(f"checkpoint '{source}' {damage}. Remedy: {remedy}")
+    return CheckpointError(f"checkpoint '{source}' {damage}. Remedy: {remedy}")
 
 
-class _UnreadHistory:
+class _Unread:
     """Stands for mmengine's `HistoryBuffer`, the log of a scalar: its content is dropped."""
 
     def __setstate__(self, state: object) -> None:
@@ -197,49 +172,34 @@ class _UnreadHistory:
 
 def _name_of_history_method(owner: object, name: object) -> object:
     """Stands for `builtins.getattr`, by which a `HistoryBuffer` names its own methods."""
-    if owner is not _UnreadHistory or not isinstance(name, str):
+    if owner is not _Unread or not isinstance(name, str):
         raise UnpicklingError('Unsupported global: GLOBAL builtins.getattr')
     return name
 
 
-def _plain_dict(mapping: object) -> dict:
-    """Stands for mmengine's `ConfigDict`."""
-    if type(mapping) is not dict:
-        raise UnpicklingError('a ConfigDict that is not made from a dict is not supported')
-    return mapping
-
-
-def _empty_bytes() -> bytes:
-    """Stands for `builtins.bytes`, which is called without arguments for the data of nothing."""
-    return b''
-
-
 _STAND_INS: dict[str, Callable] = {
     **NUMPY_STAND_INS,
-    'mmengine.logging.history_buffer.HistoryBuffer': _UnreadHistory,
-    'mmengine.config.config.ConfigDict': _plain_dict,
+    'mmengine.logging.history_buffer.HistoryBuffer': _Unread,
+    'mmengine.config.config.ConfigDict': dict,
     'builtins.getattr': _name_of_history_method,
-    'builtins.bytes': _empty_bytes,
+    'builtins.bytes': bytes,  # the data of an empty array
 }
 
 
 @contextmanager
 def _stand_ins_allowed() -> Iterator[None]:
-    """Put the stand-ins on torch's allow-list, in front of anything allowed under their names."""
+    """Put the stand-ins on torch's allow-list, in the place of anything allowed by their names."""
     if not _HAS_STAND_INS:  # what is plain data for torch itself can be read all the same
         yield
         return
-
-    def name(allowed: Any) -> str:
-        is_pair = isinstance(allowed, tuple)
-        return allowed[1] if is_pair else f'{allowed.__module__}.{allowed.__qualname__}'
-
-    before = torch.serialization.get_safe_globals()
+    before: list[Any] = torch.serialization.get_safe_globals()
+    allowed = {
+        entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}': entry
+        for entry in before
+    }
+    allowed |= {original: (stand_in, original) for original, stand_in in _STAND_INS.items()}
     torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(
-        [allowed for allowed in before if name(allowed) not in _STAND_INS]
-        + [(stand_in, original) for original, stand_in in _STAND_INS.items()]
-    )
+    torch.serialization.add_safe_globals(list(allowed.values()))
     try:
         yield
     finally:
@@ -253,32 +213,25 @@ def find_nan(checkpoint: Mapping) -> list[str]:
     Numbers that a run has logged may be NaN. Infinity is not looked for: a range without bounds
     is one.
     """
-    searched = {key: checkpoint[key] for key in checkpoint if key not in _WITHOUT_WEIGHTS}
-    weights = searched.pop('state_dict', {})
-    return [
-        *non_finite_numbers(weights, only_nan=True),
-        *non_finite_numbers(searched, only_nan=True),
-    ]
+    parts = {key: part for key, part in checkpoint.items() if key not in _WITHOUT_WEIGHTS}
+    weights = parts.pop('state_dict', {})
+    return [name for part in (weights, parts) for name in non_finite_numbers(part, only_nan=True)]
 
 
 def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
     """The weights in a checkpoint by name, with their `_metadata`: its 'state_dict', or all of it.
 
     Raises:
-        DamagedCheckpointError: When there are none.
+        CheckpointError: When there are none.
     """
 
-    def has_tensors(part: Any) -> bool:
-        return isinstance(part, dict) and any(isinstance(v, Tensor) for v in part.values())
-
     weights = checkpoint.get('state_dict', checkpoint)
-    if has_tensors(weights):
+    if isinstance(weights, dict) and any(isinstance(v, Tensor) for v in weights.values()):
         return weights
-    elsewhere = ', '.join(sorted(repr(key) for key in checkpoint if has_tensors(checkpoint[key])))
-    found = f'; those under {elsewhere} are not looked at' if elsewhere else ''
-    raise DamagedCheckpointError(
-        f"checkpoint '{source}' has no weights under 'state_dict'{found}. Remedy: save them as "
-        "torch.save({'state_dict': weights}, FILE)"
+    raise CheckpointError(
+        f"checkpoint '{source}' has no weights under 'state_dict', only "
+        f'{shorten(map(str, checkpoint)) or "nothing"}. '
+        "Remedy: save them as torch.save({'state_dict': weights}, FILE)"
     )
 
 

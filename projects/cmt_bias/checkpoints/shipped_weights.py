@@ -1,23 +1,19 @@
 """Trained weights that come with the package: ``load_from = 'cmt_bias://NAME'``."""
 
 import hashlib
-import io
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.runner import CheckpointLoader
-from torch import Tensor
 
-from ..atomic_file import write_atomically
 from .safe_loading import CheckpointError, MapLocation, load_checkpoint_safely
 
 SCHEME = 'cmt_bias://'
 FOLDER = Path(__file__).resolve().parents[1] / 'weights'
 
 
+@CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
 def load_from_package(filename: str, map_location: MapLocation = None) -> Any:
     """Load ``cmt_bias://NAME``, a checkpoint with ``state_dict`` in half precision.
 
@@ -41,34 +37,3 @@ def load_from_package(filename: str, map_location: MapLocation = None) -> Any:
 def weights_record(name: str) -> dict[str, Any]:
     """How weights were made and what they score: the JSON file beside them."""
     return json.loads((FOLDER / f'{name}.json').read_text())
-
-
-def write_weights(
-    path: Path, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any], record: Mapping
-) -> None:
-    """Write weights in half precision, and their record with its ``sha256`` beside them.
-
-    Args:
-        path: Ends in ``.pth``; the record gets the ending ``.json``.
-        state_dict: Of the model.
-        meta: The checkpoint's ``meta``; plain data.
-        record: What is to be known about the weights.
-
-    Raises:
-        ValueError: If a value is not finite in half precision; it names the parameter.
-    """
-    halved = {}
-    for name, value in state_dict.items():
-        halved[name] = value.half() if value.is_floating_point() else value
-        if not torch.isfinite(halved[name]).all():
-            raise ValueError(f"'{name}' has values that half precision cannot hold")
-    buffer = io.BytesIO()
-    torch.save(dict(meta=dict(meta), state_dict=halved), buffer)
-    content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest()
-    text = json.dumps(dict(record, sha256=digest, bytes=len(content)), indent=2)
-    write_atomically(path, content)
-    write_atomically(path.with_suffix('.json'), text.encode() + b'\n')
-
-
-CheckpointLoader.register_scheme(prefixes=SCHEME, loader=load_from_package, force=True)

@@ -27,16 +27,10 @@ def has_sparse_kernel(module: nn.Module) -> bool:
 
 
 def in_own_layout(stored: Tensor, wanted: Size, version: int | None, name: str) -> Tensor:
-    """A stored kernel with its axes in the order of the installed library.
+    """A view of a stored kernel with its axes in the order of the installed library.
 
-    Args:
-        stored: The kernel in a file.
-        wanted: Shape of the model's.
-        version: What the file says of its layout: 2 is spconv 2's, 1 is spconv 1's and mmcv's.
-        name: The kernel's, for the error.
-
-    Returns:
-        A view of ``stored``; of another shape than ``wanted`` if no layout fits.
+    It is of another shape than ``wanted``, the model's, if no layout fits. ``version`` is what the
+    file says of its layout: 2 is spconv 2's, 1 is spconv 1's and mmcv's.
 
     Raises:
         CheckpointError: If both layouts fit and the file does not say which it is.

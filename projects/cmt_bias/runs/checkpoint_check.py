@@ -1,13 +1,11 @@
-"""Does a checkpoint fit the model it is to be loaded into? Asked before training or testing."""
+"""Does a checkpoint fit the model it is to be loaded into? Asked before testing."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
@@ -37,31 +35,13 @@ def report_checkpoint(
     Parts of the model that are ``skipped`` are not to be loaded.
 
     Raises:
-        OtherModelError: If the checkpoint is another model's, or has parts of another size.
-        CheckpointError: If the file is damaged or unsafe to read.
+        CheckpointError: If the checkpoint is another model's or has parts of another size, or the
+            file is damaged or unsafe to read.
     """
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     report = compare_state_dict(unwrapped(model), weights_of(checkpoint, path), skipped)
     report.raise_if_other_model(path)
     return report
-
-
-def check_starting_weights(
-    model: nn.Module, path: str | None, resume: bool, skipped: Sequence[str] = ()
-) -> list[Problem]:
-    """Whether a training can start from a checkpoint; raises as :func:`report_checkpoint`.
-
-    Weights of some parts alone (``load_from`` with a pretrained backbone) will do, and what is
-    loaded is logged; a resume needs all of them, also those that ``load_from_skip`` names.
-    """
-    if path is None:
-        return []
-    report = report_checkpoint(model, path, () if resume else skipped)
-    if not resume:
-        what = f"Keys of '{path}' that are loaded into the model:\n{report.describe()}"
-        MMLogger.get_current_instance().info(what)
-        return []
-    return _missing_parts(report, path, 'resume with the config that wrote the checkpoint')
 
 
 def check_tested_weights(
@@ -72,13 +52,15 @@ def check_tested_weights(
     If missing keys are allowed, of parts that are tested at their random initialization, they are
     a warning.
     """
-    problems = _missing_parts(
-        report_checkpoint(model, path),
-        path,
+    report = report_checkpoint(model, path)
+    if report.is_complete:
+        return []
+    what = f"the checkpoint '{path}' lacks parts of the model:\n{report.describe()}"
+    remedy = (
         'test with the config that the checkpoint was trained with, or give '
-        '--allow-missing-keys to test with these parts at their initialization',
+        '--allow-missing-keys to test with these parts at their initialization'
     )
-    return [replace(p, severity='warning') for p in problems] if allow_missing_keys else problems
+    return [Problem(what, remedy, 'warning' if allow_missing_keys else 'error')]
 
 
 def build_tested_model(config: Config, checkpoint: str, device: str) -> Any:
@@ -92,8 +74,3 @@ def build_tested_model(config: Config, checkpoint: str, device: str) -> Any:
     stop_on(check_tested_weights(model, checkpoint))
     load_checkpoint(model, checkpoint, map_location='cpu')
     return model.to(device).eval()
-
-
-def _missing_parts(report: CheckpointReport, path: str, remedy: str) -> list[Problem]:
-    what = f"the checkpoint '{path}' lacks parts of the model:\n{report.describe()}"
-    return [] if report.is_complete else [Problem(what, remedy)]

@@ -1,6 +1,6 @@
 """What ``tools/doctor.py`` looks at when it is given a config: model, data and checkpoint."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from mmdet3d.registry import MODELS
 from mmdet3d.utils import register_all_modules
@@ -9,8 +9,6 @@ from torch import nn
 
 from ..checkpoints.safe_loading import CheckpointError
 from ..config_type import type_name
-from ..datasets.object_database import command_that_makes_it, has_image_crops
-from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .checkpoint_check import check_checkpoint_file, report_checkpoint
 from .data_check import SPLITS, Depth, check_config_data, innermost_datasets
@@ -28,12 +26,8 @@ def check_config(
 ) -> list[tuple[str, Answer]]:
     """Look at all that a config names, and at a checkpoint that is to fit its model.
 
-    Args:
-        path: The config file.
-        checkpoint: The checkpoint.
-        overrides: ``key=value`` settings that override the config.
-        sampled_frames: As for :func:`~cmt_bias.runs.data_check.check_dataset`.
-        depth: As well.
+    ``overrides`` are ``key=value`` settings; for ``sampled_frames`` and ``depth`` see
+    :func:`~cmt_bias.runs.data_check.check_dataset`.
 
     Returns:
         Subject and answer of each check.
@@ -74,42 +68,15 @@ def _check_data(cfg: Config, sampled_frames: int, depth: Depth) -> Iterator[tupl
         problems = check_config_data(cfg, (split,), sampled_frames, depth)
         yield from ((subject, problem) for problem in problems)
         for dataset in innermost_datasets(dataloader['dataset']):
-            pipeline = dataset.get('pipeline', ())
             if not problems:
                 evaluation = ', and what the evaluation needs' * (split != 'train')
                 files = f"'{dataset['ann_file']}' and the files it names in {looked_at}"
                 yield subject, files + evaluation
-            yield from ((subject, problem) for problem in check_sweep_loader(pipeline))
-            if split == 'train':
-                yield from (('pasting', answer) for answer in check_image_crops(pipeline))
-
-
-def check_sweep_loader(pipeline: Sequence[Mapping]) -> list[Problem]:
-    """A warning if sweeps are loaded by mmdet3d's own transform, which misplaces them in turns."""
-    if all(type_name(step) != 'LoadPointsFromMultiSweeps' for step in pipeline):
-        return []
-    what = 'LoadPointsFromMultiSweeps misplaces the sweeps of a turning vehicle'
-    return [Problem(what, "set type='LoadAlignedSweeps' for this step", 'warning')]
-
-
-def check_image_crops(pipeline: Sequence[Mapping]) -> list[Answer]:
-    """Whether the databases of objects that are to be pasted into images have crops."""
-    answers: list[Answer] = []
-    for step in pipeline:
-        sampler = step.get('db_sampler')
-        if sampler is None or not step.get('sample_2d'):
-            continue
-        try:
-            infos = load_info_file(sampler['info_path'])
-        except (OSError, InfoFileError):  # the data's own check says so
-            continue
-        if has_image_crops(infos):
-            answers.append(f"'{sampler['info_path']}', with image crops")
-        else:
-            what = f"'{sampler['info_path']}' has no image crops: only points are pasted"
-            remedy = f'to paste into images: {command_that_makes_it(sampler.get("data_root"))}'
-            answers.append(Problem(what, remedy, 'warning'))
-    return answers
+            for step in dataset.get('pipeline', ()):
+                if type_name(step) == 'LoadPointsFromMultiSweeps':  # mmdet3d's own
+                    what = f'{type_name(step)} misplaces the sweeps of a turning vehicle'
+                    remedy = "set type='LoadAlignedSweeps' for this step"
+                    yield subject, Problem(what, remedy, 'warning')
 
 
 def _check_weights(

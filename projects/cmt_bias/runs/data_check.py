@@ -11,8 +11,6 @@ from typing import Any, Literal
 from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
-from mmengine.dataset import InfiniteSampler
-from mmengine.runner import Runner
 from nuscenes.utils.splits import create_splits_scenes
 
 from ..config_type import type_name
@@ -26,6 +24,7 @@ from ..problem import Problem, Severity
 Split = Literal['train', 'val', 'test']
 Depth = Literal['sampled', 'all']
 SPLITS: tuple[Split, ...] = ('train', 'val', 'test')
+PREDICT = 'format_only=True and jsonfile_prefix=<folder> of the evaluator write a submission'
 
 
 def check_config_data(
@@ -56,28 +55,6 @@ def check_config_data(
                 found = check_evaluation(cfg.get(f'{split}_evaluator'), dataset)
             problems.update(dict.fromkeys(found))
     return list(problems)
-
-
-def check_iterations(runner: Runner) -> list[Problem]:
-    """Whether an epoch of a training that is about to start has any iteration.
-
-    One without ends at once, and well.
-    """
-    dataloader = getattr(getattr(runner, 'train_loop', None), 'dataloader', None)
-    try:
-        # The length of mmengine's endless sampler is that of its dataset.
-        if dataloader is None or isinstance(dataloader.sampler, InfiniteSampler):
-            return []
-        if len(dataloader):
-            return []
-        number = len(dataloader.sampler)
-    except (AttributeError, TypeError, NotImplementedError):  # a stream has no length
-        return []
-    what = (
-        f'an epoch has no iteration: {number} frames for this process are fewer than batch_size='
-        f'{dataloader.batch_size}, and drop_last=True drops what does not fill a batch'
-    )
-    return [Problem(what, 'set a smaller train_dataloader.batch_size, or drop_last=False')]
 
 
 def innermost_datasets(dataset: Any) -> list[MutableMapping]:
@@ -121,7 +98,6 @@ def check_dataset(
             bad. 'sampled': see that the files of a few frames exist.
         batch_size: Frames that are put together.
         balanced: Whether a ``CBGSDataset`` draws from it.
-
     """
     if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
         return []
@@ -203,72 +179,62 @@ def check_evaluation(
     """
     if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
         return []
-    metrics = nuscenes_metric_configs(evaluator)
-    return [problem for m in metrics for problem in _check_nuscenes_metric(m, dataset)]
+    found = [_check_metric(metric, dataset) for metric in nuscenes_metric_configs(evaluator)]
+    return [problem for problem in found if problem]
 
 
-def _check_nuscenes_metric(metric: Mapping, dataset: Mapping) -> list[Problem]:
+def _check_metric(metric: Mapping, dataset: Mapping) -> Problem | None:
     info_path = Path(dataset.get('data_root') or '.') / dataset['ann_file']
     if Path(metric['ann_file']).resolve() != info_path.resolve():
         what = f"the evaluator reads '{metric['ann_file']}', but its dataset '{info_path}'"
-        return [Problem(what, 'set ann_file of evaluator and dataset to the same file')]
+        return Problem(what, 'set ann_file of evaluator and dataset to the same file')
     if metric.get('format_only'):  # writes the detections and evaluates nothing
         if metric.get('jsonfile_prefix'):
-            return []
+            return None
         what = 'the evaluator has format_only=True, but no jsonfile_prefix'
-        return [Problem(what, 'set jsonfile_prefix to the folder of the file of detections')]
+        return Problem(what, 'set jsonfile_prefix to the folder of the file of detections')
     info = info_file_check.read_info_file(str(info_path))
     if isinstance(info, Problem):
-        return [info]
+        return info
     version = info['metainfo'].get('version', 'a dataset of unknown version')
     # mmdet3d's NuScenesDataset takes its own default, not the info file's version.
     assumed = dict(dataset.get('metainfo') or {}).get('version', 'v1.0-trainval')
     if assumed != version:
         what = f"'{info_path}' was made from {version}, but the dataset's config says {assumed}"
-        remedy = f"set metainfo=dict(version='{version}', ...) in the dataset's config"
-        return [Problem(what, remedy)]
-    predict = 'format_only=True and jsonfile_prefix=<folder> of the evaluator write a submission'
+        return Problem(
+            what, f"set metainfo=dict(version='{version}', ...) in the dataset's config"
+        )
     if version not in EVALUATED_SPLITS:
         what = f"'{info_path}' was made from {version}, which has no annotations to evaluate with"
-        return [Problem(what, f'evaluate on v1.0-trainval or v1.0-mini; {predict}')]
+        return Problem(what, f'evaluate on v1.0-trainval or v1.0-mini; {PREDICT}')
     frames, indices = info['data_list'], dataset.get('indices')
     if indices is not None:
         frames = frames[:indices] if isinstance(indices, int) else [frames[i] for i in indices]
     tokens = {frame['token'] for frame in frames}
-    root = Path(metric['data_root'])
-    return _check_tables(root, version) or _check_split(root, version, tokens, info_path, predict)
+    return _check_tables(Path(metric['data_root']), version, tokens, info_path)
 
 
-def _check_tables(root: Path, version: str) -> list[Problem]:
-    """Look for the tables of a nuScenes version under a dataset's root."""
-    folder = root / version
+def _check_tables(root: Path, version: str, tokens: set[str], info_path: Path) -> Problem | None:
+    """Whether the tables are there, and a dataset has exactly the samples that are evaluated.
+
+    Otherwise it ends with "Samples in split doesn't match samples in predictions", after the
+    whole of the testing.
+    """
+    folder, split = root / version, EVALUATED_SPLITS[version]
     if not folder.is_dir():
         remedy = (
             f"set data_root to the folder that holds '{version}', or unpack nuScenes' metadata "
             'there (synthetic data: tools/create_synthetic_nuscenes.py)'
         )
-        return [Problem(f"'{folder}' with the nuScenes tables does not exist", remedy)]
+        return Problem(f"'{folder}' with the nuScenes tables does not exist", remedy)
     missing = [name for name in NUSCENES_TABLES if not (folder / f'{name}.json').is_file()]
     if missing:
         what = f"'{folder}' lacks the tables {', '.join(missing)}"
-        return [Problem(what, f"unpack nuScenes' metadata of {version} into '{root}' again")]
-    return []
-
-
-def _check_split(
-    root: Path, version: str, tokens: set[str], info_path: Path, predict: str
-) -> list[Problem]:
-    """Whether a dataset has exactly the samples that the official evaluation asks for.
-
-    Otherwise it ends with "Samples in split doesn't match samples in predictions", after the
-    whole of the testing.
-    """
-    split = EVALUATED_SPLITS[version]
-    evaluated = set(create_splits_scenes()[split])
-    scenes = scenes_of_samples(root / version)
+        return Problem(what, f"unpack nuScenes' metadata of {version} into '{root}' again")
+    evaluated, scenes = set(create_splits_scenes()[split]), scenes_of_samples(folder)
     wanted = {token for token, scene in scenes.items() if scene['name'] in evaluated}
     if tokens == wanted:
-        return []
+        return None
     what = (
         f"'{info_path}' has {len(tokens)} samples, of which {len(tokens & wanted)} are among the "
         f'{len(wanted)} of the official split {split} that is evaluated'
@@ -277,4 +243,4 @@ def _check_split(
         f'evaluate with the info file of {version} made by `python tools/create_data.py nuscenes '
         f'--root-path {root} --out-dir {root} --extra-tag nuscenes --version {version}`'
     )
-    return [Problem(what, f'{remedy}; {predict}')]
+    return Problem(what, f'{remedy}; {PREDICT}')

@@ -1,5 +1,6 @@
 """Stop at the first number that is none, and name the sample or the parameter it came from."""
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, cast
@@ -91,12 +92,8 @@ class NonFiniteHook(Hook):
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if getattr(optimizer, 'found_inf', None) is not None:
             return  # a fused optimizer, which leaves such a step out by itself
-        gradients = [
-            parameter.grad
-            for group in optimizer.param_groups
-            for parameter in group['params']
-            if parameter.grad is not None
-        ]
+        parameters = [member for group in optimizer.param_groups for member in group['params']]
+        gradients = [member.grad for member in parameters if member.grad is not None]
         if not is_finite(get_total_norm(gradients, norm_type=float('inf'))):
             self._fail('The gradient')
 
@@ -111,19 +108,15 @@ class NonFiniteHook(Hook):
             return
         if isinstance(error, (NonFiniteError, torch.cuda.OutOfMemoryError)):
             return
-        origin = self._origin()
-        if origin:
+        if origin := self._origin():
             MMLogger.get_current_instance().error(f'{origin} {REMEDY}. What failed then:')
 
     def _fail(self, what: str) -> None:
         assert self._runner is not None
-        where = f'iteration {self._runner.iter + 1}' if self._is_training else 'the evaluation'
+        is_training = unwrapped(self._runner.model).training
+        where = f'iteration {self._runner.iter + 1}' if is_training else 'the evaluation'
         origin = self._origin() or 'Where it began was not found by running the batch once more.'
         raise NonFiniteError(f'{what} is not finite in {where}. {origin} {REMEDY}.')
-
-    @property
-    def _is_training(self) -> bool:
-        return self._runner is not None and unwrapped(self._runner.model).training
 
     def _origin(self) -> str:
         assert self._runner is not None
@@ -132,10 +125,6 @@ class NonFiniteHook(Hook):
             return find_origin(cast(BaseModel, unwrapped(self._runner.model)), self._batch)
         finally:
             self._is_looking = False
-
-
-class _Found(Exception):  # noqa: N818  (ends a forward pass, no error of the program)
-    """The forward pass has come to a parameter that is not finite."""
 
 
 def find_origin(model: BaseModel, batch: Any) -> str:
@@ -154,14 +143,13 @@ def find_origin(model: BaseModel, batch: Any) -> str:
     if bad := next(non_finite_numbers(batch), None):
         return f"The input '{bad}' is not finite{_sample(batch, bad)}."
     names = {module: name for name, module in model.named_modules()}
-    in_forward_order: list[str] = []
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    met: list[str] = []
     bad_outputs: list[str] = []
 
     def before(module: nn.Module, args: Any) -> None:
-        for name, parameter in module.named_parameters(recurse=False):
-            in_forward_order.append(f'{names[module]}.{name}'.lstrip('.'))
-            if not is_finite(parameter):
-                raise _Found(in_forward_order[-1])
+        own = module.named_parameters(recurse=False)
+        met.extend(f'{names[module]}.{name}'.lstrip('.') for name, _ in own)
 
     def after(module: nn.Module, args: Any, outputs: Any) -> None:
         # Infinity may be meant: a mask is made of it.
@@ -179,48 +167,35 @@ def find_origin(model: BaseModel, batch: Any) -> str:
                 losses = model(**inputs, mode=mode)
             else:
                 losses = model(*inputs, mode=mode)
-    except _Found as found:
-        return f"The parameter '{found}' is not finite."
     except Exception:  # the failure that is being looked into
         pass
     finally:
         for handle in handles:
             handle.remove()
-    if name := next((n for n, tensor in model.named_parameters() if not is_finite(tensor)), None):
-        return f"The parameter '{name}' is not finite."
+    for name in dict.fromkeys([*met, *parameters]):
+        if not is_finite(parameters[name]):
+            return f"The parameter '{name}' is not finite."
     if bad_outputs:
         return f"Inputs and parameters are finite, but what '{bad_outputs[0]}' makes of them."
     if not (model.training and isinstance(losses, Mapping)):
         return ''
-    bad_gradients = _non_finite_gradients(model, losses)
-    if not bad_gradients:
-        return ''
-    place = {name: index for index, name in enumerate(in_forward_order)}
-    nearest = max(bad_gradients, key=lambda name: place.get(name, -1))
-    return f"Losses are finite, but not the gradient of the parameter '{nearest}'."
-
-
-def _non_finite_gradients(model: BaseModel, losses: Mapping) -> list[str]:
     model.zero_grad()
     with torch.enable_grad():
         model.parse_losses(losses)[0].backward()
-    return [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not is_finite(parameter.grad)
-    ]
+    for name in dict.fromkeys([*reversed(met), *parameters]):
+        gradient = parameters[name].grad
+        if gradient is not None and not is_finite(gradient):
+            return f"Losses are finite, but not the gradient of the parameter '{name}'."
+    return ''
 
 
 def _sample(batch: Any, name: str) -> str:
     """Which sample of a batch an input belongs to: its token and file, where it has them."""
     samples = batch.get('data_samples') if isinstance(batch, Mapping) else None
-    inputs = name.partition('[')[2].partition(']')[0]
-    if not samples or not inputs.isdecimal() or int(inputs) >= len(samples):
+    index = re.search(r'\[(\d+)\]', name)
+    if not samples or index is None or int(index[1]) >= len(samples):
         return ''
-    about = getattr(samples[int(inputs)], 'metainfo', {})
-    known = [
-        f'{key} {about[key]}'
-        for key in ('token', 'sample_idx', 'lidar_path')
-        if about.get(key) is not None
-    ]
-    return f', of sample {inputs} of the batch' + (f' ({", ".join(known)})' if known else '')
+    about = getattr(samples[int(index[1])], 'metainfo', {})
+    keys = [key for key in ('token', 'sample_idx', 'lidar_path') if about.get(key) is not None]
+    known = ', '.join(f'{key} {about[key]}' for key in keys)
+    return f', of sample {index[1]} of the batch' + (f' ({known})' if known else '')

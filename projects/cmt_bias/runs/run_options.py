@@ -1,4 +1,7 @@
-"""What the options of ``tools/train.py`` and ``tools/test.py`` do to a config."""
+"""What the options of ``tools/train.py`` and ``tools/test.py`` do to a config.
+
+An option that cannot be what it says raises :class:`ProblemsFound`.
+"""
 
 import argparse
 import os
@@ -16,23 +19,20 @@ from ..config_type import type_name
 from ..datasets.modal_mask import with_modality
 from ..problem import Problem
 from ..unwrapping import unwrapped_config
-from .data_check import innermost_datasets
+from .data_check import SPLITS, innermost_datasets
 from .preflight import ProblemsFound
 
 Number = TypeVar('Number', int, float)
 SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
-AMP_ONLY_KEYS = ('loss_scale', 'dtype', 'use_fsdp')
+# Settings of a dataloader that torch refuses where the main process loads.
 WORKER_ONLY_KEYS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
-"""Settings of a dataloader that torch refuses where the main process loads."""
-
+# mmdet3d's name of a kind of picture -> the sensors in it
 SHOWN_SENSORS = {
     'mono_det': 'C',
     'multi-view_det': 'C',
     'lidar_det': 'L',
     'multi-modality_det': 'LC',
 }
-"""mmdet3d's name of a kind of picture -> the sensors in it."""
-
 WINDOWLESS_BACKENDS = ('agg', 'cairo', 'pdf', 'pgf', 'ps', 'svg', 'template')
 
 
@@ -58,11 +58,7 @@ def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') -> Config:
-    """Read a config file and merge what ``--cfg-options`` gave: dotted keys and their values.
-
-    Raises:
-        ProblemsFound: If there is no such file, or none that it inherits from.
-    """
+    """Read a config file and merge what ``--cfg-options`` gave: dotted keys and their values."""
     if not Path(path).is_file():
         remedy = 'name a config file, such as configs/cmt/<recipe>.py'
         raise ProblemsFound([Problem(f"the config '{path}' does not exist", remedy)])
@@ -72,9 +68,8 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
         what = f"the config '{path}' inherits from '{error.filename}', which does not exist"
         raise ProblemsFound([Problem(what, 'correct _base_ in the config')]) from error
     cfg.launcher = launcher
-    if overrides is not None:
-        cfg.merge_from_dict(overrides)
-    for split in ('train', 'val', 'test'):
+    cfg.merge_from_dict(overrides or {})
+    for split in SPLITS:
         dataloader = cfg.get(f'{split}_dataloader') or {}
         if not dataloader.get('num_workers'):
             for key in WORKER_ONLY_KEYS:
@@ -131,26 +126,17 @@ def use_cpu_processes(cfg: Config) -> None:
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
     """Where logs and checkpoints go: the option, the config's ``work_dir``, or its file's name."""
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(cfg.filename).stem}'
 
 
 def enable_amp(cfg: Config) -> None:
-    """Switch a float32 training to mixed precision with dynamic loss scale.
-
-    Raises:
-        ProblemsFound: If the config has an optimizer wrapper of its own kind.
-    """
+    """Switch a float32 training to mixed precision with dynamic loss scale."""
     kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
-    if kind == 'AmpOptimWrapper':
-        return
-    if kind != 'OptimWrapper':
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         what = f'--amp cannot be used: optim_wrapper.type is {kind}, not OptimWrapper'
         raise ProblemsFound([Problem(what, f'leave --amp out, or set mixed precision in {kind}')])
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.loss_scale = 'dynamic'
+    if kind == 'OptimWrapper':
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
 
 
 def disable_amp(cfg: Config) -> bool:
@@ -161,17 +147,13 @@ def disable_amp(cfg: Config) -> bool:
     if type_name(cfg.optim_wrapper) != 'AmpOptimWrapper':
         return False
     cfg.optim_wrapper.type = 'OptimWrapper'
-    for key in AMP_ONLY_KEYS:
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
         cfg.optim_wrapper.pop(key, None)
     return True
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the batch, as the config's ``auto_scale_lr`` says.
-
-    Raises:
-        ProblemsFound: If the config does not say for which batch its learning rate is meant.
-    """
+    """Scale the learning rate with the batch, as the config's ``auto_scale_lr`` says."""
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         what = '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size'
         remedy = 'set it to the batch size that the learning rate is meant for'
@@ -196,11 +178,17 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         cfg.load_from = resume
 
 
-def ensure_hook(cfg: Config, hook_type: str) -> None:
-    """Add a hook without arguments unless the config has one of its type."""
+def ensure_hook(
+    cfg: Config, hook_type: str, settings: Mapping | None = None, **defaults: Any
+) -> None:
+    """Give the config's hook of a type these settings; without one, add it, with the defaults."""
     hooks = list(cfg.get('custom_hooks') or [])
     if all(type_name(hook) != hook_type for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type=hook_type)]
+        hooks.append(dict(type=hook_type, **defaults))
+        cfg.custom_hooks = hooks
+    for hook in cfg.custom_hooks:
+        if type_name(hook) == hook_type:
+            hook.update(settings or {})
 
 
 def add_picture_hook(cfg: Config, **settings: Any) -> None:
@@ -208,21 +196,11 @@ def add_picture_hook(cfg: Config, **settings: Any) -> None:
 
     Without ``out_dir`` in the settings, its arguments, a new one writes no files.
     """
-    hooks = list(cfg.get('custom_hooks') or [])
-    for hook in hooks:
-        if type_name(hook) == 'DetectionPictureHook':
-            hook.update(settings)
-            return
-    new = dict(type='DetectionPictureHook', save='out_dir' in settings, **settings)
-    cfg.custom_hooks = [*hooks, new]
+    ensure_hook(cfg, 'DetectionPictureHook', settings, save='out_dir' in settings)
 
 
 def show_in_window(cfg: Config, task: str, wait_time: float) -> None:
-    """Show the picture of each sample in a window, for ``wait_time`` seconds.
-
-    Raises:
-        ProblemsFound: If there is no such picture of detections, or no window can be opened.
-    """
+    """Show the picture of each sample's detections in a window, for ``wait_time`` seconds."""
     if task not in SHOWN_SENSORS:
         remedy = f'choose one of {", ".join(SHOWN_SENSORS)}'
         raise ProblemsFound([Problem(f'--task {task}: the model detects boxes', remedy)])
@@ -243,9 +221,6 @@ def set_modality(cfg: Config, modality: str | None) -> None:
     """Blind the sensors that ``modality`` ('LC', 'L' or 'C') leaves out, in validation and test.
 
     See :mod:`cmt_bias.datasets.modal_mask` for what a missing sensor is.
-
-    Raises:
-        ProblemsFound: If the model does not read a sensor of ``modality``.
     """
     available = model_modality(unwrapped_config(cfg.model))
     if modality is None or modality == available:

@@ -1,13 +1,13 @@
 """Hook that says at the start of training what will be trained, and how fast it may learn."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, _ParamScheduler
+from mmengine.optim import OptimWrapperDict, _ParamScheduler
 from mmengine.runner import Runner
 from torch import nn
 
@@ -15,13 +15,12 @@ from ..datasets.nuscenes_dataset import skipped_frames
 from ..learning_rate_peaks import (
     LearningRatePeak,
     peak_learning_rates,
+    schedules_of,
     training_length,
     unforeseeable,
 )
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from ..unwrapping import unwrapped
-from .package_log import show_package_log
-from .resumed_schedule import Settings, resume_warnings, schedule_settings
 
 GAIN_TOLERANCE = 1e-3
 """Relative difference of the groups' gains above which a schedule counts as losing lr_mult."""
@@ -29,7 +28,7 @@ GAIN_TOLERANCE = 1e-3
 
 @HOOKS.register_module()
 class RunSummaryHook(Hook):
-    """Logs batch size, learning rates, parameters, attention backend and precision, once.
+    """Logs batch size, learning rates, parameters and attention backend, once.
 
     - The effective batch: processes x batch x accumulated steps; the base learning rate before
       and after ``auto_scale_lr``.
@@ -48,26 +47,25 @@ class RunSummaryHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self) -> None:
-        self._configured: Settings = {}
         self._num_skipped = 0
-
-    def before_run(self, runner: Runner) -> None:
-        """Remember the schedule of the config; a resume puts the saved one in its place."""
-        with suppress(Exception):  # what is not known is not compared
-            self._configured = schedule_settings(runner.optim_wrapper, runner.param_schedulers)
 
     def before_train(self, runner: Runner) -> None:
         """Write the summary to the log, of the schedule that will be trained with."""
         show_package_log()
         logger = MMLogger.get_current_instance()
-        wrapper = runner.optim_wrapper
-        warnings: list[str] = []
-        lines = told('batch', lambda: describe_batch(runner))
-        lines += told('learning rates', lambda: self._describe_rates(runner, warnings))
-        lines += told('precision', lambda: describe_precision(wrapper))
-        lines += told('attention', lambda: describe_attention(runner.model))
-        lines += told('parameters', lambda: describe_parameters(unwrapped(runner.model)))
-        logger.info('\n  '.join(['This run:', *lines]))
+        lines, warnings = ['This run:'], list[str]()
+        subjects: dict[str, Callable[[], list[str]]] = {
+            'batch': lambda: describe_batch(runner),
+            'learning rates': lambda: describe_rates(runner, warnings),
+            'attention': lambda: describe_attention(runner.model),
+            'parameters': lambda: describe_parameters(unwrapped(runner.model)),
+        }
+        for subject, describe in subjects.items():
+            try:
+                lines += describe()
+            except Exception as error:  # to inform must not end a run
+                lines.append(f'{subject}: unknown ({type(error).__name__}: {error})')
+        logger.info('\n  '.join(lines))
         for warning in warnings:
             logger.warning(warning)
 
@@ -86,31 +84,20 @@ class RunSummaryHook(Hook):
             if scores.absent_classes:
                 MMLogger.get_current_instance().warning(scores.describe_own_means())
 
-    def _describe_rates(self, runner: Runner, warnings: list[str]) -> list[str]:
-        """Lines about the schedule that will be trained with; what is wrong with it is added."""
-        wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers or []
-        if isinstance(wrapper, OptimWrapperDict):
-            return ['learning rates: unknown, for there are several optimizers']
-        warnings += resume_warnings(self._configured, schedule_settings(wrapper, schedulers))
-        length = training_length(runner)
-        if length is None:
-            return ['learning rates: unknown, for the training loop has no length']
-        peaks = peak_learning_rates(unwrapped(runner.model), wrapper, schedulers, *length)
-        scaled = bool((runner.auto_scale_lr or {}).get('enable'))
-        warnings += schedule_warnings(peaks, schedulers, scaled)
-        waiting = [
-            f'learning rate: {kind} depends on what the training gives; without it, it is:'
-            for kind in unforeseeable(schedulers)
-        ]
-        return waiting + describe_peaks(peaks)
+
+class _ToCurrentLog(logging.Handler):
+    """Passes messages on to the log of the run that is going on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        MMLogger.get_current_instance().log(record.levelno, record.getMessage())
 
 
-def told(subject: str, describe: Callable[[], list[str]]) -> list[str]:
-    """Lines about a run, or one that says why they are unknown: to inform must not end a run."""
-    try:
-        return describe()
-    except Exception as error:
-        return [f'{subject}: unknown ({type(error).__name__}: {error})']
+def show_package_log() -> None:
+    """Pass on what the torch-only parts log, with Python's logging; once is enough."""
+    logger = logging.getLogger('cmt_bias')
+    if not any(isinstance(handler, _ToCurrentLog) for handler in logger.handlers):
+        logger.addHandler(_ToCurrentLog())
+        logger.setLevel(logging.INFO)
 
 
 def describe_batch(runner: Runner) -> list[str]:
@@ -149,15 +136,26 @@ def describe_scaling(
     ratio = effective / accumulated / base_batch
     if settings.get('enable'):
         return f'{line}, scaled by {ratio:g} to {base * ratio:g} (auto_scale_lr)'
-    if effective == base_batch:
-        return f'{line}, not scaled'
-    would = f'this batch of {effective}: --auto-scale-lr would make it {base * ratio:g}'
-    return f'{line}, not scaled ({would})'
+    would = f' (this batch of {effective}: --auto-scale-lr would make it {base * ratio:g})'
+    return f'{line}, not scaled' + would * (effective != base_batch)
 
 
-def describe_peaks(peaks: Sequence[LearningRatePeak]) -> list[str]:
-    """One line for each kind of parameter group: its rates and whose they are."""
-    lines = ['learning rate of the parameter groups (base -> peak of the schedule):']
+def describe_rates(runner: Runner, warnings: list[str]) -> list[str]:
+    """Lines about the schedule that will be trained with; what is wrong with it is added."""
+    wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers or []
+    if isinstance(wrapper, OptimWrapperDict):
+        return ['learning rates: unknown, for there are several optimizers']
+    length = training_length(runner)
+    if length is None:
+        return ['learning rates: unknown, for the training loop has no length']
+    peaks = peak_learning_rates(unwrapped(runner.model), wrapper, schedulers, *length)
+    scaled = bool((runner.auto_scale_lr or {}).get('enable'))
+    warnings += schedule_warnings(peaks, schedulers, scaled)
+    lines = [
+        f'learning rate: {kind} depends on what the training gives; without it, it is:'
+        for kind in unforeseeable(schedules_of(wrapper.optimizer, schedulers))
+    ]
+    lines.append('learning rate of the parameter groups (base -> peak of the schedule):')
     for peak in peaks:
         parts = Counter(name.split('.')[0] for name in peak.parameters)
         owners = ', '.join(f'{part} ({count})' for part, count in parts.most_common())
@@ -195,18 +193,6 @@ def schedule_warnings(
     return warnings
 
 
-def describe_precision(optim_wrapper: OptimWrapper) -> list[str]:
-    """One line about mixed precision."""
-    if type(optim_wrapper) is OptimWrapper:
-        return ['precision: float32 (no AMP)']
-    if not isinstance(optim_wrapper, AmpOptimWrapper):
-        return [f'precision: as {type(optim_wrapper).__name__} sets it']
-    dtype = optim_wrapper.cast_dtype
-    name = "the device's default (float16 on CUDA)" if dtype is None else str(dtype)
-    scale = optim_wrapper.loss_scaler.get_scale()
-    return [f'precision: AMP, autocast to {name}, initial loss scale {scale:g}']
-
-
 def describe_attention(model: nn.Module) -> list[str]:
     """One line for each kind of module that states its ``attention_backend``."""
     backends = Counter(
@@ -222,19 +208,17 @@ def describe_attention(model: nn.Module) -> list[str]:
 
 def describe_parameters(model: nn.Module) -> list[str]:
     """A table of what is trained and what is frozen: each part of the model, and of its heads."""
-    parts = [('', model)]
+    parts = {'all': model}
     for name, part in model.named_children():
-        parts.append((name, part))
+        parts[name] = part
         if name.endswith('head'):
-            parts += [(f'{name}.{inner}', module) for inner, module in part.named_children()]
-    rows = []
-    for name, part in parts:
+            parts |= {f'{name}.{inner}': module for inner, module in part.named_children()}
+    width = max(map(len, parts))
+    lines = [f'{"parameters of":{width + 2}} {"trained":>13} {"frozen":>13}']
+    for name, part in parts.items():
         counts = Counter[bool]()
         for parameter in part.parameters():
             counts[parameter.requires_grad] += parameter.numel()
         if counts:
-            rows.append((name or 'all', counts[True], counts[False]))
-    width = max([len(name) for name, _, _ in rows], default=0)
-    return [f'{"parameters of":{width + 2}} {"trained":>13} {"frozen":>13}'] + [
-        f'  {name:{width}} {trained:13,} {frozen:13,}' for name, trained, frozen in rows
-    ]
+            lines.append(f'  {name:{width}} {counts[True]:13,} {counts[False]:13,}')
+    return lines

@@ -26,7 +26,7 @@ def test_the_gradient_is_that_of_the_latest_step_until_released():
     wrapper.optimizer.zero_grad()
     wrapper.step()
     assert optimizer.lacks_gradient
-    optimizer.release()
+    optimizer.handle.remove()
     assert not wrapper.optimizer._optimizer_step_pre_hooks
 
 

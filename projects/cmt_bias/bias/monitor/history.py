@@ -87,13 +87,12 @@ class BiasScaleHistory:
         """
         history = pd.DataFrame(columns=self._columns)
         if self.path.is_file():
-            # an earlier version wrote no raw values
-            known = self._columns, [name for name in self._columns if '_raw/' not in name]
             try:
                 found = read_history(self.path)
             except ValueError:
                 found = history
-            if iteration and not found.empty and list(found) in known:
+            # an earlier version wrote no raw values
+            if iteration and not found.empty and set(found) <= set(self._columns):
                 history = found[found['iteration'] <= iteration].reindex(columns=self._columns)
             else:
                 number = 1

@@ -67,9 +67,9 @@ class BiasScaleHook(Hook):
         self._handle = head.weight_generator.register_forward_hook(self._keep_weights)
         travel = None
         if generator.learnable_scale:
+            is_judged = False
             if head.scale.requires_grad:
                 self._optimizer = find_scale_optimizer(runner.optim_wrapper, head.scale)
-            is_judged = False
             if self._optimizer is not None:
                 travel = self._optimizer.travel(runner)
                 is_judged = self._optimizer.is_like_adam and runner.iter == 0
@@ -106,7 +106,7 @@ class BiasScaleHook(Hook):
             self._show(ended=True)
             self._handle.remove()
             if self._optimizer is not None:
-                self._optimizer.release()
+                self._optimizer.handle.remove()
 
     def _keep_weights(self, module: nn.Module, args: Any, weights: tuple[Tensor, Tensor]) -> None:
         self._weights = tuple(of_modality.detach() for of_modality in weights)
@@ -115,38 +115,31 @@ class BiasScaleHook(Hook):
         """Give a record to the history, the message hub and the rules."""
         assert self._head is not None
         names, (low, high) = self._head.generator.scale_names(), self._head.generator.bounds()
-        kinds = {
-            'bias_scale': self._head.scales_in_effect(),
-            'bias_scale_raw': self._head.scale.detach().flatten().tolist(),
-        }
-        rate = None
+        record: dict[str, float | None] = dict(iteration=iteration, epoch=runner.epoch + 1)
+        record |= dict(learning_rate=None, range_low=low, range_high=high)
+        shown: dict[str, float] = {}
+        kinds = {'bias_scale': self._head.scales_in_effect()}
         if self._optimizer is not None:
-            rate = self._optimizer.group['lr']
+            record['learning_rate'] = shown['bias_scale_lr'] = self._optimizer.group['lr']
             if not self._optimizer.lacks_gradient and self._optimizer.gradient is not None:
                 kinds['bias_scale_grad'] = self._optimizer.gradient.tolist()
-        statistics = {}
+        for kind, values in kinds.items():
+            shown |= {f'{kind}/{name}': v for name, v in zip(names, values, strict=True)}
+        record |= shown
+        raw = self._head.scale.detach().flatten().tolist()
+        record |= {f'bias_scale_raw/{name}': v for name, v in zip(names, raw, strict=True)}
         for modality, weights in zip(MODALITIES, self._weights, strict=False):
-            statistics[f'{modality}_mean'] = weights.double().mean().item()
-            statistics[f'{modality}_std'] = weights.double().std(correction=0).item()
-        scales = {
-            f'{kind}/{name}': value
-            for kind, values in kinds.items()
-            for name, value in zip(names, values, strict=True)
-        }
-        record = dict(iteration=iteration, epoch=runner.epoch + 1, learning_rate=rate)
-        record |= dict(range_low=low, range_high=high) | scales | statistics
+            mean, deviation = weights.double().mean(), weights.double().std(correction=0)
+            for kind, found in (('mean', mean), ('std', deviation)):
+                key = f'{modality}_{kind}'
+                record[key] = shown[f'router/{key}'] = found.item()
 
         if iteration == 0 or iteration > runner.iter:  # else it is there, from before a resume
             self._history.append(record)
-        shown = {key: value for key, value in scales.items() if 'raw' not in key}
-        shown |= {f'router/{key}': value for key, value in statistics.items()}
-        if rate is not None:
-            shown['bias_scale_lr'] = rate
         for key, value in shown.items():
             runner.message_hub.update_scalar(f'train/{key}', value)
-        if self._watch is not None:
-            for warning in self._watch.check(record):
-                MMLogger.get_current_instance().warning(warning)
+        for warning in self._watch.check(record) if self._watch else ():
+            MMLogger.get_current_instance().warning(warning)
 
     def _show(self, ended: bool) -> None:
         """Draw the curve; at the end of training say what it means."""

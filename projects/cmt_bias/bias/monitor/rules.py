@@ -52,19 +52,6 @@ class Rule(NamedTuple):
         return f'{self.says} {self.do}'.rstrip().format(s=s)
 
 
-def _at_bound(key: str, side: str) -> Rule:
-    """The rule of an entry that has come to a bound of its range."""
-    return Rule(
-        f'at {key}',
-        lambda s: s.bound == key,
-        'Iteration {s.iteration}: bias scale {s.name} is {s.scale:.3g}, within '
-        f'{CLOSE:.0%} of {key}={{s.{side}:g}}, and cannot go on.',
-        f'If it stays there, widen {{s.config}}.{key} or the schedule of BiasScaleRangeHook.',
-        each=True,
-        ends=lambda s: s.loose_bound != key,
-    )
-
-
 _ENTRY = '{s.parameter} ({s.name})'
 _GROUP = "paramwise_cfg.custom_keys['attention_bias_generator.bias_scale']"
 _TRANSFORMER = "transformer=dict(type='AttentionBiasCmtTransformer', ...)"
@@ -98,8 +85,7 @@ RULES: tuple[Rule, ...] = (
         'no optimizer',
         lambda s: not (s.is_frozen or s.has_optimizer),
         '{s.parameter} is learnable, but no optimizer has it, and it will stay as it is.',
-        'It was made after the optimizer, or left out by a constructor of your own: let '
-        'optim_wrapper build its parameters from the whole model.',
+        'Let optim_wrapper build its parameters from the whole model.',
     ),
     Rule(
         'weight decay',
@@ -148,8 +134,15 @@ RULES: tuple[Rule, ...] = (
         each=True,
         rows=PATIENCE,
     ),
-    _at_bound('min_scale', 'low'),
-    _at_bound('max_scale', 'high'),
+    Rule(
+        'at a bound',
+        lambda s: s.bound,
+        'Iteration {s.iteration}: bias scale {s.name} is {s.scale:.3g}, within '
+        f'{CLOSE:.0%} of {{s.bound}}={{s.limit:g}}, and cannot go on.',
+        'If it stays there, widen {s.config}.{s.bound} or the schedule of BiasScaleRangeHook.',
+        each=True,
+        ends=lambda s: not s.is_near_bound,
+    ),
 )
 
 
@@ -202,6 +195,7 @@ class BiasScaleWatch:
         keys = [f'{modality}_{kind}' for modality in MODALITIES for kind in ('mean', 'std')]
         weights = {key: x for key in keys if (x := record.get(key)) is not None}
         own = {key: x for key, x in weights.items() if key.split('_')[0] in name} or weights
+        bound = bound_nearby(scale, low, high)
         found = dict(value=[scale], gradient=[gradient or 0.0], weights=weights.values())
         return SimpleNamespace(
             **self._run,
@@ -213,10 +207,9 @@ class BiasScaleWatch:
             lacks_gradient=bool(optimizer and optimizer.lacks_gradient),
             weights=list(weights.values()),
             has_own_weights=any(own.values()),
-            low=low,
-            high=high,
-            bound=bound_nearby(scale, low, high),
-            loose_bound=bound_nearby(scale, low, high, AWAY),
+            bound=bound,
+            limit=low if bound == 'min_scale' else high,
+            is_near_bound=bool(bound_nearby(scale, low, high, AWAY)),
             decay=optimizer.group.get('weight_decay', 0.0) if optimizer else 0.0,
         )
 

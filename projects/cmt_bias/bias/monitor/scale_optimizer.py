@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ...learning_rate_peaks import scheduled_learning_rates, training_length
+from ...learning_rate_peaks import play_schedule, schedules_of, training_length, unforeseeable
 
 
 class ScaleOptimizer:
@@ -19,6 +19,8 @@ class ScaleOptimizer:
         scale: The scale.
 
     Attributes:
+        group: The parameter group that has the scale.
+        handle: To be removed when no more steps are to be looked at.
         accumulated: Iterations to one step.
         is_like_adam: Whether a step is about as long as the learning rate, whatever the gradient.
         lacks_gradient: Whether the latest step was made without a gradient of the scale.
@@ -31,20 +33,12 @@ class ScaleOptimizer:
         self._optimizer: Optimizer = wrapper.optimizer
         self._group_index = group_index
         self._scale = scale
+        self.group: dict[str, Any] = self._optimizer.param_groups[group_index]
         self.accumulated: int = getattr(wrapper, '_accumulative_counts', 1)
         self.is_like_adam = 'betas' in self.group
         self.lacks_gradient = False
         self.gradient: Tensor | None = None
-        self._handle = self._optimizer.register_step_pre_hook(self._keep_gradient)
-
-    @property
-    def group(self) -> dict[str, Any]:
-        """The parameter group that has the scale."""
-        return self._optimizer.param_groups[self._group_index]
-
-    def release(self) -> None:
-        """Look at no more steps."""
-        self._handle.remove()
+        self.handle = self._optimizer.register_step_pre_hook(self._keep_gradient)
 
     def _keep_gradient(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         # A fused optimizer is called in every case, and itself divides by the loss scale and
@@ -66,24 +60,15 @@ class ScaleOptimizer:
         """
         found = runner.param_schedulers or []
         lists = found.values() if isinstance(found, dict) else [found]
-        schedulers = [scheduler for several in lists for scheduler in several]
+        schedules = schedules_of(self._optimizer, [s for several in lists for s in several])
         length = training_length(runner)
-        if length is None:
+        if length is None or unforeseeable(schedules):
             return None
         end, epoch_length = length
-        rates = scheduled_learning_rates(
-            self._group_index, self._optimizer, schedulers, end - runner.iter, epoch_length
-        )
+        rates, kinds = play_schedule(self._optimizer, schedules, end - runner.iter, epoch_length)
         # With accumulated gradients the optimizer steps in every n-th iteration, and in the last.
-        return (
-            None
-            if rates is None
-            else sum(
-                rate
-                for iteration, rate in enumerate(rates, start=runner.iter + 1)
-                if iteration % self.accumulated == 0 or iteration == end
-            )
-        )
+        steps = [i % self.accumulated == 0 or i == end for i in range(runner.iter + 1, end + 1)]
+        return float(rates[steps, kinds[self._group_index]].sum())
 
 
 def find_scale_optimizer(wrapper: OptimWrapper, scale: Tensor) -> ScaleOptimizer | None:

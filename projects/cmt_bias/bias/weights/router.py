@@ -31,23 +31,13 @@ class AQRWeightGenerator(WeightGenerator):
     Args:
         embed_dims: Channels C.
         num_heads: Attention heads; divides ``embed_dims``.
-        feedforward_channels: Hidden channels of the feed-forward network; four times
-            ``embed_dims`` by default.
-        ffn_drop: Dropout in the feed-forward network.
         init_cfg: mmengine initialization config.
 
     Raises:
         ValueError: If ``embed_dims`` is not divisible by ``num_heads``.
     """
 
-    def __init__(
-        self,
-        embed_dims: int,
-        num_heads: int = 4,
-        feedforward_channels: int | None = None,
-        ffn_drop: float = 0.0,
-        init_cfg: dict | None = None,
-    ) -> None:
+    def __init__(self, embed_dims: int, num_heads: int = 4, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if embed_dims % num_heads:
             raise ValueError(
@@ -60,11 +50,7 @@ class AQRWeightGenerator(WeightGenerator):
         self.value_proj = nn.Linear(embed_dims, embed_dims)
         self.out_proj = nn.Linear(embed_dims, embed_dims)
         self.attention_norm = nn.LayerNorm(embed_dims)
-        self.ffn = FFN(
-            embed_dims=embed_dims,
-            feedforward_channels=feedforward_channels or 4 * embed_dims,
-            ffn_drop=ffn_drop,
-        )
+        self.ffn = FFN(embed_dims=embed_dims, feedforward_channels=4 * embed_dims)
         self.ffn_norm = nn.LayerNorm(embed_dims)
         self.weight_logits = nn.Linear(embed_dims, len(MODALITIES))
         for projection in (self.query_proj, self.key_proj, self.value_proj):
