@@ -260,8 +260,9 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
                   FALLOFF1, GAUSSIAN: tl.constexpr, HIDE: tl.constexpr, D: tl.constexpr,
                   DP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
                   PRECISION: tl.constexpr):  # fmt: skip
-    """A head's gradients from every so many-th key tile: those of the keys complete, those of queries
-    and strengths as sums over the program's key tiles, in memory of its own, in a fixed order.
+    """The gradients of a head from every so many-th key tile.
+
+    Those of queries and strengths are sums over the program's key tiles, in memory of its own.
     """
     group, head, groups = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     batch, h = head // H, head % H
