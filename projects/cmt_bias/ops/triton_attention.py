@@ -31,15 +31,11 @@ class Tiles(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """How the kernels are launched.
+    """How the kernels of the forward and the backward pass are launched.
 
-    Attributes:
-        forward: Tiles of the forward pass.
-        backward: Tiles of the backward pass.
-        programs: Of both passes, among which each head's keys are shared out: many that take
-            turns in the forward pass; in the backward pass, where each has gradients of all
-            queries to itself, no more than can run at once.
-        is_sorted: Sort the queries by place.
+    A head's keys are shared out among the programs: many that take turns in the forward pass; in
+    the backward pass, where each has gradients of all queries to itself, no more than can run at
+    once. Queries are sorted by place.
     """
 
     forward: Tiles
