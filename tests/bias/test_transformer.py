@@ -35,7 +35,7 @@ def test_cross_attention_that_cannot_take_a_bias_is_an_error_at_build_time():
 
 
 def test_dropout_of_the_probabilities_is_an_error_at_build_time():
-    with pytest.raises(ValueError, match=r'attn_drop=0.1.*set attn_drop=0'):
+    with pytest.raises(ValueError, match=r'dropout=0.1.*set dropout=0'):
         build(dict(type='PETRMultiheadAttention', dropout=0.1))
 
 

@@ -12,7 +12,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
 from cmt_bias.cmt.criterion import CmtCriterion, gravity_center_boxes
-from cmt_bias.cmt.denoising import DenoisingConfig, make_denoising_queries
+from cmt_bias.cmt.denoising import make_denoising_queries
 
 CODE_WEIGHTS = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]
 CLASSES_OF_TASK = (1, 2, 1)
@@ -93,7 +93,10 @@ def make_denoising(instances: list):
         num_learned=9,
         pc_range=(-50, -50, -5, 50, 50, 3),
         background_label=CLASSES,
-        config=DenoisingConfig(3, 1.0, 0.0, SPLIT),
+        max_groups=3,
+        noise_scale=1.0,
+        noise_trans=0.0,
+        split=SPLIT,
     )
 
 

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmt_bias.cmt.denoising import DenoisingConfig, DenoisingQueries, make_denoising_queries
+from cmt_bias.cmt.denoising import DenoisingQueries, make_denoising_queries
 
 PC_RANGE = (-50.0, -40.0, -5.0, 50.0, 40.0, 3.0)
 BACKGROUND = 10
-CONFIG = DenoisingConfig(max_groups=4, noise_scale=0.7, noise_trans=0.3, split=0.75)
+CONFIG = dict(max_groups=4, noise_scale=0.7, noise_trans=0.3, split=0.75)
 
 
 def random_samples(counts: list[int], seed: int = 0) -> tuple[list, list]:
@@ -27,21 +27,19 @@ def random_samples(counts: list[int], seed: int = 0) -> tuple[list, list]:
 
 
 def make(
-    counts: list[int], num_learned: int = 50, config: DenoisingConfig = CONFIG, seed: int = 0
+    counts: list[int], num_learned: int = 50, config: dict = CONFIG, seed: int = 0
 ) -> DenoisingQueries:
     return make_from(*random_samples(counts, seed), num_learned, config)
 
 
-def make_from(
-    boxes: list, labels: list, num_learned: int, config: DenoisingConfig
-) -> DenoisingQueries:
+def make_from(boxes: list, labels: list, num_learned: int, config: dict) -> DenoisingQueries:
     return make_denoising_queries(
         boxes,
         labels,
         num_learned=num_learned,
         pc_range=PC_RANGE,
         background_label=BACKGROUND,
-        config=config,
+        **config,
     )
 
 
@@ -86,7 +84,7 @@ def test_queries_equal_a_loop_over_groups_and_boxes():
 def test_there_are_as_many_whole_groups_as_fit_the_learned_queries(
     counts, num_learned, max_groups
 ):
-    queries = make(counts, num_learned, DenoisingConfig(max_groups, 1.0, 0.0, 0.75))
+    queries = make(counts, num_learned, dict(CONFIG, max_groups=max_groups))
     largest = max(counts)
     groups = 0
     while largest and groups < max_groups and (groups + 1) * largest <= num_learned:
@@ -106,7 +104,7 @@ def test_there_are_as_many_whole_groups_as_fit_the_learned_queries(
 def test_mask_hides_denoising_queries_from_learned_ones_and_from_other_groups(
     counts, num_learned, max_groups
 ):
-    queries = make(counts, num_learned, DenoisingConfig(max_groups, 1.0, 0.0, 0.75))
+    queries = make(counts, num_learned, dict(CONFIG, max_groups=max_groups))
     mask = queries.self_attention_mask(num_learned)
     if max(counts) == 0:
         assert mask is None
@@ -145,7 +143,7 @@ def test_more_boxes_than_learned_queries_leave_no_room_for_a_group():
 
 def test_without_noise_queries_sit_on_their_boxes_and_keep_their_labels():
     boxes, labels = random_samples([2, 4])
-    queries = make([2, 4], config=DenoisingConfig(2, 0.0, 0.0, 0.75))
+    queries = make([2, 4], config=dict(CONFIG, max_groups=2, noise_scale=0.0))
     low, high = torch.tensor(PC_RANGE[:3]), torch.tensor(PC_RANGE[3:])
     centers = ((torch.cat(boxes)[:, :3] - low) / (high - low)).repeat(2, 1)
     found = queries.reference_points[queries.sample_index, queries.query_index]
@@ -157,7 +155,7 @@ def test_without_noise_queries_sit_on_their_boxes_and_keep_their_labels():
 @given(seed=st.integers(0, 10_000))
 def test_noise_of_scale_one_stays_within_the_box(seed):
     torch.manual_seed(seed)
-    queries = make([6, 3], config=DenoisingConfig(5, 1.0, 0.0, 0.75), seed=seed)
+    queries = make([6, 3], config=dict(CONFIG, noise_scale=1.0, noise_trans=0.0), seed=seed)
     low, high = torch.tensor(PC_RANGE[:3]), torch.tensor(PC_RANGE[3:])
     found = queries.reference_points[queries.sample_index, queries.query_index]
     offset = (found * (high - low) + low - queries.boxes[:, :3]).abs()

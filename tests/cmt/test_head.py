@@ -218,7 +218,7 @@ def test_unknown_key_is_named():
 @pytest.mark.parametrize('key', ['tasks', 'transformer', 'bbox_coder'])
 def test_missing_part_of_the_config_is_named(key):
     config = {k: v for k, v in SPEC['cfg'].items() if k != key}
-    with pytest.raises(ValueError, match=key):
+    with pytest.raises(TypeError, match=key):
         MODELS.build(ConfigDict(config))
 
 

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from cmt_bias.cmt import LocalAttentionInit
+from cmt_bias.cmt.local_attention_init import PEAK_LOGIT, RADIUS
 from cmt_bias.cmt.position_encoding import (
     bev_cell_centers,
     normalize_points,
@@ -56,22 +57,21 @@ def test_heads_gather_around_the_query_wherever_it_is(head):
     assert share_within(head, 0.1).min() > 0.5
 
 
-@pytest.mark.parametrize('radius', [0.02, 0.05])
-def test_attention_is_a_gaussian_of_the_configured_radius(head, radius):
-    LocalAttentionInit(radius=radius)(head)
+def test_attention_is_a_gaussian_of_the_stated_radius(head):
+    LocalAttentionInit()(head)
     positions = torch.rand(20, 2) * 0.4 + 0.3
     cells = bev_cell_centers((200, 200), 'cpu')
     with torch.no_grad():
         mass = attention_to(head, bev_positions(head, positions), bev_positions(head, cells))
     deviation = (cells - positions[:, None]).square()  # (Q, K, 2)
     spread = torch.einsum('hqk,qkc->hqc', mass, deviation).sqrt()
-    torch.testing.assert_close(spread, torch.full_like(spread, radius), rtol=0.1, atol=0)
+    torch.testing.assert_close(spread, torch.full_like(spread, RADIUS), rtol=0.1, atol=0)
 
 
 def ray_positions(head: torch.nn.Module, azimuths: torch.Tensor) -> torch.Tensor:
     """Position embeddings of level rays from a camera near the origin, ``(N, C)``."""
     directions = torch.stack((azimuths.cos(), azimuths.sin(), torch.zeros_like(azimuths)), dim=-1)
-    depths = ray_depths(head.depth_num, head.pc_range[3], 'cpu')
+    depths = ray_depths(head.rv_embedding.depth_num, head.pc_range[3], 'cpu')
     points = directions[:, None] * depths[:, None] + torch.tensor([0.5, 1.0, -0.3])
     return head.rv_embedding(normalize_points(points, head.pc_range).flatten(1))
 
@@ -113,13 +113,13 @@ def test_with_a_preference_half_of_the_heads_start_with_each_sensor(head):
     assert cameras.min() > 0 and cameras.max() < 0.2
 
 
-def test_own_cell_has_the_configured_logit(head):
-    LocalAttentionInit(peak_logit=5.0)(head)
+def test_own_cell_has_the_stated_logit(head):
+    LocalAttentionInit()(head)
     attention = head.transformer.decoder.layers[1].attentions[1]
     tokens = bev_positions(head, bev_cell_centers(head.bev_shape, 'cpu'))[None]
     query, key, _ = attention.project_heads(tokens, tokens, tokens)
     own = (query * key).sum(-1)[:, 0] / query.shape[-1] ** 0.5
-    torch.testing.assert_close(own, torch.full_like(own, 5.0), rtol=0, atol=0.05)
+    torch.testing.assert_close(own, torch.full_like(own, PEAK_LOGIT), rtol=0, atol=0.05)
 
 
 def test_head_without_cameras_uses_all_channels_for_the_bev_map(head):

@@ -41,9 +41,8 @@ def test_grouped_branches_equal_one_layer_after_the_other(kernel, num_convs):
     layers, in_channels, hidden, outputs = 4, 6, 5, 3
     if num_convs == 1:
         hidden = in_channels
-    head = SeparateTaskHead(
-        in_channels, dict(dim=(outputs, num_convs)), layers, hidden, final_kernel=kernel
-    )
+    branches = dict(dim=(outputs, num_convs), cls_logits=(1, 1))
+    head = SeparateTaskHead(in_channels, branches, layers, hidden, final_kernel=kernel)
     for parameter in head.parameters():
         nn.init.normal_(parameter)
     queries = torch.randn(layers, 2, 7, in_channels)
@@ -80,8 +79,3 @@ def test_class_logits_start_at_a_low_probability_in_a_list_that_mmengine_does_no
     model.task_heads = nn.ModuleList([SeparateTaskHead(8, dict(cls_logits=(10, 2)))])
     model.init_weights()
     assert (model.task_heads[0].cls_logits[-1].bias == -2.19).all()
-
-
-def test_init_cfg_is_refused():
-    with pytest.raises(ValueError, match='init_cfg'):
-        SeparateTaskHead(8, dict(center=(2, 2)), init_cfg=dict(type='Normal'))

@@ -48,8 +48,9 @@ def test_without_the_compiled_loop_the_dense_backend_runs(monkeypatch):
         attend(random_case(), 'cpu')
 
 
-def test_missing_library_is_a_warning_that_names_the_remedy(monkeypatch, caplog):
-    monkeypatch.setattr(cpu, 'EXTENSION_SUFFIXES', ['.nothing'])
+def test_missing_library_is_a_warning_that_names_the_remedy(tmp_path, monkeypatch, caplog):
+    shutil.copy(Path(cpu.__file__).with_name('cpu_kernel.cpp'), tmp_path)
+    monkeypatch.setattr(cpu, '__file__', str(tmp_path / 'cpu.py'))
     with caplog.at_level(logging.WARNING, logger='cmt_bias'):
         assert 'was not compiled' in cpu.load_kernel.__wrapped__()
     assert 'Install cmt-bias again where there is a C++ compiler' in caplog.text

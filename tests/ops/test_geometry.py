@@ -49,7 +49,7 @@ def test_segments_are_the_bev_map_then_the_views():
         (6, 4, 5, 1),
         (26, 4, 5, 1),
     ]
-    assert (layout.num_lidar_tokens, layout.num_camera_tokens, layout.num_tokens) == (6, 40, 46)
+    assert (layout.num_lidar_tokens, layout.num_tokens) == (6, 46)
     assert [segment.start for segment in TokenLayout(None, 2, (4, 5)).segments] == [0, 20]
     assert TokenLayout((2, 3)).num_tokens == 6
 

@@ -32,7 +32,7 @@ class AttentionBiasCmtTransformer(CmtTransformer):
                 )
             if getattr(attention, 'attn_drop', 0):
                 raise ValueError(
-                    f'{prefix} has attn_drop={attention.attn_drop}, which attention with a bias '
-                    'does not have; set attn_drop=0 or use PETRMultiheadFlashAttention in '
-                    'transformerlayers.attn_cfgs.'
+                    f'{prefix} has dropout={attention.attn_drop} of its probabilities, which '
+                    'attention with a bias does not have; set dropout=0 or use '
+                    'PETRMultiheadFlashAttention in transformerlayers.attn_cfgs.'
                 )

@@ -9,9 +9,8 @@ if HAS_MMDET3D:
     from .detector import CmtDetector
     from .frozen_modules import FrozenModulesMixin
     from .grid_mask import GridMask
-    from .head import CmtHead
+    from .head import CmtHead, CmtImageHead, CmtLidarHead
     from .local_attention_init import LocalAttentionInit
-    from .single_modality_heads import CmtImageHead, CmtLidarHead
     from .task_head import SeparateTaskHead
     from .transformer import (
         CmtTransformer,

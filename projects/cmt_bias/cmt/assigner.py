@@ -14,15 +14,10 @@ from .box_encoding import MATCHED_BOX_SIZE, encode_boxes
 
 
 class Match(NamedTuple):
-    """Queries and the boxes that they are to predict.
+    """Queries and the boxes that they are to predict."""
 
-    Attributes:
-        queries: ``(m,)`` indices of queries, ascending.
-        boxes: ``(m,)`` indices of boxes.
-    """
-
-    queries: Tensor
-    boxes: Tensor
+    queries: Tensor  # (m,) indices of queries, ascending
+    boxes: Tensor  # (m,) indices of boxes
 
 
 @TASK_UTILS.register_module()
@@ -45,8 +40,7 @@ class HungarianAssigner3D:
         cls_cost: Config of the class cost (mmdet's ``FocalLossCost``).
         reg_cost: Config of the box cost (:class:`BBox3DL1Cost`).
         iou_cost: Accepted for the released configs; its weight must be 0.
-        pc_range: Accepted for the released configs; encoded boxes are in metres and do not
-            depend on it.
+        pc_range: Accepted for the released configs; encoded boxes do not depend on it.
         code_weights: Weight of each of the ten values of an encoded box; None for 1.
 
     Raises:

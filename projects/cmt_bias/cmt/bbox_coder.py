@@ -37,7 +37,6 @@ class MultiTaskBBoxCoder:
         self.max_num = max_num
         self.score_threshold = score_threshold
         self.num_classes = num_classes
-        self.voxel_size = voxel_size
 
     def decode(
         self, task_logits: Sequence[Tensor], task_boxes: Sequence[Tensor]
@@ -49,10 +48,9 @@ class MultiTaskBBoxCoder:
             task_boxes: For each task group ``(B, Q, 10)`` encoded boxes.
 
         Returns:
-            For each sample a dict with ``bboxes`` ``(n, 9)`` (gravity centre, sizes, yaw,
-            velocity; metres, LiDAR frame), ``scores`` ``(n,)`` in descending order, ``labels``
-            ``(n,)`` counted through the groups, and ``queries`` ``(n,)``, the number of the query
-            that each box comes from.
+            For each sample ``bboxes`` ``(n, 9)`` (gravity centre, sizes, yaw, velocity; metres,
+            LiDAR frame), ``scores`` ``(n,)`` in descending order, ``labels`` ``(n,)`` counted
+            through the groups, and ``queries`` ``(n,)`` that the boxes come from.
 
         Raises:
             ValueError: If the groups' classes do not add up to ``num_classes``.

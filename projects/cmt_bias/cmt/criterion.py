@@ -23,7 +23,6 @@ from .task_head import encoded_boxes
 # Weight of an unmatched query in the average factor of the class loss (released value).
 BACKGROUND_AVERAGE_WEIGHT = 0.1
 
-
 # Class logits (L, B, Q, classes of the group) and encoded boxes (L, B, Q, 10) of a task group.
 _Prediction = tuple[Tensor, Tensor]
 
@@ -66,9 +65,7 @@ class CmtCriterion(nn.Module):
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.assigner = TASK_UTILS.build(assigner)
-        self.register_buffer(
-            'box_weights', torch.tensor(code_weights, dtype=torch.float32), persistent=False
-        )
+        self.register_buffer('box_weights', torch.tensor(code_weights).float(), persistent=False)
         self.classes_of_task = list(classes_of_task)
         self.dn_weight = dn_weight
         self.dn_split = dn_split
@@ -87,29 +84,23 @@ class CmtCriterion(nn.Module):
             the same with ``dn_`` for the denoising queries, if there are some.
         """
         with autocast_off(self.box_weights):
-            learned, noised = (
-                [
-                    (task[f'{prefix}cls_logits'].float(), encoded_boxes(task, prefix).float())
-                    for task in tasks
-                    if f'{prefix}cls_logits' in task
-                ]
-                for prefix in ('', 'dn_')
-            )
-            kinds = {'': self._matching_losses(learned, batch_gt_instances_3d)}
-            if noised:
+            predictions = _predictions(tasks, '')
+            kinds = {'': self._matching_losses(predictions, batch_gt_instances_3d)}
+            if 'denoising' in tasks[0]:
+                noised = _predictions(tasks, 'dn_')
                 kinds['dn_'] = self._denoising_losses(noised, tasks[0]['denoising'])
         losses = {}
         for prefix, of_layers in kinds.items():
             names = [f'd{index}.{prefix}' for index in range(len(of_layers) - 1)] + [prefix]
-            for name, (loss_cls, loss_bbox) in zip(names, of_layers, strict=True):
-                losses[f'{name}loss_cls'], losses[f'{name}loss_bbox'] = loss_cls, loss_bbox
+            for name, of_layer in zip(names, of_layers, strict=True):
+                losses[f'{name}loss_cls'], losses[f'{name}loss_bbox'] = of_layer
         return losses
 
     def _matching_losses(
         self, tasks: list[_Prediction], batch_gt_instances_3d: Sequence[InstanceData]
     ) -> list[tuple[Tensor, Tensor]]:
         """Class and box loss of each layer, summed over the task groups."""
-        targets = self._targets(batch_gt_instances_3d, self.box_weights.device)
+        targets = self._targets(batch_gt_instances_3d)
         layers, samples = (range(size) for size in tasks[0][0].shape[:2])
         pairs = [
             (InstanceData(bboxes=boxes[layer, i], scores=logits[layer, i]), of_task[i])
@@ -130,14 +121,13 @@ class CmtCriterion(nn.Module):
             losses.append((loss_cls, loss_bbox))
         return losses
 
-    def _targets(
-        self, batch_gt_instances_3d: Sequence[InstanceData], device: torch.device
-    ) -> list[list[InstanceData]]:
+    def _targets(self, batch_gt_instances_3d: Sequence[InstanceData]) -> list[list[InstanceData]]:
         """For each task group and sample the boxes ``(n, 9)`` and labels of the group's classes.
 
         Which boxes these are is found on the host: with one copy of all labels to it, and one of
         all indices back.
         """
+        device = self.box_weights.device
         boxes = [gravity_center_boxes(gt).to(device) for gt in batch_gt_instances_3d]
         labels = [gt.labels_3d.to(device).long() for gt in batch_gt_instances_3d]
         on_host = torch.cat(labels).cpu().split([len(part) for part in labels])
@@ -204,15 +194,12 @@ class CmtCriterion(nn.Module):
                     _labels_in_task(of, first_class, num_classes)
                     for of in (denoising.labels, denoising.box_labels)
                 )
-                loss_cls = loss_cls + self.loss_cls(
-                    logits[layer][where], labels, avg_factor=cls_average
+                of_classes = self.loss_cls(logits[layer][where], labels, avg_factor=cls_average)
+                counted = box_labels < num_classes
+                of_boxes = self._box_loss(
+                    boxes[layer][where], denoising.boxes, box_average, counted
                 )
-                loss_bbox = loss_bbox + self._box_loss(
-                    boxes[layer][where],
-                    denoising.boxes,
-                    box_average,
-                    counted=box_labels < num_classes,
-                )
+                loss_cls, loss_bbox = loss_cls + of_classes, loss_bbox + of_boxes
                 first_class += num_classes
             layers.append((self.dn_weight * loss_cls, self.dn_weight * loss_bbox))
         return layers
@@ -230,6 +217,14 @@ class CmtCriterion(nn.Module):
         if counted is not None:
             weight = weight * counted.unsqueeze(-1)
         return self.loss_bbox(predicted, target.where(finite, 0.0), weight, avg_factor=average)
+
+
+def _predictions(tasks: Sequence[dict], prefix: str) -> list[_Prediction]:
+    """Class logits and encoded boxes of each task group, in float32."""
+    return [
+        (task[f'{prefix}cls_logits'].float(), encoded_boxes(task, prefix).float())
+        for task in tasks
+    ]
 
 
 def gravity_center_boxes(gt_instances_3d: InstanceData) -> Tensor:

@@ -16,43 +16,16 @@ from .position_encoding import PointRange, normalize_points
 
 
 @dataclass(frozen=True)
-class DenoisingConfig:
-    """How denoising queries are made.
-
-    Attributes:
-        max_groups: Most groups G; fewer where G * n would exceed the learned queries.
-        noise_scale: Factor of the noise; 1 moves a centre within its box.
-        noise_trans: Added to the half size of the box, in metres.
-        split: Queries whose noise draw in [-1, 1)^3 has a larger 2-norm become background.
-    """
-
-    max_groups: int
-    noise_scale: float
-    noise_trans: float
-    split: float
-
-
-@dataclass(frozen=True)
 class DenoisingQueries:
-    """The denoising part of a batch.
+    """The denoising part of a batch."""
 
-    Attributes:
-        reference_points: ``(B, P, 3)`` normalized; padding is 0.
-        boxes: ``(N, 9)`` the boxes to be found: gravity centre, sizes, yaw, velocity.
-        labels: ``(N,)`` classes to be predicted, background where the noise was large.
-        box_labels: ``(N,)`` classes of the boxes.
-        sample_index: ``(N,)`` sample of each.
-        query_index: ``(N,)`` position in ``reference_points`` of each.
-        group_size: n.
-    """
-
-    reference_points: Tensor
-    boxes: Tensor
-    labels: Tensor
-    box_labels: Tensor
-    sample_index: Tensor
-    query_index: Tensor
-    group_size: int
+    reference_points: Tensor  # (B, P, 3) normalized; padding is 0
+    boxes: Tensor  # (N, 9) to be found: gravity centre, sizes, yaw, velocity
+    labels: Tensor  # (N,) classes to be predicted, background where the noise was large
+    box_labels: Tensor  # (N,) classes of the boxes
+    sample_index: Tensor  # (N,) sample of each
+    query_index: Tensor  # (N,) position in reference_points of each
+    group_size: int  # n
 
     @property
     def num_queries(self) -> int:
@@ -78,7 +51,10 @@ def make_denoising_queries(
     num_learned: int,
     pc_range: PointRange,
     background_label: int,
-    config: DenoisingConfig,
+    max_groups: int,
+    noise_scale: float,
+    noise_trans: float,
+    split: float,
 ) -> DenoisingQueries:
     """Noise and repeat the boxes of a batch.
 
@@ -92,11 +68,14 @@ def make_denoising_queries(
         num_learned: Q.
         pc_range: Range by which centres are normalized, metres.
         background_label: Class index of background.
-        config: Groups and noise.
+        max_groups: Most groups G; fewer where G * n would exceed the learned queries.
+        noise_scale: Factor of the noise; 1 moves a centre within its box.
+        noise_trans: Added to the half size of the box, in metres.
+        split: Queries whose noise draw in [-1, 1)^3 has a larger 2-norm become background.
     """
     counts = [len(boxes) for boxes in gt_boxes]
     group_size = max(counts)
-    groups = min(config.max_groups, num_learned // group_size) if group_size else 0
+    groups = min(max_groups, num_learned // group_size) if group_size else 0
     boxes = torch.cat(list(gt_boxes)).repeat(groups, 1)
     box_labels = torch.cat(list(gt_labels)).long().repeat(groups)
     device = boxes.device
@@ -110,11 +89,11 @@ def make_denoising_queries(
     sample_index = sample_index.repeat(groups)
 
     centers, labels = boxes[:, :3], box_labels
-    if config.noise_scale > 0:
+    if noise_scale > 0:
         draw = torch.rand_like(centers) * 2 - 1
-        reach = boxes[:, 3:6] / 2 + config.noise_trans
-        centers = centers + draw * reach * config.noise_scale
-        labels = labels.masked_fill(draw.norm(dim=1) > config.split, background_label)
+        reach = boxes[:, 3:6] / 2 + noise_trans
+        centers = centers + draw * reach * noise_scale
+        labels = labels.masked_fill(draw.norm(dim=1) > split, background_label)
     points = boxes.new_zeros(len(counts), groups * group_size, 3)
     points[sample_index, query_index] = normalize_points(centers, pc_range).clamp(0, 1)
     return DenoisingQueries(

@@ -1,11 +1,12 @@
 """CMT's head for LiDAR-camera fusion (Yan et al., ICCV 2023).
 
 Shape letters: B batch, V cameras, H x W BEV cells, h x w camera feature cells, Q learned queries,
-P denoising queries, L decoder layers, C channels, D depths of a ray.
+P denoising queries, L decoder layers, C channels.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 
 from ..ops import WindowedBias
 from .criterion import CmtCriterion, gravity_center_boxes
-from .denoising import DenoisingConfig, DenoisingQueries, make_denoising_queries
+from .denoising import DenoisingQueries, make_denoising_queries
 from .position_encoding import CameraGeometry
 from .precision import autocast_off
-from .task_head import BOX_BRANCHES, encoded_boxes, predict_task, split_denoising
+from .task_head import encoded_boxes, predict_task, split_denoising
 from .tokens import BevEmbedding, Memory, RayEmbedding, camera_geometry, make_memory
 
 # One level; None or [None] where the sensor is missing.
@@ -30,21 +31,13 @@ TaskOutputs = tuple[list[dict], ...]
 
 @dataclass(frozen=True)
 class DecoderInputs:
-    """All that the decoder works on, before its first layer.
-
-    Attributes:
-        memory: Tokens of all sensors.
-        query_pos: ``(B, P + Q, C)`` position encodings.
-        reference_points: ``(B, P + Q, 3)`` normalized.
-        denoising: The denoising queries; None outside training.
-        trust: Result of :meth:`CmtHead.trust_of_queries`.
-    """
+    """All that the decoder works on, before its first layer."""
 
     memory: Memory
-    query_pos: Tensor
-    reference_points: Tensor
-    denoising: DenoisingQueries | None
-    trust: WindowedBias | None
+    query_pos: Tensor  # (B, P + Q, C) position encodings
+    reference_points: Tensor  # (B, P + Q, 3) normalized
+    denoising: DenoisingQueries | None  # None outside training
+    trust: WindowedBias | None  # of CmtHead.trust_of_queries
 
 
 @MODELS.register_module()
@@ -56,27 +49,26 @@ class CmtHead(BaseModule):
 
     Args:
         in_channels: Channels of the BEV map.
+        tasks: Task groups with ``class_names`` (and ``num_class``), in the order of the labels.
+        transformer: Config of the transformer.
+        bbox_coder: Config of the box coder; its ``pc_range`` is the range of all positions.
+        common_heads: For each branch of a task group the number of outputs and of convolutions.
+        separate_head: Config of the prediction branches.
+        loss_cls: Config of the class loss.
+        loss_bbox: Config of the box loss.
+        loss_heatmap: Accepted for the released configs, where it has no effect either.
+        train_cfg: ``grid_size`` (x, y, z in voxels), ``assigner``, ``code_weights``.
+        test_cfg: ``grid_size``; read where there is no ``train_cfg``.
         num_query: Number of learned queries Q.
         hidden_dim: Channels C of tokens and queries; the camera features have as many.
-        depth_num: Depths D at which a camera ray is sampled.
-        norm_bbox: Must be true: boxes are regressed as the log of their sizes.
+        depth_num: Depths at which a camera ray is sampled.
+        norm_bbox: Must be true, as in the released configs.
         downsample_scale: Voxels for each BEV cell along an axis.
         scalar: Most groups of denoising queries.
         noise_scale: Noise of the denoising centres, 1 moves them within the box.
         noise_trans: Added to the half sizes, in metres, for that noise.
         dn_weight: Factor of the denoising losses.
         split: Denoising queries with a larger noise draw become background.
-        train_cfg: ``grid_size`` (x, y, z in voxels), ``assigner``, ``code_weights``.
-        test_cfg: ``grid_size``; read where there is no ``train_cfg``.
-        common_heads: For each branch of a task group the number of outputs and of convolutions.
-        tasks: Task groups with ``class_names`` (and ``num_class``), in the order of the labels.
-        transformer: Config of the transformer.
-        bbox_coder: Config of the box coder; its ``pc_range`` is the range of all positions.
-        loss_cls: Config of the class loss.
-        loss_bbox: Config of the box loss.
-        loss_heatmap: Accepted for the released configs, where it has no effect either.
-        separate_head: Config of the prediction branches.
-        init_cfg: Must be None.
 
     Raises:
         ValueError: If values of the config contradict one another.
@@ -86,7 +78,18 @@ class CmtHead(BaseModule):
 
     def __init__(
         self,
+        *,
         in_channels: int,
+        tasks: Sequence[dict],
+        transformer: dict,
+        bbox_coder: dict,
+        common_heads: dict,
+        separate_head: dict,
+        loss_cls: dict,
+        loss_bbox: dict,
+        loss_heatmap: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
         num_query: int = 900,
         hidden_dim: int = 128,
         depth_num: int = 64,
@@ -97,59 +100,43 @@ class CmtHead(BaseModule):
         noise_trans: float = 0.0,
         dn_weight: float = 1.0,
         split: float = 0.75,
-        train_cfg: dict | None = None,
-        test_cfg: dict | None = None,
-        common_heads: dict | None = None,
-        tasks: Sequence[dict] | None = None,
-        transformer: dict | None = None,
-        bbox_coder: dict | None = None,
-        loss_cls: dict | None = None,
-        loss_bbox: dict | None = None,
-        loss_heatmap: dict | None = None,
-        separate_head: dict | None = None,
-        init_cfg: dict | None = None,
     ) -> None:
-        if not norm_bbox or init_cfg is not None:
-            raise ValueError(
-                f'{type(self).__name__}: norm_bbox must be True and init_cfg None, got '
-                f'norm_bbox={norm_bbox}, init_cfg={init_cfg}; remove both from the config.'
-            )
-        if tasks is None or transformer is None or bbox_coder is None:
-            raise ValueError('pts_bbox_head needs tasks, transformer and bbox_coder.')
+        if not norm_bbox:
+            raise ValueError('pts_bbox_head: norm_bbox must be True; remove it from the config.')
         super().__init__()
         self.num_query = num_query
         self.hidden_dim = hidden_dim
-        self.depth_num = depth_num
-        self.denoising = DenoisingConfig(scalar, noise_scale, noise_trans, split)
+        self.denoising: dict[str, Any] = dict(
+            max_groups=scalar, noise_scale=noise_scale, noise_trans=noise_trans, split=split
+        )
         self.class_names = [list(task['class_names']) for task in tasks]
         self.classes_of_task = [len(names) for names in self.class_names]
         self.bbox_coder = TASK_UTILS.build(bbox_coder)
         self.pc_range = self.bbox_coder.pc_range
-        self.register_buffer(
-            'range_limits', torch.tensor(self.pc_range, dtype=torch.float32), persistent=False
-        )
+        self.register_buffer('range_limits', torch.tensor(self.pc_range).float(), persistent=False)
         grid_size = (train_cfg or test_cfg or {}).get('grid_size')
         # rows along y, columns along x
         self.bev_shape = grid_size and tuple(n // downsample_scale for n in grid_size[1::-1])
         self.criterion: CmtCriterion | None = None
         if train_cfg:
             self.criterion = CmtCriterion(
-                loss_cls or dict(type='mmdet.FocalLoss', use_sigmoid=True),
-                loss_bbox or dict(type='mmdet.L1Loss', loss_weight=0.25),
+                loss_cls,
+                loss_bbox,
                 train_cfg['assigner'],
                 train_cfg['code_weights'],
                 self.classes_of_task,
                 dn_weight=dn_weight,
                 dn_split=split,
             )
-        self._init_layers(in_channels, transformer, common_heads, separate_head)
+        self._init_layers(in_channels, depth_num, transformer, common_heads, separate_head)
 
     def _init_layers(
         self,
         in_channels: int,
+        depth_num: int,
         transformer: dict,
-        common_heads: dict | None,
-        separate_head: dict | None,
+        common_heads: dict,
+        separate_head: dict,
     ) -> None:
         channels = self.hidden_dim
         self.shared_conv: nn.Module | None = ConvModule(
@@ -163,21 +150,13 @@ class CmtHead(BaseModule):
             )
         self.reference_points = nn.Embedding(self.num_query, 3)
         self.bev_embedding = BevEmbedding(channels)
-        self.rv_embedding: RayEmbedding | None = RayEmbedding(
-            channels, self.depth_num, self.pc_range
-        )
-        branches = common_heads or {name: (size, 2) for name, size in BOX_BRANCHES.items()}
-        self.task_heads = nn.ModuleList(
-            MODELS.build(
-                dict(
-                    separate_head or dict(type='SeparateTaskHead'),
-                    in_channels=channels,
-                    heads=dict(branches, cls_logits=(num_classes, 2)),
-                    groups=self.transformer.decoder.num_layers,
-                )
-            )
-            for num_classes in self.classes_of_task
-        )
+        self.rv_embedding: RayEmbedding | None = RayEmbedding(channels, depth_num, self.pc_range)
+        layers = self.transformer.decoder.num_layers
+        self.task_heads = nn.ModuleList()
+        for num_classes in self.classes_of_task:
+            heads = dict(common_heads, cls_logits=(num_classes, 2))
+            branches = dict(separate_head, in_channels=channels, heads=heads, groups=layers)
+            self.task_heads.append(MODELS.build(branches))
 
     def init_weights(self) -> None:
         """Initialize the parts; reference points are uniform in the range."""
@@ -306,7 +285,7 @@ class CmtHead(BaseModule):
             num_learned=self.num_query,
             pc_range=self.range_limits,
             background_label=sum(self.classes_of_task),
-            config=self.denoising,
+            **self.denoising,
         )
 
     def loss(
@@ -323,14 +302,7 @@ class CmtHead(BaseModule):
     def loss_by_feat(
         self, task_outputs: TaskOutputs, batch_gt_instances_3d: Sequence[InstanceData]
     ) -> dict[str, Tensor]:
-        """Losses of predictions.
-
-        Args:
-            task_outputs: Result of :meth:`forward`.
-            batch_gt_instances_3d: For each sample ``bboxes_3d`` and ``labels_3d``.
-
-        Returns:
-            Named losses, see :meth:`CmtCriterion.forward`.
+        """Losses of the result of :meth:`forward`, see :meth:`CmtCriterion.forward`.
 
         Raises:
             ValueError: If the head was built without ``train_cfg``.
@@ -350,7 +322,7 @@ class CmtHead(BaseModule):
     def predict_by_feat(
         self, task_outputs: TaskOutputs, img_metas: Sequence[dict]
     ) -> list[InstanceData]:
-        """Decode the last layer's predictions.
+        """Decode the last layer's predictions in the result of :meth:`forward`.
 
         Args:
             task_outputs: Result of :meth:`forward`.
@@ -385,3 +357,21 @@ class CmtHead(BaseModule):
             [task['cls_logits'][-1] for task in tasks],
             [encoded_boxes(task)[-1] for task in tasks],
         )
+
+
+@MODELS.register_module()
+class CmtImageHead(CmtHead):
+    """Cameras alone; arguments as for :class:`CmtHead`. It has no ``shared_conv``."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shared_conv = None
+
+
+@MODELS.register_module()
+class CmtLidarHead(CmtHead):
+    """LiDAR alone; arguments as for :class:`CmtHead`. It has no ``rv_embedding``."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rv_embedding = None

@@ -21,17 +21,11 @@ PointRange = Sequence[float] | Tensor
 
 @dataclass(frozen=True)
 class CameraGeometry:
-    """Calibration of a batch.
+    """Calibration of a batch."""
 
-    Attributes:
-        lidar2img: ``(B, V, 4, 4)`` LiDAR frame (metres) to pixels of the padded input.
-        img2lidar: ``(B, V, 4, 4)`` its inverse.
-        pad_shape: ``(H, W)`` of the padded input, in pixels.
-    """
-
-    lidar2img: Tensor
-    img2lidar: Tensor
-    pad_shape: tuple[int, int]
+    lidar2img: Tensor  # (B, V, 4, 4) LiDAR frame (metres) to pixels of the padded input
+    img2lidar: Tensor  # (B, V, 4, 4) its inverse
+    pad_shape: tuple[int, int]  # (H, W) of the padded input, in pixels
 
 
 def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
@@ -88,10 +82,6 @@ def bev_grid_hidden(bev_shape: tuple[int, int], linear: nn.Linear) -> Tensor:
     The embedding of a cell is that of its row beside that of its column, so the layer's output is
     a sum of one part for each row and one for each column: H + W products instead of H * W.
 
-    Args:
-        bev_shape: ``(H, W)`` of the map.
-        linear: A layer on the values of :func:`pos2embed`.
-
     Returns:
         ``(H * W, linear.out_features)``: ``linear(pos2embed(bev_cell_centers(bev_shape)))``.
     """
@@ -100,45 +90,33 @@ def bev_grid_hidden(bev_shape: tuple[int, int], linear: nn.Linear) -> Tensor:
         axis_embedding(cell_centers(size, weight.device), num_pos_feats) @ weight.T
         for size, weight in zip(bev_shape, linear.weight.chunk(2, dim=1), strict=True)
     )
-    if linear.bias is not None:
-        of_row = of_row + linear.bias
-    return (of_row[:, None] + of_column).flatten(0, 1)
+    return ((of_row + linear.bias)[:, None] + of_column).flatten(0, 1)
 
 
 def common_image_shape(shape: Sequence) -> tuple[int, int]:
-    """Size of a sample's images from ``pad_shape`` in the form in which a pipeline gives it.
+    """``(H, W)`` in pixels of a sample's images, from ``pad_shape`` as a pipeline gives it.
 
-    Args:
-        shape: ``(H, W)`` or ``(H, W, channels)``, or as in pipelines of mmdet3d 1.0 a list with
-            one of these for each view.
-
-    Returns:
-        ``(H, W)`` in pixels.
+    That is ``(H, W)`` or ``(H, W, channels)``, or as in pipelines of mmdet3d 1.0 a list with one
+    of these for each view.
 
     Raises:
         ValueError: If it is none of these, or the views differ.
     """
     views = [tuple(view) for view in (shape if hasattr(shape[0], '__len__') else [shape])]
-    sizes = {view[:2] for view in views}
-    if len(sizes) != 1 or {len(view) for view in views} - {2, 3}:
+    if len({view[:2] for view in views}) != 1 or {len(view) for view in views} - {2, 3}:
         raise ValueError(
             f'pad_shape={shape} in img_metas is not understood: it must be (H, W), (H, W, '
             'channels) or a list with one of these for each view, all of the same size. Resize '
             'the images to one size (ResizeCropFlipImage does).'
         )
-    height, width = sizes.pop()
-    return int(height), int(width)
+    return int(views[0][0]), int(views[0][1])
 
 
 def camera_cell_pixels(
     feature_shape: tuple[int, int], pad_shape: tuple[int, int], device: torch.device | str
 ) -> Tensor:
-    """``(h, w, 2)`` pixels u and v of the upper left corners of camera feature cells.
-
-    Args:
-        feature_shape: ``(h, w)`` of the feature map.
-        pad_shape: ``(H, W)`` of the padded network input, in pixels.
-        device: Where to put the result.
+    """``(h, w, 2)`` pixels u and v of the upper left corners of a feature map's ``(h, w)`` cells,
+    for a padded network input of ``(H, W)`` pixels.
     """
     rows, columns = feature_shape
     v = torch.arange(rows, dtype=torch.float32, device=device) * pad_shape[0] / rows
@@ -148,22 +126,15 @@ def camera_cell_pixels(
 
 
 def ray_depths(depth_num: int, max_depth: float, device: torch.device | str) -> Tensor:
-    """``(D,)`` depths at which a camera ray is sampled, metres: from 1 on, short of the largest.
-
-    Args:
-        depth_num: Number of depths D.
-        max_depth: The range's largest x in metres (``pc_range[3]``).
-        device: Where to put the result.
+    """``(D,)`` depths at which a camera ray is sampled, metres: from 1 on, short of the largest,
+    which is the range's largest x.
     """
     step = torch.arange(depth_num, dtype=torch.float32, device=device)
     return 1 + step * (max_depth - 1) / depth_num
 
 
 def range_limits(pc_range: PointRange, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper limits ``(3,)`` of a range, in the type and on the device of a tensor.
-
-    A range that is a tensor there already costs no copy to the device.
-    """
+    """Lower and upper limits ``(3,)`` of a range, in the type and on the device of a tensor."""
     limits = torch.as_tensor(pc_range, dtype=like.dtype, device=like.device)
     return limits[:3], limits[3:]
 
@@ -208,11 +179,7 @@ def project_to_cameras(
 
 
 def camera_ray_hidden(
-    pixels: Tensor,
-    img2lidar: Tensor,
-    depths: Tensor,
-    pc_range: PointRange,
-    linear: nn.Linear,
+    pixels: Tensor, img2lidar: Tensor, depths: Tensor, pc_range: PointRange, linear: nn.Linear
 ) -> Tensor:
     """Apply a linear layer to the normalized points of rays at fixed depths.
 
@@ -235,7 +202,6 @@ def camera_ray_hidden(
     at_start = weight.sum(1) / (high - low)
     matrix = along @ img2lidar[..., :3, :3]  # (B, V, out, 3)
     offset = (img2lidar[..., :3, 3] - low) @ at_start.T  # (B, V, out)
-    if linear.bias is not None:
-        offset = offset + linear.bias
-    hidden = pixels.flatten(2, -2) @ matrix.transpose(-1, -2) + offset.unsqueeze(2)
+    offset = (offset + linear.bias).unsqueeze(2)
+    hidden = pixels.flatten(2, -2) @ matrix.transpose(-1, -2) + offset
     return hidden.unflatten(2, pixels.shape[2:-1])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .position_encoding import range_limits
 
 # The branches whose outputs, in this order, are the ten values of an encoded box.
-BOX_BRANCHES = dict(center=2, height=1, dim=3, rot=2, vel=2)
+BOX_BRANCHES = ('center', 'height', 'dim', 'rot', 'vel')
 
 
 class GroupLayerNorm1d(nn.Module):
@@ -55,15 +55,11 @@ class SeparateTaskHead(BaseModule):
 
     Args:
         in_channels: Channels C of a query.
-        heads: For each branch its name, number of outputs and number of convolutions.
+        heads: For each branch, among them ``cls_logits``, the number of outputs and convolutions.
         groups: Number of decoder layers L.
         head_conv: Hidden channels of a branch.
         final_kernel: Kernel size of the convolutions, over neighbouring queries.
         init_bias: Initial bias of the class logits.
-        init_cfg: Must be None: the branches start Kaiming-normal.
-
-    Raises:
-        ValueError: If ``init_cfg`` is given.
     """
 
     def __init__(
@@ -74,10 +70,7 @@ class SeparateTaskHead(BaseModule):
         head_conv: int = 64,
         final_kernel: int = 1,
         init_bias: float = -2.19,
-        init_cfg: dict | None = None,
     ) -> None:
-        if init_cfg is not None:
-            raise ValueError('SeparateTaskHead: init_cfg cannot be set, remove it.')
         super().__init__(init_cfg=dict(type='Kaiming', layer='Conv1d'))
         self.groups = groups
         self.init_bias = init_bias
@@ -102,8 +95,7 @@ class SeparateTaskHead(BaseModule):
         self._init_class_bias()
 
     def _init_class_bias(self) -> None:
-        if 'cls_logits' in self.branch_names:
-            nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, self.init_bias)
+        nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, self.init_bias)
 
     def init_weights(self) -> None:
         """Kaiming convolutions; the class logits start at a low probability."""
@@ -111,14 +103,7 @@ class SeparateTaskHead(BaseModule):
         self._init_class_bias()
 
     def forward(self, queries: Tensor) -> dict[str, Tensor]:
-        """Predict for the outputs of all decoder layers.
-
-        Args:
-            queries: ``(L, B, Q, C)``.
-
-        Returns:
-            For each branch ``(L, B, Q, outputs)``.
-        """
+        """For each branch ``(L, B, Q, outputs)`` of the decoder layers' ``(L, B, Q, C)``."""
         # (L, B, Q, C) -> (B, L * C, Q)
         stacked = queries.permute(1, 0, 3, 2).flatten(1, 2)
         return {
@@ -133,10 +118,10 @@ class SeparateTaskHead(BaseModule):
 def predict_task(
     task_head: nn.Module, queries: Tensor, reference_points: Tensor, pc_range: Tensor
 ) -> dict[str, Tensor]:
-    """Outputs of a task group's branches, with centre and height in metres.
+    """Outputs of a :class:`SeparateTaskHead`, with centre and height in metres.
 
     Args:
-        task_head: A :class:`SeparateTaskHead`.
+        task_head: The branches.
         queries: ``(L, B, Q, C)``.
         reference_points: ``(B, Q, 3)`` normalized.
         pc_range: ``(6,)`` metres.

@@ -28,26 +28,37 @@ from .position_encoding import (
 
 @dataclass(frozen=True)
 class Memory:
-    """The tokens that queries attend to: BEV cells, then camera cells, each row-major.
+    """The tokens that queries attend to: BEV cells, then camera cells, each row-major."""
 
-    Attributes:
-        tokens: ``(B, K, C)`` with ``K = H * W + V * h * w``, less a sensor that is missing.
-        pos: ``(B, K, C)`` position encodings.
-        layout: Which token is which.
-    """
-
-    tokens: Tensor
-    pos: Tensor
+    tokens: Tensor  # (B, K, C) with K = H * W + V * h * w, less a sensor that is missing
+    pos: Tensor  # (B, K, C) position encodings
     layout: TokenLayout
 
 
-class BevEmbedding(nn.Sequential):
+class PositionEmbedding(nn.Sequential):
+    """Two linear layers with a ReLU between; 0 and 2 are their names in checkpoints."""
+
+    def __init__(self, inputs: int, hidden: int, channels: int) -> None:
+        layers = nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels)
+        super().__init__(*layers)
+        self.channels = channels
+
+    @property
+    def first(self) -> nn.Linear:
+        """The first layer."""
+        return cast(nn.Linear, self[0])
+
+    @property
+    def last(self) -> nn.Linear:
+        """The last layer."""
+        return cast(nn.Linear, self[2])
+
+
+class BevEmbedding(PositionEmbedding):
     """Embeds places in the BEV plane."""
 
     def __init__(self, channels: int) -> None:
-        first = nn.Linear(2 * channels, channels)
-        super().__init__(first, nn.ReLU(inplace=True), nn.Linear(channels, channels))
-        self.channels = channels
+        super().__init__(2 * channels, channels, channels)
 
     def forward(self, points: Tensor) -> Tensor:
         """``(..., C)`` of ``(..., 2 or more)`` normalized x and y."""
@@ -55,35 +66,24 @@ class BevEmbedding(nn.Sequential):
 
     def of_cells(self, bev_shape: tuple[int, int]) -> Tensor:
         """``(H * W, C)`` of the centres of all cells, row-major."""
-        first, relu, last = self
-        return last(relu(bev_grid_hidden(bev_shape, cast(nn.Linear, first))))
+        return self.last(bev_grid_hidden(bev_shape, self.first).relu_())
 
 
-class RayEmbedding(nn.Sequential):
-    """Embeds rays of cameras by their points at fixed depths.
-
-    Args:
-        channels: C.
-        depth_num: Depths D.
-        pc_range: Range by which the points are normalized, metres.
-    """
+class RayEmbedding(PositionEmbedding):
+    """Embeds rays of cameras by their points at ``depth_num`` depths, normalized by the range."""
 
     range_limits: Tensor
 
     def __init__(self, channels: int, depth_num: int, pc_range: Sequence[float]) -> None:
-        first = nn.Linear(3 * depth_num, 4 * channels)
-        super().__init__(first, nn.ReLU(inplace=True), nn.Linear(4 * channels, channels))
-        self.channels, self.depth_num, self.max_depth = channels, depth_num, pc_range[3]
-        self.register_buffer(
-            'range_limits', torch.tensor(pc_range, dtype=torch.float32), persistent=False
-        )
+        super().__init__(3 * depth_num, 4 * channels, channels)
+        self.depth_num, self.max_depth = depth_num, pc_range[3]
+        self.register_buffer('range_limits', torch.tensor(pc_range).float(), persistent=False)
 
     def of_pixels(self, pixels: Tensor, cameras: CameraGeometry) -> Tensor:
         """``(B, V, ..., C)`` of the rays through ``(B, V, ..., 3)`` pixels u, v, 1."""
-        first, relu, last = self
         depths = ray_depths(self.depth_num, self.max_depth, pixels.device)
-        rays = (pixels, cameras.img2lidar, depths, self.range_limits)
-        return last(relu(camera_ray_hidden(*rays, cast(nn.Linear, first))))
+        rays = pixels, cameras.img2lidar, depths, self.range_limits
+        return self.last(camera_ray_hidden(*rays, self.first).relu_())
 
     def of_cells(self, shape: tuple[int, int], cameras: CameraGeometry) -> Tensor:
         """``(B, V * h * w, C)`` of the upper left corners of all feature cells."""
@@ -100,10 +100,8 @@ class RayEmbedding(nn.Sequential):
 
 
 def camera_geometry(img_metas: Sequence[dict], like: Tensor) -> CameraGeometry | None:
-    """Calibration of a batch, in the type and on the device of a tensor.
-
-    Returns:
-        None where samples have no ``lidar2img``, or no ``pad_shape`` as without images.
+    """Calibration of a batch, in the type and on the device of a tensor; None where samples have
+    no ``lidar2img``, or no ``pad_shape`` as without images.
     """
     if any(key not in meta for meta in img_metas for key in ('lidar2img', 'pad_shape')):
         return None
@@ -131,8 +129,8 @@ def make_memory(
         camera_features: ``(B * V, C, h, w)``; None without cameras.
         cameras: Calibration.
         shared_conv: Makes C channels of the BEV map; None in a head without LiDAR.
-        bev_embedding: Of the cells' positions.
-        rv_embedding: Of the rays of camera cells; None in a head without cameras.
+        bev_embedding: Of BEV cells.
+        rv_embedding: Of camera cells; None in a head without cameras.
 
     Raises:
         KeyError: If there are camera features but no calibration.

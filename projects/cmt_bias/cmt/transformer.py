@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks.drop import build_dropout
 from mmcv.cnn.bricks.transformer import (
     BaseTransformerLayer,
     TransformerLayerSequence,
@@ -34,11 +33,7 @@ class CmtTransformer(BaseModule):
     """Decode object queries from the tokens of whatever sensors are there.
 
     The released code has one class for each set of sensors; their parameters are the same, so one
-    class serves the three names.
-
-    Args:
-        decoder: Config of the decoder.
-        init_cfg: mmengine initialization config.
+    class serves the three names. ``decoder`` is the config of the decoder.
     """
 
     def __init__(self, decoder: dict, init_cfg: dict | None = None) -> None:
@@ -87,26 +82,21 @@ class PETRTransformerDecoder(TransformerLayerSequence):
     Args:
         transformerlayers: Config of every layer, or a list with one for each.
         num_layers: Number of layers L.
-        post_norm_cfg: Config of the normalization of each output, shared by all; None for none.
+        post_norm_cfg: Config of the normalization of each output, shared by all.
         return_intermediate: Return the outputs of all layers instead of the last one's.
-        init_cfg: mmengine initialization config.
     """
 
     def __init__(
         self,
         transformerlayers: dict | list[dict],
         num_layers: int,
-        post_norm_cfg: dict | None = LAYER_NORM,
+        post_norm_cfg: dict = LAYER_NORM,
         return_intermediate: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(transformerlayers, num_layers, init_cfg)
         self.return_intermediate = return_intermediate
-        self.post_norm = (
-            nn.Identity()
-            if post_norm_cfg is None
-            else build_norm_layer(post_norm_cfg, self.embed_dims)[1]
-        )
+        self.post_norm = build_norm_layer(post_norm_cfg, self.embed_dims)[1]
 
     def forward(
         self,
@@ -193,8 +183,7 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
             memory: ``(B, K, C)`` tokens of all sensors.
             query_pos: ``(B, Q, C)``.
             memory_pos: ``(B, K, C)``.
-            self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another. It concerns
-                self-attention alone.
+            self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another.
             logit_bias: Added to the logits of the cross-attention, which must take it then.
 
         Returns:
@@ -202,12 +191,11 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         """
         attentions, norms = iter(self.attentions), iter(self.norms)
         for operation in self.operation_order:
+            # positions go to query and key, not to the value
             if operation == 'self_attn':
-                query = next(attentions)(
-                    query, query_pos=query_pos, key_pos=query_pos, attn_mask=self_attn_mask
-                )
+                own = dict(query_pos=query_pos, key_pos=query_pos, attn_mask=self_attn_mask)
+                query = next(attentions)(query, query, query, **own)
             elif operation == 'cross_attn':
-                # the position goes to query and key, not to the value
                 bias = {} if logit_bias is None else dict(logit_bias=logit_bias)
                 positions = dict(query_pos=query_pos, key_pos=memory_pos)
                 query = next(attentions)(query, memory, memory, **positions, **bias)
@@ -234,19 +222,11 @@ class PETRMultiheadAttention(BaseModule):
 
     Args:
         embed_dims: Channels C of queries, keys and values.
-        num_heads: Heads H; divides ``embed_dims``.
-        attn_drop: Dropout of the attention probabilities.
-        dropout_layer: Dropout of the residual branch; None for none.
-        dropout: The released configs' short form: sets ``attn_drop`` and the probability of
-            ``dropout_layer`` both.
+        num_heads: Heads H.
+        dropout: Of the attention probabilities and of the residual branch.
         bias_backend: How attention with a ``logit_bias`` is computed, see
             :func:`cmt_bias.ops.biased_attention`.
         batch_first: Must be true: tensors are ``(B, Q, C)``.
-        init_cfg: mmengine initialization config.
-
-    Raises:
-        ValueError: If ``embed_dims`` is not divisible by ``num_heads`` or ``batch_first`` is not
-            true.
     """
 
     attention_backend = 'torch scaled_dot_product_attention'
@@ -256,44 +236,26 @@ class PETRMultiheadAttention(BaseModule):
         self,
         embed_dims: int,
         num_heads: int,
-        attn_drop: float = 0.0,
-        dropout_layer: dict | None = None,
-        dropout: float | None = None,
+        dropout: float = 0.0,
         bias_backend: str = 'auto',
         batch_first: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if not batch_first:
-            raise ValueError(
-                f'{type(self).__name__}: batch_first=False is not supported; remove it.'
-            )
-        if embed_dims % num_heads:
-            raise ValueError(
-                f'{type(self).__name__}: embed_dims={embed_dims} is not divisible by '
-                f'num_heads={num_heads}.'
-            )
-        if self.is_flash and attn_drop:
-            raise ValueError(
-                f'{type(self).__name__} has no dropout of attention probabilities, got '
-                f'attn_drop={attn_drop}. Set attn_drop=0, or use PETRMultiheadAttention.'
-            )
-        if dropout is not None:
-            attn_drop = 0.0 if self.is_flash else dropout
-            dropout_layer = dict(type='Dropout', drop_prob=dropout)
+            raise ValueError(f'{type(self).__name__}: batch_first must be True; remove it.')
         self.embed_dims = embed_dims
         self.num_heads = num_heads
-        self.batch_first = batch_first
-        self.attn_drop = attn_drop
+        self.attn_drop = 0.0 if self.is_flash else dropout
         self.bias_backend = bias_backend
         self.attn = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
-        self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
+        self.dropout_layer = nn.Dropout(dropout)
 
     def forward(
         self,
         query: Tensor,
-        key: Tensor | None = None,
-        value: Tensor | None = None,
+        key: Tensor,
+        value: Tensor,
         query_pos: Tensor | None = None,
         key_pos: Tensor | None = None,
         attn_mask: Tensor | None = None,
@@ -303,8 +265,8 @@ class PETRMultiheadAttention(BaseModule):
 
         Args:
             query: ``(B, Q, C)``.
-            key: ``(B, K, C)``; the query if None (then ``query_pos`` serves as ``key_pos``).
-            value: ``(B, K, C)``; the key, without its position, if None.
+            key: ``(B, K, C)``.
+            value: ``(B, K, C)``.
             query_pos: Position encoding added to the query.
             key_pos: Position encoding added to the key.
             attn_mask: ``(Q, K)`` bool, True where a query must not see a key.
@@ -313,11 +275,6 @@ class PETRMultiheadAttention(BaseModule):
         Returns:
             ``(B, Q, C)``.
         """
-        identity = query
-        if key is None:
-            key = query
-            key_pos = query_pos if key_pos is None else key_pos
-        value = key if value is None else value
         with autocast_off(query):
             heads = self.project_heads(query, key, value, query_pos, key_pos)
         with nullcontext() if self.is_flash else autocast_off(query):
@@ -333,7 +290,7 @@ class PETRMultiheadAttention(BaseModule):
             # (B, H, Q, D) -> (B, Q, C)
             attended = attended.to(self.attn.out_proj.weight.dtype)
             output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))
-            return identity + self.dropout_layer(output)
+            return query + self.dropout_layer(output)
 
     def project_heads(
         self,
@@ -363,8 +320,8 @@ class PETRMultiheadFlashAttention(PETRMultiheadAttention):
 
     Softmax(QK')V runs in the surrounding autocast's precision. The released class hands its
     dropout to the flash-attn package in the wrong position, so the published models were trained
-    without dropout of the attention probabilities; here that is the definition: the short form
-    ``dropout`` concerns the residual branch alone, and ``attn_drop`` must be 0.
+    without dropout of the attention probabilities; here that is the definition: ``dropout``
+    concerns the residual branch alone.
     """
 
     is_flash = True

@@ -8,7 +8,8 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from .frozen_modules import FrozenModulesMixin
 
 
 class VoVNetSpec(NamedTuple):
@@ -61,8 +62,7 @@ class EffectiveSqueezeExcitation(nn.Module):
 class OneShotAggregation(nn.Module):
     """Block of VoVNet: a chain of 3x3 layers, all of whose outputs are concatenated once.
 
-    ``name`` begins the parameters' names, as in published checkpoints; with ``residual`` the input
-    is added to the output.
+    ``name`` begins the parameters' names; with ``residual`` the input is added to the output.
     """
 
     def __init__(
@@ -111,12 +111,11 @@ def _make_stage(spec: VoVNetSpec, stage: int, in_channels: int) -> nn.Sequential
 
 
 @MODELS.register_module()
-class VoVNet(BaseModule):
+class VoVNet(FrozenModulesMixin, BaseModule):
     """VoVNetV2 (Lee et al., CVPRW 2019; Lee and Park, CVPR 2020).
 
     Parameter names are those of the CMT, PETR and DD3D releases, so their checkpoints load. Where
-    the released class returns a dict, this one returns a tuple like every mmdet backbone, and
-    `frozen_stages` also holds when `norm_eval` is off, and without `init_weights()`.
+    the released class returns a dict, this one returns a tuple like every mmdet backbone.
 
     Args:
         spec_name: A key of `VOVNET_SPECS`, such as `'V-99-eSE'`.
@@ -126,8 +125,6 @@ class VoVNet(BaseModule):
             they are returned from fine to coarse.
         frozen_stages: -1 trains everything, 0 freezes the stem, n > 0 also the first n stages.
         norm_eval: Keep every batch norm in eval mode during training.
-        init_cfg: Initialisation config of mmengine, for instance
-            `dict(type='Pretrained', checkpoint=..., prefix='img_backbone')`.
 
     Raises:
         ValueError: When `spec_name`, `out_features` or `frozen_stages` names something that does
@@ -148,18 +145,13 @@ class VoVNet(BaseModule):
             raise ValueError(
                 f"VoVNet: unknown spec_name '{spec_name}'; choose one of {sorted(VOVNET_SPECS)}"
             )
-        unknown = sorted(set(out_features) - set(_FEATURE_NAMES))
-        if unknown or not out_features:
+        if not out_features or set(out_features) - set(_FEATURE_NAMES):
             raise ValueError(
-                f'VoVNet: out_features={tuple(out_features)} must be a non-empty choice out of '
-                f'{_FEATURE_NAMES}; unknown: {unknown}'
+                f'VoVNet: out_features={tuple(out_features)} must be some of {_FEATURE_NAMES}'
             )
         if not -1 <= frozen_stages <= len(_STAGE_NAMES):
             raise ValueError(f'VoVNet: frozen_stages={frozen_stages} must lie in -1..4')
         self.out_features = tuple(out_features)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-
         spec = VOVNET_SPECS[spec_name]
         # three convolutions that reduce the image by four
         self.stem = nn.Sequential(
@@ -171,37 +163,17 @@ class VoVNet(BaseModule):
         for index, name in enumerate(_STAGE_NAMES):
             self.add_module(name, _make_stage(spec, index + 2, in_channels))
             in_channels = spec.stage_channels[index]
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
+        frozen = _FEATURE_NAMES[: frozen_stages + 1]
+        self.freeze(frozen, statistics=_FEATURE_NAMES if norm_eval else ())
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute feature maps.
+        """The maps named by `out_features`, from fine to coarse, (B, C, H/s, W/s), rounded up.
 
-        Args:
-            images: (B, input_ch, H, W), normalised.
-
-        Returns:
-            The maps named by `out_features`, from fine to coarse, each (B, C, H/s, W/s),
-            rounded up.
+        ``images`` are normalised, (B, input_ch, H, W).
         """
         outputs = []
-        hidden = images
         for name in _FEATURE_NAMES:
-            hidden = getattr(self, name)(hidden)
+            images = getattr(self, name)(images)
             if name in self.out_features:
-                outputs.append(hidden)
+                outputs.append(images)
         return tuple(outputs)
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        return [getattr(self, name) for name in _FEATURE_NAMES[: self.frozen_stages + 1]]
-
-    def train(self, mode: bool = True) -> 'VoVNet':
-        """Set training mode, but keep frozen parts (and with `norm_eval` all norms) in eval."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self

@@ -22,7 +22,6 @@ import math
 import struct
 from collections.abc import Iterator
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -46,19 +45,16 @@ def load_kernel() -> ctypes.CDLL | str:
     """The compiled library; why it cannot be had, with a warning, if it cannot."""
     reason = 'its C++ loop was not compiled when the package was installed'
     source = Path(__file__).with_name('cpu_kernel.cpp')
-    for suffix in EXTENSION_SUFFIXES:
-        path = source.with_name(f'_cpu_kernel{suffix}')
-        if path.is_file():
-            try:
-                library = ctypes.CDLL(str(path))
-                digest = ctypes.c_char_p.in_dll(library, 'source_digest').value or b''
-            except (OSError, ValueError) as error:  # damaged, or older than the digest
-                reason = f'its C++ loop cannot be loaded ({error})'
-                continue
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    for path in source.parent.glob('_cpu_kernel.*'):
+        try:
+            library = ctypes.CDLL(str(path))
             # in an editable installation the source may have changed since
-            if digest.decode() == hashlib.sha256(source.read_bytes()).hexdigest():
+            if ctypes.c_char_p.in_dll(library, 'source_digest').value == digest.encode():
                 return library
             reason = 'its C++ loop was compiled from another version of its source'
+        except (OSError, ValueError) as error:  # damaged, or older than the digest
+            reason = f'its C++ loop cannot be loaded ({error})'
     _logger.warning(
         "Attention with a bias is slower on CPUs: backend 'cpu' cannot run, %s. Install cmt-bias "
         'again where there is a C++ compiler (Debian, Ubuntu: sudo apt install g++).',
@@ -87,11 +83,11 @@ def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
     if inputs.strength is None:
         output = torch.zeros_like(inputs.query)
         logsumexp = output.new_full(output.shape[:3], torch.inf)
-        _call('attend', inputs, torch.get_num_threads(), output, logsumexp)
+        _call('attend', inputs, torch.get_num_threads(), logsumexp, output)
         return output, logsumexp, lost
     output, unbiased = (tensor.contiguous() for tensor in _flash(inputs))
     logsumexp = unbiased.clone()
-    _call('attend', inputs, torch.get_num_threads(), output, logsumexp)
+    _call('attend', inputs, torch.get_num_threads(), logsumexp, output)
     # not the contrary: NaN counts as lost
     lost = ~(logsumexp - unbiased >= math.log(_SMALLEST_SHARE)).all(-1)
     for part, queries, of_part, mask in _split(inputs, lost):
@@ -119,7 +115,7 @@ def gradients(
     threads = min(torch.get_num_threads(), _MOST_BACKWARD_THREADS)
     of_query = delta.new_zeros(threads, *inputs.query.shape)
     of_strength = delta.new_zeros(threads, *lost.shape, 2)
-    read = lost, grad_output, logsumexp, delta
+    read = logsumexp, None, lost, grad_output, delta
     _call('backward', inputs, threads, *read, of_query, *grads[1:], of_strength)
     grads[0] += of_query.sum(0)
     return grads[0], grads[1], grads[2], of_strength.sum(0)
@@ -166,16 +162,14 @@ def _split(
             yield part, queries, of_part, dense_bias(bias).unsqueeze(1) if with_mask else None
 
 
-def _call(name: str, inputs: AttentionInputs, threads: int, *tensors: Tensor) -> None:
+def _call(name: str, inputs: AttentionInputs, threads: int, *tensors: Tensor | None) -> None:
     """Call a function of the kernel with the inputs, and other tensors as its struct has them."""
     (batch, queries, heads, channels), keys = inputs.query.shape, inputs.key.shape[1]
-    pointers = [0 if tensor is None else tensor.data_ptr() for tensor in inputs[:5]]
-    # as the struct in cpu_kernel.cpp has them
-    problem = struct.pack(
-        '18q3d',
-        *(batch, queries, keys, heads, channels, threads, *inputs.sizes, *pointers),
-        *(*inputs.sigmas, inputs.scale),
+    numbers = batch, queries, keys, heads, channels, threads, *inputs.sizes
+    given, others = (
+        [0 if tensor is None else tensor.data_ptr() for tensor in some]
+        for some in (inputs[:5], (*tensors, *[None] * (9 - len(tensors))))
     )
+    problem = struct.pack('18q3d9q', *numbers, *given, *inputs.sigmas, inputs.scale, *others)
     kernel: Any = load_kernel()
-    function = getattr(kernel, f'{name}_{str(inputs.query.dtype).removeprefix("torch.")}')
-    function(problem, struct.pack(f'{len(tensors)}q', *(t.data_ptr() for t in tensors)))
+    getattr(kernel, f'{name}_{str(inputs.query.dtype).removeprefix("torch.")}')(problem)

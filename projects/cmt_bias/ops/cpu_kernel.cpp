@@ -30,29 +30,20 @@ extern "C" const char *const source_digest = SOURCE_DIGEST;
 #endif
 
 // As cpu.py packs it.
+template <typename Number>
 struct Problem {
     int64_t batch, queries, keys, heads, channels, threads;
-    int64_t bev[2], views, view[2];  // rows and columns; 0 without
-    int64_t radius[2];               // on LiDAR and cameras; negative: no windows
-    const void *query, *key, *value;  // (B, N, H, D)
-    const int32_t *cells;             // (B, Q, S, 2)
-    const void *strength;             // (B, Q, 2); null: attention to the keys in windows alone
-    double sigma[2];                  // 0: gain 1 in the whole window
+    int64_t bev[2], views, view[2];     // rows and columns; 0 without
+    int64_t radius[2];                  // on LiDAR and cameras; negative: no windows
+    const Number *query, *key, *value;  // (B, N, H, D)
+    const int32_t *cells;               // (B, Q, S, 2)
+    const Number *strength;             // (B, Q, 2); null: attention to the keys in windows alone
+    double sigma[2];                    // 0: gain 1 in the whole window
     double scale;
-};
-
-// Of the forward pass.
-template <typename Number>
-struct Results {
-    Number *output;     // (B, Q, H, D)
-    Number *logsumexp;  // (B, Q, H)
-};
-
-// Of the backward pass: what is known, and what is added to.
-template <typename Number>
-struct Gradients {
+    Number *logsumexp, *output;  // (B, Q, H), (B, Q, H, D)
+    // of the backward pass: what is known, and what is added to
     const bool *only_strength;  // (B, Q): whether queries add to the strength's gradient alone
-    const Number *grad_output, *logsumexp, *delta;
+    const Number *grad_output, *delta;
     Number *grad_query;  // (threads, B, Q, H, D): each thread takes some of the keys
     Number *grad_key, *grad_value;
     Number *grad_strength;  // (threads, B, Q, 2)
@@ -112,7 +103,8 @@ struct Run {
 };
 
 // The runs of each query that has any; neighbouring queries one after the other, for the caches.
-std::vector<std::vector<Run>> find_runs(const Problem &problem) {
+template <typename Number>
+std::vector<std::vector<Run>> find_runs(const Problem<Number> &problem) {
     std::vector<std::vector<Run>> found;
     const int32_t *cell = problem.cells;
     for (int64_t query = 0; query < problem.batch * problem.queries; ++query) {
@@ -157,11 +149,10 @@ struct Scratch {
 
 // Appends the biases of a run's keys, and their logits with the shift, (keys, H).
 template <typename Number, int fixed_channels>
-INLINED void find_logits(const Problem &problem, const Run &run, Scratch<Number> &scratch) {
+INLINED void find_logits(const Problem<Number> &problem, const Run &run, Scratch<Number> &scratch) {
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
-    const Number *query = static_cast<const Number *>(problem.query) + run.query * heads * channels;
-    const Number *key = static_cast<const Number *>(problem.key) + run.key * heads * channels;
-    const Number *strength = static_cast<const Number *>(problem.strength);
+    const Number *query = problem.query + run.query * heads * channels;
+    const Number *key = problem.key + run.key * heads * channels, *strength = problem.strength;
     const double sigma = problem.sigma[run.modality];
     KeyBias<Number> bias{0, 0, 1, 0};
     size_t end = scratch.logits.size();
@@ -188,11 +179,11 @@ INLINED void find_logits(const Problem &problem, const Run &run, Scratch<Number>
 // log-sum-exp of attention to the keys in the windows alone.
 // fixed_channels: the compiler unrolls loops of a known length; 0 for any other.
 template <typename Number, int fixed_channels>
-FOR_PROCESSORS void attend_query(const Problem &problem, const std::vector<Run> &runs,
-                                 Scratch<Number> &scratch, const Results<Number> &results) {
+FOR_PROCESSORS void attend_query(const Problem<Number> &problem, const std::vector<Run> &runs,
+                                 Scratch<Number> &scratch) {
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
-    Number *output = results.output + runs[0].query * heads * channels;
-    Number *logsumexp = results.logsumexp + runs[0].query * heads;
+    Number *output = problem.output + runs[0].query * heads * channels;
+    Number *logsumexp = problem.logsumexp + runs[0].query * heads;
     scratch.clear();
     for (const Run &run : runs) find_logits<Number, fixed_channels>(problem, run, scratch);
     const int64_t size = scratch.biases.size();
@@ -212,7 +203,7 @@ FOR_PROCESSORS void attend_query(const Problem &problem, const std::vector<Run> 
     Number *mass = scratch.mass.data(), *sums = scratch.sums.data();
     const KeyBias<Number> *bias = scratch.biases.data();
     for (const Run &run : runs) {
-        const Number *value = static_cast<const Number *>(problem.value) + run.key * heads * channels;
+        const Number *value = problem.value + run.key * heads * channels;
         for (int64_t e = 0; e < run.size; ++e, ++bias) {
             for (int64_t h = 0; h < heads; ++h, value += channels) {
                 const Number weight = bias->factor * *terms++;
@@ -231,14 +222,14 @@ FOR_PROCESSORS void attend_query(const Problem &problem, const std::vector<Run> 
 }
 
 template <typename Number, int fixed_channels>
-void attend(const Problem &problem, const Results<Number> &results) {
+void attend(const Problem<Number> &problem) {
     const std::vector<std::vector<Run>> found = find_runs(problem);
 #pragma omp parallel num_threads(problem.threads)
     {
         Scratch<Number> scratch;
 #pragma omp for schedule(dynamic, 8)
         for (size_t i = 0; i < found.size(); ++i) {
-            attend_query<Number, fixed_channels>(problem, found[i], scratch, results);
+            attend_query<Number, fixed_channels>(problem, found[i], scratch);
         }
     }
 }
@@ -246,19 +237,18 @@ void attend(const Problem &problem, const Results<Number> &results) {
 // Adds what a run contributes to the gradients. With a bias: what the gradients of attention lack
 // that were computed without it, given the output and log-sum-exp with it.
 template <typename Number, int fixed_channels>
-FOR_PROCESSORS void backward_run(const Problem &problem, const Run &run, Scratch<Number> &scratch,
-                                 const Gradients<Number> &tensors, int64_t thread) {
+FOR_PROCESSORS void backward_run(const Problem<Number> &problem, const Run &run,
+                                 Scratch<Number> &scratch, int64_t thread) {
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
     const int64_t row_size = heads * channels, queries = run.query * row_size, keys = run.key * row_size;
     const int64_t copy = thread * problem.batch * problem.queries;
-    const Number *query = static_cast<const Number *>(problem.query) + queries;
-    const Number *key = static_cast<const Number *>(problem.key) + keys;
-    const Number *value = static_cast<const Number *>(problem.value) + keys;
-    const Number *grad_output = tensors.grad_output + queries;
-    const Number *logsumexp = tensors.logsumexp + run.query * heads;
-    const Number *delta = tensors.delta + run.query * heads;
-    Number *grad_query = tensors.grad_query + copy * row_size + queries;
-    Number *grad_key = tensors.grad_key + keys, *grad_value = tensors.grad_value + keys;
+    const Number *query = problem.query + queries;
+    const Number *key = problem.key + keys, *value = problem.value + keys;
+    const Number *grad_output = problem.grad_output + queries;
+    const Number *logsumexp = problem.logsumexp + run.query * heads;
+    const Number *delta = problem.delta + run.query * heads;
+    Number *grad_query = problem.grad_query + copy * row_size + queries;
+    Number *grad_key = problem.grad_key + keys, *grad_value = problem.grad_value + keys;
     scratch.clear();
     find_logits<Number, fixed_channels>(problem, run, scratch);
     scratch.slopes.resize(scratch.logits.size());
@@ -279,18 +269,18 @@ FOR_PROCESSORS void backward_run(const Problem &problem, const Run &run, Scratch
             const Number slope = terms[i] * slopes[i];
             const Number of_score = static_cast<Number>(problem.scale) * bias.factor * slope;
             along_bias += slope;
-            if (tensors.only_strength[run.query]) continue;
+            if (problem.only_strength[run.query]) continue;
             add(grad_value + of_key, bias.factor * terms[i], grad_output + of_query, channels);
             add(grad_key + of_key, of_score, query + of_query, channels);
             add(grad_query + of_query, of_score, key + of_key, channels);
         }
         const int64_t of_query = 2 * (copy + run.query) + run.modality;
-        tensors.grad_strength[of_query] += along_bias * bias.share * bias.gain;
+        problem.grad_strength[of_query] += along_bias * bias.share * bias.gain;
     }
 }
 
 template <typename Number, int fixed_channels>
-void backward(const Problem &problem, const Gradients<Number> &tensors) {
+void backward(const Problem<Number> &problem) {
     const int64_t threads = problem.threads;
     std::vector<Run> runs;
     for (const auto &some : find_runs(problem)) runs.insert(runs.end(), some.begin(), some.end());
@@ -315,24 +305,24 @@ void backward(const Problem &problem, const Gradients<Number> &tensors) {
             run.key += cut;
             run.right += cut;
             if (run.size <= 0) continue;
-            backward_run<Number, fixed_channels>(problem, run, scratch, tensors, t);
+            backward_run<Number, fixed_channels>(problem, run, scratch, t);
         }
     }
 }
 
 }  // namespace
 
-#define EXPORT(function, Tensors, type, Number)                                                  \
-    extern "C" void function##_##type(const Problem *problem, const Tensors<Number> *tensors) { \
-        switch (problem->channels) {                                                             \
-            case 16: return function<Number, 16>(*problem, *tensors);                            \
-            case 32: return function<Number, 32>(*problem, *tensors);                            \
-            case 64: return function<Number, 64>(*problem, *tensors);                            \
-            default: return function<Number, 0>(*problem, *tensors);                             \
-        }                                                                                        \
+#define EXPORT(function, type, Number)                                       \
+    extern "C" void function##_##type(const Problem<Number> *problem) {      \
+        switch (problem->channels) {                                         \
+            case 16: return function<Number, 16>(*problem);                  \
+            case 32: return function<Number, 32>(*problem);                  \
+            case 64: return function<Number, 64>(*problem);                  \
+            default: return function<Number, 0>(*problem);                   \
+        }                                                                    \
     }
 
-EXPORT(attend, Results, float32, float)
-EXPORT(attend, Results, float64, double)
-EXPORT(backward, Gradients, float32, float)
-EXPORT(backward, Gradients, float64, double)
+EXPORT(attend, float32, float)
+EXPORT(attend, float64, double)
+EXPORT(backward, float32, float)
+EXPORT(backward, float64, double)

@@ -73,7 +73,7 @@ def gradients(
 
 def _by_modality(of_keys: Tensor, layout: TokenLayout) -> tuple[Tensor, ...]:
     """``(..., K)`` of the LiDAR's and of the cameras' tokens."""
-    return of_keys.split((layout.num_lidar_tokens, layout.num_camera_tokens), dim=-1)
+    return of_keys.tensor_split((layout.num_lidar_tokens,), dim=-1)
 
 
 def _chunks(inputs: AttentionInputs) -> Iterator[slice]:

@@ -61,14 +61,9 @@ class TokenLayout:
         return math.prod(self.bev_shape) if self.bev_shape else 0
 
     @property
-    def num_camera_tokens(self) -> int:
-        """Tokens of all views."""
-        return self.num_views * math.prod(self.view_shape) if self.view_shape else 0
-
-    @property
     def num_tokens(self) -> int:
         """K."""
-        return self.num_lidar_tokens + self.num_camera_tokens
+        return self.num_lidar_tokens + self.num_views * math.prod(self.view_shape or ())
 
     @property
     def segments(self) -> tuple[Segment, ...]:

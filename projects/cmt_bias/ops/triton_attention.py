@@ -31,15 +31,11 @@ class Tiles(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """How the kernels are launched.
+    """How the kernels of the forward and the backward pass are launched.
 
-    Attributes:
-        forward: Tiles of the forward pass.
-        backward: Tiles of the backward pass.
-        programs: Of both passes, among which each head's keys are shared out: many that take
-            turns in the forward pass; in the backward pass, where each has gradients of all
-            queries to itself, no more than can run at once.
-        is_sorted: Sort the queries by place.
+    A head's keys are shared out among the programs: many that take turns in the forward pass; in
+    the backward pass, where each has gradients of all queries to itself, no more than can run at
+    once. Queries are sorted by place.
     """
 
     forward: Tiles
@@ -170,14 +166,8 @@ def attend(inputs: AttentionInputs, launch: Launch | None = None) -> tuple[Tenso
     splits = -(-arguments['TILES'] // tiles_of_split)
     parts = query.new_empty(splits, *query.shape, dtype=torch.float32)
     part_sums = parts.new_empty(parts.shape[:-1])
-    kernels.attend[grid[0], grid[1], splits](
-        query,
-        *inputs[1:3],
-        Parts=parts,
-        PartSums=part_sums,
-        tiles_of_split=tiles_of_split,
-        **arguments,
-    )
+    outputs = dict(Parts=parts, PartSums=part_sums, tiles_of_split=tiles_of_split)
+    kernels.attend[grid[0], grid[1], splits](*inputs[:3], **outputs, **arguments)
     output, logsumexp = torch.empty_like(query), parts.new_empty(query.shape[:-1])
     rows = logsumexp.numel()
     sizes = dict(D=channels, DP=arguments['DP'], BM=32)
@@ -209,38 +199,22 @@ def gradients(
         Offsets=logsumexp.new_empty(padded),
         Deltas=logsumexp.new_empty(padded),
     )
-    kernels.gather_queries[query_tiles, all_heads](
-        query,
-        grad_output,
-        output,
-        logsumexp,
-        **gathered,
-        **shared,
-    )
+    results = grad_output, output, logsumexp
+    kernels.gather_queries[query_tiles, all_heads](query, *results, **gathered, **shared)
     groups = min(arguments['TILES'], max(1, launch.programs[1] // all_heads))
     of_query = query.new_zeros(groups, *gathered['Queries'].shape, dtype=torch.float32)
     of_strength = query.new_zeros(groups, *padded, 2, dtype=torch.float32)
     grad_key, grad_value = torch.empty_like(key), torch.empty_like(value)
+    grads = dict(
+        GradQuery=of_query, GradStrength=of_strength, GradKey=grad_key, GradValue=grad_value
+    )
     kernels.differentiate[groups, all_heads](
-        key,
-        value,
-        GradQuery=of_query,
-        GradStrength=of_strength,
-        GradKey=grad_key,
-        GradValue=grad_value,
-        query_tiles=query_tiles,
-        **gathered,
-        **arguments,
+        key, value, query_tiles=query_tiles, **grads, **gathered, **arguments
     )
     grad_query = torch.empty_like(query)
     strength_of_heads = query.new_empty(batch, queries, heads, 2, dtype=torch.float32)
+    joined = of_query, of_strength, grad_query, strength_of_heads
     kernels.join_groups[query_tiles, all_heads](
-        of_query,
-        of_strength,
-        GradQuery=grad_query,
-        GradStrength=strength_of_heads,
-        GROUPS=groups,
-        scale=inputs.scale,
-        **shared,
+        *joined, GROUPS=groups, scale=inputs.scale, **shared
     )
     return grad_query, grad_key, grad_value, strength_of_heads.sum(2)

@@ -155,33 +155,6 @@ def _with_bias(logits, Strength, Cells, query, used, segment, modality, cell, le
 
 
 @triton.jit
-def _attend_tile(total, top, mass, q, K, V, Cells, Strength, query, used, segment, modality, first,
-                 left, token, near, scale, H, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN: tl.constexpr,
-                 HIDE: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BN: tl.constexpr,
-                 PRECISION: tl.constexpr):  # fmt: skip
-    """A step of the online softmax: weighted sum of the values, largest logit, sum of weights."""
-    e, d = tl.arange(0, BN), tl.arange(0, DP)
-    live = e < left
-    at = (token + e) * H * D
-    k = tl.load(K + at[None, :] + d[:, None], live[None, :] & (d < D)[:, None], 0.0)
-    logits = tl.dot(q, k, input_precision=PRECISION) * (scale * _LOG2_E)
-    if near | (left < BN):
-        logits = _with_bias(
-            logits, Strength, Cells, query, used, segment, modality, first + e, left, near, S,
-            COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 1)  # fmt: skip
-    new_top = tl.maximum(top, tl.max(logits, 1))
-    shift = new_top
-    if HIDE:
-        shift = tl.where(new_top == -float('inf'), 0.0, new_top)
-    p = tl.exp2(logits - shift[:, None])
-    shrink = tl.exp2(top - shift)
-    v = tl.load(V + at[:, None] + d[None, :], live[:, None] & (d < D)[None, :], 0.0)
-    total = total * shrink[:, None]
-    total += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
-    return total, new_top, mass * shrink + tl.sum(p, 1)
-
-
-@triton.jit
 def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, scale, H, NQ, NK, S,
            tiles_of_split, TILES, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1,
            RADIUS1, FALLOFF1, GAUSSIAN: tl.constexpr, HIDE: tl.constexpr, D: tl.constexpr,
@@ -191,7 +164,7 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, sc
     query_tile, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     batch, h = head // H, head % H
     query, used = _queries(Order, batch, query_tile, NQ, BM)
-    d = tl.arange(0, DP)
+    d, e = tl.arange(0, DP), tl.arange(0, BN)
     some = used[:, None] & (d < D)[None, :]
     q = tl.load(Query + (query * H + h)[:, None] * D + d[None, :], some, 0.0)
     keys = (batch.to(tl.int64) * NK * H + h) * D
@@ -206,18 +179,26 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, sc
             tile, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1, RADIUS1, FALLOFF1,
             BN)  # fmt: skip
         near = _is_near(boxes + segment * 4, first, COLUMNS, RADIUS, BN)
-        # Loads in a branch that is taken at run time would not be pipelined.
-        if HIDE:
-            if near:
-                total, top, mass = _attend_tile(
-                    total, top, mass, q, K, V, Cells, Strength, query, used, segment, modality,
-                    first, left, token, near, scale, H, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN,
-                    HIDE, D, DP, BN, PRECISION)  # fmt: skip
-        else:
-            total, top, mass = _attend_tile(
-                total, top, mass, q, K, V, Cells, Strength, query, used, segment, modality, first,
-                left, token, near, scale, H, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, D, DP,
-                BN, PRECISION)  # fmt: skip
+        # No branch at run time where all keys count: its loads would not be pipelined.
+        if near | (not HIDE):
+            live = e < left
+            at = (token + e) * H * D
+            k = tl.load(K + at[None, :] + d[:, None], live[None, :] & (d < D)[:, None], 0.0)
+            logits = tl.dot(q, k, input_precision=PRECISION) * (scale * _LOG2_E)
+            if near | (left < BN):
+                logits = _with_bias(
+                    logits, Strength, Cells, query, used, segment, modality, first + e, left, near,
+                    S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 1)  # fmt: skip
+            new_top = tl.maximum(top, tl.max(logits, 1))
+            shift = new_top
+            if HIDE:
+                shift = tl.where(new_top == -float('inf'), 0.0, new_top)
+            p = tl.exp2(logits - shift[:, None])
+            shrink = tl.exp2(top - shift)
+            v = tl.load(V + at[:, None] + d[None, :], live[:, None] & (d < D)[None, :], 0.0)
+            total = total * shrink[:, None]
+            total += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+            top, mass = new_top, mass * shrink + tl.sum(p, 1)
     # a query without keys gets zeros
     total = total / tl.where(mass == 0.0, 1.0, mass)[:, None]
     row = (split * (tl.num_programs(1) // H) * NQ + query) * H + h
@@ -273,44 +254,6 @@ def gather_queries(Query, GradOut, Out, LogSumExp, Order, Queries, Grads, Offset
 
 
 @triton.jit
-def _differentiate_tile(grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, Cells, Strength,
-                        Order, GradQuery, GradStrength, own, batch, head, query_tiles, query_tile,
-                        segment, modality, first, left, near, scale, NQ, S, COLUMNS, RADIUS,
-                        FALLOFF, GAUSSIAN: tl.constexpr, HIDE: tl.constexpr, DP: tl.constexpr,
-                        BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """What a query tile adds to a key tile's gradients, and the key tile to its own."""
-    position = (head * query_tiles + query_tile) * BM + tl.arange(0, BM)
-    at = position[:, None] * DP + tl.arange(0, DP)[None, :]
-    q, grad = tl.load(Queries + at), tl.load(Grads + at)
-    offset, delta = tl.load(Offsets + position), tl.load(Deltas + position)
-    # keys by queries
-    logits = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * _LOG2_E)
-    if near | (left < BN):
-        query, used = _queries(Order, batch, query_tile, NQ, BM)
-        cell = first + tl.arange(0, BN)
-        logits = _with_bias(
-            logits, Strength, Cells, query, used, segment, modality, cell, left, near, S, COLUMNS,
-            RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 0)  # fmt: skip
-    p = tl.exp2(logits - offset[None, :])
-    grad_v += tl.dot(p.to(grad.dtype), grad, input_precision=PRECISION)
-    grad_p = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
-    grad_logits = p * (grad_p - delta[None, :])
-    rounded = grad_logits.to(q.dtype)
-    grad_k += tl.dot(rounded, q, input_precision=PRECISION)
-    to = GradQuery + own * DP + at
-    grad_q = tl.load(to) + tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
-    tl.store(to, grad_q)
-    if near & (not HIDE):
-        sums = GradStrength + (own + position) * 2 + modality
-        # found again rather than kept in registers
-        query, used = _queries(Order, batch, query_tile, NQ, BM)
-        cell = first + tl.arange(0, BN)
-        gain = _gain(Cells, query, used, segment, cell, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, 0)
-        tl.store(sums, tl.load(sums) + tl.sum(grad_logits * gain, 0))
-    return grad_k, grad_v
-
-
-@triton.jit
 def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, Order, Boxes,
                   GradQuery, GradStrength, GradKey, GradValue, scale, H, NQ, NK, S, query_tiles,
                   TILES, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1, RADIUS1,
@@ -319,8 +262,7 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
                   PRECISION: tl.constexpr):  # fmt: skip
     """The gradients of a head from every so many-th key tile.
 
-    A key tile's own gradients are complete. Those of the queries and strengths are sums over the
-    program's key tiles, in memory of its own, in a fixed order.
+    Those of queries and strengths are sums over the program's key tiles, in memory of its own.
     """
     group, head, groups = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     batch, h = head // H, head % H
@@ -339,19 +281,34 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
         for query_tile in range(query_tiles):
             box = Boxes + ((batch * query_tiles + query_tile) * S + segment) * 4
             near = _is_near(box, first, COLUMNS, RADIUS, BN)
-            if HIDE:
-                if near:
-                    grad_k, grad_v = _differentiate_tile(
-                        grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, Cells, Strength,
-                        Order, GradQuery, GradStrength, own, batch, head, query_tiles, query_tile,
-                        segment, modality, first, left, near, scale, NQ, S, COLUMNS, RADIUS,
-                        FALLOFF, GAUSSIAN, HIDE, DP, BM, BN, PRECISION)  # fmt: skip
-            else:
-                grad_k, grad_v = _differentiate_tile(
-                    grad_k, grad_v, k, v, Queries, Grads, Offsets, Deltas, Cells, Strength, Order,
-                    GradQuery, GradStrength, own, batch, head, query_tiles, query_tile, segment,
-                    modality, first, left, near, scale, NQ, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN,
-                    HIDE, DP, BM, BN, PRECISION)  # fmt: skip
+            if near | (not HIDE):
+                position = (head * query_tiles + query_tile) * BM + tl.arange(0, BM)
+                at = position[:, None] * DP + d[None, :]
+                q, grad = tl.load(Queries + at), tl.load(Grads + at)
+                offset, delta = tl.load(Offsets + position), tl.load(Deltas + position)
+                # keys by queries
+                logits = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * _LOG2_E)
+                if near | (left < BN):
+                    query, used = _queries(Order, batch, query_tile, NQ, BM)
+                    logits = _with_bias(
+                        logits, Strength, Cells, query, used, segment, modality, first + e, left,
+                        near, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 0)  # fmt: skip
+                p = tl.exp2(logits - offset[None, :])
+                grad_v += tl.dot(p.to(grad.dtype), grad, input_precision=PRECISION)
+                grad_p = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
+                grad_logits = p * (grad_p - delta[None, :])
+                rounded = grad_logits.to(q.dtype)
+                grad_k += tl.dot(rounded, q, input_precision=PRECISION)
+                to = GradQuery + own * DP + at
+                grad_q = tl.load(to) + tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
+                tl.store(to, grad_q)
+                if near & (not HIDE):
+                    sums = GradStrength + (own + position) * 2 + modality
+                    # found again rather than kept in registers
+                    query, used = _queries(Order, batch, query_tile, NQ, BM)
+                    gain = _gain(Cells, query, used, segment, first + e, S, COLUMNS, RADIUS,
+                                 FALLOFF, GAUSSIAN, 0)  # fmt: skip
+                    tl.store(sums, tl.load(sums) + tl.sum(grad_logits * gain, 0))
         grad_k = (grad_k * scale).to(GradKey.dtype.element_ty)
         tl.store(DK + at_keys, grad_k, mask=some_keys)
         tl.store(DV + at_keys, grad_v.to(GradValue.dtype.element_ty), mask=some_keys)
