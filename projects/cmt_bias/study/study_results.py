@@ -89,6 +89,10 @@ class StudyResults:
         """A measure of a variant by seed."""
         return self.table(subset, metric).get(variant, pd.Series(dtype=float)).dropna()
 
+    def means(self, subset: str, metric: str) -> pd.Series:
+        """The mean of a measure over seeds, by variant; NaN where it is not known."""
+        return self.table(subset, metric).mean().reindex(list(self.variants)).astype(float)
+
     def compare(self, variant: str, against: str, subset: str, metric: str = 'mAP') -> Estimate:
         """The difference between two variants, see :func:`.seed_statistics.compare`."""
         return compare(self.table(subset, metric), variant, against)
@@ -100,6 +104,10 @@ class StudyResults:
         parts = [WHOLE, *(part['name'] for part in self.parts), FAILURES]
         failures = sorted(name for name in known if name.startswith(FAILURE))
         return [name for name in dict.fromkeys([*parts, *failures]) if name in known]
+
+    def failures(self) -> list[str]:
+        """The subsets of single failures."""
+        return [name for name in self.subsets() if name.startswith(FAILURE)]
 
     def save(self, folder: Path) -> None:
         """Write study.json, runs.csv and curves.csv."""
@@ -118,11 +126,7 @@ def _frame(rows: Mapping[tuple, Mapping[str, float]], last_key: str) -> pd.DataF
 
 
 def load_results(folder: Path, with_tables: bool = True) -> StudyResults:
-    """What :meth:`StudyResults.save` has written.
-
-    Args:
-        folder: Where.
-        with_tables: Read values and curves too.
+    """What :meth:`StudyResults.save` has written, if asked for without values and curves.
 
     Raises:
         ProblemsFound: If the folder has no such files, or damaged ones.
@@ -156,13 +160,7 @@ def collect_results(work_dir: Path) -> StudyResults:
     """Read all runs of a study, as far as they are there.
 
     Metrics by condition and distance are computed once for each run and kept in its folder, so
-    that a study can be looked at while it runs.
-
-    Args:
-        work_dir: ``--work-dir`` of tools/run_study.py.
-
-    Returns:
-        What is there; what is not is in :attr:`StudyResults.missing`.
+    that a study can be looked at while it runs. ``work_dir`` is that of tools/run_study.py.
 
     Raises:
         ProblemsFound: If the folder is not that of a study.
