@@ -198,7 +198,7 @@ def measure(inputs: Inputs, backends: list[str], repeats: int) -> pd.DataFrame:
         for way, attend in inputs.ways(backends).items():
             functions[way, name] = partial(run, attend)
     functions['windows', 'forward'] = inputs.find
-    table = pd.DataFrame(index=dict.fromkeys(way for way, _ in functions))
+    table = pd.DataFrame(index=list(dict.fromkeys(way for way, _ in functions)))
     for key, function in list(functions.items()):
         try:
             function()

@@ -243,14 +243,14 @@ class Checks:
         ):
             problem = self._problem(size)
             default, kept = Launch.default(problem.inputs.query), problem.attend()
-            programs = tuple(factor * count for count in default.programs)
+            programs = factor * default.programs[0], factor * default.programs[1]
             base = default._replace(is_sorted=is_sorted, programs=programs)
             order = 'sorted' if is_sorted else 'as they come'
             launches = [('forward', tiles) for tiles in TILES]
             launches += [('backward', tiles) for tiles in BACKWARD_TILES]
             for name, tiles in launches:
                 launch = base._replace(**{name: tiles})
-                run = partial(problem.attend, launch)
+                run: Callable[[], Any] = partial(problem.attend, launch)
                 if name == 'backward':
                     run = partial(problem.differentiate, kept, launch)
                 label = f'{name} {size} {order} {programs} {tuple(tiles)}'

@@ -92,8 +92,8 @@ def measure_recipe(config_file: str, frame_dir: Path) -> dict[str, Any]:
         LiDAR; ``image_shape``: (views, channels, height, width) after the pipeline; ``num_boxes``;
         ``num_finite_boxes``, of which every number is finite; ``highest_score`` of all boxes.
     """
-    report: dict[str, Any] = dict(config=config_file, num_voxels=0)
-    stages = report['stages'] = defaultdict(float)
+    stages: defaultdict[str, float] = defaultdict(float)
+    report: dict[str, Any] = dict(config=config_file, stages=stages, num_voxels=0)
     with timed(stages, 'imports'):
         import torch
         from mmdet3d.registry import DATASETS, MODELS

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from cmt_bias.problem import Problem
 from cmt_bias.runs import run_options
@@ -99,7 +98,7 @@ def main() -> None:
     cfg = configure(args, checked_scales(args.values))
     stop_on(check_checkpoint_file(args.checkpoint))
     stop_on(check_config_data(cfg, splits=('test',)))
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
     find_swept_head(runner.model)
     stop_on(check_tested_weights(runner.model, args.checkpoint, args.allow_missing_keys))
     runner.test()

@@ -33,7 +33,6 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process as is_first_rank
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from cmt_bias.atomic_file import write_atomically
 from cmt_bias.checkpoints.safe_loading import CheckpointError
@@ -222,7 +221,7 @@ def run_cell(
     """
     cfg = cell.cfg
     run_options.use_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
     stop_on(check_tested_weights(runner.model, cell.model.checkpoint, allow_missing_keys))
     watch = FailureWatchHook(clean)
     runner.register_hook(watch)

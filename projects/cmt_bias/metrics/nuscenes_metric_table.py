@@ -113,8 +113,8 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
         Lines of at most 99 characters, without colours.
     """
     shorts, means = zip(*ERRORS.values(), strict=True)
-    rows = {
-        name: (precision, *map(scores.class_errors.get(name, {}).get, shorts))
+    rows: dict[str, list[float | None]] = {
+        name: [precision, *map(scores.class_errors.get(name, {}).get, shorts)]
         for name, precision in scores.class_ap.items()
     }
     averaged = {'mean': scores}
@@ -124,7 +124,7 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
         averaged = {'mean of all 10': scores, own: scores.of_own_classes()}
         summary = textwrap.fill(scores.describe_own_means(), 99)
     for name, each in averaged.items():
-        rows[name] = (each.mean_ap, *map(each.mean_errors.get, means))
+        rows[name] = [each.mean_ap, *map(each.mean_errors.get, means)]
     cells = [
         [name, *('-' if x is None or math.isnan(x) else f'{x:.3f}' for x in numbers)]
         for name, numbers in rows.items()

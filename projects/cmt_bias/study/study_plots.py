@@ -124,7 +124,7 @@ def _scatter(
     axes: Axes, results: StudyResults, subsets: list[str], metric: str, fill: str
 ) -> None:
     """The mean over seeds of every variant, in the row of each subset."""
-    style = dict(marker='o', fillstyle=fill, markersize=4.5)
+    style: dict[str, Any] = dict(marker='o', fillstyle=fill, markersize=4.5)
     for row, subset in enumerate(subsets):
         means = results.means(subset, metric)
         for place, (mean, color) in enumerate(zip(means, _colors(results).values(), strict=True)):

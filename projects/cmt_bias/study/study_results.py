@@ -120,7 +120,7 @@ class StudyResults:
 
 def _frame(rows: Mapping[tuple, Mapping[str, float]], last_key: str) -> pd.DataFrame:
     """A table of rows by variant, seed and a third key."""
-    levels = list(zip(*rows, strict=True)) or [[], [], []]
+    levels: list[Any] = list(zip(*rows, strict=True)) or [[], [], []]
     index = pd.MultiIndex.from_arrays(levels, names=['variant', 'seed', last_key])
     return pd.DataFrame(list(rows.values()), index=index)
 
@@ -132,9 +132,10 @@ def load_results(folder: Path, with_tables: bool = True) -> StudyResults:
         ProblemsFound: If the folder has no such files, or damaged ones.
     """
     try:
-        results = StudyResults(**json.loads((folder / STUDY_FILE).read_text()))
-        results.seeds = tuple(results.seeds)
-        results.questions = tuple(Question(**dict(asked)) for asked in results.questions)
+        content = json.loads((folder / STUDY_FILE).read_text())
+        content['seeds'] = tuple(content['seeds'])
+        content['questions'] = tuple(Question(**question) for question in content['questions'])
+        results = StudyResults(**content)
         if with_tables:
             results.values = pd.read_csv(folder / RUNS_FILE, index_col=[0, 1, 2])
             results.curves = pd.read_csv(folder / CURVES_FILE, index_col=[0, 1, 2])

@@ -65,11 +65,12 @@ class ObservedBias:
 
     def of_detections(self, chosen: Tensor) -> ObservedBias:
         """The same for the detections of these numbers, ``(m,)``."""
+        rows = chosen.numpy()
         return replace(
             self,
             queries=self.queries[chosen],
-            weights=self.weights[chosen],
-            reference_points=self.reference_points[chosen],
+            weights=self.weights[rows],
+            reference_points=self.reference_points[rows],
             layers=tuple(
                 ObservedLayer(layer.query[:, :, chosen], layer.key, layer.bias.of_queries(chosen))
                 for layer in self.layers
