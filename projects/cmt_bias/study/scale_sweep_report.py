@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..atomic_file import save_figure, write_atomically
@@ -147,12 +146,8 @@ def draw_sweep(table: pd.DataFrame, learned: Mapping[str, float]) -> Figure:
     Args:
         table: Of :func:`sweep_table`.
         learned: The entries of the learned scale, in logits; each is an upright line.
-
-    Returns:
-        The figure, with a canvas that needs no display.
     """
     figure = Figure(figsize=(12.0, 4.5), dpi=120, layout='constrained', facecolor='white')
-    FigureCanvasAgg(figure)
     table = _without_halves(table)
     reference = table[table['point'] == LEARNED_POINT].set_index('part')
     for axes, score in zip(figure.subplots(1, len(SCORES)), SCORES, strict=True):

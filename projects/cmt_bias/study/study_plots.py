@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -20,10 +19,7 @@ LINE_STYLES: tuple[Any, ...] = ('-', '--', ':', '-.', (0, (6, 1, 1, 1, 1, 1)))
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure that needs no display; sizes in inches."""
-    figure = Figure(figsize=(width, height), dpi=90, layout='constrained', facecolor='white')
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=90, layout='constrained', facecolor='white')
 
 
 def _colors(results: StudyResults) -> dict[str, str]:
