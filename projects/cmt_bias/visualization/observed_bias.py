@@ -161,7 +161,10 @@ def best_queries(
     """
     found = scene.detections
     if found is None or len(found) != len(observed.queries):
-        raise ValueError('make the scene from the result of the observed forward pass')
+        raise ValueError(
+            'the detections are not those of the observed forward pass: make the scene from its '
+            'result'
+        )
     order = found.scores_3d.argsort(descending=True, stable=True)
     order = order[found.scores_3d[order] >= score_thr]
     first = np.unique(observed.queries[order].numpy(), return_index=True)[1]
