@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 from tabulate import SEPARATING_LINE, tabulate
@@ -125,7 +126,7 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
         summary = textwrap.fill(scores.describe_own_means(), 99)
     for name, each in averaged.items():
         rows[name] = [each.mean_ap, *map(each.mean_errors.get, means)]
-    cells = [
+    cells: list[Any] = [
         [name, *('-' if x is None or math.isnan(x) else f'{x:.3f}' for x in numbers)]
         for name, numbers in rows.items()
     ]
