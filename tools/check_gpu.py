@@ -246,10 +246,11 @@ class Checks:
             programs = factor * default.programs[0], factor * default.programs[1]
             base = default._replace(is_sorted=is_sorted, programs=programs)
             order = 'sorted' if is_sorted else 'as they come'
-            launches = [('forward', tiles) for tiles in TILES]
-            launches += [('backward', tiles) for tiles in BACKWARD_TILES]
-            for name, tiles in launches:
-                launch = base._replace(**{name: tiles})
+            launches = [('forward', tiles, base._replace(forward=tiles)) for tiles in TILES]
+            launches += [
+                ('backward', tiles, base._replace(backward=tiles)) for tiles in BACKWARD_TILES
+            ]
+            for name, tiles, launch in launches:
                 run: Callable[[], Any] = partial(problem.attend, launch)
                 if name == 'backward':
                     run = partial(problem.differentiate, kept, launch)
