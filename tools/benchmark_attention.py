@@ -1,33 +1,30 @@
-"""Time and memory of cross-attention with the bias, against attention without.
+"""Time and memory of cross-attention with the bias, against attention without, on a CPU.
 
 One process measures all ways in turn, every other time in reverse, and takes medians. Query
 positions are realistic: uniform reference points, projected with the calibration of the nuScenes
-vehicle, so that some points are seen by two cameras and some by none.
+vehicle, so that some points are seen by two cameras and some by none. tools/check_gpu.py does the
+same on a GPU.
 
 Examples:
     python tools/benchmark_attention.py
     python tools/benchmark_attention.py --sizes tiny --lost 0 0.25 0.5
-    python tools/benchmark_attention.py --backends cpu dense --repeats 5 --json attention.json
-    python tools/benchmark_attention.py --device cuda --dtype bfloat16
+    python tools/benchmark_attention.py --backends cpu dense --repeats 5
 """
 
 import argparse
 import gc
-import json
+import itertools
 import platform
-import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -44,7 +41,7 @@ from cmt_bias.ops import (
 )
 from nuscenes_synth.rig import CAMERAS, FULL_IMAGE_HEIGHT, FULL_IMAGE_WIDTH, LIDAR
 
-HEADS, CHANNELS = 8, 32
+HEADS, CHANNELS, QUERIES = 8, 32, 900
 DECODER_LAYERS = 6
 PC_RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
 
@@ -79,11 +76,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--device', default='cpu', help='cpu or cuda')
-    parser.add_argument('--dtype', default='float32', help='of queries, keys and values')
     parser.add_argument('--sizes', nargs='+', default=['800x320', '1600x640'], choices=SIZES)
-    parser.add_argument('--queries', nargs='+', type=int, default=[900])
-    parser.add_argument('--batches', nargs='+', type=int, default=[1])
     parser.add_argument('--backends', nargs='+', default=['auto'], choices=BACKENDS)
     parser.add_argument(
         '--lost',
@@ -93,12 +86,11 @@ def parse_args() -> argparse.Namespace:
         help='shares of queries from which a negative bias takes most of their mass',
     )
     parser.add_argument('--repeats', type=int, default=15, help='measurements of each way')
-    parser.add_argument('--threads', type=int, help='threads of torch on CPU')
-    parser.add_argument('--json', type=Path, help='file for all figures')
+    parser.add_argument('--threads', type=int, help='threads of torch')
     return parser.parse_args()
 
 
-def calibration(size: Size, batch: int) -> CameraGeometry:
+def calibration(size: Size) -> CameraGeometry:
     """Projections to pixels: full images scaled to the width, the top cut off."""
     scale = size.image[0] / FULL_IMAGE_WIDTH
     to_input = np.diag([scale, scale, 1.0, 1.0])
@@ -109,73 +101,50 @@ def calibration(size: Size, batch: int) -> CameraGeometry:
         intrinsics[:3, :3] = camera.intrinsics(FULL_IMAGE_WIDTH, FULL_IMAGE_HEIGHT)
         camera_from_lidar = np.linalg.inv(camera.ego_from_sensor()) @ LIDAR.ego_from_sensor()
         projections.append(to_input @ intrinsics @ camera_from_lidar)
-    lidar2img = torch.tensor(np.stack(projections), dtype=torch.float32).expand(batch, -1, -1, -1)
+    lidar2img = torch.tensor(np.stack(projections), dtype=torch.float32)[None]
     return CameraGeometry(lidar2img, lidar2img.inverse(), size.image[::-1])
 
 
-@dataclass
 class Inputs:
-    """Arguments of attention.
+    """Random tokens, windows around random points.
 
     Attributes:
-        query: ``(B, H, Q, D)``; like key and value a view of ``(B, Q, H * D)``, as projections
+        query: ``(1, H, Q, D)``; like key and value a view of ``(1, Q, H * D)``, as projections
             leave them.
-        key: ``(B, H, K, D)``.
-        value: ``(B, H, K, D)``.
-        strength: ``(B, Q, 2)`` float32.
-        windows: The windows.
-        grad: ``(B, H, Q, D)`` gradient of the output.
+        key: ``(1, H, K, D)``.
+        value: ``(1, H, K, D)``.
+        strength: ``(1, Q, 2)`` float32.
+        grad: ``(1, H, Q, D)`` gradient of the output.
         find: Finds the windows.
+        windows: The windows.
     """
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    strength: Tensor
-    windows: QueryWindows
-    grad: Tensor
-    find: Callable[[], QueryWindows]
-
-    @classmethod
-    def random(
-        cls, size: Size, batch: int, queries: int, lost: float, device: str, dtype: torch.dtype
-    ) -> 'Inputs':
-        """Random tokens, windows around random points."""
+    def __init__(self, size: Size, lost: float) -> None:
         generator = torch.Generator().manual_seed(0)
 
         def tokens(number: int) -> Tensor:
-            values = torch.randn(batch, number, HEADS * CHANNELS, generator=generator)
-            return values.to(device, dtype).unflatten(-1, (HEADS, CHANNELS)).transpose(1, 2)
+            values = torch.randn(1, number, HEADS * CHANNELS, generator=generator)
+            return values.unflatten(-1, (HEADS, CHANNELS)).transpose(1, 2)
 
-        points = torch.rand(batch, queries, 3, generator=generator).to(device)
-        cameras = calibration(size, batch)
-        cameras = CameraGeometry(
-            cameras.lidar2img.to(device), cameras.img2lidar.to(device), cameras.pad_shape
+        points = torch.rand(1, QUERIES, 3, generator=generator)
+        self.find: Callable[[], QueryWindows] = partial(
+            find_windows, points, size.layout, calibration(size), PC_RANGE, size.windows
         )
-        find = partial(find_windows, points, size.layout, cameras, PC_RANGE, size.windows)
-        strength = torch.rand(batch, queries, 2, generator=generator) * 2 - 1
-        query, key = tokens(queries), tokens(size.layout.num_tokens)
-        inputs = cls(
-            query, key, torch.randn_like(key), strength.to(device), find(), tokens(queries), find
-        )
-        inputs.lose_mass(round(lost * queries))
-        for tensor in inputs.differentiable:
+        self.windows = self.find()
+        self.strength = torch.rand(1, QUERIES, 2, generator=generator) * 2 - 1
+        self.query, self.key = tokens(QUERIES), tokens(size.layout.num_tokens)
+        self.value, self.grad = torch.randn_like(self.key), tokens(QUERIES)
+        self._lose_mass(round(lost * QUERIES), size.layout)
+        self.differentiable = [self.query, self.key, self.value, self.strength]
+        for tensor in self.differentiable:
             tensor.requires_grad_()
-        return inputs
 
-    def lose_mass(self, count: int) -> None:
+    def _lose_mass(self, count: int, layout: TokenLayout) -> None:
         """Let so many queries look at the middle of their LiDAR window, and the bias forbid it."""
-        _, columns = self.windows.layout.bev_shape or (1, 1)
-        for element in range(len(self.query)):
-            row, column = self.windows.cells[element, :count, 0].long().unbind(-1)
-            looked_at = self.key[element][:, row * columns + column]  # (H, count, D)
-            self.query[element, :, :count] = 4 * looked_at
+        _, columns = layout.bev_shape or (1, 1)
+        row, column = self.windows.cells[0, :count, 0].long().unbind(-1)
+        self.query[0, :, :count] = 4 * self.key[0][:, row * columns + column]  # (H, count, D)
         self.strength[:, :count] = -3.0
-
-    @property
-    def differentiable(self) -> list[Tensor]:
-        """What gradients are wanted of."""
-        return [self.query, self.key, self.value, self.strength]
 
     def ways(self, backends: list[str]) -> dict[str, Callable[[], Tensor]]:
         """Functions without arguments that attend."""
@@ -201,31 +170,13 @@ class Inputs:
         torch.autograd.grad(attend(), self.differentiable, self.grad, allow_unused=True)
 
 
-def seconds(function: Callable[[], object], device: str) -> float:
-    """Time of one call."""
-    if device == 'cuda':
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak_memory(function: Callable[[], object], device: str) -> int:
+def peak_memory(function: Callable[[], object]) -> int:
     """Most bytes allocated during a call, above what there was before.
 
-    On CPU the profiler reports each allocation and release of torch's allocator: unlike the
-    memory of the process, that does not depend on what the C library keeps for later.
+    The profiler reports each allocation and release of torch's allocator: unlike the memory of
+    the process, that does not depend on what the C library keeps for later.
     """
     gc.collect()
-    if device == 'cuda':
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        function()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
     results = profiler.profiler
@@ -236,50 +187,55 @@ def peak_memory(function: Callable[[], object], device: str) -> int:
     return int(max(0, changes.cumsum().max(initial=0)))
 
 
-def measure(inputs: Inputs, backends: list[str], device: str, repeats: int) -> dict[str, float]:
-    """Median seconds of each way, forward and training, of finding windows; bytes of memory."""
-    functions: dict[str, Callable[[], object]] = {}
+def measure(inputs: Inputs, backends: list[str], repeats: int) -> pd.DataFrame:
+    """Median milliseconds of each way (rows), forward and training, and MiB of training.
+
+    The row 'windows' is the time in which windows are found.
+    """
+    functions: dict[tuple[str, str], Callable[[], object]] = {}
     # the same pass of one way after the other, so that slow minutes hit them all
     for name, run in (('forward', inputs.forward), ('training', inputs.training)):
         for way, attend in inputs.ways(backends).items():
-            functions[f'{way}, {name}'] = partial(run, attend)
-    functions['windows'] = inputs.find
-    for name, function in list(functions.items()):
+            functions[way, name] = partial(run, attend)
+    functions['windows', 'forward'] = inputs.find
+    table = pd.DataFrame(index=list(dict.fromkeys(way for way, _ in functions)))
+    for key, function in list(functions.items()):
         try:
             function()
         except RuntimeError as error:
-            Console(stderr=True).print(f'{name}: left out. {error}', markup=False)
-            del functions[name]
-    memory = {
-        f'{name}, memory': peak_memory(function, device) for name, function in functions.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in functions}
+            sys.stderr.write(f'{", ".join(key)}: left out. {error}\n')
+            del functions[key]
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in functions}
     for repeat in range(repeats):
-        for name in list(functions)[:: -1 if repeat % 2 else 1]:
-            times[name].append(seconds(functions[name], device))
-    return {**{name: statistics.median(found) for name, found in times.items()}, **memory}
+        for key in list(functions)[:: -1 if repeat % 2 else 1]:
+            start = time.perf_counter()
+            functions[key]()
+            times[key].append(time.perf_counter() - start)
+    for (way, name), found in times.items():
+        table.loc[way, name] = 1e3 * np.median(found)
+        if name == 'training':
+            table.loc[way, 'memory'] = peak_memory(functions[way, name]) / 2**20
+    return table
 
 
-def table_of(case: str, found: dict[str, float], backends: list[str]) -> Table:
-    """Times, ratios to attention without a bias, and memory of training."""
-    table = Table('way', 'forward', 'ratio', 'forward + backward', 'ratio', 'memory', title=case)
-    for way in ('none', *(f'bias, {name}' for name in backends), 'router'):
-        row = [way]
-        for name in ('forward', 'training'):
-            key = f'{way}, {name}'
-            if key in found:
-                ratio = found[key] / found[f'none, {name}']
-                row += [f'{found[key] * 1e3:,.1f} ms', f'{ratio:.3f}']
-            else:
-                row += ['', '']
-        memory = found.get(f'{way}, training, memory')
-        table.add_row(*row, '' if memory is None else f'{memory / 2**20:,.0f} MiB')
-    share = found['router, training'] / (DECODER_LAYERS * found['none, training'])
-    table.caption = (
-        f'windows found in {found["windows"] * 1e3:.2f} ms; router {share:.1%} of '
+def show(case: str, table: pd.DataFrame) -> None:
+    """Print times, ratios to attention without a bias, and memory of training."""
+    ratios = table[['forward', 'training']] / table.loc['none', ['forward', 'training']]
+    shown = pd.DataFrame(
+        {
+            'forward, ms': table['forward'].map('{:,.1f}'.format),
+            'ratio': ratios['forward'].map('{:.3f}'.format),
+            'forward + backward, ms': table['training'].map('{:,.1f}'.format),
+            'ratio ': ratios['training'].map('{:.3f}'.format),
+            'memory, MiB': table['memory'].map('{:,.0f}'.format),
+        }
+    ).drop(index='windows')
+    share = ratios.loc['router', 'training'] / DECODER_LAYERS
+    print(f'\n{case}\n{shown.to_markdown(disable_numparse=True)}')
+    print(
+        f'windows found in {table.loc["windows", "forward"]:.2f} ms; router {share:.1%} of '
         f'{DECODER_LAYERS} layers'
     )
-    return table
 
 
 def main() -> None:
@@ -287,23 +243,15 @@ def main() -> None:
     args = parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    console = Console()
-    records = []
-    console.print(
-        f'torch {torch.__version__}, {args.device}, {args.dtype}, '
-        f'{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}'
+    print(
+        f'torch {torch.__version__}, {torch.get_num_threads()} threads, '
+        f'{platform.processor() or platform.machine()}'
     )
-    for name, queries, batch, lost in product(args.sizes, args.queries, args.batches, args.lost):
+    for name, lost in itertools.product(args.sizes, args.lost):
         size = SIZES[name]
-        dtype = getattr(torch, args.dtype)
-        inputs = Inputs.random(size, batch, queries, lost, args.device, dtype)
-        found = measure(inputs, args.backends, args.device, args.repeats)
-        case = f'{name}: {size.layout.num_tokens} keys, {queries} queries, batch {batch}'
-        case += f', {lost:.0%} of the queries lose their mass' if lost else ''
-        console.print(table_of(case, found, args.backends))
-        records.append(dict(size=name, queries=queries, batch=batch, lost=lost, **found))
-        if args.json:
-            args.json.write_text(json.dumps(records, indent=1))
+        case = f'{name}: {size.layout.num_tokens} keys, {QUERIES} queries'
+        case += f', {lost:.0%} of them lose their mass' if lost else ''
+        show(case, measure(Inputs(size, lost), args.backends, args.repeats))
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 Examples:
     python tools/benchmark_model.py --recipes tiny
-    python tools/benchmark_model.py --recipes tiny 800x320 --repeats 5 --json benchmark_model.json
+    python tools/benchmark_model.py --recipes tiny 800x320 --repeats 5
     python tools/benchmark_model.py --recipes tiny --profile 15     # where the time goes
     python tools/benchmark_model.py --recipes 800x320 --tasks inference --repeats 15
 
@@ -12,13 +12,11 @@ backward pass (spconv), so where there is one it is frozen in both models.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +26,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from tabulate import tabulate
 from torch import nn
 
 import cmt_bias
@@ -46,21 +43,6 @@ TASKS = ('training step', 'inference')
 SPARSE_ENCODER = ('pts_voxel_encoder', 'pts_middle_encoder')
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Median times of a recipe's models for one task, in seconds."""
-
-    recipe: str
-    task: str
-    baseline: float
-    biased: float
-
-    @property
-    def ratio(self) -> float:
-        """Biased model over baseline."""
-        return self.biased / self.baseline
-
-
 def parse_args() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -73,7 +55,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--repeats', type=int, default=5, help='timed runs of each model')
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--json', type=Path, help='file for the figures')
     parser.add_argument(
         '--profile', type=int, default=0, metavar='N', help='also list the N costliest operators'
     )
@@ -147,9 +128,9 @@ def load_tasks(recipe: str, args: argparse.Namespace) -> list[dict[str, Callable
 
 def benchmark(
     recipe: str, tasks: list[dict[str, Callable]], args: argparse.Namespace
-) -> list[Timing]:
-    """Time the two models of a recipe in turns."""
-    timings = []
+) -> list[dict[str, str]]:
+    """Time the two models of a recipe in turns; a row for each task."""
+    rows = []
     for name in args.tasks:
         seconds: list[list[float]] = [[], []]
         for repeat in track(range(args.repeats + 1), f'{recipe}, {name}', transient=True):
@@ -159,71 +140,43 @@ def benchmark(
                 if repeat:  # the first one warms up
                     seconds[which].append(spent)
         baseline, biased = (statistics.median(of_model) for of_model in seconds)
-        timings.append(Timing(recipe, name, baseline, biased))
-    return timings
+        row = {'baseline (s)': baseline, 'with bias (s)': biased, 'ratio': biased / baseline}
+        rows.append(dict(recipe=recipe, task=name, **{k: f'{v:.3f}' for k, v in row.items()}))
+    return rows
 
 
-def profile_table(title: str, function: Callable, device: str, num_operators: int) -> Table:
-    """The operators that take most of one call's time, without what they call themselves."""
+def show_profile(title: str, function: Callable, device: str, num_operators: int) -> None:
+    """Print the operators that take most of one call's time, without what they call themselves."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.startswith('cuda'):
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
         measure(function, device)
     clock = 'self_device_time_total' if device.startswith('cuda') else 'self_cpu_time_total'
-    events = sorted(profiler.key_averages(), key=lambda event: -getattr(event, clock))
-    total = sum(getattr(event, clock) for event in events)
-    table = Table(title=f'{title}: {total / 1e3:.0f} ms in operators')
-    for column in ('operator', 'calls', 'ms', 'share'):
-        table.add_column(column, justify='left' if column == 'operator' else 'right')
-    for event in events[:num_operators]:
-        spent = getattr(event, clock)
-        table.add_row(event.key, str(event.count), f'{spent / 1e3:.1f}', f'{spent / total:.1%}')
-    return table
-
-
-def describe_machine(device: str) -> dict[str, Any]:
-    """What the times depend on."""
-    hardware = torch.cuda.get_device_name() if device.startswith('cuda') else platform.machine()
-    return dict(
-        device=device,
-        hardware=hardware,
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
-        cmt_bias=cmt_bias.__version__,
-    )
+    table = profiler.key_averages().table(clock, num_operators, max_name_column_width=60)
+    print(f'\n{title}\n{table}')
 
 
 def main() -> None:
-    """Print a table, and write the figures if asked to."""
+    """Print a table."""
     args = parse_args()
     init_default_scope('mmdet3d')
-    machine = describe_machine(args.device)
-    console = Console(highlight=False)
-    console.print(', '.join(f'{key} {value}' for key, value in machine.items()))
-    table = Table(title=f"preset '{args.preset}' beside the baseline, batch {args.batch_size}")
-    for column in ('recipe', 'task', 'baseline (s)', 'with bias (s)', 'ratio'):
-        table.add_column(column, justify='left' if column in ('recipe', 'task') else 'right')
-    timings = []
-    profiles = []
+    is_cuda = args.device.startswith('cuda')
+    hardware = torch.cuda.get_device_name() if is_cuda else platform.machine()
+    print(
+        f'{args.device}, {hardware}, {torch.get_num_threads()} threads, '
+        f'torch {torch.__version__}, cmt_bias {cmt_bias.__version__}; '
+        f"preset '{args.preset}' beside the baseline, batch {args.batch_size}"
+    )
+    rows = []
     for recipe in args.recipes:
         tasks = load_tasks(recipe, args)
-        timings += benchmark(recipe, tasks, args)
-        if args.profile:
-            profiles += [
-                profile_table(f'{recipe}, {model}, {name}', function, args.device, args.profile)
-                for model, of_model in zip(('baseline', 'with bias'), tasks, strict=True)
-                for name, function in of_model.items()
-                if name in args.tasks
-            ]
-    for t in timings:
-        table.add_row(t.recipe, t.task, f'{t.baseline:.3f}', f'{t.biased:.3f}', f'{t.ratio:.3f}')
-    console.print(table)
-    for operators in profiles:
-        console.print(operators)
-    if args.json:
-        figures = [dict(asdict(timing), ratio=timing.ratio) for timing in timings]
-        args.json.write_text(json.dumps(dict(machine=machine, timings=figures), indent=2))
+        rows += benchmark(recipe, tasks, args)
+        for model, of_model in zip(('baseline', 'with bias'), tasks, strict=True):
+            for name in args.tasks if args.profile else ():
+                title = f'{recipe}, {model}, {name}'
+                show_profile(title, of_model[name], args.device, args.profile)
+    print(f'\n{tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)}')
 
 
 if __name__ == '__main__':

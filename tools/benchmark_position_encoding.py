@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from tabulate import tabulate
 from torch import Tensor, nn
 
 from cmt_bias.cmt.position_encoding import (
@@ -84,16 +83,14 @@ def milliseconds(function: Callable[[], object], repeats: int = 5) -> float:
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
-    table = Table(title='position embeddings, milliseconds of one thread')
-    for column in ('size', 'embedding', 'pass', 'layer on each', 'as the head does'):
-        table.add_column(column)
+    rows = []
     for size, shapes in SIZES.items():
         for name, ways in embeddings(*shapes).items():
             forward = [milliseconds(way) for way in ways]
             both = [milliseconds(lambda way=way: way().sum().backward()) for way in ways]  # type: ignore[misc]
-            table.add_row(size, name, 'forward', *(f'{value:.0f}' for value in forward))
-            table.add_row(size, name, 'forward + backward', *(f'{value:.0f}' for value in both))
-    Console(highlight=False).print(table)
+            rows += [[size, name, 'forward', *forward], [size, name, 'forward + backward', *both]]
+    headers = ('size', 'embedding', 'pass', 'layer on each, ms', 'as the head does, ms')
+    print(tabulate(rows, headers, tablefmt='pipe', floatfmt='.0f'))
 
 
 if __name__ == '__main__':

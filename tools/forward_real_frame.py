@@ -14,14 +14,16 @@ import json
 import resource
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_FRAME_DIR = REPOSITORY.parent / 'shared' / 'real_frame'
@@ -31,41 +33,12 @@ RELEASED_RECIPES = (
 )
 
 
-@dataclass
-class ForwardReport:
-    """What one recipe's forward took and gave.
-
-    Attributes:
-        config: the recipe's file.
-        stages: seconds of each stage in the order they ran; parts of the detector by the names
-            of its submodules, ``rest of the detector`` being decoding and glue between them.
-        peak_memory_gib: the most memory the process ever held (resident set size).
-        num_points: LiDAR points after the pipeline.
-        num_voxels: voxels the detector encodes; 0 for a recipe without LiDAR.
-        image_shape: (views, channels, height, width) after the pipeline.
-        num_boxes: boxes the detector gave.
-        num_finite_boxes: boxes of which every number is finite.
-        highest_score: of all boxes; 0 without boxes.
-    """
-
-    config: str
-    stages: dict[str, float] = field(default_factory=dict)
-    peak_memory_gib: float = 0.0
-    num_points: int = 0
-    num_voxels: int = 0
-    image_shape: tuple[int, ...] = ()
-    num_boxes: int = 0
-    num_finite_boxes: int = 0
-    highest_score: float = 0.0
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds of a block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages[stage] = self.stages.get(stage, 0.0) + time.perf_counter() - start
+@contextmanager
+def timed(stages: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the seconds of a block to a stage."""
+    start = time.perf_counter()
+    yield
+    stages[stage] += time.perf_counter() - start
 
 
 def find_info_file(frame_dir: Path) -> Path:
@@ -104,23 +77,24 @@ def frame_dataset_config(config: Any, frame_dir: Path) -> Any:
     return dataset
 
 
-def measure_recipe(
-    config_file: str, frame_dir: Path, seed: int, picture: Path | None
-) -> ForwardReport:
+def measure_recipe(config_file: str, frame_dir: Path) -> dict[str, Any]:
     """Run one recipe on the frame in this process.
 
     Args:
         config_file: the recipe.
         frame_dir: absolute folder of the frame.
-        seed: of the random weights.
-        picture: file for a picture of the frame with its annotated boxes as the pipeline gives
-            them to the detector; None for none.
 
     Returns:
-        Times, memory and what came out.
+        ``stages``: seconds of each stage in the order they ran, parts of the detector by the names
+        of its submodules, ``rest of the detector`` being decoding and glue between them;
+        ``peak_memory_gib``: the most memory the process ever held (resident set size);
+        ``num_points`` after the pipeline; ``num_voxels`` that the detector encodes, 0 without
+        LiDAR; ``image_shape``: (views, channels, height, width) after the pipeline; ``num_boxes``;
+        ``num_finite_boxes``, of which every number is finite; ``highest_score`` of all boxes.
     """
-    report = ForwardReport(config=config_file)
-    with report.timed('imports'):
+    stages: defaultdict[str, float] = defaultdict(float)
+    report: dict[str, Any] = dict(config=config_file, stages=stages, num_voxels=0)
+    with timed(stages, 'imports'):
         import torch
         from mmdet3d.registry import DATASETS, MODELS
         from mmengine.config import Config
@@ -129,33 +103,35 @@ def measure_recipe(
 
         config = Config.fromfile(config_file)
         init_default_scope('mmdet3d')
-    with report.timed('dataset'):
+    with timed(stages, 'dataset'):
         dataset = DATASETS.build(frame_dataset_config(config, frame_dir))
-    with report.timed('test pipeline'):
+    with timed(stages, 'test pipeline'):
         batch = pseudo_collate([dataset[0]])
-    with report.timed('detector built'):
-        torch.manual_seed(seed)
+    with timed(stages, 'detector built'):
+        torch.manual_seed(0)
         # Submodules keep torch's own initialisation: no weights file is looked for.
         model = MODELS.build(config.model).eval()
-    _time_submodules(model, report)
+    time_submodules(model, report)
+    before = sum(stages.values())
     start = time.perf_counter()
-    before = sum(report.stages.values())
     with torch.no_grad():
-        (result,) = model.test_step(batch)
+        found = model.test_step(batch)[0].pred_instances_3d
     elapsed = time.perf_counter() - start
-    report.stages['rest of the detector'] = elapsed - (sum(report.stages.values()) - before)
-    _describe_result(report, batch, result)
-    report.peak_memory_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    if picture:
-        from cmt_bias.visualization import DatasetScenes, draw_scene, save_figure
+    stages['rest of the detector'] = elapsed - (sum(stages.values()) - before)
+    inputs = batch['inputs']
+    finite = found.bboxes_3d.tensor.isfinite().all(dim=1) & found.scores_3d.isfinite()
+    return dict(
+        report,
+        peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2,
+        num_points=len(inputs['points'][0]) if 'points' in inputs else 0,
+        image_shape=tuple(inputs['img'][0].shape) if 'img' in inputs else (),
+        num_boxes=len(found),
+        num_finite_boxes=int(finite.sum()),
+        highest_score=max(found.scores_3d.tolist(), default=0.0),
+    )
 
-        inputs = {key: values[0] for key, values in batch['inputs'].items()}
-        scene = DatasetScenes(dataset).scene(0, inputs, batch['data_samples'][0])
-        save_figure(draw_scene(scene), picture)
-    return report
 
-
-def _time_submodules(model: Any, report: ForwardReport) -> None:
+def time_submodules(model: Any, report: dict[str, Any]) -> None:
     """Have every direct submodule of the detector add its forward time to the report."""
     started: dict[str, float] = {}
     for name, module in model.named_children():
@@ -164,97 +140,55 @@ def _time_submodules(model: Any, report: ForwardReport) -> None:
             started[name] = time.perf_counter()
 
         def stop(module: Any, args: Any, output: Any, name: str = name) -> None:
-            seconds = time.perf_counter() - started[name]
-            report.stages[name] = report.stages.get(name, 0.0) + seconds
+            report['stages'][name] += time.perf_counter() - started[name]
             if name == 'data_preprocessor' and 'voxels' in output['inputs']:
-                report.num_voxels = len(output['inputs']['voxels']['voxels'])
+                report['num_voxels'] = len(output['inputs']['voxels']['voxels'])
 
         module.register_forward_pre_hook(start)
         module.register_forward_hook(stop)
 
 
-def _describe_result(report: ForwardReport, batch: dict, result: Any) -> None:
-    inputs = batch['inputs']
-    if 'points' in inputs:
-        report.num_points = len(inputs['points'][0])
-    if 'img' in inputs:
-        report.image_shape = tuple(inputs['img'][0].shape)
-    found = result.pred_instances_3d
-    report.num_boxes = len(found)
-    if len(found):
-        finite = found.bboxes_3d.tensor.isfinite().all(dim=1) & found.scores_3d.isfinite()
-        report.num_finite_boxes = int(finite.sum())
-        report.highest_score = float(found.scores_3d.max())
-
-
-def measure_in_own_process(config_file: str, args: argparse.Namespace) -> ForwardReport:
+def measure_in_own_process(config_file: str, frame_dir: Path) -> dict[str, Any]:
     """Run one recipe in a fresh process, whose peak memory is then the recipe's alone."""
-    picture = args.picture_dir and args.picture_dir / f'{Path(config_file).stem}.png'
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        job = pool.submit(measure_recipe, config_file, args.frame_dir, args.seed, picture)
         try:
-            return job.result()
+            return pool.submit(measure_recipe, config_file, frame_dir).result()
         except BrokenProcessPool:
             sys.exit(f'{config_file}: the process was killed; has the machine enough memory?')
 
 
-def print_reports(reports: list[ForwardReport]) -> None:
-    """Print one table: a column a recipe, a row a stage."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title='one real frame to boxes, random weights, seconds per stage')
-    table.add_column('stage')
-    for report in reports:
-        table.add_column(Path(report.config).stem, justify='right', overflow='fold')
-    stages = list(dict.fromkeys(stage for report in reports for stage in report.stages))
-    for stage in stages:
-        times = [report.stages.get(stage) for report in reports]
-        table.add_row(stage, *('' if seconds is None else f'{seconds:.2f}' for seconds in times))
-    table.add_section()
-    rows = {
-        'all stages': [f'{sum(r.stages.values()):.1f} s' for r in reports],
-        'peak memory': [f'{r.peak_memory_gib:.2f} GiB' for r in reports],
-        'images': [' x '.join(map(str, r.image_shape)) or 'none' for r in reports],
-        'LiDAR points, voxels': [f'{r.num_points}, {r.num_voxels}' for r in reports],
-        'boxes (finite)': [f'{r.num_boxes} ({r.num_finite_boxes})' for r in reports],
-    }
-    for name, values in rows.items():
-        table.add_row(name, *values)
-    # Captured output has no terminal width: wide enough that names are not cut.
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
-
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('configs', nargs='*', default=None, help='recipes; the two released ones')
-    parser.add_argument('--frame-dir', type=Path, default=DEFAULT_FRAME_DIR)
-    parser.add_argument('--seed', type=int, default=0, help='seed of the random weights')
-    parser.add_argument('--json', type=Path, help='also write the numbers to this file')
-    parser.add_argument(
-        '--picture-dir', type=Path, help='also draw the frame with its annotated boxes there'
-    )
-    args = parser.parse_args()
-    args.frame_dir = args.frame_dir.resolve()
-    args.configs = args.configs or [str(REPOSITORY / recipe) for recipe in RELEASED_RECIPES]
-    return args
+def show(report: dict[str, Any]) -> None:
+    """Print a recipe's table."""
+    rows = {stage: f'{seconds:.2f} s' for stage, seconds in report['stages'].items()}
+    rows['all stages'] = f'{sum(report["stages"].values()):.1f} s'
+    rows['peak memory'] = f'{report["peak_memory_gib"]:.2f} GiB'
+    rows['images'] = ' x '.join(map(str, report['image_shape'])) or 'none'
+    rows['LiDAR points, voxels'] = f'{report["num_points"]}, {report["num_voxels"]}'
+    rows['boxes (finite)'] = f'{report["num_boxes"]} ({report["num_finite_boxes"]})'
+    headers = ('one real frame to boxes, random weights', Path(report['config']).stem)
+    print(f'{tabulate(rows.items(), headers, tablefmt="pipe")}\n')
 
 
 def main() -> None:
-    """Measure each recipe in a process of its own and print the table."""
-    args = parse_args()
+    """Measure each recipe in a process of its own and print its table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('configs', nargs='*', help='recipes; the two released ones')
+    parser.add_argument('--frame-dir', type=Path, default=DEFAULT_FRAME_DIR)
+    parser.add_argument('--json', type=Path, help='also write the numbers to this file')
+    args = parser.parse_args()
+    frame_dir = args.frame_dir.resolve()
     try:
-        find_info_file(args.frame_dir)
+        find_info_file(frame_dir)
     except FileNotFoundError as error:
         sys.exit(str(error))
-    reports = [measure_in_own_process(config, args) for config in args.configs]
-    print_reports(reports)
+    reports = []
+    for config in args.configs or [str(REPOSITORY / recipe) for recipe in RELEASED_RECIPES]:
+        reports.append(measure_in_own_process(config, frame_dir))
+        show(reports[-1])
     if args.json:
-        from cmt_bias.atomic_file import write_atomically
-
-        content = [asdict(report) for report in reports]
-        write_atomically(args.json, json.dumps(content, indent=2).encode())
+        args.json.write_text(json.dumps(reports, indent=2))
 
 
 if __name__ == '__main__':

@@ -9,13 +9,13 @@ annotated but no detection class, are asked for too.
 """
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 from nuscenes import NuScenes
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.utils.geometry_utils import view_points
@@ -129,34 +129,29 @@ def measure(train: list[ObjectView], val: list[ObjectView]) -> list[list[Any]]:
     def features(views: list[ObjectView], sensors: tuple[str, ...]) -> np.ndarray:
         return np.array([np.concatenate([getattr(v, s) for s in sensors]) for v in views])
 
-    truth = np.array([view.name for view in val])
-    distance = np.array([view.distance for view in val])
-    num_points = np.array([view.num_points for view in val])
-    condition = np.array([view.condition for view in val])
-    results: list[np.ndarray] = []
-    for sensors in (('lidar',), ('camera',), ('lidar', 'camera')):
-        known, asked = features(train, sensors), features(val, sensors)
+    table = pd.DataFrame([(v.name, v.condition, v.distance, v.num_points) for v in val])
+    table.columns = pd.Index(['name', 'condition', 'distance', 'points'])
+    sensors = {'lidar': ('lidar',), 'camera': ('camera',), 'both': ('lidar', 'camera')}
+    for name, read in sensors.items():
         forest = ExtraTreesClassifier(TREES, min_samples_leaf=2, random_state=0)
-        results.append(forest.fit(known, [view.name for view in train]).predict(asked) == truth)
+        forest.fit(features(train, read), [view.name for view in train])
+        table[name] = forest.predict(features(val, read)) == table['name']
     forest = ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features='sqrt', random_state=0)
     forest.fit(features(train, ('camera',)), [np.log(view.distance) for view in train])
     guess = np.exp(forest.predict(features(val, ('camera',))))
-    error = np.abs(guess - distance)
+    table['error'] = (guess - table['distance']).abs()
 
-    subsets = {'all': np.ones(len(val), dtype=bool)}
-    subsets.update({name: condition == name for name in CONDITIONS})
-    subsets.update({f'{a} to {b} m': (distance >= a) & (distance < b) for a, b in DISTANCES})
-    subsets.update({name: truth == name for name in sorted(set(truth))})
+    subsets = {'all': table}
+    subsets.update({name: table[table['condition'] == name] for name in CONDITIONS})
+    for low, high in DISTANCES:
+        inside = table['distance'].between(low, high, inclusive='left')
+        subsets[f'{low} to {high} m'] = table[inside]
+    subsets.update(dict(list(table.groupby('name'))))
     return [
-        [
-            name,
-            int(mask.sum()),
-            int(np.median(num_points[mask])),
-            *(float(right[mask].mean()) for right in results),
-            float(np.median(error[mask])),
-        ]
-        for name, mask in subsets.items()
-        if mask.any()
+        [name, len(part), int(part['points'].median()), *part[list(sensors)].mean()]
+        + [part['error'].median()]
+        for name, part in subsets.items()
+        if len(part)
     ]
 
 
@@ -171,7 +166,7 @@ def main() -> None:
     train, val = (read_split(nusc, split, arguments.image_width) for split in ('train', 'val'))
     headers = ['', 'objects', 'LiDAR points', 'LiDAR', 'cameras', 'both', 'distance by cameras, m']
     table = tabulate(measure(train, val), headers, tablefmt='pipe', floatfmt='.2f')
-    sys.stdout.write(f'{table}\n')
+    print(table)
 
 
 if __name__ == '__main__':

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import csv
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
@@ -243,20 +243,15 @@ def _show_whole_lines(text: str, shown: str) -> str:
     return unfinished
 
 
-def scores_table(robustness_csv: Path) -> Table:
-    """mAP and NDS of each model with both sensors, without cameras, without LiDAR."""
+def scores_table(robustness_csv: Path) -> str:
+    """mAP / NDS of each model with both sensors, without cameras, without LiDAR."""
+    scores = pd.read_csv(robustness_csv)
+    numbers = scores[['mAP', 'NDS']].map('{:.3f}'.format)
+    scores['text'] = numbers['mAP'] + ' / ' + numbers['NDS']
+    table = scores.pivot(index='model', columns='failure', values='text').fillna('-')
+    table = table.reindex(index=scores['model'].unique(), columns=list(SENSORS), fill_value='-')
     title = 'official nuScenes metric on the synthetic validation scenes: mAP / NDS'
-    with robustness_csv.open(newline='') as file:
-        rows = list(csv.DictReader(file))
-    table = Table('model', *SENSORS.values(), title=title)
-    for model in dict.fromkeys(row['model'] for row in rows):
-        scores = {
-            row['failure']: f'{float(row["mAP"]):.3f} / {float(row["NDS"]):.3f}'
-            for row in rows
-            if row['model'] == model
-        }
-        table.add_row(model, *(scores.get(name, '-') for name in SENSORS))
-    return table
+    return f'{title}\n\n{table.rename(columns=SENSORS).to_markdown(disable_numparse=True)}'
 
 
 def main() -> None:
@@ -288,7 +283,7 @@ def main() -> None:
     times.add_row('all', f'{sum(seconds):.0f}')
     console.print(times)
     if what == 'demo':
-        console.print(scores_table(root / 'sensors' / 'robustness.csv'))
+        print(f'\n{scores_table(root / "sensors" / "robustness.csv")}')
 
 
 if __name__ == '__main__':

@@ -9,14 +9,14 @@ scores of the tests in the given work folders, and `NAME.csv` with the course of
 """
 
 import argparse
-import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -24,6 +24,8 @@ from cmt_bias.atomic_file import write_atomically
 from cmt_bias.checkpoints import load_checkpoint_safely
 from cmt_bias.checkpoints.shipped_weights import FOLDER
 from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
+from cmt_bias.study.study_run import read_test_metrics
+from cmt_bias.study.training_curves import read_log
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,53 +50,26 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def newest_scores(folder: Path) -> dict[str, float]:
+def test_scores(folder: Path) -> dict[str, float]:
     """mAP, NDS and the AP of each class, by the newest test in a work folder.
 
     Raises:
         FileNotFoundError: If there is no test with nuScenes metrics.
     """
-    for file in sorted(folder.glob('*/*.json'), key=lambda file: file.stat().st_mtime)[::-1]:
-        scores = parse_nuscenes_metrics(json.loads(file.read_text()))
-        for found in scores.values():
-            by_class = {f'AP of {name}': value for name, value in found.class_ap.items()}
-            return {
-                key: round(value, 4)
-                for key, value in dict(mAP=found.mean_ap, NDS=found.nds, **by_class).items()
-            }
+    for found in parse_nuscenes_metrics(read_test_metrics(folder)).values():
+        by_class = {f'AP of {name}': value for name, value in found.class_ap.items()}
+        scores = dict(mAP=found.mean_ap, NDS=found.nds, **by_class)
+        return {name: round(value, 4) for name, value in scores.items()}
     raise FileNotFoundError(f'{folder} has no nuScenes metrics; test the checkpoint there')
 
 
-def training_course(run_dir: Path) -> list[list]:
-    """Epoch, last iteration, and means of an epoch of a run: learning rate, loss and so on."""
-    rows = {}
-    for file in sorted(run_dir.glob('*/vis_data/scalars.json')):  # a resumed run has several
-        for line in file.read_text().splitlines():
-            entry = json.loads(line)
-            if 'loss' in entry:
-                rows[entry['step']] = entry
-    epochs: dict[int, list[dict]] = {}
-    for entry in rows.values():
-        epochs.setdefault(entry['epoch'], []).append(entry)
-    course: list[list] = []
-    for epoch, entries in sorted(epochs.items()):
-        means = [
-            sum(entry[key] for entry in entries) / len(entries)
-            for key in ('lr', 'loss', 'grad_norm', 'time')
-        ]
-        course.append([epoch, entries[-1]['step'], *(f'{value:.4g}' for value in means)])
-    return course
-
-
-def courses(runs: Sequence[str]) -> str:
-    """The course of trainings, given as NAME=FOLDER, as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    columns = ['epoch', 'iteration', 'lr', 'loss', 'grad_norm', 'seconds_per_iteration']
-    writer.writerow(['run', *columns])
-    for name, folder in (run.split('=', 1) for run in runs):
-        writer.writerows([name, *row] for row in training_course(Path(folder)))
-    return text.getvalue()
+def training_course(run_dir: Path) -> pd.DataFrame:
+    """For each epoch of a run its last iteration, and means of learning rate, loss and so on."""
+    log = read_log(run_dir).rename(columns=dict(step='iteration', time='seconds_per_iteration'))
+    epochs = log.groupby('epoch', as_index=False)
+    means = epochs[['lr', 'loss', 'grad_norm', 'seconds_per_iteration']].mean()
+    means.insert(1, 'iteration', epochs['iteration'].last()['iteration'])
+    return means
 
 
 def write_weights(
@@ -130,14 +105,18 @@ def main() -> None:
         iterations=meta['iter'],
         note=args.note,
         scores={
-            name: newest_scores(Path(folder))
+            name: test_scores(Path(folder))
             for name, folder in (text.split('=', 1) for text in args.scores)
         },
     )
     classes = dict(classes=meta['dataset_meta']['classes'])
     path = args.out_dir / f'{args.name}.pth'
     write_weights(path, checkpoint['state_dict'], dict(dataset_meta=classes), record)
-    write_atomically(path.with_suffix('.csv'), courses(args.runs).encode())
+    if args.runs:
+        runs = dict(run.split('=', 1) for run in args.runs)
+        courses = pd.concat({name: training_course(Path(runs[name])) for name in runs})
+        courses = courses.droplevel(1).rename_axis('run')
+        write_atomically(path.with_suffix('.csv'), courses.to_csv(float_format='%.4g').encode())
     print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')
 
 

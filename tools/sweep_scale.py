@@ -20,12 +20,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-from rich.console import Console
-from rich.table import Table
 
 from cmt_bias.problem import Problem
 from cmt_bias.runs import run_options
@@ -33,7 +29,13 @@ from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_w
 from cmt_bias.runs.data_check import check_config_data
 from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
 from cmt_bias.study.scale_sweep import ScaleSweepLoop, find_swept_head
-from cmt_bias.study.scale_sweep_report import REPORT, SCORES, score_table, write_sweep
+from cmt_bias.study.scale_sweep_report import (
+    REPORT,
+    SCORES,
+    score_table,
+    sweep_table,
+    write_sweep,
+)
 
 DEFAULT_VALUES = [step / 2 for step in range(13)]
 
@@ -90,31 +92,22 @@ def configure(args: argparse.Namespace, scales: list[float]) -> Config:
     return cfg
 
 
-def show_scores(table: pd.DataFrame) -> None:
-    """The scores on the terminal."""
-    console = Console()
-    for score in SCORES:
-        scores = score_table(table, score)
-        shown = Table('scale', *scores.columns, title=score)
-        for label, row in scores.iterrows():
-            shown.add_row(str(label), *(f'{value:.4f}' for value in row))
-        console.print(shown)
-
-
 def main() -> None:
     """Check, test, and report."""
     args = parse_args()
     cfg = configure(args, checked_scales(args.values))
     stop_on(check_checkpoint_file(args.checkpoint))
     stop_on(check_config_data(cfg, splits=('test',)))
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
     find_swept_head(runner.model)
     stop_on(check_tested_weights(runner.model, args.checkpoint, args.allow_missing_keys))
     runner.test()
+    loop, out_dir = runner.test_loop, Path(cfg.work_dir)
+    table = sweep_table(loop.learned, loop.parts, loop.scenes)
     source = f'Config `{args.config}`, checkpoint `{args.checkpoint}`.'
-    command = shlex.join(['python', *sys.argv])
-    out_dir = Path(cfg.work_dir)
-    show_scores(write_sweep(runner.test_loop.result, out_dir, source, command))
+    write_sweep(table, loop.learned, out_dir, source, shlex.join(['python', *sys.argv]))
+    for score in SCORES:
+        print(f'\n{score_table(table, score).to_markdown(floatfmt=".4f")}')
     print(f'report: {out_dir / REPORT}')
 
 

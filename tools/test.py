@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from cmt_bias.metrics.nuscenes_metric_table import nuscenes_metric_table, parse_nuscenes_metrics
 from cmt_bias.problem import Problem
@@ -93,7 +92,7 @@ def main() -> None:
         stop_on(check_checkpoint_file(args.checkpoint))
         stop_on(check_config_data(cfg, splits=('test',)))
     run_options.use_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
     if is_main_process():
         stop_on(check_tested_weights(runner.model, args.checkpoint, args.allow_missing_keys))
     metrics = runner.test()

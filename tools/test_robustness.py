@@ -6,7 +6,8 @@
     python tools/test_robustness.py CONFIG A.pth --failures 'lidar_*' night_3 --severities 1 2 3
 
 Every failure is one test as tools/test.py makes it, with the failure's transforms behind the
-loading ones; 'clean' is exactly that test. Written to --work-dir: robustness.csv, robustness.md
+loading ones; 'clean' is exactly that test. Written to --work-dir (default:
+work_dirs/robustness/<config>): robustness.csv, robustness.md
 and robustness.png with NDS and mAP of each model and failure, their means over the failures, and
 for models with a router its mean weights. The command run again goes on where it was stopped.
 
@@ -16,26 +17,22 @@ The failures (wildcards allowed), see cmt_bias/failures:
 from __future__ import annotations
 
 import argparse
-import copy
 import fnmatch
 import gc
+import itertools
 import logging
-import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import is_main_process as is_first_rank
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-from rich.console import Console
-from rich.table import Table
 
 from cmt_bias.atomic_file import write_atomically
 from cmt_bias.checkpoints.safe_loading import CheckpointError
@@ -43,11 +40,9 @@ from cmt_bias.failures import CLEAN, SEVERITIES, Failure, all_failures
 from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from cmt_bias.problem import Problem
 from cmt_bias.robustness.cell import (
-    Cell,
     CellResult,
+    cell_config,
     identity_of,
-    insert_failure,
-    keep_no_detections,
     load_query_weights,
     load_result,
     save_query_weights,
@@ -55,7 +50,7 @@ from cmt_bias.robustness.cell import (
 )
 from cmt_bias.robustness.plot import save_robustness_plot
 from cmt_bias.robustness.table import SCORES, long_table, markdown_report, score_table
-from cmt_bias.robustness.watch_hook import FailureWatchHook, Watched
+from cmt_bias.robustness.watch_hook import FailureWatchHook
 from cmt_bias.runs import run_options
 from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
 from cmt_bias.runs.data_check import check_config_data
@@ -107,18 +102,12 @@ def parse_args() -> argparse.Namespace:
         help='of the degradations; default: 2, or those that --failures names',
     )
     parser.add_argument('--seed', type=int, default=0, help="seed of the failures' random numbers")
-    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/robustness/<config>')
     parser.add_argument(
         '--allow-missing-keys', action='store_true', help='as tools/test.py understands it'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of all configs'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    # torch.distributed.launch passes --local-rank, older versions --local_rank.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    args = run_options.parse_run_args(parser)
+    default = Path('work_dirs') / 'robustness' / Path(args.config).stem
+    args.work_dir = Path(args.work_dir) if args.work_dir else default
     return args
 
 
@@ -132,22 +121,18 @@ def chosen_failures(patterns: Sequence[str], severities: Sequence[int] | None) -
     Raises:
         ProblemsFound: If a pattern fits no failure.
     """
-    listed = {failure.name for failure in all_failures(severities or (2,))}
-    everything = all_failures()
-    names = {CLEAN}
-    unknown = []
-    for pattern in patterns:
-        candidates = [failure.name for failure in everything]
-        found = [name for name in candidates if name == pattern]
-        found = found or [name for name in fnmatch.filter(candidates, pattern) if name in listed]
-        names.update(found)
-        if not found:
-            unknown.append(pattern)
+    everything = {failure.name: failure for failure in all_failures()}
+    listed = [failure.name for failure in all_failures(severities or (2,))]
+    found = {
+        pattern: [pattern] if pattern in everything else fnmatch.filter(listed, pattern)
+        for pattern in patterns
+    }
+    unknown = [pattern for pattern, names in found.items() if not names]
     if unknown:
         what = f'--failures: there are no failures called {", ".join(unknown)}'
-        known = ', '.join(failure.name for failure in everything)
-        raise ProblemsFound([Problem(what, f'choose among {known}')])
-    return [failure for failure in everything if failure.name in names]
+        raise ProblemsFound([Problem(what, f'choose among {", ".join(everything)}')])
+    names = {CLEAN, *itertools.chain(*found.values())}
+    return [failure for name, failure in everything.items() if name in names]
 
 
 def tested_models(args: argparse.Namespace) -> list[TestedModel]:
@@ -179,49 +164,71 @@ def default_names(checkpoints: Sequence[str]) -> list[str]:
     return [f'{Path(path).absolute().parent.name}/{Path(path).stem}' for path in checkpoints]
 
 
-def file_name(text: str) -> str:
-    """A name that can be a folder's."""
-    return re.sub(r'[^\w.+-]', '_', text)
+@dataclass(frozen=True)
+class Cell:
+    """A test that is to be made: a model under a failure.
+
+    Attributes:
+        model: The model.
+        failure: What is done to its input.
+        cfg: Of the test.
+        identity: Changes with everything that the result depends on.
+        path: File of the result.
+    """
+
+    model: TestedModel
+    failure: Failure
+    cfg: Config
+    identity: str
+    path: Path
+
+    def __str__(self) -> str:
+        return f'{self.model.name} / {self.failure.name}'
 
 
 def cell_of(
-    model: TestedModel, failure: Failure, seed: int, work_dir: Path
-) -> tuple[Cell, Config]:
-    """A cell of the table, and the config of its test."""
-    cfg = copy.deepcopy(model.cfg)
-    insert_failure(cfg, failure, seed)
-    keep_no_detections(cfg)
+    model: TestedModel, failure: Failure, args: argparse.Namespace
+) -> tuple[Cell, CellResult | None]:
+    """A cell of the table, and its result if it was tested before."""
+    cfg = cell_config(model.cfg, failure, args.seed)
+    folder = re.sub(r'[^\w.+-]', '_', model.name)
+    path = args.work_dir / 'cells' / folder / f'{failure.name}.json'
     identity = identity_of(cfg, model.checkpoint)
-    folder = file_name(model.name)
-    cfg.work_dir = str(work_dir / 'runs' / folder / failure.name)
+    cfg.work_dir = str(args.work_dir / 'runs' / folder / failure.name)
     # Several runners live in this process: each gets its own log and visualizer.
     cfg.experiment_name = f'{folder}_{failure.name}_{time.time_ns()}'
     if cfg.get('visualizer'):
         cfg.visualizer.name = cfg.experiment_name
-    path = work_dir / 'cells' / folder / f'{failure.name}.json'
-    return Cell(model.name, failure, identity, path), cfg
+    return Cell(model, failure, cfg, identity, path), load_result(path, identity)
 
 
 def run_cell(
-    cell: Cell, cfg: Config, checkpoint: str, allow_missing_keys: bool, watch: FailureWatchHook
-) -> tuple[CellResult, Watched]:
+    cell: Cell, allow_missing_keys: bool, clean: Mapping[str, np.ndarray]
+) -> tuple[CellResult, dict[str, np.ndarray]]:
     """Make one test, and watch it.
 
+    Args:
+        cell: The test.
+        allow_missing_keys: As tools/test.py understands it.
+        clean: The router's weights of the test without failure, empty where there are none.
+
     Returns:
-        The result, and what was seen in all processes.
+        The result, and the router's weights, by sample ``(2, Q)``; of all processes.
 
     Raises:
         ProblemsFound: If the checkpoint does not fit the model.
         ValueError: If there is no nuScenes metric, or the failure changed no sample.
     """
+    cfg = cell.cfg
     run_options.use_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    stop_on(check_tested_weights(runner.model, checkpoint, allow_missing_keys))
+    runner = RUNNERS.build(cfg)
+    stop_on(check_tested_weights(runner.model, cell.model.checkpoint, allow_missing_keys))
+    watch = FailureWatchHook(clean)
     runner.register_hook(watch)
     metrics = runner.test()
     watched = watch.gathered()
-    scores = parse_nuscenes_metrics(metrics)
-    if is_first_rank() and not scores:
+    scores = next(iter(parse_nuscenes_metrics(metrics).values()), None)
+    if is_first_rank() and scores is None:
         raise ValueError(
             'the test gave no nuScenes metric; set a NuScenesMetric in test_evaluator'
         )
@@ -232,11 +239,10 @@ def run_cell(
             f'{cell.failure.name} changed no input of {num_samples} samples: its result would be '
             'that of the clean test'
         )
-    first = next(iter(scores.values()), None)
     result = CellResult(
         identity=cell.identity,
-        nds=first.nds if first else float('nan'),
-        mean_ap=first.mean_ap if first else float('nan'),
+        nds=scores.nds if scores else float('nan'),
+        mean_ap=scores.mean_ap if scores else float('nan'),
         metrics={key: float(value) for key, value in metrics.items() if isinstance(value, Real)},
         num_samples=num_samples,
         num_changed=num_changed,
@@ -244,60 +250,57 @@ def run_cell(
         falls=watched.falls,
         camera_attention=np.mean(list(watched.camera_attention.values()), axis=0).tolist(),
     )
-    return result, watched
+    return result, watched.query_weights
 
 
 def run_cells(
     models: Sequence[TestedModel], failures: Sequence[Failure], args: argparse.Namespace
-) -> tuple[Results, list[str]]:
+) -> tuple[Results, list[Problem]]:
     """Make the tests that are not there yet; one that fails is reported, and the rest go on.
 
     Returns:
-        The results, and a line for each test that failed.
+        The results, and the tests that failed.
     """
     results: Results = {}
-    # Decided before the first test, so that all processes of a launch agree.
-    pending = []
+    pending = []  # decided before the first test, so that all processes of a launch agree
     clean: dict[str, dict[str, np.ndarray]] = {}  # weights of queries without failure
-    for model in models:
-        for failure in failures:
-            if not failure.applies_to(model.sensors):
-                continue
-            cell, cfg = cell_of(model, failure, args.seed, args.work_dir)
-            earlier = load_result(cell)
-            if earlier is None:
-                pending.append((model, cell, cfg))
-            else:
-                results[model.name, failure.name] = earlier
-                if failure.name == CLEAN:
-                    clean[model.name] = load_query_weights(cell)
+    for model, failure in itertools.product(models, failures):
+        if not failure.applies_to(model.sensors):
+            continue
+        cell, earlier = cell_of(model, failure, args)
+        if earlier is None:
+            pending.append(cell)
+            continue
+        results[model.name, failure.name] = earlier
+        if failure.name == CLEAN:
+            clean[model.name] = load_query_weights(cell.path)
     if results and is_first_rank():
         print(f'{len(results)} tests were finished earlier, {len(pending)} are to be made')
     problems = []
     start = time.monotonic()
-    for done, (model, cell, cfg) in enumerate(pending):
-        title = f'{cell.model} / {cell.failure.name}'
+    for done, cell in enumerate(pending, 1):
         gc.collect()  # a runner is in reference cycles, and its loader's workers live as long
-        watch = FailureWatchHook(clean.get(cell.model))
+        name = cell.model.name
         try:
-            result, watched = run_cell(cell, cfg, model.checkpoint, args.allow_missing_keys, watch)
+            result, weights = run_cell(cell, args.allow_missing_keys, clean.get(name, {}))
         except (ProblemsFound, CheckpointError):
             raise
         except Exception as error:
-            print_log(f'{title} failed', 'current', logging.ERROR)
-            logging.getLogger(__name__).exception(title)
-            problems.append(f'{title}: {type(error).__name__}: {error}')
+            print_log(f'{cell} failed', 'current', logging.ERROR)
+            logging.getLogger(__name__).exception(cell)
+            remedy = 'mend the cause and give the same command again: it makes these tests alone'
+            problems.append(Problem(f'{cell}: {type(error).__name__}: {error}', remedy))
             continue
-        results[cell.model, cell.failure.name] = result
+        results[name, cell.failure.name] = result
         if cell.failure.name == CLEAN:
-            clean[cell.model] = watched.query_weights
-            if is_first_rank():
-                save_query_weights(cell, clean[cell.model])
+            clean[name] = weights
         if is_first_rank():
+            if cell.failure.name == CLEAN:
+                save_query_weights(cell.path, weights)
             save_result(cell.path, result)
-            left = (time.monotonic() - start) / (done + 1) * (len(pending) - done - 1)
+            left = (time.monotonic() - start) / done * (len(pending) - done)
             print(
-                f'{done + 1}/{len(pending)} {title}: NDS {result.nds:.4f} '
+                f'{done}/{len(pending)} {cell}: NDS {result.nds:.4f} '
                 f'mAP {result.mean_ap:.4f}, about {left / 60:.0f} min left'
             )
     return results, problems
@@ -313,13 +316,8 @@ def write_report(
     sources = {model.name: f'`{model.config}`, `{model.checkpoint}`' for model in models}
     report = markdown_report(table, failures, sources, 'robustness.png')
     write_atomically(work_dir / 'robustness.md', report.encode())
-    console = Console()
     for score in SCORES:
-        scores = score_table(table, score)
-        shown = Table(score, *(str(name) for name in scores.columns))
-        for name, row in scores.iterrows():
-            shown.add_row(str(name), *map(str, row))
-        console.print(shown)
+        print(f'\n{score_table(table, score).to_markdown(disable_numparse=True)}')
     print(f'report: {work_dir / "robustness.md"}')
 
 
@@ -328,8 +326,6 @@ def main() -> None:
     args = parse_args()
     failures = chosen_failures(args.failures, args.severities)
     models = tested_models(args)
-    if args.work_dir is None:
-        args.work_dir = Path('work_dirs') / 'robustness' / Path(args.config).stem
     if is_main_process():
         for model in models:
             stop_on(check_checkpoint_file(model.checkpoint))
@@ -337,9 +333,7 @@ def main() -> None:
     results, problems = run_cells(models, failures, args)
     if is_first_rank():
         write_report(models, failures, results, args.work_dir)
-    if problems:
-        remedy = 'mend the cause and give the same command again: it makes these tests alone'
-        raise ProblemsFound([Problem(problem, remedy) for problem in problems])
+    stop_on(problems)
 
 
 if __name__ == '__main__':

@@ -22,50 +22,33 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from mmdet3d.registry import DATASETS
-from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from cmt_bias.atomic_file import write_atomically
 from cmt_bias.bias.head_lookup import biased_heads
 from cmt_bias.problem import Problem
-from cmt_bias.runs.checkpoint_check import build_tested_model, check_checkpoint_file
-from cmt_bias.runs.data_check import check_config_data
-from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
-from cmt_bias.runs.run_options import load_config, positive, set_modality
+from cmt_bias.runs.checkpoint_check import build_tested_model
+from cmt_bias.runs.preflight import ProblemsFound, run_tool
+from cmt_bias.runs.run_options import positive
 from cmt_bias.visualization import (
-    DatasetScenes,
     best_queries,
     draw_bias,
     mass_table,
     observe_bias,
     save_figure,
 )
+from cmt_bias.visualization.tool_options import open_scenes, picture_parser
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='config file')
+    parser = picture_parser(__doc__)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--out-dir', '--work-dir', type=Path, help='default: work_dirs/bias_pictures/<config>'
     )
-    parser.add_argument('--split', choices=('train', 'val', 'test'), default='test')
-    parser.add_argument('--samples', nargs='+', help='numbers or tokens of the samples to draw')
-    parser.add_argument(
-        '--count',
-        type=positive(int),
-        default=4,
-        help='without --samples: so many, spread evenly',
-    )
     parser.add_argument('--layer', type=int, help='decoder layer, from 0; default: the last')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='least score that is drawn')
     parser.add_argument(
         '--max-queries',
         type=positive(int),
@@ -73,27 +56,12 @@ def parse_args() -> argparse.Namespace:
         help='queries shown, those of the best detections',
     )
     parser.add_argument(
-        '--bev-range',
-        type=positive(float),
-        help="half a side of the bird's-eye view, metres; default: what holds the shown queries",
-    )
-    parser.add_argument(
         '--colour-limit',
         type=positive(float),
         help='bias of the strongest colour, logits; set it to compare pictures (default: the '
         'largest bias in the picture)',
     )
-    parser.add_argument(
-        '--modality',
-        choices=['LC', 'L', 'C'],
-        help='sensors that see anything, as in tools/test.py',
-    )
-    parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='e.g. cuda:1'
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings, as in test.py'
-    )
+    parser.set_defaults(count=4)
     args = parser.parse_args()
     if args.out_dir is None:
         args.out_dir = Path('work_dirs') / 'bias_pictures' / Path(args.config).stem
@@ -135,13 +103,7 @@ def chosen_layer(head: Any, layer: int | None) -> int:
 def main() -> None:
     """Check, and draw the chosen samples."""
     args = parse_args()
-    config = load_config(args.config, args.cfg_options)
-    set_modality(config, args.modality)
-    stop_on(check_checkpoint_file(args.checkpoint))
-    stop_on(check_config_data(config, splits=(args.split,), evaluates=False))
-    init_default_scope(config.get('default_scope', 'mmdet3d'))
-    scenes = DatasetScenes(DATASETS.build(config[f'{args.split}_dataloader'].dataset))
-    indices = scenes.choose(args.samples, args.count)
+    config, scenes, indices = open_scenes(args)
     model = build_tested_model(config, args.checkpoint, args.device)
     head = biased_head_of(model, args.config)
     layer = chosen_layer(head, args.layer)

@@ -29,9 +29,11 @@ def head() -> torch.nn.Module:
     )
 
 
-def attention_to(head: torch.nn.Module, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+def attention_to(
+    head: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, number: int = 1
+) -> torch.Tensor:
     """Attention of bare positions ``(Q, C)`` to bare positions ``(K, C)``, ``(heads, Q, K)``."""
-    attention = head.transformer.decoder.layers[0].attentions[1]
+    attention = head.transformer.decoder.layers[0].attentions[number]
     query, key, _ = attention.project_heads(query[None], key[None], key[None])
     logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     return logits.softmax(-1)[0]
@@ -57,15 +59,20 @@ def test_heads_gather_around_the_query_wherever_it_is(head):
     assert share_within(head, 0.1).min() > 0.5
 
 
-def test_attention_is_a_gaussian_of_the_stated_radius(head):
-    LocalAttentionInit()(head)
+@pytest.mark.parametrize('number', [0, 1])  # among queries, to tokens
+@pytest.mark.parametrize('radius', [0.02, 0.05])
+def test_attention_is_a_gaussian_of_the_configured_radius(head, radius, number):
+    radii = dict(radius=0.1, self_radius=radius) if number == 0 else dict(radius=radius)
+    LocalAttentionInit(amplitude=20.0, **radii)(head)
     positions = torch.rand(20, 2) * 0.4 + 0.3
     cells = bev_cell_centers((200, 200), 'cpu')
     with torch.no_grad():
-        mass = attention_to(head, bev_positions(head, positions), bev_positions(head, cells))
+        mass = attention_to(
+            head, bev_positions(head, positions), bev_positions(head, cells), number
+        )
     deviation = (cells - positions[:, None]).square()  # (Q, K, 2)
     spread = torch.einsum('hqk,qkc->hqc', mass, deviation).sqrt()
-    torch.testing.assert_close(spread, torch.full_like(spread, RADIUS), rtol=0.1, atol=0)
+    torch.testing.assert_close(spread, torch.full_like(spread, radius), rtol=0.1, atol=0)
 
 
 def ray_positions(head: torch.nn.Module, azimuths: torch.Tensor) -> torch.Tensor:

@@ -9,9 +9,8 @@ from mmengine.config import Config
 
 from cmt_bias.failures import all_failures
 from cmt_bias.robustness.cell import (
-    Cell,
     CellResult,
-    keep_no_detections,
+    cell_config,
     load_query_weights,
     load_result,
     save_query_weights,
@@ -20,12 +19,12 @@ from cmt_bias.robustness.cell import (
 
 
 @pytest.fixture
-def cell(tmp_path: Path) -> Cell:
-    return Cell('model', all_failures()[0], 'identity', tmp_path / 'cell.json')
+def path(tmp_path: Path) -> Path:
+    return tmp_path / 'cell.json'
 
 
-def test_result_is_read_as_it_was_saved(cell):
-    assert load_result(cell) is None
+def test_result_is_read_as_it_was_saved(path):
+    assert load_result(path, 'identity') is None
     result = CellResult(
         'identity',
         1 / 3,
@@ -37,38 +36,37 @@ def test_result_is_read_as_it_was_saved(cell):
         {'a': (0.3, 0.0)},
         [0.5],
     )
-    save_result(cell.path, result)
-    assert load_result(cell) == result
+    save_result(path, result)
+    assert load_result(path, 'identity') == result
 
 
 @pytest.mark.parametrize(
     'content',
     ['', '{"identity": "identity"', '[]', '3', '{}', '{"identity": "identity"}', '\x00\x01'],
 )
-def test_damaged_result_counts_as_none(cell, content):
-    cell.path.write_text(content)
-    assert load_result(cell) is None
+def test_damaged_result_counts_as_none(path, content):
+    path.write_text(content)
+    assert load_result(path, 'identity') is None
 
 
-def test_result_of_other_settings_counts_as_none(cell):
-    save_result(cell.path, CellResult('another', 0.5, 0.25))
-    assert load_result(cell) is None
+def test_result_of_other_settings_counts_as_none(path):
+    save_result(path, CellResult('another', 0.5, 0.25))
+    assert load_result(path, 'identity') is None
 
 
 def test_detections_of_a_finished_run_are_not_overwritten():
     metric = dict(type='NuScenesMetric', jsonfile_prefix='work_dirs/study/run/detections')
     for evaluator in (dict(metric), [dict(metric), dict(type='Other')]):
-        cfg = Config(dict(test_evaluator=evaluator))
-        keep_no_detections(cfg)
+        cfg = cell_config(Config(dict(test_evaluator=evaluator)), all_failures()[0], seed=0)
         kept = cfg.test_evaluator if isinstance(evaluator, dict) else cfg.test_evaluator[0]
         assert kept == dict(type='NuScenesMetric')
 
 
-def test_weights_of_queries_are_read_as_they_were_saved_and_damaged_ones_count_as_none(cell):
-    assert load_query_weights(cell) == {}
-    save_query_weights(cell, {'a': np.float16([[0.5, -1], [0, 1]])})
-    read = load_query_weights(cell)
+def test_weights_of_queries_are_read_as_they_were_saved_and_damaged_ones_count_as_none(path):
+    assert load_query_weights(path) == {}
+    save_query_weights(path, {'a': np.float16([[0.5, -1], [0, 1]])})
+    read = load_query_weights(path)
     assert list(read) == ['a']
     assert read['a'].tolist() == [[0.5, -1], [0, 1]]
-    cell.path.with_suffix('.npz').write_bytes(b'PK damaged')
-    assert load_query_weights(cell) == {}
+    path.with_suffix('.npz').write_bytes(b'PK damaged')
+    assert load_query_weights(path) == {}

@@ -101,13 +101,10 @@ def test_the_closing_table_has_both_models_with_and_without_sensors(tmp_path):
     table.write_text(
         'model,failure,NDS,mAP\nbase,clean,0.4,0.3\nbase,lidar_drop,0.2,0.1\nother,clean,0.5,0.6\n'
     )
-    text = io.StringIO()
-    Console(file=text, width=120).print(run_demo.scores_table(table))
-    lines = [line for line in text.getvalue().splitlines() if 'base' in line or 'other' in line]
-    assert [word for word in lines[0].split() if word != '│'] == [
-        *('base', '0.300', '/', '0.400', '-', '0.100', '/', '0.200')
-    ]
-    assert '0.600 / 0.500' in lines[1]
+    *_, base, other = run_demo.scores_table(table).splitlines()
+    cells = [cell.strip() for cell in base.strip('|').split('|')]
+    assert cells == ['base', '0.300 / 0.400', '-', '0.100 / 0.200']
+    assert '0.600 / 0.500' in other
 
 
 def test_output_is_passed_on_while_the_command_runs(tmp_path):

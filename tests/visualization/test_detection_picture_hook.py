@@ -82,13 +82,12 @@ def test_test_run_writes_a_picture_of_each_sample_under_the_work_dir(tiny_folder
     assert num_car_pixels(written[0]) > 100
 
 
-def test_absolute_folder_interval_threshold_and_camera_files_are_obeyed(tiny_folder, tmp_path):
+def test_absolute_folder_interval_and_threshold_are_obeyed(tiny_folder, tmp_path):
     run_test(
         tiny_folder,
         out_dir=str(tmp_path / 'elsewhere'),
         interval=2,
         score_thr=0.9,
-        image_source='file',
     )
     written = sorted((tmp_path / 'elsewhere').iterdir())
     assert [path.name for path in written] == ['sample_00000.png', 'sample_00002.png']

@@ -88,7 +88,7 @@ def test_observed_attention_is_the_decoders():
     lidar = observed.mass[..., :2].sum(-1)  # (L, 2)
     for number, layer in enumerate(observed.layers):
         value = torch.zeros_like(layer.key)
-        value[:, :, : observed.layout.num_lidar_tokens] = 1
+        value[:, :, : observed.windows.layout.num_lidar_tokens] = 1
         attended = biased_attention(layer.query, layer.key, value, layer.bias)[..., 0].mean()
         assert lidar[number, 1] == pytest.approx(attended.item(), rel=1e-4)
     assert (lidar[:, 1] > lidar[:, 0]).any()

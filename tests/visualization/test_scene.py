@@ -9,7 +9,7 @@ from mmengine.structures import InstanceData
 
 from cmt_bias.visualization import scene_from_sample
 
-from .tiny_dataset import CLASSES, HEIGHT, WIDTH, camera_calibration, dataset_config
+from .tiny_dataset import CLASSES, HEIGHT, WIDTH, dataset_config
 
 pytestmark = pytest.mark.usefixtures('mmdet3d_scope')
 
@@ -78,22 +78,6 @@ def test_augmentation_moves_image_and_box_together(tiny_folder):
     assert abs(turned[0]) > 0.5
     assert moved.cameras[0].image.shape[:2] == (HEIGHT // 2, WIDTH // 2)
     np.testing.assert_allclose(after[0], before[0] / 2, atol=0.3)
-
-
-def test_camera_files_are_shown_in_their_own_size_and_calibration(tiny_folder):
-    scene = scene_of(example(tiny_folder, transforms=(HALF_SIZE,)), image_source='file')
-    cam2img, lidar2cam = camera_calibration(backwards=False)
-    intrinsic = np.eye(4)
-    intrinsic[:3, :3] = cam2img
-    assert scene.cameras[0].image.shape == (HEIGHT, WIDTH, 3)
-    assert scene.cameras[0].image[0, 0].tolist() == [0, 0, 255]
-    np.testing.assert_allclose(scene.cameras[0].lidar2img, intrinsic @ lidar2cam, atol=1e-9)
-
-
-def test_camera_files_are_refused_where_the_lidar_frame_has_moved(tiny_folder):
-    turned = example(tiny_folder, training=True, transforms=(TURN, HALF_SIZE))
-    with pytest.raises(ValueError, match="image_source='input'"):
-        scene_of(turned, image_source='file')
 
 
 def test_masked_cameras_are_shown_black(tiny_folder):

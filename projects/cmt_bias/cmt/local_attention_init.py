@@ -10,11 +10,6 @@ from .head import CmtHead
 from .position_encoding import bev_cell_centers, period, ray_depths
 from .tokens import BevEmbedding, RayEmbedding
 
-# Size of the BEV position channels; large against the content's, which is about 1.
-AMPLITUDE = 10.0
-# Standard deviation of the attention around the reference point, near it a Gaussian, as a share of
-# the range's width.
-RADIUS = 0.07
 # Logit of the BEV cell at the reference point itself, where no camera sees it, and mean logit of a
 # camera token on the query's own ray; tokens more than two channels' azimuths away are below 0.
 PEAK_LOGIT = 9.0
@@ -49,13 +44,28 @@ class LocalAttentionInit:
     ``model = dict(init_cfg=dict(type='LocalAttention'))``.
 
     Args:
+        amplitude: Size of the BEV position channels. What tokens hold is added to them and blurs
+            where attention looks, the more the larger it is against them.
+        radius: Standard deviation of the attention to tokens around the reference point, near it
+            a Gaussian, as a share of the range's width.
+        self_radius: That of the attention to other queries; by default ``radius``.
         spread_reference_points: Put the reference points on a grid at half height instead of
             anywhere.
         preference: Logits by which the peak of the cameras is lowered in the first half of the
             heads, and that of the BEV map in the other half.
     """
 
-    def __init__(self, spread_reference_points: bool = False, preference: float = 0.0) -> None:
+    def __init__(
+        self,
+        amplitude: float = 10.0,
+        radius: float = 0.07,
+        self_radius: float | None = None,
+        spread_reference_points: bool = False,
+        preference: float = 0.0,
+    ) -> None:
+        self.amplitude = amplitude
+        self.radius = radius
+        self.self_radius = radius if self_radius is None else self_radius
         self.spread_reference_points = spread_reference_points
         self.preference = preference
 
@@ -75,25 +85,28 @@ class LocalAttentionInit:
             )
         (head,) = found
         layers = head.transformer.decoder.layers
-        attentions = [attention.attn for layer in layers for attention in layer.attentions]
-        heads, head_dim = attentions[0].num_heads, attentions[0].head_dim
+        cross_attentions = [layer.cross_attention.attn for layer in layers]
+        heads, head_dim = cross_attentions[0].num_heads, cross_attentions[0].head_dim
         channels = torch.arange(heads * head_dim).unflatten(0, (heads, head_dim))
         of_sensors = channels.chunk(1 if head.rv_embedding is None else 2, dim=1)
         selected = _selected_features(of_sensors[0].shape[1], 2 * head.hidden_dim)
-        _init_bev_embedding(head.bev_embedding, of_sensors[0], selected)
+        _init_bev_embedding(head.bev_embedding, of_sensors[0], selected, self.amplitude)
         # A pair of sine and cosine with period d contributes cos(2 pi x / d) to the product at the
         # normalized distance x, hence -(2 pi / d)^2 x^2 / 2 near 0.
         periods = period(selected[len(selected) // 2 :: 2] - head.hidden_dim, head.hidden_dim)
         curvature = float((2 * math.pi / periods).square().sum())
-        gain = (head_dim**0.5 / (RADIUS**2 * curvature)) ** 0.5 / AMPLITUDE
+        gain = (head_dim**0.5 / curvature) ** 0.5 / self.amplitude  # over the radius
         lowered = torch.arange(heads) >= (heads + 1) // 2
         peaks = PEAK_LOGIT - self.preference * lowered.double()
-        for attention in attentions:
-            _init_projections(attention, of_sensors[0], len(selected), gain, peaks)
+        for attention in (part.attn for layer in layers for part in layer.attentions):
+            radius = self.radius if attention in cross_attentions else self.self_radius
+            _init_projections(
+                attention, of_sensors[0], len(selected), gain / radius, self.amplitude, peaks
+            )
         if head.rv_embedding is not None:
             peaks = PEAK_LOGIT - self.preference * (~lowered).double()
             squares = peaks * head_dim**0.5
-            _init_ray_embedding(head.rv_embedding, of_sensors[1], squares, gain)
+            _init_ray_embedding(head.rv_embedding, of_sensors[1], squares, gain / self.radius)
         if self.spread_reference_points:
             _spread(head.reference_points.weight)
 
@@ -112,7 +125,9 @@ def _selected_features(num_channels: int, num_features: int) -> Tensor:
     return torch.cat((of_one_axis, of_one_axis + half))
 
 
-def _init_bev_embedding(embedding: BevEmbedding, channels: Tensor, selected: Tensor) -> None:
+def _init_bev_embedding(
+    embedding: BevEmbedding, channels: Tensor, selected: Tensor, amplitude: float
+) -> None:
     """Make the embedding linear in selected sines and cosines, once in ``(heads, n)`` channels.
 
     The last of a head's channels is constant.
@@ -124,13 +139,18 @@ def _init_bev_embedding(embedding: BevEmbedding, channels: Tensor, selected: Ten
     first.bias[:count] = 1  # sines plus 1 pass the ReLU as they are
     last.weight.zero_()
     last.bias.zero_()
-    last.weight[channels[:, :count], rows] = AMPLITUDE
-    last.bias[channels[:, :count]] = -AMPLITUDE
-    last.bias[channels[:, -1]] = AMPLITUDE
+    last.weight[channels[:, :count], rows] = amplitude
+    last.bias[channels[:, :count]] = -amplitude
+    last.bias[channels[:, -1]] = amplitude
 
 
 def _init_projections(
-    attn: nn.MultiheadAttention, channels: Tensor, count: int, gain: float, peaks: Tensor
+    attn: nn.MultiheadAttention,
+    channels: Tensor,
+    count: int,
+    gain: float,
+    amplitude: float,
+    peaks: Tensor,
 ) -> None:
     """Share one scaled identity between queries and keys, and level the heads' BEV logits."""
     query_weight, key_weight, _ = attn.in_proj_weight.chunk(3)
@@ -139,8 +159,8 @@ def _init_projections(
     key_weight.copy_(identity)
     query_weight[channels[:, -1]] = 0
     # a pair of sine and cosine contributes 1 to the product at distance 0
-    nearest = (gain * AMPLITUDE) ** 2 * count / 2 / attn.head_dim**0.5
-    level = (peaks - nearest) * attn.head_dim**0.5 / (gain * AMPLITUDE)
+    nearest = (gain * amplitude) ** 2 * count / 2 / attn.head_dim**0.5
+    level = (peaks - nearest) * attn.head_dim**0.5 / (gain * amplitude)
     attn.in_proj_bias[channels[:, -1]] = level.to(attn.in_proj_bias)
 
 

@@ -1,17 +1,15 @@
 """The nuScenes metrics of a test as a table: AP and the five errors of each class, mAP and NDS."""
 
-import io
 import math
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 from nuscenes.eval.detection.constants import DETECTION_NAMES
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from tabulate import SEPARATING_LINE, tabulate
 
 ERRORS = {
     'trans_err': ('ATE', 'mATE'),
@@ -116,28 +114,27 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
         Lines of at most 99 characters, without colours.
     """
     shorts, means = zip(*ERRORS.values(), strict=True)
-    table = Table(title=title, box=box.SIMPLE_HEAD)
-    table.add_column('class')
-    for name in ('AP', *shorts):
-        table.add_column(name, justify='right')
-
-    def add_row(
-        name: str, precision: float, errors: Mapping[str, float], of: Sequence[str]
-    ) -> None:
-        values = (precision, *(errors.get(error, math.nan) for error in of))
-        table.add_row(name, *('-' if math.isnan(value) else f'{value:.3f}' for value in values))
-
-    for name, precision in scores.class_ap.items():
-        add_row(name, precision, scores.class_errors.get(name, {}), shorts)
-    table.add_section()
-    rows = {'mean': scores}
+    rows: dict[str, list[float | None]] = {
+        name: [precision, *map(scores.class_errors.get(name, {}).get, shorts)]
+        for name, precision in scores.class_ap.items()
+    }
+    averaged = {'mean': scores}
     summary = f'mAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
     if scores.absent_classes:
         own = f'mean of {len(scores.class_ap)}'
-        rows = {'mean of all 10': scores, own: scores.of_own_classes()}
+        averaged = {'mean of all 10': scores, own: scores.of_own_classes()}
         summary = textwrap.fill(scores.describe_own_means(), 99)
-    for name, averaged in rows.items():
-        add_row(name, averaged.mean_ap, averaged.mean_errors, means)
-    text = io.StringIO()
-    Console(file=text, width=99, color_system=None).print(table)
-    return f'{text.getvalue().rstrip()}\n\n{UNITS}\n{summary}'
+    for name, each in averaged.items():
+        rows[name] = [each.mean_ap, *map(each.mean_errors.get, means)]
+    cells: list[Any] = [
+        [name, *('-' if x is None or math.isnan(x) else f'{x:.3f}' for x in numbers)]
+        for name, numbers in rows.items()
+    ]
+    cells.insert(len(scores.class_ap), SEPARATING_LINE)
+    table = tabulate(
+        cells,
+        ['class', 'AP', *shorts],
+        colalign=('left', *['right'] * 6),
+        disable_numparse=True,
+    )
+    return f'{title}\n\n{textwrap.indent(table, "  ")}\n\n{UNITS}\n{summary}'

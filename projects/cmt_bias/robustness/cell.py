@@ -1,5 +1,6 @@
-"""One cell of a robustness table: a model under a failure, its result, and the file it is in."""
+"""One cell of a robustness table: the config of its test, its result, and the file it is in."""
 
+import copy
 import hashlib
 import io
 import json
@@ -9,31 +10,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from ..atomic_file import write_atomically
 from ..failures import Failure, with_failure
 from ..metrics.metric_configs import metric_configs
+from ..runs.data_check import innermost_datasets
 
 _ELSEWHERE = ('work_dir', 'launcher')  # settings that do not matter to a result
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A test that is to be made.
-
-    Attributes:
-        model: The model's name in the tables.
-        failure: What is done to its input.
-        identity: Changes with everything that the result depends on, see :func:`identity_of`.
-        path: File of the result.
-    """
-
-    model: str
-    failure: Failure
-    identity: str
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -41,7 +26,7 @@ class CellResult:
     """What a test gave.
 
     Attributes:
-        identity: That of the cell.
+        identity: Changes with everything that the result depends on, see :func:`identity_of`.
         nds: nuScenes detection score, 0-1.
         mean_ap: Mean average precision, 0-1.
         metrics: All that ``runner.test()`` returned, as numbers.
@@ -64,38 +49,30 @@ class CellResult:
     camera_attention: list[float] = field(default_factory=list)
 
 
-def insert_failure(cfg: Config, failure: Failure, seed: int) -> None:
-    """Put a failure into the test pipeline of a config; without transforms it stays as it is.
+def cell_config(cfg: Config, failure: Failure, seed: int) -> Config:
+    """A model's config with a failure in its test pipeline.
+
+    Its metrics write no detections: the config of a finished run may name the folder of its own,
+    in which those under a failure would replace them.
 
     Args:
-        cfg: The config, changed in place.
-        failure: The failure.
+        cfg: Of the model.
+        failure: The failure; without transforms the pipeline stays as it is.
         seed: Seed of its random numbers.
 
+    Returns:
+        A copy.
+
     Raises:
-        ValueError: If the pipeline has no place for it.
+        ValueError: If the pipeline has no place for the failure.
     """
-    if failure.transforms:
-        _insert(cfg.test_dataloader.dataset, failure, seed)
-
-
-def _insert(dataset: ConfigDict, failure: Failure, seed: int) -> None:
-    """Into a data set, or into those that it wraps."""
-    if dataset.get('pipeline'):
-        dataset.pipeline = with_failure(dataset.pipeline, failure.seeded(seed))
-        return
-    for part in dataset.get('datasets') or [dataset['dataset']]:
-        _insert(part, failure, seed)
-
-
-def keep_no_detections(cfg: Config) -> None:
-    """Let the test's metrics write no detections, in place.
-
-    The config of a finished run may name the folder of its own: a test under a failure would put
-    its detections in their place.
-    """
+    cfg = copy.deepcopy(cfg)
     for metric in metric_configs(cfg.get('test_evaluator')):
         metric.pop('jsonfile_prefix', None)
+    if failure.transforms:
+        for dataset in innermost_datasets(cfg.test_dataloader.dataset):
+            dataset['pipeline'] = with_failure(dataset['pipeline'], failure.seeded(seed))
+    return cfg
 
 
 def identity_of(cfg: Config, checkpoint: str) -> str:
@@ -107,17 +84,17 @@ def identity_of(cfg: Config, checkpoint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def save_query_weights(cell: Cell, weights: Mapping[str, np.ndarray]) -> None:
+def save_query_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     """Write the router's weights of every query, ``(2, Q)`` by sample, beside a cell's result."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **weights)
-    write_atomically(cell.path.with_suffix('.npz'), buffer.getvalue())
+    write_atomically(path.with_suffix('.npz'), buffer.getvalue())
 
 
-def load_query_weights(cell: Cell) -> dict[str, np.ndarray]:
+def load_query_weights(path: Path) -> dict[str, np.ndarray]:
     """What :func:`save_query_weights` has written; empty where there is nothing readable."""
     try:
-        with np.load(cell.path.with_suffix('.npz')) as stored:
+        with np.load(path.with_suffix('.npz')) as stored:
             return dict(stored)
     except (OSError, ValueError, zipfile.BadZipFile):
         return {}
@@ -128,22 +105,22 @@ def save_result(path: Path, result: CellResult) -> None:
     write_atomically(path, json.dumps(asdict(result), indent=1).encode())
 
 
-def load_result(cell: Cell) -> CellResult | None:
-    """The result of an earlier run; None if there is none, or the cell was another one then.
+def load_result(path: Path, identity: str) -> CellResult | None:
+    """The result of an earlier run; None if there is none, or that of another test.
 
     A damaged file counts as none, with a warning: the test is made again.
     """
-    if not cell.path.is_file():
+    if not path.is_file():
         return None
     try:
-        stored = json.loads(cell.path.read_text())
-        if stored['identity'] != cell.identity:
+        stored = json.loads(path.read_text())
+        if stored['identity'] != identity:
             return None
         for key in ('weights', 'falls'):
             stored[key] = {name: (pair[0], pair[1]) for name, pair in stored.get(key, {}).items()}
         return CellResult(**stored)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         MMLogger.get_current_instance().warning(
-            f"'{cell.path}' is damaged ({type(error).__name__}: {error}); its test is made again"
+            f"'{path}' is damaged ({type(error).__name__}: {error}); its test is made again"
         )
         return None

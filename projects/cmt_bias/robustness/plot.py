@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..atomic_file import save_figure
@@ -14,18 +13,12 @@ _COLORS = colormaps['tab10'].colors  # type: ignore[attr-defined]
 
 
 def save_robustness_plot(path: Path, table: pd.DataFrame) -> None:
-    """Draw NDS and mAP of each model under each failure, and the weights of routers.
-
-    Args:
-        path: A PNG file, which is replaced at once.
-        table: Of :func:`.table.long_table`.
-    """
+    """Draw NDS and mAP of each model under each failure, and the weights of routers."""
     failures, models = list(table['failure'].unique()), list(table['model'].unique())
     has_router = bool(table['lidar_weight'].notna().any())
     height = 2.0 + len(failures) * (0.22 + 0.13 * len(models))
     width = 13.0 if has_router else 9.0
     figure = Figure(figsize=(width, height), dpi=120, layout='constrained', facecolor='white')
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3 if has_router else 2, sharey=True)
     for index, model in enumerate(models):
         mine = table[table['model'] == model].set_index('failure').reindex(failures)

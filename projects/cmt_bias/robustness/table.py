@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,8 +56,9 @@ def long_table(
 
 def _numbers(failure: Failure, result: CellResult, clean: CellResult | None) -> dict[str, object]:
     """What a row says about a test that was made."""
-    numbers: dict[str, object] = dict(NDS=result.nds, mAP=result.mean_ap)
-    numbers['samples'] = result.num_samples
+    numbers: dict[str, object] = dict(
+        NDS=result.nds, mAP=result.mean_ap, samples=result.num_samples
+    )
     if failure.transforms:
         numbers['changed'] = result.num_changed / max(result.num_samples, 1)
     if clean is not None:
@@ -92,12 +92,11 @@ def failure_means(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     failed = table[(table['failure'] != CLEAN) & (table['status'] != NOT_APPLICABLE)]
-    for model in table['model'].unique():
-        mine = failed[failed['model'] == model]
-        parts = [(f'mean of {group}', mine[mine['group'] == group]) for group in GROUPS]
-        for name, part in [*parts, ('mean of all failures', mine)]:
-            means = {score: part[score].mean(skipna=False) for score in SCORES}
+    for model, mine in failed.groupby('model', sort=False):
+        parts = {f'mean of {group}': mine[mine['group'] == group] for group in GROUPS}
+        for name, part in {**parts, 'mean of all failures': mine}.items():
             if len(part):
+                means = part[list(SCORES)].mean(skipna=False)
                 rows.append(dict(model=model, over=name, **means))
     return pd.DataFrame(rows, columns=['model', 'over', *SCORES])
 
@@ -112,12 +111,9 @@ def score_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
     Returns:
         Strings; '-' where a test is missing, 'n/a' where a failure does not apply.
     """
-    shown = table.assign(text=[_text(value, '.4f') for value in table[score]])
-    shown.loc[shown['status'] == NOT_APPLICABLE, 'text'] = 'n/a'
     means = failure_means(table).rename(columns={'over': 'failure'})
-    means['text'] = [_text(value, '.4f') for value in means[score]]
-    columns = ['model', 'failure', 'text']
-    both = pd.concat([shown[columns], means[columns]])
+    both = pd.concat([table, means], ignore_index=True)
+    both['text'] = _texts(both[score], '.4f').mask(both['status'] == NOT_APPLICABLE, 'n/a')
     wide = both.pivot(index='failure', columns='model', values='text')
     ordered = wide.reindex(index=both['failure'].unique(), columns=table['model'].unique())
     return ordered.fillna('-').rename_axis(index=score, columns=None)
@@ -126,18 +122,15 @@ def score_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
 def router_table(table: pd.DataFrame, model: str) -> pd.DataFrame:
     """The router of one model under each failure, as strings; empty without router."""
     mine = table[(table['model'] == model) & table['lidar_weight'].notna()].set_index('failure')
-    intervals = [
-        '-' if math.isnan(low) else f'{low:+.3f} to {high:+.3f}'
-        for low, high in zip(mine['shift_low'], mine['shift_high'], strict=True)
-    ]
-    columns: dict[str, Any] = {
-        'LiDAR': [_text(value, '+.3f') for value in mine['lidar_weight']],
-        'cameras': [_text(value, '+.3f') for value in mine['camera_weight']],
-        'shift': [_text(value, '+.3f') for value in mine['shift']],
-        '95 % interval': intervals,
+    low, high = _texts(mine['shift_low'], '+.3f'), _texts(mine['shift_high'], '+.3f')
+    columns = {
+        'LiDAR': _texts(mine['lidar_weight'], '+.3f'),
+        'cameras': _texts(mine['camera_weight'], '+.3f'),
+        'shift': _texts(mine['shift'], '+.3f'),
+        '95 % interval': (low + ' to ' + high).where(low != '-', '-'),
         'trust moves': mine['trust_moves'].astype(object).fillna('-'),
     }
-    return pd.DataFrame(columns, index=mine.index)
+    return pd.DataFrame(columns)
 
 
 def markdown_report(
@@ -170,10 +163,6 @@ def markdown_report(
 
 def _router_part(table: pd.DataFrame) -> list[str]:
     """The section on the routers; nothing if no model has one."""
-    routers = {model: router_table(table, model) for model in table['model'].unique()}
-    routers = {model: router for model, router in routers.items() if len(router)}
-    if not routers:
-        return []
     parts = [
         '## Does trust move to the healthy sensor?',
         "Mean of the router's weights over all queries, in [-1, 1]. The shift is the change of "
@@ -181,22 +170,24 @@ def _router_part(table: pd.DataFrame) -> list[str]:
         'trust moves to the cameras. Its interval takes samples as independent, which '
         'neighbouring frames are not. Nothing is said where both sensors fail.',
     ]
-    for model, router in routers.items():
+    routers = table.loc[table['lidar_weight'].notna(), 'model'].unique()
+    for model in routers:
+        router = router_table(table, model)
         parts += [f'### {model}', router.to_markdown(disable_numparse=True)]
-    return parts
+    return parts if len(routers) else []
 
 
 def _descriptions(table: pd.DataFrame, failures: Sequence[Failure]) -> pd.DataFrame:
     """What each failure is, and the share of samples that it changed, by model."""
-    rows = {failure.name: failure.description for failure in failures}
-    frame = pd.DataFrame({'what happens': pd.Series(rows, dtype=object)})
-    shares = table.pivot(index='failure', columns='model', values='changed').reindex(frame.index)
+    shares = table.pivot(index='failure', columns='model', values='changed')
+    frame = pd.DataFrame({'what happens': {f.name: f.description for f in failures}})
     for model in table['model'].unique():
-        frame[f'inputs changed, {model}'] = [
-            _text(100 * share, '.0f', ' %') for share in shares[model]
-        ]
+        percents = 100 * shares[model].reindex(frame.index)
+        frame[f'inputs changed, {model}'] = _texts(percents, '.0f', ' %')
     return frame
 
 
-def _text(value: float, form: str, unit: str = '') -> str:
-    return '-' if math.isnan(value) else format(value, form) + unit
+def _texts(values: pd.Series, form: str, unit: str = '') -> pd.Series:
+    """Numbers in words; '-' for NaN."""
+    texts = ['-' if math.isnan(value) else format(value, form) + unit for value in values]
+    return pd.Series(texts, index=values.index, dtype=object)

@@ -17,10 +17,10 @@ from torch.utils.hooks import RemovableHandle
 from ..bias.head_lookup import biased_heads
 from ..bias.weights.oracle import OracleWeightGenerator
 from ..cmt.head import CmtHead
-from ..cmt.transformer import PETRTransformerDecoderLayer
 from ..failures import CHANGED_KEY
 from ..failures.spoiled_parts import SPOILED_SENSORS_KEY
-from ..ops import WindowedBias, dense_bias
+from ..metrics.attention_mass import attention_shares, watch_attention
+from ..ops import WindowedBias
 from ..unwrapping import unwrapped
 from .trust_shift import trust_falls
 
@@ -36,8 +36,7 @@ class Watched:
         changed: Whether a failure changed the sample; None: there was none.
         weights: The router's mean weights of LiDAR and cameras; empty without router.
         query_weights: ``(2, Q)`` float16, the weights of every query; LiDAR, cameras.
-        falls: How far trust in the failed sensors has fallen, of queries that look at a spoiled
-            part and of the others, see :func:`.trust_shift.trust_falls`.
+        falls: Of the trust in the failed sensors, see :func:`.trust_shift.trust_falls`.
         camera_attention: Share of the cross-attention that goes to cameras, in each layer.
     """
 
@@ -78,9 +77,7 @@ class FailureWatchHook(Hook):
         for module in unwrapped(runner.model).modules():
             if isinstance(module, CmtHead):
                 self._handles.append(module.register_forward_pre_hook(self._keep_layout))
-            elif isinstance(module, PETRTransformerDecoderLayer):
-                listen = module.cross_attention.register_forward_pre_hook
-                self._handles.append(listen(self._keep_attention, with_kwargs=True))
+        self._handles += watch_attention(runner.model, self._keep_attention)
 
     def _keep_weights(
         self,
@@ -99,17 +96,12 @@ class FailureWatchHook(Hook):
         self._num_lidar_tokens = 0 if bev_features is None else bev_features[0, 0].numel()
         self._attention = []
 
-    def _keep_attention(self, attention: Any, args: tuple, kwargs: dict) -> None:
-        heads, keys, _ = attention.project_heads(*args, kwargs['query_pos'], kwargs['key_pos'])
-        some = torch.arange(0, heads.shape[2], QUERY_STRIDE, device=heads.device)
-        bias = kwargs.get('logit_bias')
-        share = camera_share(
-            heads[:, :, some],
-            keys,
-            None if bias is None else bias.of_queries(some),
-            self._num_lidar_tokens,
-        )
-        self._attention.append(share.cpu().numpy())
+    def _keep_attention(self, query: Tensor, key: Tensor, bias: WindowedBias | None) -> None:
+        some = torch.arange(0, query.shape[2], QUERY_STRIDE, device=query.device)
+        bias = None if bias is None else bias.of_queries(some)
+        shares = attention_shares(query[:, :, some], key, bias)  # (B, Q, K)
+        cameras = shares[..., self._num_lidar_tokens :].sum(-1).mean(-1)
+        self._attention.append(cameras.cpu().numpy())
 
     def after_test_iter(
         self,
@@ -145,24 +137,3 @@ class FailureWatchHook(Hook):
             for name, records in vars(part).items():
                 getattr(together, name).update(records)
         return together
-
-
-@torch.no_grad()
-def camera_share(
-    query: Tensor, key: Tensor, bias: WindowedBias | None, num_lidar_tokens: int
-) -> Tensor:
-    """Share of the attention that goes to the cameras.
-
-    Args:
-        query: ``(B, H, Q, D)`` projected queries.
-        key: ``(B, H, K, D)`` projected keys, those of the LiDAR first.
-        bias: On the logits; None for none.
-        num_lidar_tokens: How many are the LiDAR's.
-
-    Returns:
-        ``(B,)``, the mean over heads and queries.
-    """
-    logits = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
-    if bias is not None:
-        logits = logits + dense_bias(bias).to(logits).unsqueeze(1)
-    return logits.softmax(dim=-1)[..., num_lidar_tokens:].sum(dim=-1).mean(dim=(1, 2))

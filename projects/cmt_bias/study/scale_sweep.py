@@ -2,10 +2,8 @@
 
 import copy
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +22,7 @@ from ..bias.head_lookup import BiasedHead, biased_heads
 from ..bias.scale import BiasScale
 from ..cmt.detector import CmtDetector
 from ..metrics.conditions import count_scenes
-from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
+from ..metrics.metric_configs import nuscenes_metric_configs
 from ..metrics.subset_evaluation import EVALUATED_SPLITS, Subset, SubsetEvaluation
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound
@@ -36,22 +34,6 @@ LEARNED = None
 """Stands for the scale of the checkpoint among the scales of a sweep."""
 
 Scale = float | None
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What a sweep gave.
-
-    Attributes:
-        learned: The scale in effect that the model came with, by name of its entry, in logits.
-        parts: For each scale, the learned one under ``LEARNED``, the metrics of the whole, of each
-            condition, and of their halves.
-        scenes: Number of scenes by condition.
-    """
-
-    learned: Mapping[str, float]
-    parts: Mapping[Scale, Sequence[Subset]]
-    scenes: Mapping[str, int]
 
 
 def find_swept_head(model: nn.Module) -> BiasedHead:
@@ -134,8 +116,7 @@ def predictions_by_scale(
 class ScaleSweepLoop(TestLoop):
     """mmengine's test loop, which tests overridden scales beside the learned one.
 
-    Metrics, outputs and hooks are those of the learned scale, as without a sweep; what the others
-    gave is in :attr:`result`. One process.
+    Metrics, outputs and hooks are those of the learned scale, as without a sweep. One process.
 
     Args:
         runner: Of the test.
@@ -144,11 +125,15 @@ class ScaleSweepLoop(TestLoop):
         scales: The values to test, in logits.
         fp16: Test in half precision, as in mmengine's loop.
 
+    Attributes:
+        learned: The scale in effect that the model came with, by name of its entry, in logits.
+        parts: After the test, for each scale the metrics of the whole, of each condition, and of
+            their halves.
+        scenes: After the test, the number of scenes by condition.
+
     Raises:
         ProblemsFound: If there is no nuScenes metric, or no annotations of the split.
     """
-
-    result: SweepResult
 
     def __init__(
         self,
@@ -158,8 +143,20 @@ class ScaleSweepLoop(TestLoop):
         scales: Sequence[float],
         fp16: bool = False,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory()
+        self._temporary = tempfile.TemporaryDirectory()
+        self._folder = Path(self._temporary.name)
         super().__init__(runner, dataloader, self._keeping(evaluator, LEARNED), fp16)
+        found = (m for m in self.evaluator.metrics if isinstance(m, NuScenesMetric))
+        self._metric: Any = next(found)
+        self._version = version = self.evaluator.dataset_meta['version']
+        if version not in EVALUATED_SPLITS:
+            what = f"test_dataloader.dataset.metainfo.version='{version}' has no annotated split"
+            remedy = f'test on the validation split of one of {", ".join(EVALUATED_SPLITS)}'
+            raise ProblemsFound([Problem(what, remedy)])
+        if self._metric.format_only:
+            what = 'test_evaluator.format_only=True leaves nothing to compare'
+            remedy = 'give --cfg-options test_evaluator.format_only=False'
+            raise ProblemsFound([Problem(what, remedy)])
         # The learned scale comes last: its predictions stay in the samples for the hooks.
         self._evaluators: dict[Scale, Evaluator] = {
             **{scale: runner.build_evaluator(self._keeping(evaluator, scale)) for scale in scales},
@@ -167,22 +164,26 @@ class ScaleSweepLoop(TestLoop):
         }
         for each in self._evaluators.values():
             each.dataset_meta = self.evaluator.dataset_meta
-        self._version = _evaluated_version(self.evaluator)
-
-    def _folder_of(self, scale: Scale) -> Path:
-        return Path(self._folder.name) / _label(scale)
+        self.learned: dict[str, float] = {}
+        self.parts: dict[Scale, list[Subset]] = {}
+        self.scenes: Mapping[str, int] = {}
 
     def _keeping(self, evaluator: Any, scale: Scale) -> Any:
-        """A copy of the evaluator's config that leaves the detections of a scale in its folder."""
+        """A copy of the evaluator's config that leaves the detections of a scale in its folder.
+
+        What they are worth is found out for the learned scale alone, as without a sweep.
+        """
         cfg = ConfigDict(test_evaluator=copy.deepcopy(evaluator))
-        keep_detections(cfg, self._folder_of(scale))
+        keep_detections(cfg, self._folder / str(scale))
+        if scale is not LEARNED:
+            nuscenes_metric_configs(cfg.test_evaluator)[0]['format_only'] = True
         return cfg.test_evaluator
 
     def run(self) -> dict:
         """Test; returns the metrics of the learned scale."""
-        with self._folder:
+        with self._temporary:
             metrics = super().run()
-            self.result = self._evaluate(metrics)
+            self._evaluate()
         return metrics
 
     @torch.no_grad()
@@ -193,7 +194,7 @@ class ScaleSweepLoop(TestLoop):
         if idx == 0:  # an averaged model has its own scale, and only during the test
             head = find_swept_head(model)
             names = head.generator.scale_names()
-            self._learned = dict(zip(names, head.scales_in_effect(), strict=True))
+            self.learned = dict(zip(names, head.scales_in_effect(), strict=True))
         with autocast(enabled=self.fp16):
             for scale, outputs in predictions_by_scale(model, data_batch, [*self._evaluators]):
                 self._evaluators[scale].process(data_samples=outputs, data_batch=data_batch)
@@ -201,50 +202,23 @@ class ScaleSweepLoop(TestLoop):
             'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
         )
 
-    def _evaluate(self, learned_metrics: dict[str, float]) -> SweepResult:
-        """The official metrics of each scale, those of the learned one being known already."""
-        metric = _nuscenes_metric(self.evaluator)
-        tables = NuScenes(self._version, metric.data_root, verbose=False)
-        parts = {}
-        start = time.monotonic()
-        for done, (scale, evaluator) in enumerate(self._evaluators.items(), 1):
-            metrics = (
-                learned_metrics
-                if scale is LEARNED
-                else evaluator.evaluate(len(self.dataloader.dataset))
+    def _evaluate(self) -> None:
+        """The official metrics of each scale's detections."""
+        tables = NuScenes(self._version, self._metric.data_root, verbose=False)
+        for scale, evaluator in self._evaluators.items():
+            if scale is not LEARNED:
+                evaluator.evaluate(len(self.dataloader.dataset))
+            folder = self._folder / str(scale)
+            evaluation = SubsetEvaluation(
+                tables,
+                folder / DETECTIONS.relative_to(DETECTIONS.parts[0]),
+                self._version,
+                self._metric.eval_version,
             )
-            detections = self._folder_of(scale) / DETECTIONS.relative_to(DETECTIONS.parts[0])
-            evaluation = SubsetEvaluation(tables, detections, self._version, metric.eval_version)
-            parts[scale] = evaluation.by_condition() + evaluation.halves_by_condition()
-            left = (time.monotonic() - start) / done * (len(self._evaluators) - done)
-            self._log_scores(scale, metrics, left)
-        scenes = count_scenes(tables, evaluation.sample_tokens)
-        return SweepResult(self._learned, parts, scenes)
-
-    def _log_scores(self, scale: Scale, metrics: Mapping[str, float], left: float) -> None:
-        scores = next(iter(parse_nuscenes_metrics(metrics).values()))
-        self.runner.logger.info(
-            f'scale {_label(scale)}: NDS {scores.nds:.4f} '
-            f'mAP {scores.mean_ap:.4f}, about {left / 60:.0f} min of evaluation left'
-        )
-
-
-def _label(scale: Scale) -> str:
-    return 'learned' if scale is LEARNED else str(scale)
-
-
-def _nuscenes_metric(evaluator: Evaluator) -> NuScenesMetric:
-    return next(metric for metric in evaluator.metrics if isinstance(metric, NuScenesMetric))
-
-
-def _evaluated_version(evaluator: Evaluator) -> str:
-    """Version of the nuScenes tables, found usable before any inference."""
-    version = evaluator.dataset_meta['version']
-    if version not in EVALUATED_SPLITS:
-        what = f"test_dataloader.dataset.metainfo.version='{version}' has no annotated split"
-        remedy = f'test on the validation split of one of {", ".join(EVALUATED_SPLITS)}'
-        raise ProblemsFound([Problem(what, remedy)])
-    if _nuscenes_metric(evaluator).format_only:
-        what = 'test_evaluator.format_only=True leaves nothing to compare'
-        raise ProblemsFound([Problem(what, 'give --cfg-options test_evaluator.format_only=False')])
-    return version
+            self.parts[scale] = evaluation.by_condition() + evaluation.halves_by_condition()
+            whole = self.parts[scale][0].metrics
+            self.runner.logger.info(
+                f'scale {"learned" if scale is LEARNED else scale}: NDS {whole["NDS"]:.4f} '
+                f'mAP {whole["mAP"]:.4f}, {len(self.parts)} of {len(self._evaluators)} evaluated'
+            )
+        self.scenes = count_scenes(tables, evaluation.sample_tokens)

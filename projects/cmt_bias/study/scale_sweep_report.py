@@ -1,21 +1,20 @@
 """The report of a scale sweep: table, picture and Markdown."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..atomic_file import save_figure, write_atomically
-from ..metrics.subset_evaluation import HALVES, WHOLE
-from .scale_sweep import LEARNED, SweepResult
+from ..metrics.subset_evaluation import HALVES, WHOLE, Subset
+from .scale_sweep import LEARNED, Scale
 
 TABLE, PLOT, REPORT = 'sweep_scale.csv', 'sweep_scale.png', 'sweep_scale.md'
 SCORES = ('NDS', 'mAP')
 OVERRIDE, LEARNED_POINT = 'override', 'learned'
-NONE_BEST = 'none: all equal'
 
 READING = f"""
 - The override sets every entry of the scale to the same value, beyond the model's own range too.
@@ -31,38 +30,42 @@ READING = f"""
 """
 
 
-def write_sweep(result: SweepResult, out_dir: Path, source: str, command: str) -> pd.DataFrame:
+def write_sweep(
+    table: pd.DataFrame, learned: Mapping[str, float], out_dir: Path, source: str, command: str
+) -> None:
     """Write the report, the plot and the table.
 
     Args:
-        result: Of the sweep.
+        table: Of :func:`sweep_table`.
+        learned: The entries of the learned scale, in logits.
         out_dir: Folder, made if need be.
         source: What was tested, in words.
         command: What repeats it.
-
-    Returns:
-        The table, see :func:`long_table`.
     """
-    table = long_table(result)
     write_atomically(out_dir / TABLE, table.to_csv(index=False).encode())
-    save_figure(draw_sweep(table, result.learned), out_dir / PLOT)
-    learned = [(name, f'{value:.3f}') for name, value in result.learned.items()]
+    save_figure(draw_sweep(table, learned), out_dir / PLOT)
+    entries = pd.Series(learned, name='learned scale (logits)').map('{:.3f}'.format)
     sections = [
         f'# The bias scale at test time\n\n{source}\n\n```bash\n{command}\n```',
-        _markdown(pd.DataFrame(learned, columns=['entry', 'learned scale (logits)'])),
+        _markdown(entries.rename_axis('entry').reset_index()),
         f'![NDS and mAP over the bias scale]({PLOT})',
         *(_score_section(table, score) for score in SCORES),
         f'## How sure this is\n{READING.rstrip()}',
     ]
     write_atomically(out_dir / REPORT, ('\n\n'.join(sections) + '\n').encode())
-    return table
 
 
-def long_table(result: SweepResult) -> pd.DataFrame:
+def sweep_table(
+    learned: Mapping[str, float],
+    parts: Mapping[Scale, Sequence[Subset]],
+    scenes: Mapping[str, int],
+) -> pd.DataFrame:
     """A row for each scale and part, the learned scale last.
 
     Args:
-        result: Of the sweep.
+        learned: As in :class:`.scale_sweep.ScaleSweepLoop`.
+        parts: As there.
+        scenes: As there.
 
     Returns:
         ``point`` ('learned' or 'override'), ``scale`` (logits; NaN for a learned one with several
@@ -70,14 +73,15 @@ def long_table(result: SweepResult) -> pd.DataFrame:
         ``kind`` (see :class:`.subset_evaluation.Subset`), ``frames``, ``scenes``, ``objects``,
         ``classes without objects``, then mAP, NDS, the mean errors and the APs of the classes.
     """
-    entries = list(result.learned.values())
-    learned = entries[0] if len(entries) == 1 else math.nan
-    scenes = {WHOLE: sum(result.scenes.values()), **result.scenes}
-    label = LEARNED_POINT if math.isnan(learned) else f'{LEARNED_POINT} ({learned:.3f})'
+    own, label = math.nan, LEARNED_POINT
+    if len(learned) == 1:
+        (own,) = learned.values()
+        label = f'{LEARNED_POINT} ({own:.3f})'
+    scenes = {WHOLE: sum(scenes.values()), **scenes}
     return pd.DataFrame(
         {
             'point': LEARNED_POINT if scale is LEARNED else OVERRIDE,
-            'scale': learned if scale is LEARNED else scale,
+            'scale': own if scale is LEARNED else scale,
             'label': label if scale is LEARNED else f'{scale:.12g}',
             'part': part.name,
             'kind': part.kind,
@@ -90,8 +94,8 @@ def long_table(result: SweepResult) -> pd.DataFrame:
             'classes without objects': ', '.join(part.absent_classes),
             **part.metrics,
         }
-        for scale, parts in result.parts.items()
-        for part in parts
+        for scale, of_scale in parts.items()
+        for part in of_scale
     )
 
 
@@ -105,32 +109,32 @@ def best_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
     """For each part the scale with the highest score, beside the learned one.
 
     Args:
-        table: Of :func:`long_table`.
+        table: Of :func:`sweep_table`.
         score: 'NDS' or 'mAP'.
 
     Returns:
-        A row for each part: ``part``, ``frames``, ``scenes``, ``best`` (the scale's label; several
-        where they are equal, empty where all are), ``is_edge`` (the lowest or highest of the
-        sweep), ``score``, ``learned`` (score of the learned scale), ``lowest`` (score of the worst
-        scale), ``halves`` (the best scale in each half of the part's scenes; empty for one scene).
+        As the report shows it: part, frames and scenes, the best scale (several where they are
+        equal) with '(edge)' at the lowest or highest of the sweep, the best in each half of the
+        scenes, the score there, that with the learned scale, gain, and best minus worst.
     """
     swept = table.loc[table['point'] == OVERRIDE, 'scale']
     rows = []
     for part, group in _without_halves(table).groupby('part', sort=False):
-        halves = table[(table['part'] == part) & table['kind'].isin(HALVES)]
-        best = group[group[score] == group[score].max()]
-        edges = best['scale'].isin([swept.min(), swept.max()])
+        first, best = group.iloc[0], group[group[score] == group[score].max()]
+        learned = group.loc[group['point'] == LEARNED_POINT, score].iloc[0]
+        is_edge = len(best) == 1 and best['scale'].iloc[0] in (swept.min(), swept.max())
+        halves = table[(table['part'] == part) & table['kind'].isin(HALVES)].groupby('kind')
         rows.append(
             {
                 'part': part,
-                'frames': group['frames'].iloc[0],
-                'scenes': group['scenes'].iloc[0],
-                'best': _best_label(group, score),
-                'is_edge': len(best) == 1 and bool(edges.all()),
-                'score': group[score].max(),
-                'learned': group.loc[group['point'] == LEARNED_POINT, score].iloc[0],
-                'lowest': group[score].min(),
-                'halves': [_best_label(half, score) for _, half in halves.groupby('kind')],
+                'frames (scenes)': f'{first["frames"]} ({first["scenes"]})',
+                'best scale': _best_label(group, score) + (' (edge)' if is_edge else ''),
+                'best in halves': ' / '.join(_best_label(half, score) for _, half in halves)
+                or 'one scene',
+                f'{score} there': group[score].max(),
+                f'{score} with the learned scale': learned,
+                'gain': f'{group[score].max() - learned:+.4f}',
+                'best minus worst': np.ptp(group[score]),
             }
         )
     return pd.DataFrame(rows)
@@ -140,14 +144,10 @@ def draw_sweep(table: pd.DataFrame, learned: Mapping[str, float]) -> Figure:
     """Each score as its change against the learned scale; a curve for each part.
 
     Args:
-        table: Of :func:`long_table`.
+        table: Of :func:`sweep_table`.
         learned: The entries of the learned scale, in logits; each is an upright line.
-
-    Returns:
-        The figure, with a canvas that needs no display.
     """
     figure = Figure(figsize=(12.0, 4.5), dpi=120, layout='constrained', facecolor='white')
-    FigureCanvasAgg(figure)
     table = _without_halves(table)
     reference = table[table['point'] == LEARNED_POINT].set_index('part')
     for axes, score in zip(figure.subplots(1, len(SCORES)), SCORES, strict=True):
@@ -171,30 +171,13 @@ def draw_sweep(table: pd.DataFrame, learned: Mapping[str, float]) -> Figure:
 def _score_section(table: pd.DataFrame, score: str) -> str:
     """The best scale of each part, how much hangs on it, and all scores."""
     best = best_table(table, score)
-    shown = pd.DataFrame(
-        {
-            'part': best['part'],
-            'frames (scenes)': [f'{r.frames} ({r.scenes})' for r in best.itertuples()],
-            'best scale': [
-                (r.best or NONE_BEST) + (' (edge)' if r.is_edge else '') for r in best.itertuples()
-            ],
-            'best in halves': [
-                ' / '.join(half or NONE_BEST for half in r.halves) or 'one scene'
-                for r in best.itertuples()
-            ],
-            f'{score} there': best['score'].map('{:.4f}'.format),
-            f'{score} with the learned scale': best['learned'].map('{:.4f}'.format),
-            'gain': (best['score'] - best['learned']).map('{:+.4f}'.format),
-            'best minus worst': (best['score'] - best['lowest']).map('{:.4f}'.format),
-        }
-    )
-    stake = (best['score'] - best['lowest']).max()
     note = (
-        f'The choice of the scale moves the {score} of no part by more than {stake:.4f}; an order '
-        'of the conditions means nothing where that is less than the noise between seeds.'
+        f'The choice of the scale moves the {score} of no part by more than '
+        f'{best["best minus worst"].max():.4f}; an order of the conditions means nothing where '
+        'that is less than the noise between seeds.'
     )
-    scores = score_table(table, score).map('{:.4f}'.format).rename_axis('scale').reset_index()
-    return f'## {score}\n\n{_markdown(shown)}\n\n{note}\n\n{_markdown(scores)}'
+    scores = score_table(table, score).rename_axis('scale').reset_index()
+    return f'## {score}\n\n{_markdown(best)}\n\n{note}\n\n{_markdown(scores)}'
 
 
 def _without_halves(table: pd.DataFrame) -> pd.DataFrame:
@@ -202,10 +185,12 @@ def _without_halves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best_label(rows: pd.DataFrame, score: str) -> str:
-    """The scales with the highest score; empty where all have it."""
+    """The scales with the highest score."""
     best = rows[rows[score] == rows[score].max()]
-    return '' if len(best) == len(rows) else ', '.join(best['label'])
+    return 'none: all equal' if len(best) == len(rows) else ', '.join(best['label'])
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    return table.to_markdown(index=False, disable_numparse=True)
+    """As Markdown, numbers with four digits."""
+    shown = table.map(lambda value: f'{value:.4f}' if isinstance(value, float) else value)
+    return shown.to_markdown(index=False, disable_numparse=True)

@@ -17,14 +17,9 @@ LEAST_SEEDS = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds.
+    """A mean over ``count`` seeds, the ends of its 95 % interval, and p of a true mean of 0.
 
-    Attributes:
-        count: Seeds that have a value.
-        mean: NaN without any.
-        low: Lower end of its 95 % interval; NaN where there is none.
-        high: Upper end.
-        p_value: Of Student's t test that the true mean is 0.
+    NaN is what is not known.
     """
 
     count: int
@@ -57,10 +52,7 @@ def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
     (:func:`residual_spread`), as in the analysis of a randomized block design, or its own where
     that is larger: variants that have little in common spread more than most.
 
-    Args:
-        table: A measure by seed (rows) and variant (columns); NaN where a run is missing.
-        variant: The one.
-        against: The other.
+    ``table`` is a measure by seed (rows) and variant (columns); NaN where a run is missing.
     """
     table = table.reindex(columns=table.columns.union([variant, against]))
     differences = table[variant] - table[against]
@@ -80,16 +72,12 @@ def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
 def residual_spread(table: pd.DataFrame) -> tuple[float, int]:
     """What seeds and variants, each with an effect of its own, leave of a measure unexplained.
 
-    Args:
-        table: By seed (rows) and variant (columns); NaN where a run is missing.
-
-    Returns:
-        Standard deviation of the rest, of which every variant is taken to have the same, and its
-        degrees of freedom; 0, 0 without any.
+    ``table`` is as for :func:`compare`. Returns the standard deviation of the rest, of which every
+    variant is taken to have the same, and its degrees of freedom; 0, 0 without any.
     """
     runs = table.stack().dropna()
-    effects = [pd.get_dummies(runs.index.get_level_values(level)) for level in (0, 1)]
-    design = np.concatenate([effect.to_numpy(float) for effect in effects], axis=1)
+    levels = (runs.index.get_level_values(level) for level in (0, 1))
+    design = np.hstack([pd.get_dummies(level).to_numpy(float) for level in levels])
     solution, _, rank, _ = np.linalg.lstsq(design, runs.to_numpy(), rcond=None)
     freedom = len(runs) - int(rank)
     if freedom <= 0:

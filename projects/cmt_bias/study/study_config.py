@@ -72,13 +72,9 @@ class Study:
 def read_study(path: Path) -> Study:
     """Read and check a study's file.
 
-    Args:
-        path: An mmengine config with the keys title, variants (a dict from name to title),
-            reference, seeds, and, if wanted, failures, failure_options and questions (a list of
-            dicts with the attributes of :class:`Question`).
-
-    Returns:
-        The study.
+    It is an mmengine config with the keys title, variants (a dict from name to title), reference,
+    seeds, and, if wanted, failures, failure_options and questions (a list of dicts with the
+    attributes of :class:`Question`).
 
     Raises:
         ProblemsFound: If something is wrong with it: all that is, each with its remedy.
@@ -87,71 +83,56 @@ def read_study(path: Path) -> Study:
         remedy = 'name a study, such as configs/studies/learnable_scale/study.py'
         raise ProblemsFound([Problem(f"the study '{path}' does not exist", remedy)])
     content: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
-    stop_on(_content_problems(content, path))
+    stop_on(_problems(content, path))
     given = {'title': path.resolve().parent.name, 'reference': next(iter(content['variants']))}
     given.update(content)
     for key in ('seeds', 'failures'):
         given[key] = tuple(given.get(key, ()))
     given['questions'] = tuple(Question(**question) for question in given.get('questions', ()))
-    study = Study(path=path, **given)
-    stop_on(_name_problems(study))
-    return study
+    return Study(path=path, **given)
 
 
-def _content_problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
-    """Keys that are unknown, missing or of another kind."""
+def _problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
+    problems: list[Problem] = []
+
+    def wrong(what: str, remedy: str) -> None:
+        problems.append(Problem(f"'{path}': {what}", remedy))
+
     known = Study.__dataclass_fields__.keys() - {'path'}
-    problems = [
-        Problem(f"'{path}' has the unknown key '{key}'", f'known keys: {", ".join(sorted(known))}')
-        for key in content.keys() - known
-    ]
+    for key in content.keys() - known:
+        wrong(f"it has the unknown key '{key}'", f'known keys: {", ".join(sorted(known))}')
     variants, seeds = content.get('variants'), content.get('seeds')
     if not isinstance(variants, Mapping) or not variants:
         remedy = "variants = dict(fixed='scale fixed at 2.5', ...), each with a config fixed.py"
-        problems.append(Problem(f"'{path}': variants must name the variants", remedy))
+        wrong('variants must name the variants', remedy)
+        variants = {}
+    for name in variants:
+        config = path.with_name(f'{name}.py')
+        if not re.fullmatch(r'\w[\w-]*', name):
+            remedy = 'use letters, digits, _ and -'
+            wrong(f"the variant's name '{name}' cannot name its folder", remedy)
+        elif not config.is_file():
+            wrong(f"the variant '{name}' has no config", f"write '{config}'")
     is_list = isinstance(seeds, list | tuple) and all(isinstance(seed, int) for seed in seeds)
     if not is_list or not seeds or len(set(seeds)) < len(seeds):
-        what = f"'{path}': seeds must be a list of different integers"
-        problems.append(Problem(what, 'seeds = [0, 1, 2, 3, 4]'))
-    keys = Question.__dataclass_fields__
+        wrong('seeds must be a list of different integers', 'seeds = [0, 1, 2, 3, 4]')
+    keys, names = Question.__dataclass_fields__, {content.get('reference')} - {None}
     for question in content.get('questions', ()):
         if not {'text', 'variant', 'against'} <= set(question) <= set(keys):
-            what = f"'{path}': the question {dict(question)} cannot be understood"
             remedy = f'give text, variant, against; possible keys: {", ".join(keys)}'
-            problems.append(Problem(what, remedy))
-    return problems
-
-
-def _name_problems(study: Study) -> list[Problem]:
-    """Variants without a config, and names of variants that are not there."""
-    problems = []
-    for name in study.variants:
-        if not re.fullmatch(r'\w[\w-]*', name):
-            what = f"'{study.path}': the variant's name '{name}' cannot name its folder"
-            problems.append(Problem(what, 'use letters, digits, _ and -'))
-        elif not study.config_path(name).is_file():
-            what = f"'{study.path}': the variant '{name}' has no config"
-            problems.append(Problem(what, f"write '{study.config_path(name)}'"))
-    asked = [name for question in study.questions for name in (question.variant, question.against)]
-    for name in {study.reference, *asked} - set(study.variants):
-        what = f"'{study.path}': '{name}' is none of the variants"
-        problems.append(Problem(what, f'choose one of {", ".join(study.variants)}'))
+            wrong(f'the question {dict(question)} cannot be understood', remedy)
+        names |= {question[key] for key in ('variant', 'against') if key in question}
+    for name in names - set(variants):
+        wrong(f"'{name}' is none of the variants", f'choose one of {", ".join(variants)}')
     return problems
 
 
 def run_config(
     study: Study, variant: str, seed: int, options: Mapping[str, Any] | None = None
 ) -> Config:
-    """The config that one run is trained and tested with.
+    """The config that one run is trained and tested with, without a work directory.
 
-    Args:
-        study: The study.
-        variant: One of its variants.
-        seed: Of the run.
-        options: Settings for all runs, as ``--cfg-options`` of mmengine's tools.
-
-    Returns:
-        The config, without a work directory.
+    ``options`` are settings for all runs, as ``--cfg-options`` of mmengine's tools.
 
     Raises:
         ProblemsFound: If the config starts from weights that are not there, or has no nuScenes
@@ -176,12 +157,7 @@ def run_config(
 
 
 def run_key(cfg: Config, num_processes: int) -> str:
-    """A digest of all settings that decide what a run gives, its starting weights included.
-
-    Args:
-        cfg: Of :func:`run_config`.
-        num_processes: Processes of the training; with them changes the effective batch.
-    """
+    """A digest of all that decides what a run gives: settings, starting weights, processes."""
     digest = hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode())
     digest.update(str(num_processes).encode())
     load_from = cfg.get('load_from') or ''
@@ -193,10 +169,5 @@ def run_key(cfg: Config, num_processes: int) -> str:
 
 
 def keep_detections(cfg: Config, folder: Path) -> None:
-    """Let the nuScenes metric of the test leave its detections in a folder, in place.
-
-    Args:
-        cfg: With a nuScenes metric in ``test_evaluator``.
-        folder: ``<folder>/pred_instances_3d/results_nusc.json`` will be the file.
-    """
+    """Let the test leave ``<folder>/pred_instances_3d/results_nusc.json``; in place."""
     nuscenes_metric_configs(cfg.test_evaluator)[0]['jsonfile_prefix'] = str(folder)

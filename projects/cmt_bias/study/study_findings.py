@@ -36,7 +36,7 @@ def link_findings(results: StudyResults) -> list[str]:
     and a router that finds them; the first that is not seen is named.
     """
     clean = results.of(NO_BIAS, CLEAN, 'mAP')
-    failures = [name for name in results.subsets() if name.startswith(FAILURE)]
+    failures = results.failures()
     cost = estimate(clean - results.of(NO_BIAS, FAILURES, 'mAP'))
     if not cost.count:
         return []

@@ -1,14 +1,11 @@
 """Pictures of a study's report."""
 
-import math
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -22,10 +19,7 @@ LINE_STYLES: tuple[Any, ...] = ('-', '--', ':', '-.', (0, (6, 1, 1, 1, 1, 1)))
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure that needs no display; sizes in inches."""
-    figure = Figure(figsize=(width, height), dpi=90, layout='constrained', facecolor='white')
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=90, layout='constrained', facecolor='white')
 
 
 def _colors(results: StudyResults) -> dict[str, str]:
@@ -99,10 +93,9 @@ def save_curves(results: StudyResults, path: Path) -> bool:
 
 def save_trust(results: StudyResults, path: Path) -> bool:
     """Where trust falls and where attention goes under each failure; False without any."""
-    failures = [name for name in results.subsets() if name.startswith(FAILURE)]
-    if not failures:
+    rows = [CLEAN, *results.failures()]
+    if len(rows) == 1:
         return False
-    rows = [CLEAN, *failures]
     figure = _figure(13.0, 1.8 + 0.34 * len(rows))
     trust, attention = figure.subplots(1, 2, sharey=True)
     trust.axvline(0.0, color='black', linewidth=0.8)
@@ -127,12 +120,8 @@ def _scatter(
     axes: Axes, results: StudyResults, subsets: list[str], metric: str, fill: str
 ) -> None:
     """The mean over seeds of every variant, in the row of each subset."""
-    colors = _colors(results)
+    style: dict[str, Any] = dict(marker='o', fillstyle=fill, markersize=4.5)
     for row, subset in enumerate(subsets):
-        means: pd.Series = results.table(subset, metric).mean()
-        for place, variant in enumerate(results.variants):
-            if not math.isnan(means.get(variant, math.nan)):
-                height = row + 0.7 * ((place + 0.5) / len(colors) - 0.5)
-                axes.plot(
-                    means[variant], height, 'o', color=colors[variant], fillstyle=fill, ms=4.5
-                )
+        means = results.means(subset, metric)
+        for place, (mean, color) in enumerate(zip(means, _colors(results).values(), strict=True)):
+            axes.plot(mean, row + 0.7 * ((place + 0.5) / len(means) - 0.5), color=color, **style)

@@ -1,7 +1,7 @@
 """The report of one or several studies: one page, made from their tables alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -50,15 +50,10 @@ READING = f"""
 
 
 def write_report(studies: Mapping[str, StudyResults], out_dir: Path) -> Path:
-    """Write the page, the tables that it is made from, and the pictures.
+    """Write the page, the tables that it is made from, and the pictures; returns the page's path.
 
-    Args:
-        studies: Results by the name of their folder in ``out_dir``. Studies that were written
-            there before are part of the page too.
-        out_dir: Folder, made if need be.
-
-    Returns:
-        The page's path.
+    ``studies`` are by the name of their folder in ``out_dir``. Studies that were written there
+    before are part of the page too.
 
     Raises:
         ProblemsFound: If the tables of an earlier study are damaged.
@@ -80,29 +75,24 @@ def write_report(studies: Mapping[str, StudyResults], out_dir: Path) -> Path:
 
 def _study_sections(results: StudyResults, folder: Path) -> list[str]:
     """Of one study, its pictures written."""
-    name = folder.name
-    pictures = {
-        f'![Differences in mAP to {results.reference}]({name}/differences.png)': save_differences,
-        f'![Loss and scale over iterations]({name}/curves.png)': save_curves,
-        f'![Trust and attention under failures]({name}/trust.png)': save_trust,
-    }
-    differences, curves, trust = (
-        text if save(results, folder / text.split('/')[-1][:-1]) else ''
-        for text, save in pictures.items()
-    )
+
+    def picture(text: str, name: str, save: Callable[[StudyResults, Path], bool]) -> str:
+        return f'![{text}]({folder.name}/{name})' if save(results, folder / name) else ''
+
+    compared = f'Differences in mAP to {results.reference}'
     return [
         _heading(results),
         _noise(results),
-        _answers(results),
+        _bullets('Answers', _answers(results) or ['The study asks no questions.']),
         _bullets('Why', link_findings(results)),
         '### Detection\n\n' + _score_table(results),
-        differences,
+        picture(compared, 'differences.png', save_differences),
         _bullets('By condition', condition_finding(results)),
         _bullets('Where the scale ends', scale_findings(results)),
         _training_table(results),
-        curves,
+        picture('Loss and scale over iterations', 'curves.png', save_curves),
         '### Whom the router trusts, and where attention goes\n\n' + _trust_table(results),
-        trust,
+        picture('Trust and attention under failures', 'trust.png', save_trust),
     ]
 
 
@@ -111,12 +101,12 @@ def _bullets(title: str, lines: Sequence[str]) -> str:
 
 
 def _heading(results: StudyResults) -> str:
-    tested = results.table(WHOLE, 'mAP').count()
-    total = len(results.variants) * len(results.seeds)
+    tested = results.table(WHOLE, 'mAP').count().sum()
+    num_variants, num_seeds = len(results.variants), len(results.seeds)
     parts = [f'{part["name"]} {part["samples"]}' for part in results.parts]
     text = (
-        f'## {results.title}\n\n{tested.sum()} of {total} runs ('
-        f'{len(results.variants)} variants x {len(results.seeds)} seeds) are tested; '
+        f'## {results.title}\n\n{tested} of {num_variants * num_seeds} runs ('
+        f'{num_variants} variants x {num_seeds} seeds) are tested; '
         f'together {results.hours:.1f} h on {results.device or "no device yet"}. '
         f'Test frames: {", ".join(parts) or "unknown"}.\n\n'
         f'```bash\n{results.command}\n```'
@@ -132,30 +122,29 @@ def _heading(results: StudyResults) -> str:
 
 def _noise(results: StudyResults) -> str:
     """What the design can see, from the noise of the reference, whatever the outcome."""
-    count = len(results.seeds)
-    rows = []
-    asked = dict.fromkeys((q.subset, q.metric) for q in results.questions)
-    strict = 1 - (1 - LEVEL) / max(1, len(results.questions))
-    for subset, metric in asked:
-        noise = _spread(results, subset, metric)
-        one, all_of_them = (
-            smallest_visible_difference(math.sqrt(2) * noise, count, level=level)
-            for level in (LEVEL, strict)
-        )
-        numbers = [_number(value, metric) for value in (noise, one, all_of_them)]
-        rows.append([f'{metric}, {"all frames" if subset == WHOLE else subset}', *numbers])
+    count, num_questions = len(results.seeds), len(results.questions)
     columns = ['measure', 'noise of a seed', f'visible with {count} seeds', 'as one of all']
+    rows = []
+    for subset, metric in dict.fromkeys((q.subset, q.metric) for q in results.questions):
+        noise = _spread(results, subset, metric)
+        visible = [
+            smallest_visible_difference(math.sqrt(2) * noise, count, level=level)
+            for level in (LEVEL, 1 - (1 - LEVEL) / num_questions)
+        ]
+        numbers = [_number(value, metric) for value in (noise, *visible)]
+        rows.append([f'{metric}, {"all frames" if subset == WHOLE else subset}', *numbers])
     return (
         '### What the design can see\n\nFrom the standard deviation of the reference over seeds '
         f'(with less than {LEAST_SEEDS} of it that of all variants) alone: the true difference '
         f'that {count} seeds a variant find with {POWER:.0%} probability, by itself and as one of '
-        f'all {len(results.questions)} questions (Bonferroni).\n\n{_markdown(rows, columns)}'
+        f'all {num_questions} questions (Bonferroni).\n\n'
+        + _markdown(pd.DataFrame(rows, columns=columns))
     )
 
 
 def _spread(results: StudyResults, subset: str, metric: str) -> float:
     """Standard deviation of the reference over seeds; of all variants where it has too few."""
-    own = results.of(results.reference, subset, metric).dropna()
+    own = results.of(results.reference, subset, metric)
     if len(own) >= LEAST_SEEDS:
         return float(own.std())
     table = results.table(subset, metric)
@@ -163,15 +152,14 @@ def _spread(results: StudyResults, subset: str, metric: str) -> float:
     return spread if freedom >= LEAST_SEEDS else math.nan
 
 
-def _answers(results: StudyResults) -> str:
+def _answers(results: StudyResults) -> list[str]:
     """Each question with its interval and one sentence."""
     found = [results.compare(q.variant, q.against, q.subset, q.metric) for q in results.questions]
     adjusted = holm([each.p_value for each in found])
-    answers = [
+    return [
         f'**{question.text}** {_answer(question, each, p_value)}'
         for question, each, p_value in zip(results.questions, found, adjusted, strict=True)
     ]
-    return _bullets('Answers', answers or ['The study asks no questions.'])
 
 
 def _answer(question: Question, found: Estimate, p_value: float) -> str:
@@ -179,10 +167,8 @@ def _answer(question: Question, found: Estimate, p_value: float) -> str:
     what = f'{question.variant} against {question.against}, {question.metric}{where}'
     if math.isnan(found.low):
         return f'Not known: {found.count} pairs of seeds. ({what})'
-    low, high = (_number(end, question.metric, '+') for end in (found.low, found.high))
-    mean = _number(found.mean, question.metric, '+')
-    is_better = (found.mean > 0) != (question.metric in LOWER_IS_BETTER)
     if p_value < 1 - LEVEL:
+        is_better = (found.mean > 0) != (question.metric in LOWER_IS_BETTER)
         said = 'Yes.' if is_better else 'No, the opposite.'
     elif found.leaves_out_zero:
         said = 'Not shown: its own interval leaves out 0, but not after the adjustment.'
@@ -198,98 +184,104 @@ def _answer(question: Question, found: Estimate, p_value: float) -> str:
         claim = _number(question.claimed, question.metric, '+')
         inside = found.low <= question.claimed <= found.high
         said += f' The claimed {claim} is {"not excluded" if inside else "excluded"}.'
-    return f'{said} {what}: {mean} [{low}, {high}], n = {found.count}, p = {p_value:.2g}.'
+    numbers = _difference(found, question.metric)
+    return f'{said} {what}: {numbers}, n = {found.count}, p = {p_value:.2g}.'
 
 
-def _number(value: float, metric: str, sign: str = '') -> str:
+def _number(value: float, metric: str = '', sign: str = '') -> str:
     """A value of a metric: scores with four digits, iterations with none."""
     digits = {'iterations to 95 %': 0, 'loss roughness': 1}.get(metric, 4)
     return MISSING if math.isnan(value) else f'{value:{sign}.{digits}f}'
 
 
+def _difference(found: Estimate, metric: str = '') -> str:
+    """The mean and, where it is known, its interval."""
+    mean, low, high = (_number(x, metric, '+') for x in (found.mean, found.low, found.high))
+    return mean if math.isnan(found.low) else f'{mean} [{low}, {high}]'
+
+
 def _cell(results: StudyResults, variant: str, subset: str, metric: str) -> str:
     """Mean and standard deviation over seeds."""
-    values = results.of(variant, subset, metric).dropna()
+    values = results.of(variant, subset, metric)
     spread = f' ± {_number(values.std(), metric)}' if len(values) > 1 else ''
     return _number(values.mean(), metric) + spread
 
 
+def _changes(results: StudyResults, subset: str) -> list[str]:
+    """The difference of each variant to the reference."""
+    return [
+        ''
+        if variant == results.reference
+        else _difference(results.compare(variant, results.reference, subset))
+        for variant in results.variants
+    ]
+
+
 def _score_table(results: StudyResults) -> str:
     """Variants down: scores, their difference to the reference, small objects, failures."""
-    rows = []
-    for variant, title in results.variants.items():
-        is_reference = variant == results.reference
-        small = [results.of(variant, WHOLE, f'AP {name}').mean() for name in SMALL_OBJECTS]
-        row = [f'**{variant}**' if is_reference else variant, title]
-        row += [str(len(results.of(variant, WHOLE, 'mAP')))]
-        row += [_cell(results, variant, WHOLE, metric) for metric in ('mAP', 'NDS')]
-        row += ['' if is_reference else _difference(results, variant, WHOLE)]
-        row += [_number(sum(small) / len(small), 'mAP'), _cell(results, variant, FAILURES, 'mAP')]
-        row += ['' if is_reference else _difference(results, variant, FAILURES)]
-        rows.append(row)
-    columns = ['variant', 'what it is', 'seeds', 'mAP', 'NDS', 'Δ mAP', 'mAP, small objects']
-    return _markdown(rows, [*columns, 'mAP under failures', 'Δ under failures'])
 
+    def cells(subset: str, metric: str) -> list[str]:
+        return [_cell(results, variant, subset, metric) for variant in results.variants]
 
-def _difference(results: StudyResults, variant: str, subset: str) -> str:
-    found = results.compare(variant, results.reference, subset)
-    known = '' if math.isnan(found.low) else f' [{found.low:+.4f}, {found.high:+.4f}]'
-    return _number(found.mean, 'mAP', '+') + known
+    small = pd.DataFrame([results.means(WHOLE, f'AP {name}') for name in SMALL_OBJECTS])
+    table = {
+        'variant': [f'**{v}**' if v == results.reference else v for v in results.variants],
+        'what it is': list(results.variants.values()),
+        'seeds': [len(results.of(variant, WHOLE, 'mAP')) for variant in results.variants],
+        'mAP': cells(WHOLE, 'mAP'),
+        'NDS': cells(WHOLE, 'NDS'),
+        'Δ mAP': _changes(results, WHOLE),
+        'mAP, small objects': [_number(value) for value in small.mean(skipna=False)],
+        'mAP under failures': cells(FAILURES, 'mAP'),
+        'Δ under failures': _changes(results, FAILURES),
+    }
+    return _markdown(pd.DataFrame(table))
 
 
 def _training_table(results: StudyResults) -> str:
     rows = []
     finals = [name for name in results.values if name.startswith('final scale')]
     for variant in results.variants:
-        entries = [n[13:-1] for n in finals if len(results.of(variant, WHOLE, n))]
-        ends = [results.of(variant, WHOLE, f'final scale ({name})') for name in entries]
-        drifts = [results.of(variant, WHOLE, f'drift in the last fifth ({e})') for e in entries]
+        entries = [name[13:-1] for name in finals if len(results.of(variant, WHOLE, name))]
+        ends, drifts = (
+            [results.of(variant, WHOLE, f'{measure} ({entry})').mean() for entry in entries]
+            for measure in ('final scale', 'drift in the last fifth')
+        )
         row = [variant, *(_cell(results, variant, WHOLE, metric) for metric in LOWER_IS_BETTER)]
-        row += ['; '.join(f'{e} {f.mean():.2f}' for e, f in zip(entries, ends, strict=True))]
-        row += ['; '.join(f'{drift.mean():+.3f}' for drift in drifts)]
+        row += ['; '.join(f'{e} {end:.2f}' for e, end in zip(entries, ends, strict=True))]
+        row += ['; '.join(f'{drift:+.3f}' for drift in drifts)]
         rows.append([text or MISSING for text in row])
     columns = ['variant', *LOWER_IS_BETTER, 'final scale', 'drift']
-    return _markdown(rows, columns)
+    return _markdown(pd.DataFrame(rows, columns=columns))
 
 
 def _trust_table(results: StudyResults) -> str:
     """How far trust falls where it should, and the attention on cameras, by variant."""
-    rows = []
-    for variant in results.variants:
-        there, elsewhere = (
-            results.of(variant, FAILURES, f'trust fall, {where}')
-            for where in ('spoiled part', 'elsewhere')
-        )
-        more = estimate(there - elsewhere)
-        interval = '' if math.isnan(more.low) else f' [{more.low:+.4f}, {more.high:+.4f}]'
-        falls = [
-            _number(there.mean(), '', '+'),
-            _number(elsewhere.mean(), '', '+'),
-            _number(more.mean, '', '+') + interval,
-        ]
-        shares = [
-            results.of(variant, subset, 'camera attention').mean()
-            for subset in (CLEAN, f'{FAILURE}camera_drop_all')
-        ]
-        percents = [MISSING if math.isnan(share) else f'{share:.1%}' for share in shares]
-        trust = [
-            _number(results.of(variant, CLEAN, f'{sensor} trust').mean(), '', '+')
-            for sensor in ('lidar', 'camera')
-        ]
-        rows.append([variant, *trust, *falls, *percents])
-    columns = [
-        'variant',
-        'trust in LiDAR, clean',
-        'in cameras',
-        'fall of trust, spoiled part',
-        'elsewhere',
-        'difference',
+
+    def signed(subset: str, metric: str) -> list[str]:
+        return [_number(value, sign='+') for value in results.means(subset, metric)]
+
+    def percents(subset: str) -> list[str]:
+        shares = results.means(subset, 'camera attention')
+        return [MISSING if math.isnan(share) else f'{share:.1%}' for share in shares]
+
+    there, elsewhere = 'trust fall, spoiled part', 'trust fall, elsewhere'
+    more = [
+        results.of(variant, FAILURES, there) - results.of(variant, FAILURES, elsewhere)
+        for variant in results.variants
     ]
-    columns += ['attention on cameras, clean', 'all cameras black']
-    return _markdown(rows, columns)
+    table = {
+        'variant': list(results.variants),
+        'trust in LiDAR, clean': signed(CLEAN, 'lidar trust'),
+        'in cameras': signed(CLEAN, 'camera trust'),
+        'fall of trust, spoiled part': signed(FAILURES, there),
+        'elsewhere': signed(FAILURES, elsewhere),
+        'difference': [_difference(estimate(values)) for values in more],
+        'attention on cameras, clean': percents(CLEAN),
+        'all cameras black': percents(f'{FAILURE}camera_drop_all'),
+    }
+    return _markdown(pd.DataFrame(table))
 
 
-def _markdown(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
-    return pd.DataFrame(rows, columns=list(columns)).to_markdown(
-        index=False, disable_numparse=True
-    )
+def _markdown(table: pd.DataFrame) -> str:
+    return table.to_markdown(index=False, disable_numparse=True)

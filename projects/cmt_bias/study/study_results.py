@@ -4,8 +4,10 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from ..metrics.metric_configs import nuscenes_metric_configs
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from ..metrics.subset_evaluation import EVALUATED_SPLITS, WHOLE, SubsetEvaluation
 from ..problem import Problem
+from ..runs.data_check import innermost_datasets
 from ..runs.preflight import ProblemsFound
 from .seed_statistics import Estimate, compare
 from .study_config import Question, Study
@@ -86,6 +89,10 @@ class StudyResults:
         """A measure of a variant by seed."""
         return self.table(subset, metric).get(variant, pd.Series(dtype=float)).dropna()
 
+    def means(self, subset: str, metric: str) -> pd.Series:
+        """The mean of a measure over seeds, by variant; NaN where it is not known."""
+        return self.table(subset, metric).mean().reindex(list(self.variants)).astype(float)
+
     def compare(self, variant: str, against: str, subset: str, metric: str = 'mAP') -> Estimate:
         """The difference between two variants, see :func:`.seed_statistics.compare`."""
         return compare(self.table(subset, metric), variant, against)
@@ -98,6 +105,10 @@ class StudyResults:
         failures = sorted(name for name in known if name.startswith(FAILURE))
         return [name for name in dict.fromkeys([*parts, *failures]) if name in known]
 
+    def failures(self) -> list[str]:
+        """The subsets of single failures."""
+        return [name for name in self.subsets() if name.startswith(FAILURE)]
+
     def save(self, folder: Path) -> None:
         """Write study.json, runs.csv and curves.csv."""
         content = asdict(self)
@@ -109,18 +120,13 @@ class StudyResults:
 
 def _frame(rows: Mapping[tuple, Mapping[str, float]], last_key: str) -> pd.DataFrame:
     """A table of rows by variant, seed and a third key."""
-    names = ['variant', 'seed', last_key]
-    index = pd.MultiIndex.from_tuples(list(rows), names=names) if rows else None
-    empty = pd.MultiIndex.from_arrays([[], [], []], names=names)
-    return pd.DataFrame(list(rows.values()), index=empty if index is None else index)
+    levels: list[Any] = list(zip(*rows, strict=True)) or [[], [], []]
+    index = pd.MultiIndex.from_arrays(levels, names=['variant', 'seed', last_key])
+    return pd.DataFrame(list(rows.values()), index=index)
 
 
 def load_results(folder: Path, with_tables: bool = True) -> StudyResults:
-    """What :meth:`StudyResults.save` has written.
-
-    Args:
-        folder: Where.
-        with_tables: Read values and curves too.
+    """What :meth:`StudyResults.save` has written, if asked for without values and curves.
 
     Raises:
         ProblemsFound: If the folder has no such files, or damaged ones.
@@ -142,11 +148,8 @@ def load_results(folder: Path, with_tables: bool = True) -> StudyResults:
 
 def write_record(work_dir: Path, study: Study, command: str) -> None:
     """Note what a study is in its work directory, before its first run."""
-    variants = dict(study.variants)
-    record = StudyResults(
-        study.title, variants, study.reference, study.seeds, study.questions, command
-    )
-    record.save(work_dir)
+    what = study.title, dict(study.variants), study.reference, study.seeds, study.questions
+    StudyResults(*what, command).save(work_dir)
 
 
 def run_folder(work_dir: Path, variant: str, seed: int) -> Path:
@@ -158,13 +161,7 @@ def collect_results(work_dir: Path) -> StudyResults:
     """Read all runs of a study, as far as they are there.
 
     Metrics by condition and distance are computed once for each run and kept in its folder, so
-    that a study can be looked at while it runs.
-
-    Args:
-        work_dir: ``--work-dir`` of tools/run_study.py.
-
-    Returns:
-        What is there; what is not is in :attr:`StudyResults.missing`.
+    that a study can be looked at while it runs. ``work_dir`` is that of tools/run_study.py.
 
     Raises:
         ProblemsFound: If the folder is not that of a study.
@@ -176,19 +173,18 @@ def collect_results(work_dir: Path) -> StudyResults:
     rows: dict[tuple, dict[str, float]] = {}
     points: dict[tuple, dict[str, float]] = defaultdict(dict)
     missing: dict[str, dict[str, str]] = defaultdict(lambda: defaultdict(str))
-    for variant in results.variants:
-        for seed in results.seeds:
-            run = _Run(run_folder(work_dir, variant, seed))
-            for problem in run.missing:
-                missing[problem][variant] += f' {seed}'
-            rows.update({(variant, seed, subset): m for subset, m in run.measures.items()})
-            for name, curve in run.curves.items():
-                for step, value in curve.items():
-                    points[variant, seed, step][name] = value
-            if run.state is not None:
-                results.hours += sum(run.state.seconds.values()) / 3600
-                results.device = run.state.device or results.device
-            results.parts = max(results.parts, run.parts, key=len)
+    for variant, seed in product(results.variants, results.seeds):
+        run = _Run(run_folder(work_dir, variant, seed))
+        for problem in run.missing:
+            missing[problem][variant] += f' {seed}'
+        rows.update({(variant, seed, subset): m for subset, m in run.measures.items()})
+        for name, curve in run.curves.items():
+            for step, value in curve.items():
+                points[variant, seed, step][name] = value
+        if run.state is not None:
+            results.hours += sum(run.state.seconds.values()) / 3600
+            results.device = run.state.device or results.device
+        results.parts = max(results.parts, run.parts, key=len)
     results.values, results.curves = _frame(rows, 'subset'), _frame(points, 'iteration')
     if not any(subset == FAILURES for _, _, subset in rows):
         missing.pop(UNTESTED, None)  # the study has no failures, or is not so far
@@ -200,14 +196,9 @@ def collect_results(work_dir: Path) -> StudyResults:
 
 
 class _Run:
-    """What is there of a run, and what is not.
+    """What is there of a run: its state, measures of each subset, curves, parts of the test.
 
-    Attributes:
-        state: None if it has not been started.
-        measures: Of each subset, by metric.
-        curves: By name, over iterations.
-        parts: Of the test.
-        missing: What is not there.
+    ``missing`` says what is not.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -245,46 +236,20 @@ class _Run:
             return
         scores = {'mAP': tested.mean_ap, 'NDS': tested.nds}
         try:
-            subsets = self._subsets()
+            subsets = _subset_metrics(self.folder)
         except ProblemsFound as error:
             self.missing.append(f'no metrics by condition and distance, {error.problems[0].what}')
             self.measures[WHOLE].update(scores)
             return
-        self.parts = [{k: v for k, v in subset.items() if k != 'metrics'} for subset in subsets]
         for subset in subsets:
-            self.measures[subset['name']].update(subset['metrics'])
+            self.measures[subset['name']].update(subset.pop('metrics'))
+        self.parts = subsets
         for name, value in scores.items():
             if self.measures[WHOLE][name] != value:
                 self.missing.append(
                     f'{name} of the detections is {self.measures[WHOLE][name]}, but tools/test.py '
                     f'wrote {value} (the file is not the one that was tested)'
                 )
-
-    def _subsets(self) -> list[dict[str, Any]]:
-        """Of the detections, by the official evaluation; kept in the run's folder."""
-        detections, cache = self.folder / DETECTIONS, self.folder / SUBSETS_FILE
-        if not detections.is_file():
-            raise ProblemsFound([Problem('its detections are gone')])
-        stamp = f'{detections.stat().st_size} {detections.stat().st_mtime_ns}'
-        try:
-            kept = json.loads(cache.read_text())
-            if kept['stamp'] == stamp:
-                return kept['subsets']
-        except (OSError, ValueError, TypeError, KeyError):
-            pass
-        config = Config.fromfile(self.folder / CONFIG_FILE, import_custom_modules=False)
-        dataset: Any = config.test_dataloader.dataset
-        while 'metainfo' not in dataset and 'dataset' in dataset:
-            dataset = dataset.dataset
-        metric = nuscenes_metric_configs(config.test_evaluator)[0]
-        version, eval_version = dataset.metainfo.version, metric.get('eval_version')
-        tables = _tables(metric.data_root, version)
-        evaluation = SubsetEvaluation(
-            tables, detections, version, eval_version or 'detection_cvpr_2019'
-        )
-        content = dict(stamp=stamp, subsets=[asdict(subset) for subset in evaluation.subsets()])
-        write_atomically(cache, json.dumps(content).encode())
-        return json.loads(json.dumps(content))['subsets']
 
     def _read_failures(self) -> None:
         """Scores under sensor failures, their mean, and what the router does."""
@@ -293,14 +258,41 @@ class _Run:
         except (OSError, ValueError):
             self.missing.append(UNTESTED)
             return
-        named = {**{name: name for name in SCORES}, **WATCHED}
-        table = table.set_index('failure').reindex(columns=list(named)).rename(columns=named)
+        table = table.set_index('failure').rename(columns=WATCHED)
+        table = table.reindex(columns=[*SCORES, *WATCHED.values()])
+        failed = table.drop(index=CLEAN, errors='ignore')
         for failure, row in table.iterrows():
             name = CLEAN if failure == CLEAN else f'{FAILURE}{failure}'
             self.measures[name] = row.to_dict()
-        failed = table.drop(index=CLEAN, errors='ignore')
-        means = failed.mean().to_dict()
-        self.measures[FAILURES] = {**means, **failed[list(SCORES)].mean(skipna=False)}
+        # A mean with a failure missing would be that of other failures.
+        self.measures[FAILURES] = {
+            **failed.mean().to_dict(),
+            **failed[list(SCORES)].mean(skipna=False),
+        }
+
+
+def _subset_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Of a run's detections, by the official evaluation; kept in the run's folder."""
+    detections, cache = folder / DETECTIONS, folder / SUBSETS_FILE
+    if not detections.is_file():
+        raise ProblemsFound([Problem('its detections are gone')])
+    stamp = f'{detections.stat().st_size} {detections.stat().st_mtime_ns}'
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(cache.read_text())
+        if kept['stamp'] == stamp:
+            return kept['subsets']
+    config = Config.fromfile(folder / CONFIG_FILE, import_custom_modules=False)
+    metric = nuscenes_metric_configs(config.test_evaluator)[0]
+    version = innermost_datasets(config.test_dataloader.dataset)[0]['metainfo']['version']
+    evaluation = SubsetEvaluation(
+        _tables(metric.data_root, version),
+        detections,
+        version,
+        metric.get('eval_version') or 'detection_cvpr_2019',
+    )
+    subsets = [asdict(subset) for subset in evaluation.subsets()]
+    write_atomically(cache, json.dumps(dict(stamp=stamp, subsets=subsets)).encode())
+    return subsets
 
 
 @lru_cache

@@ -1,5 +1,6 @@
 """One run of a study, as a job: its training, its test, and its test under sensor failures."""
 
+import itertools
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,7 @@ class RunState:
         key: Of the settings it was made with, see :func:`.study_config.run_key`.
         checkpoint: Weights after training; empty while it is not done.
         metrics: The metric dict of tools/test.py; empty while it is not done.
-        failures_tested: Names (wildcards) of the sensor failures that were tested, and the
-            settings of these tests.
+        failures_tested: Sensor failures that were tested, and the settings of these tests.
         seconds: Wall-clock time of each stage that ended.
         device: Where it ran.
         failure: Why it ended early; empty otherwise.
@@ -107,12 +108,9 @@ class StudyRun:
         state = read_state(self.folder)
         there = {path.name for path in self.folder.glob('*')}
         if there - {CONFIG_FILE, LOCK_FILE} and (state is None or state.key != self.key):
-            number = 1
-            while (
-                kept := self.folder.with_name(f'{self.folder.name}.outdated_{number}')
-            ).exists():
-                number += 1
-            self.folder.rename(kept)
+            names = (f'{self.folder.name}.outdated_{number}' for number in itertools.count(1))
+            paths = map(self.folder.with_name, names)
+            self.folder.rename(next(path for path in paths if not path.exists()))
         keep_detections(cfg, self.folder / DETECTIONS.parts[0])
         write_atomically(self.folder / CONFIG_FILE, cfg.pretty_text.encode())
 
@@ -245,22 +243,16 @@ def is_alive(process: int) -> bool:
 
 
 def read_test_metrics(test_dir: Path) -> dict[str, float]:
-    """The metric dict of the newest test in a work directory of tools/test.py.
+    """The metric dict of the newest test in a work directory of tools/test.py; empty without.
 
-    Args:
-        test_dir: Its ``--work-dir``; mmengine writes ``<time>/<time>.json`` there.
-
-    Returns:
-        The metrics; empty if there are none.
+    mmengine writes ``<time>/<time>.json`` there.
     """
     files = [path for path in test_dir.glob('*/*.json') if path.stem == path.parent.name]
     for path in sorted(files, reverse=True):  # their names are times
-        try:
+        with suppress(OSError, ValueError):
             metrics = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(metrics, dict) and any(key.endswith('/NDS') for key in metrics):
-            return metrics
+            if isinstance(metrics, dict) and any(key.endswith('/NDS') for key in metrics):
+                return metrics
     return {}
 
 

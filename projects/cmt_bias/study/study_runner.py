@@ -16,14 +16,7 @@ POLL_SECONDS = 0.5
 
 @dataclass
 class Progress:
-    """Where the runs of a study stand.
-
-    Attributes:
-        total: Number of runs.
-        kept: Labels of runs that were finished before.
-        done: Labels of runs that were finished now.
-        failed: Why, by label.
-    """
+    """Labels of the runs that were finished before, that are done now, and why others failed."""
 
     total: int
     kept: list[str] = field(default_factory=list)
@@ -76,14 +69,13 @@ def carry_out(
 ) -> Progress:
     """Carry out all runs that are not finished; a failing one does not stop the others.
 
+    On an exception, KeyboardInterrupt too, the jobs are cancelled first.
+
     Args:
         runs: In their order, prepared.
         executors: One for each run that goes on at the same time.
         say: Is given a line where something happens.
         poll_seconds: Time between looks at the jobs.
-
-    Returns:
-        How it ended. On an exception, KeyboardInterrupt too, the jobs are cancelled first.
     """
     progress = Progress(len(runs), kept=[run.label for run in runs if run.is_finished()])
     waiting = [run for run in runs if run.label not in progress.kept]

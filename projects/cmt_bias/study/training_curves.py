@@ -1,6 +1,7 @@
 """Loss and bias scale of a training, and what is read off their curves."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +15,29 @@ CURVE_POINTS = 60
 """Points that are kept of each curve; a picture shows no more."""
 
 
-def read_losses(train_dir: Path) -> pd.Series:
-    """The logged loss over iterations.
+def read_log(train_dir: Path) -> pd.DataFrame:
+    """What mmengine has logged of a training: loss, learning rate and so on by iteration.
 
-    Args:
-        train_dir: Work directory of the training; a resumed one has several logs, and of an
-            iteration that was done twice the later one counts.
-
-    Returns:
-        Loss by iteration, ascending; empty without a log.
+    A resumed training has several logs; of an iteration that was done twice the later one counts.
     """
     logs = []
     for path in sorted(train_dir.glob('*/vis_data/scalars.json')):
-        losses = {}
+        rows = {}
         for line in path.read_text(errors='replace').splitlines():
-            try:
+            with suppress(ValueError):  # cut off by a kill
                 row = json.loads(line)
-            except ValueError:  # cut off by a kill
-                continue
-            if isinstance(row, dict) and 'loss' in row and 'step' in row:
-                losses[int(row['step'])] = float(row['loss'])
-        logs.append(losses)
+                if isinstance(row, dict) and 'loss' in row and 'step' in row:
+                    rows[int(row['step'])] = row
+        logs.append(rows)
     # Folders are named by the clock, which may have gone back; who resumed began later.
-    logs.sort(key=lambda losses: min(losses, default=0))
-    merged = {step: loss for losses in logs for step, loss in losses.items()}
-    return pd.Series(merged, dtype=float).sort_index()
+    logs.sort(key=lambda rows: min(rows, default=0))
+    merged = {step: row for rows in logs for step, row in rows.items()}
+    return pd.DataFrame(merged.values(), index=list(merged)).sort_index()
+
+
+def read_losses(train_dir: Path) -> pd.Series:
+    """The loss of :func:`read_log`."""
+    return read_log(train_dir).get('loss', pd.Series()).astype(float)
 
 
 def running_mean(curve: pd.Series) -> pd.Series:
@@ -48,10 +47,9 @@ def running_mean(curve: pd.Series) -> pd.Series:
 
 
 def iterations_to_improve(curve: pd.Series) -> float:
-    """When the running mean has done 95 % of its way from its first to its last value.
+    """When the running mean has first done 95 % of its way from its first to its last value.
 
-    Returns:
-        The first such iteration; NaN for an empty curve, or one that does not end lower.
+    NaN for an empty curve, or one that does not end lower.
     """
     smooth = running_mean(curve)
     if smooth.empty or not smooth.iloc[-1] < smooth.iloc[0]:
@@ -76,14 +74,7 @@ def loss_measures(curve: pd.Series) -> dict[str, float]:
 
 
 def read_scales(train_dir: Path) -> pd.DataFrame:
-    """The bias scale over iterations.
-
-    Args:
-        train_dir: Work directory of the training, with the csv file of ``BiasScaleHook``.
-
-    Returns:
-        A column for each entry of the scale, by iteration; empty without a readable file.
-    """
+    """The scale by iteration, a column for each entry; empty without a readable file."""
     try:
         history = read_history(train_dir / FILE_NAME).set_index('iteration')
     except (OSError, ValueError):

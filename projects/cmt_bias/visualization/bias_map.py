@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -82,9 +83,7 @@ def draw_map(
     )
     rows, columns = bias_map.values.shape
     cell = np.array([(right - left) / columns, abs(high - low) / rows])
-    for window in bias_map.windows:
-        corner = (left, min(low, high)) + window[:2] * cell
-        sides = (window[2:] - window[:2]) * cell
-        axes.add_patch(
-            Rectangle(tuple(corner), *sides, fill=False, ec='black', linewidth=0.6, zorder=1.6)
-        )
+    for window in bias_map.windows.reshape(-1, 2, 2):
+        corner, end = (left, min(low, high)) + window * cell
+        style: dict[str, Any] = dict(fill=False, ec='black', linewidth=0.6, zorder=1.6)
+        axes.add_patch(Rectangle(corner, *(end - corner), **style))

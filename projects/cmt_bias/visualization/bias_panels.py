@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from .attention_mass import PARTS
+from ..metrics.attention_mass import PARTS
 from .camera_view import FloatArray
 from .observed_bias import ObservedBias, count_queries
 from .picture_layout import draw_notice

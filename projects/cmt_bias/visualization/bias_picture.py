@@ -20,7 +20,7 @@ from .picture_layout import (
     MARGIN,
     add_camera_panels,
     axes_in_inches,
-    camera_places,
+    cameras_height,
     draw_titles,
     new_figure,
 )
@@ -72,12 +72,11 @@ def draw_bias(
     links = np.stack([observed.reference_points, boxes.gravity_center.double().numpy()], axis=1)
     bare = replace(scene, detections=None, ground_truth=None)
     maps = bias_maps(observed.layers[layer].bias)
-    bev_map = maps.pop(0) if observed.layout.bev_shape else None
+    bev_map = maps.pop(0) if observed.windows.layout.bev_shape else None
 
-    places, cameras_height = camera_places(scene.cameras, _WIDTH - 2 * MARGIN)
-    below = MARGIN + _AXIS_LABELS + _BEV_SIDE + MARGIN
-    figure = new_figure(_WIDTH, below + cameras_height + _HEADER)
-    panels = add_camera_panels(figure, bare, places, below)
+    below, across = MARGIN + _AXIS_LABELS + _BEV_SIDE + MARGIN, _WIDTH - 2 * MARGIN
+    figure = new_figure(_WIDTH, below + cameras_height(scene.cameras, across) + _HEADER)
+    panels = add_camera_panels(figure, bare, below, across)
     white = ['white'] * len(boxes)
     if observed.pad_shape is not None:
         rows, columns = observed.pad_shape
@@ -126,10 +125,10 @@ def _number_offset(observed: ObservedBias, half_side: float) -> float:
     A number would hide a small window, so it stands at the window's corner.
     """
     size = observed.windows.shapes[0].size
-    if observed.layout.bev_shape is None or size is None:
+    if observed.windows.layout.bev_shape is None or size is None:
         return 0.0
     x_min, _, _, x_max, _, _ = observed.pc_range
-    metres = size * (x_max - x_min) / observed.layout.bev_shape[1]
+    metres = size * (x_max - x_min) / observed.windows.layout.bev_shape[1]
     half_window = 0.5 * metres / (2 * half_side) * _BEV_SIDE * 72
     return half_window + 5.0 if half_window < 14.0 else 0.0
 
@@ -195,7 +194,7 @@ def _scale_text(scales: FloatArray) -> str:
 
 def _window_text(observed: ObservedBias) -> str:
     """Sizes of the windows in cells, and of the cells in metres and pixels."""
-    layout, texts = observed.layout, []
+    layout, texts = observed.windows.layout, []
     sizes = [
         'all cells' if window.size is None else f'{window.size} {_TIMES} {window.size} cells'
         for window in observed.windows.shapes

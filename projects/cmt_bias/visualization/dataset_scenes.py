@@ -15,7 +15,7 @@ from ..datasets.nuscenes_dataset import inner_datasets
 from ..datasets.nuscenes_layout import scenes_of_samples
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound
-from .scene import ImageSource, Scene, scene_from_sample
+from .scene import Scene, scene_from_sample
 
 
 class DatasetScenes:
@@ -66,13 +66,7 @@ class DatasetScenes:
             raise ValueError(f'sample {index}: the pipeline left nothing of it to draw')
         return example
 
-    def scene(
-        self,
-        index: int,
-        inputs: Mapping[str, Any],
-        data_sample: Det3DDataSample,
-        image_source: ImageSource = 'input',
-    ) -> Scene:
+    def scene(self, index: int, inputs: Mapping[str, Any], data_sample: Det3DDataSample) -> Scene:
         """A sample's scene, see :func:`scene_from_sample`, with its nuScenes scene as title.
 
         Where the dataset has no tables, the LiDAR file's name is the title.
@@ -83,7 +77,7 @@ class DatasetScenes:
             title = '{name}: {description}'.format(**self._scenes[token])
         classes = self.dataset.metainfo['classes']
         return replace(
-            scene_from_sample(inputs, data_sample, classes, image_source),
+            scene_from_sample(inputs, data_sample, classes),
             title=title,
             subtitle=f'sample {index}' + (f', token {token}' if token else ''),
         )

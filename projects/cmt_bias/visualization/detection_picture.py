@@ -13,7 +13,7 @@ from .picture_layout import (
     MARGIN,
     add_camera_panels,
     axes_in_inches,
-    camera_places,
+    cameras_height,
     draw_titles,
     new_figure,
 )
@@ -41,12 +41,11 @@ def draw_scene(scene: Scene, score_thr: float = 0.3, bev_range: float = 55.0) ->
     if bev_range <= 0:
         raise ValueError(f'bev_range is half a side in metres and must be > 0, got {bev_range}')
     scene = scene.with_scores_from(score_thr)
-    places, cameras_height = camera_places(scene.cameras, _WIDTH)
-    height = 2 * MARGIN + _HEADER + cameras_height + _LEGEND
+    height = 2 * MARGIN + _HEADER + cameras_height(scene.cameras, _WIDTH) + _LEGEND
     bev_side = height - 2 * MARGIN - _AXIS_LABELS
     bev_left = MARGIN + _WIDTH + GAP + _AXIS_LABELS
     figure = new_figure(bev_left + bev_side + MARGIN, height)
-    add_camera_panels(figure, scene, places, MARGIN + _LEGEND)
+    add_camera_panels(figure, scene, MARGIN + _LEGEND, _WIDTH)
     bev = axes_in_inches(figure, bev_left, MARGIN + _AXIS_LABELS, bev_side, bev_side)
     draw_birds_eye_view(bev, scene, bev_range)
     _draw_legend(axes_in_inches(figure, MARGIN, MARGIN, _WIDTH, _LEGEND - GAP), scene)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +20,10 @@ from mmengine.runner import Runner
 from ..atomic_file import save_figure
 from .dataset_scenes import DatasetScenes, spread_samples
 from .detection_picture import draw_scene
-from .scene import ImageSource
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class DetectionPictureHook(Hook):
     """Writes one PNG a sample: its cameras and the bird's-eye view, with all boxes.
 
@@ -38,8 +39,6 @@ class DetectionPictureHook(Hook):
         interval: picture every ``interval``-th sample of the dataset.
         max_samples: at most so many pictures, spread evenly over the dataset; None for all.
         bev_range: half the side of the bird's-eye view, metres.
-        image_source: 'input' draws on the images as the detector gets them, 'file' on the camera
-            files; see :func:`scene_from_sample`, which also says what 'file' needs.
         save: whether pictures are written to the folder.
         show: whether each picture is also shown in a window.
         wait_time: seconds for which a picture stays in the window.
@@ -47,38 +46,26 @@ class DetectionPictureHook(Hook):
             points.
     """
 
-    def __init__(
-        self,
-        out_dir: str = 'pictures',
-        score_thr: float = 0.3,
-        interval: int = 1,
-        max_samples: int | None = None,
-        bev_range: float = 55.0,
-        image_source: ImageSource = 'input',
-        save: bool = True,
-        show: bool = False,
-        wait_time: float = 2.0,
-        sensors: Literal['LC', 'L', 'C'] = 'LC',
-    ) -> None:
-        spread_samples(0, interval, max_samples)  # refuses bad settings before the run starts
-        self.out_dir = out_dir
-        self.score_thr = score_thr
-        self.interval = interval
-        self.max_samples = max_samples
-        self.bev_range = bev_range
-        self.image_source = image_source
-        self.save = save
-        self.show = show
-        self.wait_time = wait_time
-        self.input_keys = {'LC': ('points', 'img'), 'L': ('points',), 'C': ('img',)}[sensors]
+    out_dir: str = 'pictures'
+    score_thr: float = 0.3
+    interval: int = 1
+    max_samples: int | None = None
+    bev_range: float = 55.0
+    save: bool = True
+    show: bool = False
+    wait_time: float = 2.0
+    sensors: Literal['LC', 'L', 'C'] = 'LC'
+
+    def __post_init__(self) -> None:
+        spread_samples(0, self.interval, self.max_samples)  # refuses them before the run starts
+        self.input_keys = {'LC': ('points', 'img'), 'L': ('points',), 'C': ('img',)}[self.sensors]
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Choose the samples to picture."""
         if mode != 'train':
             loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
             self._scenes = DatasetScenes(loader.dataset)
-            chosen = spread_samples(len(loader.dataset), self.interval, self.max_samples)
-            self._chosen = frozenset(chosen)
+            self._chosen = spread_samples(len(loader.dataset), self.interval, self.max_samples)
             self._num_written = 0
             self._folder = Path(runner.work_dir) / self.out_dir
             if mode == 'val':
@@ -102,7 +89,7 @@ class DetectionPictureHook(Hook):
                 continue
             inputs = data_batch['inputs']
             own = {key: inputs[key][position] for key in self.input_keys if key in inputs}
-            scene = self._scenes.scene(index, own, data_sample, self.image_source)
+            scene = self._scenes.scene(index, own, data_sample)
             figure = draw_scene(scene, self.score_thr, self.bev_range)
             if self.save:
                 save_figure(figure, self._folder / f'sample_{index:05d}.png')

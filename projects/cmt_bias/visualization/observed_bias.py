@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..cmt.position_encoding import common_image_shape, denormalize_points
-from ..ops import QueryWindows, TokenLayout, WindowedBias
-from .attention_mass import PARTS, attention_mass
+from ..metrics.attention_mass import PARTS, attention_mass, watch_attention
+from ..ops import QueryWindows, WindowedBias
 from .camera_view import FloatArray
 from .scene import Scene
 
@@ -63,17 +63,12 @@ class ObservedBias:
         """The windows of the queries, the same in all layers."""
         return self.layers[0].bias.windows
 
-    @property
-    def layout(self) -> TokenLayout:
-        """The tokens of the memory."""
-        return self.windows.layout
-
     def of_detections(self, chosen: Tensor) -> ObservedBias:
         """The same for the detections of these numbers, ``(m,)``."""
         rows = chosen.numpy()
         return replace(
             self,
-            queries=self.queries[rows],
+            queries=self.queries[chosen],
             weights=self.weights[rows],
             reference_points=self.reference_points[rows],
             layers=tuple(
@@ -113,18 +108,16 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
     trusts: list[WindowedBias] = []
     layers: list[ObservedLayer] = []
 
-    def keep_layer(attention: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        query, key, _ = attention.project_heads(*args, kwargs['query_pos'], kwargs['key_pos'])
-        layers.append(ObservedLayer(query, key, kwargs['logit_bias']))
+    def keep_layer(query: Tensor, key: Tensor, bias: WindowedBias | None) -> None:
+        assert bias is not None
+        layers.append(ObservedLayer(query, key, bias))
 
-    generator, decoder = head.attention_bias_generator, head.transformer.decoder
+    generator = head.attention_bias_generator
     handles = [
         head.register_forward_hook(lambda _, inputs, outputs: passes.append((inputs, outputs))),
         generator.register_forward_hook(lambda _, inputs, bias: trusts.append(inputs[0])),
+        *watch_attention(head, keep_layer),
     ]
-    for layer in decoder.layers:
-        hook = layer.cross_attention.register_forward_pre_hook
-        handles.append(hook(keep_layer, with_kwargs=True))
     try:
         with torch.no_grad():
             result = forward()
@@ -141,7 +134,7 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
         queries=torch.arange(len(points)),
         weights=_array(trusts[0].strength[0]),
         reference_points=_array(points),
-        scales=_array(generator.scale_of_modalities().expand(decoder.num_layers, 2)),
+        scales=_array(generator.scale_of_modalities().expand(len(layers), 2)),
         layers=tuple(layers),
         pad_shape=common_image_shape(img_metas[0]['pad_shape']) if has_images else None,
         pc_range=tuple(head.pc_range),
@@ -169,8 +162,8 @@ def best_queries(
     found = scene.detections
     if found is None or len(found) != len(observed.queries):
         raise ValueError(
-            f'the scene has {0 if found is None else len(found)} detections, the observed forward '
-            f'pass {len(observed.queries)}: make the scene from the result of that pass'
+            'the detections are not those of the observed forward pass: make the scene from its '
+            'result'
         )
     order = found.scores_3d.argsort(descending=True, stable=True)
     order = order[found.scores_3d[order] >= score_thr]
@@ -190,9 +183,6 @@ def count_queries(number: int) -> str:
 def mass_table(observed: ObservedBias) -> pd.DataFrame:
     """The mean shares of attention as a table.
 
-    Args:
-        observed: Of :func:`best_queries`.
-
     Returns:
         For each layer a row without and one with the bias: ``layer``, ``bias`` ('without',
         'with'), ``queries`` (number of queries averaged), the sums ``lidar``, ``camera``,
@@ -200,20 +190,18 @@ def mass_table(observed: ObservedBias) -> pd.DataFrame:
         ``lidar_scale`` and ``camera_scale``. Shares are NaN where no query is shown.
     """
     num_layers = len(observed.layers)
-    shares = dict(zip(PARTS, observed.mass.reshape(-1, len(PARTS)).T, strict=True))
+    shares = pd.DataFrame(observed.mass.reshape(-1, len(PARTS)), columns=list(PARTS))
     scales = observed.scales.repeat(2, axis=0)
-    return pd.DataFrame(
-        {
-            'layer': np.repeat(np.arange(num_layers), 2),
-            'bias': ['without', 'with'] * num_layers,
-            'queries': len(observed.queries),
-            'lidar': shares['lidar_windows'] + shares['lidar_elsewhere'],
-            'camera': shares['camera_windows'] + shares['camera_elsewhere'],
-            'windows': shares['lidar_windows'] + shares['camera_windows'],
-            **shares,
-            'lidar_scale': scales[:, 0],
-            'camera_scale': scales[:, 1],
-        }
+    table = pd.DataFrame({'layer': np.repeat(np.arange(num_layers), 2)})
+    return table.assign(
+        bias=['without', 'with'] * num_layers,
+        queries=len(observed.queries),
+        lidar=shares['lidar_windows'] + shares['lidar_elsewhere'],
+        camera=shares['camera_windows'] + shares['camera_elsewhere'],
+        windows=shares['lidar_windows'] + shares['camera_windows'],
+        **shares,
+        lidar_scale=scales[:, 0],
+        camera_scale=scales[:, 1],
     )
 
 

@@ -17,9 +17,6 @@ from .camera_view import CameraView
 from .scene import Scene
 from .scene_panels import draw_camera, draw_notice
 
-Place = tuple[float, float, float, float]
-"""Left, bottom, width and height."""
-
 CAMERA_ROWS: tuple[tuple[str, ...], ...] = (
     ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
     ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
@@ -58,39 +55,36 @@ def camera_rows(names: Sequence[str]) -> list[list[int]]:
     return [numbers[start : start + 3] for start in numbers[::3]]
 
 
-def camera_places(cameras: Sequence[CameraView], width: float) -> tuple[list[Place], float]:
-    """Where each camera is drawn, in rows of a width, and the height of all.
-
-    Places are (left, bottom, width, height) from the lower left corner of all. Without cameras
-    there is one place, and the height is that of two rows of three common images.
-    """
+def cameras_height(cameras: Sequence[CameraView], width: float) -> float:
+    """Height of :func:`add_camera_panels`; without cameras as of two rows of three common ones."""
     rows = camera_rows([view.name for view in cameras])
     if not rows:
-        height = 9 / 16 * width / 1.5
-        return [(0.0, 0.0, width, height)], height
+        return 9 / 16 * width / 1.5
     columns = max(map(len, rows))
     across = (width - (columns - 1) * GAP) / columns
     up = across * max(view.image.shape[0] / view.image.shape[1] for view in cameras)
-    places = {}
+    return len(rows) * (up + GAP) - GAP
+
+
+def add_camera_panels(figure: Figure, scene: Scene, bottom: float, width: float) -> list[Axes]:
+    """The axes of each camera, with its image and boxes, in rows of a width; or a notice."""
+    height = cameras_height(scene.cameras, width)
+    if not scene.cameras:
+        panel = axes_in_inches(figure, MARGIN, bottom, width, height)
+        draw_notice(panel, 'no camera in this sample')
+        return [panel]
+    rows = camera_rows([view.name for view in scene.cameras])
+    columns = max(map(len, rows))
+    across, up = (width + GAP) / columns, (height + GAP) / len(rows)
+    panels = {}
     for above, row in enumerate(reversed(rows)):
         for right, number in enumerate(row):
-            places[number] = (right * (across + GAP), above * (up + GAP), across, up)
-    return [places[number] for number in range(len(cameras))], len(rows) * (up + GAP) - GAP
-
-
-def add_camera_panels(
-    figure: Figure, scene: Scene, places: Sequence[Place], bottom: float
-) -> list[Axes]:
-    """The axes of each camera at its place, with its image and boxes; or a notice in its stead."""
-    panels = [
-        axes_in_inches(figure, MARGIN + left, bottom + above, *size)
-        for left, above, *size in places
-    ]
-    for view, axes in zip(scene.cameras, panels, strict=bool(scene.cameras)):
+            place = MARGIN + right * across, bottom + above * up, across - GAP, up - GAP
+            panels[number] = axes_in_inches(figure, *place)
+    ordered = [panels[number] for number in range(len(panels))]
+    for view, axes in zip(scene.cameras, ordered, strict=True):
         draw_camera(axes, scene, view)
-    if not scene.cameras:
-        draw_notice(panels[0], 'no camera in this sample')
-    return panels
+    return ordered
 
 
 def draw_titles(figure: Figure, title: str, lines: Sequence[str], width: float) -> None:

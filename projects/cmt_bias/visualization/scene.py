@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-import mmcv
 import numpy as np
 import torch
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
 from .camera_view import CameraView, FloatArray
-
-ImageSource = Literal['input', 'file']
-"""Images as the detector gets them, or as they lie on the disk; see :func:`scene_from_sample`."""
 
 
 @dataclass(frozen=True)
@@ -50,35 +46,28 @@ class Scene:
 
 
 def scene_from_sample(
-    inputs: Mapping[str, Any],
-    data_sample: Det3DDataSample,
-    class_names: Sequence[str],
-    image_source: ImageSource = 'input',
+    inputs: Mapping[str, Any], data_sample: Det3DDataSample, class_names: Sequence[str]
 ) -> Scene:
     """Collect what the detector was given, what it found and what is annotated.
 
-    Points, and images with ``image_source='input'``, are the detector's own input, after every
-    transform of the pipeline and before normalisation, and they are drawn with the ``lidar2img``
-    that belongs to them. So the picture is right under any augmentation, and shows a corrupted
-    or missing sensor as such. ``image_source='file'`` shows the camera files in their full size
-    instead: sharper, and silent about what the pipeline did to them.
+    Images and points are the detector's own input, after every transform of the pipeline, with
+    the matrices and boxes that belong to them. So the picture is right under any augmentation,
+    and shows a corrupted or missing sensor as such.
 
     Args:
         inputs: one sample's ``inputs`` as ``Pack3DDetInputs`` gives them: ``img`` (V, 3, H, W),
             BGR, values 0..255, and ``points`` (P, >= 3); either may be missing.
-        data_sample: with ``lidar2img`` (V, 4, 4) among its meta information, for 'file' with
-            ``filename`` and ``ori_lidar2img`` too, and best with ``camera_names``, as
-            ``LoadCalibratedMultiViewImages`` gives them. ``pred_instances_3d`` if a detector ran;
-            annotations in ``gt_instances_3d`` (training) or ``eval_ann_info`` (test pipelines).
+        data_sample: with ``lidar2img`` (V, 4, 4) among its meta information, best with
+            ``camera_names`` too, as ``LoadCalibratedMultiViewImages`` gives them.
+            ``pred_instances_3d`` if a detector ran; annotations in ``gt_instances_3d`` (training)
+            or ``eval_ann_info`` (test pipelines).
         class_names: names of the labels 0, 1, ...
-        image_source: which images to show.
 
     Returns:
         The scene, without titles. Annotations of no known class (label -1) are left out.
 
     Raises:
-        ValueError: if there are images but no ``lidar2img``, or their numbers differ; with
-            ``image_source='file'``, if the pipeline has moved the LiDAR frame.
+        ValueError: if there are images but no ``lidar2img``, or their numbers differ.
         TypeError: if boxes are not ``LiDARInstance3DBoxes``.
     """
     images, points = inputs.get('img'), inputs.get('points')
@@ -94,7 +83,7 @@ def scene_from_sample(
         detections.scores_3d = found.scores_3d.detach().cpu().float()
     return Scene(
         class_names,
-        [] if images is None else _camera_views(images, data_sample.metainfo, image_source),
+        [] if images is None else _camera_views(images, data_sample.metainfo),
         None if points is None else points[:, :3].detach().cpu().numpy(),
         ground_truth and ground_truth[ground_truth.labels_3d >= 0],
         detections,
@@ -108,50 +97,20 @@ def _labelled(boxes: LiDARInstance3DBoxes, labels: Any) -> InstanceData:
     return InstanceData(bboxes_3d=boxes.detach().cpu(), labels_3d=labels)
 
 
-def _camera_views(
-    images: torch.Tensor, metainfo: Mapping[str, Any], image_source: ImageSource
-) -> list[CameraView]:
-    from_files = image_source == 'file'
-    keys = ['lidar2img', *(['filename', 'ori_lidar2img'] if from_files else [])]
-    missing = [key for key in keys if key not in metainfo]
-    if missing:
+def _camera_views(images: torch.Tensor, metainfo: Mapping[str, Any]) -> list[CameraView]:
+    if 'lidar2img' not in metainfo:
         raise ValueError(
-            f'the sample has images but no {missing}: load images with '
-            'LoadCalibratedMultiViewImages and add these keys to meta_keys of Pack3DDetInputs'
+            'the sample has images but no lidar2img: load images with '
+            'LoadCalibratedMultiViewImages and add it to meta_keys of Pack3DDetInputs'
         )
-    lidar2img = _matrices(metainfo['lidar2img'])
+    # an array, a tensor or a list of either
+    matrices = [np.asarray(matrix, dtype=np.float64) for matrix in metainfo['lidar2img']]
     names = metainfo.get('camera_names') or [f'camera {number}' for number in range(len(images))]
-    if not len(images) == len(lidar2img) == len(names):
+    if not len(images) == len(matrices) == len(names):
         raise ValueError(
-            f'{len(images)} images, {len(lidar2img)} lidar2img matrices and '
+            f'{len(images)} images, {len(matrices)} lidar2img matrices and '
             f'{len(names)} camera names do not belong together'
         )
-    if from_files:
-        rgb = [mmcv.imread(path, channel_order='rgb') for path in metainfo['filename']]
-        original = _matrices(metainfo['ori_lidar2img'])
-        _refuse_moved_lidar_frame(lidar2img, original)
-        lidar2img = original
-    else:
-        bgr = images.detach().cpu().float().round().clamp(0, 255).to(torch.uint8)
-        rgb = list(bgr.flip(1).permute(0, 2, 3, 1).numpy())  # V times (H, W, 3)
-    return [CameraView(*view) for view in zip(names, rgb, lidar2img, strict=True)]
-
-
-def _matrices(stacked: Any) -> np.ndarray:
-    """(V, 4, 4) float64 of an array, a tensor or a list of either."""
-    return np.stack([np.asarray(matrix, dtype=np.float64) for matrix in stacked])
-
-
-def _refuse_moved_lidar_frame(lidar2img: np.ndarray, original: np.ndarray) -> None:
-    """Camera files fit boxes of the original LiDAR frame alone.
-
-    Where the frame is the original one, the pipeline's matrices differ from the original ones by
-    a change of pixels, which leaves depths alone.
-    """
-    change = lidar2img @ np.linalg.inv(original)  # (V, 4, 4), of (u d, v d, d, 1)
-    same_depths = np.allclose(change[:, 2:], np.eye(4)[2:], atol=1e-3)
-    if not same_depths or not np.allclose(change[:, :2, 3], 0.0, atol=1e-2):
-        raise ValueError(
-            'the pipeline has rotated, flipped, scaled or shifted the LiDAR frame, so its boxes '
-            "do not fit the camera files: draw with image_source='input'"
-        )
+    bgr = images.detach().cpu().float().round().clamp(0, 255).to(torch.uint8)
+    rgb = bgr.flip(1).permute(0, 2, 3, 1).numpy()  # (V, H, W, 3)
+    return [CameraView(*view) for view in zip(names, rgb, matrices, strict=True)]

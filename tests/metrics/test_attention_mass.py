@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from cmt_bias.metrics.attention_mass import PARTS, attention_mass, attention_shares
 from cmt_bias.ops import NOT_SEEN, QueryWindows, TokenLayout, Window, WindowedBias
-from cmt_bias.visualization.attention_mass import PARTS, attention_mass
 
 BATCH, HEADS, QUERIES, CHANNELS = 2, 3, 7, 4
 LAYOUT = TokenLayout((3, 4), 2, (2, 3))
@@ -106,3 +106,12 @@ def test_a_bias_of_zero_changes_nothing():
     query, key, bias = random_attention(torch.float64)
     without, with_bias = attention_mass(query, key, WindowedBias(bias.windows, 0 * bias.strength))
     torch.testing.assert_close(without, with_bias, rtol=0, atol=0)
+
+
+def test_attention_is_shared_by_the_softmax_over_all_tokens():
+    query, key = torch.zeros(2, 3, 5, 4), torch.randn(2, 3, 8, 4)
+    torch.testing.assert_close(attention_shares(query, key), torch.full((2, 5, 8), 1 / 8))
+    query[1], key[1, :, :6], key[1, :, 6:] = 1.0, 0.0, 1.0  # the last two have logits of 4 / 2
+    odds = 2 * torch.tensor(2.0).exp()
+    last_two = attention_shares(query, key)[1, :, 6:].sum(-1)
+    torch.testing.assert_close(last_two, (odds / (odds + 6)).expand(5))
