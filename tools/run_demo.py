@@ -36,7 +36,9 @@ FINETUNED = (
     'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-2e_nus-3d.py'
 )
 BASE_TRAININGS = {  # each starts from the one before
-    'pretraining': 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_2xb2-cosine-18e_nus-3d.py',
+    'pretraining': (
+        'configs/pretraining/dense-tiny_pillar0500_r18_256x96_2xb2-cosine-18e_nus-3d.py'
+    ),
     'training': BASE,
 }
 SHIPPED = 'cmt_tiny'

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from cmt_bias.cmt import LocalAttentionInit
-from cmt_bias.cmt.local_attention_init import PEAK_LOGIT, RADIUS
+from cmt_bias.cmt.local_attention_init import PEAK_LOGIT
 from cmt_bias.cmt.position_encoding import (
     bev_cell_centers,
     normalize_points,
