@@ -17,7 +17,7 @@ _POINTS_LOADER = dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5,
 
 
 @TRANSFORMS.register_module()
-class UnifiedDataBaseSampler:
+class UnifiedDataBaseSampler(ObjectDatabase):
     """Draw objects of each class until the scene has as many as wished, without collisions.
 
     Keyword arguments as the released class and mmdet3d's ``DataBaseSampler`` have them, and the
@@ -39,10 +39,8 @@ class UnifiedDataBaseSampler:
         backend_args: Arguments of the mmengine file backend; None for local files.
 
     Raises:
-        FileNotFoundError: If the database does not exist.
-        InfoFileError: If it cannot be read.
-        ValueError: If it has another format or names files that do not exist, or a name in
-            ``prepare`` or ``sample_groups`` is unknown.
+        ValueError: If the database names files that do not exist, or a name in ``prepare`` or
+            ``sample_groups`` is unknown.
     """
 
     def __init__(
@@ -59,18 +57,18 @@ class UnifiedDataBaseSampler:
         unknown = set(sample_groups) - set(classes)
         if unknown:
             raise ValueError(f'sample_groups has {sorted(unknown)}, which are not in classes')
+        super().__init__(info_path, data_root, backend_args)
+        faults = list(self.faults(sample_groups, image_crops=True))
+        if faults:
+            raise ValueError('\n'.join((*faults, self.remedy)))
         self.rate = rate
         self.label_of = {name: label for label, name in enumerate(classes)}
         self.points_loader = TRANSFORMS.build(points_loader or _POINTS_LOADER)
-        self.database = ObjectDatabase(info_path, data_root, backend_args)
-        faults = list(self.database.faults(sample_groups, image_crops=True))
-        if faults:
-            raise ValueError('\n'.join((*faults, self.database.remedy)))
-        infos = self.database.entries
-        self.has_image_crops = has_image_crops(infos)
-        self.entries = self.database.entries = self._filtered(infos, prepare)
+        self.has_image_crops = has_image_crops(self.entries)
+        numbers = {name: len(found) for name, found in self.entries.items()}
+        self._filter(prepare)
         logger = MMLogger.get_current_instance()
-        counts = ', '.join(f'{n} {len(self.entries[n])} of {len(infos[n])}' for n in infos)
+        counts = ', '.join(f'{n} {len(self.entries[n])} of {numbers[n]}' for n in numbers)
         logger.info(f'Objects for pasting from {info_path}, after filtering: {counts}')
         empty = [name for name in sample_groups if not self.entries.get(name)]
         if empty:
@@ -93,13 +91,18 @@ class UnifiedDataBaseSampler:
             The entries of M drawn objects and their boxes (M, 7 or 9), of the same dtype.
         """
         drawn: list[Mapping] = []
-        taken = gt_boxes
+        taken, width = gt_boxes, gt_boxes.shape[1]
         for name, wanted in self.sample_groups.items():
             present = int(np.sum(gt_labels == self.label_of[name]))
             number = int(np.round(self.rate * (wanted - present)))
             pool = self.entries[name]
             for index in np.random.randint(len(pool), size=max(number, 0)):
-                box = self._box(pool[index], like=gt_boxes)
+                box = np.array(pool[index]['box3d_lidar'][:width], dtype=gt_boxes.dtype)
+                if len(box) < width:
+                    raise ValueError(
+                        f"boxes of '{self.info_path}' have {len(box)} values, those of the "
+                        f'dataset {width}; {self.remedy}'
+                    )
                 if not overlap_on_ground(box, taken).any():  # one drawn twice fits only once
                     drawn.append(pool[index])
                     taken = np.concatenate([taken, box[None]])
@@ -107,39 +110,23 @@ class UnifiedDataBaseSampler:
 
     def load_points(self, entry: Mapping) -> BasePoints:
         """Read the points of an object, in the LiDAR frame."""
-        path = self.database.full_path(entry['path'])
+        path = self.full_path(entry['path'])
         points = self.points_loader(dict(lidar_points=dict(lidar_path=path)))['points']
         points.translate(entry['box3d_lidar'][:3])
         return points
 
     def load_image_crop(self, path: str) -> np.ndarray:
         """Read a crop (h, w, 3), uint8 BGR, that an entry names."""
-        path, backend_args = self.database.full_path(path), self.database.backend_args
-        encoded = mmengine.fileio.get(path, backend_args=backend_args)
+        encoded = mmengine.fileio.get(self.full_path(path), backend_args=self.backend_args)
         return mmcv.imfrombytes(encoded, flag='color')
 
-    @staticmethod
-    def _filtered(infos: dict[str, list], prepare: Mapping) -> dict[str, list]:
-        entries = infos
+    def _filter(self, prepare: Mapping) -> None:
         for name, argument in prepare.items():
-            if name == 'filter_by_difficulty':
-                entries = DataBaseSampler.filter_by_difficulty(dict(entries), argument)
-            elif name == 'filter_by_min_points':
-                # A class may be absent: nuScenes-mini does not have all of them.
-                known = {key: least for key, least in argument.items() if key in entries}
-                entries = DataBaseSampler.filter_by_min_points(dict(entries), known)
-            else:
+            if name not in ('filter_by_difficulty', 'filter_by_min_points'):
                 raise ValueError(
                     f"prepare has '{name}'; known are filter_by_difficulty, filter_by_min_points"
                 )
-        return entries
-
-    def _box(self, entry: Mapping, like: np.ndarray) -> np.ndarray:
-        """Box of an entry with as many values as the scene's boxes, (7 or 9,)."""
-        box, width = entry['box3d_lidar'], like.shape[1]
-        if len(box) < width:
-            raise ValueError(
-                f"boxes of '{self.database.info_path}' have {len(box)} values, those of the "
-                f'dataset {width}; {self.database.remedy}'
-            )
-        return np.array(box[:width], dtype=like.dtype)
+            if name == 'filter_by_min_points':
+                # A class may be absent: nuScenes-mini does not have all of them.
+                argument = {key: n for key, n in argument.items() if key in self.entries}
+            self.entries = getattr(DataBaseSampler, name)(dict(self.entries), argument)

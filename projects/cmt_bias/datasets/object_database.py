@@ -11,7 +11,7 @@ from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .sensor_files import POINT_VALUES, SensorFile, faults_of_files, is_local
 
-ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
+_ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
 _FILES_LOOKED_AT = 8
 
 
@@ -63,8 +63,7 @@ class ObjectDatabase:
             what = f"the database for pasting '{info_path}' does not exist"
             raise FileNotFoundError(f'{what}. Remedy: {self.remedy}')
         with mmengine.fileio.get_local_path(info_path, backend_args=backend_args) as local_path:
-            self.entries: dict[str, list[dict]] = load_info_file(local_path)
-        found = self.entries
+            found = self.entries = load_info_file(local_path)
         if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
             what = 'is not a database for pasting (a dict from class name to a list of entries)'
             raise ValueError(f"'{info_path}' {what}. Remedy: {self.remedy}")
@@ -102,7 +101,7 @@ class ObjectDatabase:
 
 def _fault_of_entry(entry: Mapping) -> str | None:
     which = f"the object '{entry.get('path', '?')}' of class {entry.get('name', '?')}"
-    for key in ENTRY_KEYS:
+    for key in _ENTRY_KEYS:
         if key not in entry:
             return f"{which} has no '{key}'"
     box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
