@@ -22,7 +22,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from tqdm import tqdm
 
 from .image_pasting import visible_boxes
-from .multi_view_image_loading import camera_matrices
+from .loading import camera_matrices
 
 # Both sides of a crop are longer than this, in pixels, as in the released database.
 _MIN_CROP_SIDE = 10
