@@ -142,16 +142,10 @@ def check_layout(root: Path, version: str) -> None:
 
 
 def _load_converter() -> SimpleNamespace:
-    """The modules of mmdet3d's scripts: inside the wheel, or beside a source checkout."""
-    package = Path(mmdet3d.__file__).parent
-    for folder in (package / '.mim' / 'tools', package.parent / 'tools'):
-        if (folder / 'dataset_converters' / 'nuscenes_converter.py').is_file():
-            break
-    else:
-        raise DatasetLayoutError(
-            f'mmdet3d at {package} carries no tools/dataset_converters. Install it from its '
-            'wheel: pip install mmdet3d==1.4.0'
-        )
+    """The modules of mmdet3d's scripts, which its wheel carries."""
+    folder = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
+    if not (folder / 'dataset_converters' / 'nuscenes_converter.py').is_file():
+        raise DatasetLayoutError(f'{folder} has no converter: pip install mmdet3d==1.4.0')
     with mock.patch.object(sys, 'path', [str(folder), *sys.path]):
         return SimpleNamespace(
             infos=importlib.import_module('dataset_converters.nuscenes_converter'),
@@ -162,7 +156,7 @@ def _load_converter() -> SimpleNamespace:
 
 @contextlib.contextmanager
 def _prepared_converter(tables: NuScenes) -> Iterator[SimpleNamespace]:
-    """Give the converter with some things replaced while it runs.
+    """The converter with some things replaced while it runs.
 
     - It loads the tables three times, twice from ``./data/nuscenes`` whatever the root: it gets
       the tables that are loaded already.
