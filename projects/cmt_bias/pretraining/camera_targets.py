@@ -68,7 +68,7 @@ def camera_targets(
     shown = (away <= reach[:, :, None, None]).all(-1) & visible[..., None, None]
     # Background is one more object, behind all others; its depth and size have 0 as their log.
     distance = depth.T[..., None, None].where(shown, torch.inf)
-    distance = F.pad(distance, (0, 0, 0, 0, 0, 1), value=1e9)
+    distance = F.pad(distance, (0, 0, 0, 0, 0, 1), value=torch.finfo(distance.dtype).max)
     nearest = distance.argmin(dim=1)  # (V, h, w)
     labels = F.pad(labels, (0, 1), value=num_classes)
     log_size = F.pad(boxes.dims.to(lidar2img).log(), (0, 0, 0, 1))
