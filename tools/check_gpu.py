@@ -4,13 +4,13 @@
     python tools/check_gpu.py --only exactness times    # some checks
     python tools/check_gpu.py --rehearse                # without a GPU: small, in Triton's interpreter
 
-Writes ``OUT.json`` after each check, so that nothing is lost when one fails: each check is by itself,
-and what it raises is its result. tools/benchmark_model.py measures whole models.
+Writes ``OUT.json`` and ``OUT.md`` after each check, so that nothing is lost when one fails: each
+check is by itself, and what it raises is its result. Where mmdet3d is installed, the tiny model trains
+a step as well.
 """  # noqa: E501
 
 import argparse
 import gc
-import itertools
 import json
 import os
 import sys
@@ -75,11 +75,6 @@ class Problem:
     ) -> tuple[Tensor | None, ...]:
         """The backward pass of the kernel."""
         return triton_attention.gradients(self.inputs, self.grad, *kept, launch)
-
-    def both_passes(self, launch: Launch | None = None) -> list[Tensor | None]:
-        """Output and gradients."""
-        kept = self.attend(launch)
-        return [kept[0], *self.differentiate(kept, launch)]
 
     def exact(self) -> list[Tensor | None]:
         """Output and gradients from the dense reference in float64."""
@@ -198,7 +193,8 @@ class Checks:
                 size = (layout, case.pop('shapes', shapes))
                 heads = 1 if self.rehearse else 2
                 problem = make_problem(size, self.device, dtype, heads=heads, **case)
-                results = problem.both_passes(self.launch)
+                kept = problem.attend(self.launch)
+                results = [kept[0], *problem.differentiate(kept, self.launch)]
                 found[f'{str(dtype)[6:]} {name}'] = [
                     f'{((a.double() - b).norm() / b.norm().clamp(min=1e-9)).item():.1e}'
                     for a, b in zip(results, problem.exact(), strict=True)
@@ -209,13 +205,13 @@ class Checks:
     def biased_tiles(self) -> dict[str, Any]:
         """Share of (query tile, key tile) pairs that need the bias, with and without sorting."""
         found = {}
-        both = Tiles(64, 64, 4, 2), Tiles(128, 64, 4, 2)
-        for size, tiles, is_sorted in itertools.product(self.sizes, both, (True, False)):
-            share = _share_of_biased_tiles(self._problem(size, heads=1), tiles, is_sorted)
-            key = (
-                f'{size} {tiles.queries}x{tiles.keys} {"sorted" if is_sorted else "as they come"}'
-            )
-            found[key] = round(share, 3)
+        for size in self.sizes:
+            problem = self._problem(size, heads=1)
+            for tiles in (Tiles(64, 64, 4, 2), Tiles(128, 64, 4, 2)):
+                for is_sorted in (True, False):
+                    share = _share_of_biased_tiles(problem, tiles, is_sorted)
+                    key = f'{size} {tiles.queries}x{tiles.keys}'
+                    found[f'{key} {"sorted" if is_sorted else "as they come"}'] = round(share, 3)
         return found
 
     def times(self) -> dict[str, Any]:
@@ -238,24 +234,27 @@ class Checks:
     def tile_sizes(self) -> dict[str, Any]:
         """Milliseconds of each pass over tile sizes; the queries sorted and as they come."""
         found: dict[str, Any] = {}
-        for size, is_sorted, factor in itertools.product(
-            () if self.rehearse else self.sizes, (True, False), (1, 2)
-        ):
+        if self.rehearse:
+            return found
+        for size in self.sizes:
             problem = self._problem(size)
-            default, kept = Launch.default(problem.inputs.query), problem.attend()
-            programs = factor * default.programs[0], factor * default.programs[1]
-            base = default._replace(is_sorted=is_sorted, programs=programs)
-            order = 'sorted' if is_sorted else 'as they come'
-            launches = [('forward', tiles, base._replace(forward=tiles)) for tiles in TILES]
-            launches += [
-                ('backward', tiles, base._replace(backward=tiles)) for tiles in BACKWARD_TILES
-            ]
-            for name, tiles, launch in launches:
-                run: Callable[[], Any] = partial(problem.attend, launch)
-                if name == 'backward':
-                    run = partial(problem.differentiate, kept, launch)
-                label = f'{name} {size} {order} {programs} {tuple(tiles)}'
-                found[label] = self._or_error(partial(self._milliseconds, run))
+            default = Launch.default(problem.inputs.query)
+            kept = problem.attend()
+            for is_sorted in (True, False):
+                for factor in (1, 2):
+                    forward, backward = default.programs
+                    programs = factor * forward, factor * backward
+                    base = default._replace(is_sorted=is_sorted, programs=programs)
+                    label = f'{size} {"sorted" if is_sorted else "as they come"} {programs}'
+                    for tiles in TILES:
+                        launch = base._replace(forward=tiles)
+                        time_it = partial(self._milliseconds, partial(problem.attend, launch))
+                        found[f'forward {label} {tuple(tiles)}'] = self._or_error(time_it)
+                    for tiles in BACKWARD_TILES:
+                        launch = base._replace(backward=tiles)
+                        run = partial(problem.differentiate, kept, launch)
+                        time_it = partial(self._milliseconds, run)
+                        found[f'backward {label} {tuple(tiles)}'] = self._or_error(time_it)
         return found
 
     def router(self) -> dict[str, Any]:
@@ -265,11 +264,11 @@ class Checks:
     def host_syncs(self) -> str:
         """Both passes under torch's own detector, which raises at a sync."""
         problem = self._problem(next(iter(self.sizes)))
-        problem.both_passes(self.launch)  # compiles
+        problem.differentiate(problem.attend(self.launch), self.launch)  # compiles
         if self.cuda:
             torch.cuda.set_sync_debug_mode('error')
         try:
-            problem.both_passes(self.launch)
+            problem.differentiate(problem.attend(self.launch), self.launch)
         finally:
             if self.cuda:
                 torch.cuda.set_sync_debug_mode('default')
@@ -278,9 +277,14 @@ class Checks:
     def determinism(self) -> dict[str, Any]:
         """Whether two runs agree bit for bit, with torch's deterministic mode as well."""
         problem = self._problem(next(iter(self.sizes)))
+
+        def run() -> list[Any]:
+            kept = problem.attend(self.launch)
+            return [kept[0], *problem.differentiate(kept, self.launch)]
+
         torch.use_deterministic_algorithms(True)
         try:
-            pairs = zip(*(problem.both_passes(self.launch) for _ in range(2)), strict=True)
+            pairs = zip(run(), run(), strict=True)
             return {'equal': all(a is b or torch.equal(a, b) for a, b in pairs)}
         finally:
             torch.use_deterministic_algorithms(False)
@@ -290,14 +294,30 @@ class Checks:
         if not self.cuda:
             return {}
         problem = self._problem('800x320')
-        expected = problem.both_passes()
+        expected = problem.differentiate(problem.attend())
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            found = problem.both_passes()
+            found = problem.differentiate(problem.attend())
         graph.replay()
         pairs = zip(found, expected, strict=True)
         equal = all(torch.equal(a, b) for a, b in pairs if a is not None and b is not None)
         return {'equal': equal, 'milliseconds': self._milliseconds(graph.replay)}
+
+    def whole_model(self) -> str:
+        """A training step of the tiny model on the device, on data as the benchmark has it."""
+        if not self.cuda:
+            return 'left out: no GPU'
+        from importlib.util import find_spec
+
+        if find_spec('mmdet3d') is None:
+            return 'left out: mmdet3d is not installed'
+        import subprocess
+
+        command = ['tools/benchmark_model.py', '--recipes', 'tiny', '--device', 'cuda']
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=240
+        )
+        return done.stdout[-3000:] if done.returncode == 0 else done.stderr[-1500:]
 
     def _ways(self, problem: Problem) -> dict[str, Callable[..., Tensor] | None]:
         """Ways to attend, as functions of query, key, value and strength; None: the kernel."""
@@ -317,8 +337,12 @@ class Checks:
     def _cost(self, way: Callable[..., Tensor] | None, problem: Problem) -> dict[str, Any]:
         """Milliseconds of a forward and of a forward and backward pass, MiB of the latter."""
         if way is None:
-            forward: Callable[[], Any] = partial(problem.attend, self.launch)
-            training: Callable[[], Any] = partial(problem.both_passes, self.launch)
+
+            def forward() -> Any:
+                return problem.attend(self.launch)
+
+            def training() -> Any:
+                return problem.differentiate(problem.attend(self.launch), self.launch)
         else:
             query, key, value, _, strength, *_ = problem.inputs
             tensors = [t.transpose(1, 2) for t in (query, key, value)]
@@ -417,6 +441,30 @@ def _flex(windows: QueryWindows) -> Callable[..., Tensor]:
     return way
 
 
+def as_markdown(results: dict[str, Any]) -> str:
+    """A section with a table for each check."""
+    lines = ['# Attention with a bias on this GPU', '']
+    for name, result in results.items():
+        lines += [f'## {name.replace("_", " ")}', '']
+        if not isinstance(result, dict):
+            lines += ['```', str(result), '```', '']
+            continue
+        lines += ['| | |', '|---|---|']
+        for key, value in result.items():
+            if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
+                lines += [f'| {key}: {inner} | {_cell(v)} |' for inner, v in value.items()]
+            else:
+                lines.append(f'| {key} | {_cell(value)} |')
+        lines.append('')
+    return '\n'.join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return '; '.join(f'{key} {inner}' for key, inner in value.items())
+    return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def main() -> int:
     """Run the checks; 1 if any failed."""
     names = [name for name in vars(Checks) if not name.startswith('_')]
@@ -451,6 +499,7 @@ def main() -> int:
             torch.cuda.empty_cache()
         print(f'{name} ({time.monotonic() - began:.0f} s): {json.dumps(results[name], indent=1)}')
         args.out.with_suffix('.json').write_text(json.dumps(results, indent=1))
+        args.out.with_suffix('.md').write_text(as_markdown(results))
     return int(failed)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mmdet3d.datasets.transforms import DataBaseSampler
 
-from cmt_bias.datasets.multi_view_image_loading import camera_matrices
+from cmt_bias.datasets.loading import camera_matrices
 from cmt_bias.datasets.object_database import check_database
 
 CLASSES = (

@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 from shapely.geometry import Polygon
 
 from cmt_bias.datasets import UnifiedObjectSample
-from cmt_bias.datasets.image_pasting import NO_OWNER, paste_crops, points_shown, visible_boxes
+from cmt_bias.datasets.image_pasting import paste_crops, visible_boxes
 from cmt_bias.plain_pickle import InfoFileError
 
 CLASSES = ('car', 'pedestrian')
@@ -68,7 +68,7 @@ def test_pasted_objects_collide_with_nothing_and_bring_labels_and_points(
         if other >= 3:  # the scene's own objects may overlap each other
             assert Polygon(corners[one]).intersection(Polygon(corners[other])).area < 1e-6
 
-    infos = pickle.loads((Path(transform.db_sampler.database.info_path)).read_bytes())
+    infos = pickle.loads((Path(transform.db_sampler.info_path)).read_bytes())
     points = after['points'].tensor.numpy()
     for box, label in zip(boxes[3:], after['gt_labels_3d'][3:], strict=True):
         entry = next(e for e in infos[CLASSES[label]] if np.allclose(e['box3d_lidar'], box))
@@ -168,52 +168,30 @@ def test_an_objects_crop_is_painted_in_every_view_that_sees_it(
     assert max(views_of.values()) > 1, 'an object must be seen by two cameras'
 
 
-def test_the_nearer_pasted_object_covers_the_farther_one_and_own_ones_are_not_drawn_again():
+def test_the_nearer_pasted_object_covers_the_farther_one_and_one_without_a_crop_nothing():
     lidar2img = np.array([[100.0, 0, 50, 0], [0, 100, 50, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
     def cube(depth: float, x: float) -> np.ndarray:
         signs = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
         return signs + np.array([x, 0, depth])
 
-    # Own object 0 nearest, pasted 1 farthest, pasted 2 between them.
+    # Object 0, which has no crop, nearest; 1 farthest; 2 between them.
     corners = np.stack([cube(4.0, 0.4), cube(10.0, 0.0), cube(6.0, -0.3)])
     visible = visible_boxes(corners, lidar2img, (100, 100))
     assert visible.index.tolist() == [1, 2, 0]
     np.testing.assert_allclose(visible.depth, [10, 6, 4])
     image = np.full((100, 100, 3), 10, dtype=np.uint8)
     crops = {1: np.full((5, 5, 3), 100, np.uint8), 2: np.full((9, 3, 3), 200, np.uint8)}
-    painted, owner = paste_crops(image, visible, crops, num_own=1, mixup_rate=-1)
+    painted = paste_crops(image, visible, crops, mixup_rate=-1)
 
-    expected = np.full((100, 100), NO_OWNER)
     picture = np.full((100, 100), 10)
-    for index in (1, 2, 0):
+    for index in (1, 2):
         pixels = corners[index] @ lidar2img[:3, :3].T
         pixels = pixels[:, :2] / pixels[:, 2:]
         (left, top), (right, bottom) = pixels.min(0).astype(int), pixels.max(0).astype(int)
-        expected[top:bottom, left:right] = index
-        if index:
-            picture[top:bottom, left:right] = 100 * index
-    np.testing.assert_array_equal(owner, expected)
+        picture[top:bottom, left:right] = 100 * index
     np.testing.assert_array_equal(painted[..., 0], picture)
     assert (image == 10).all()
-
-    points = np.array([[-2.0, 0, 20], [0.4, 0, 4], [-0.3, 0, 6], [0.1, 0, 10], [0, 0, -5]])
-    owners = np.array([NO_OWNER, NO_OWNER, 2, 1, NO_OWNER])
-    # An own point behind pasted object 2; one on the own object; the pasted one on itself; a
-    # point of the farthest one hidden by the others; a point behind the camera.
-    shown = points_shown(points, owners, owner, 1, lidar2img)
-    assert shown.tolist() == [False, True, True, False, True]
-
-
-def test_points_that_the_picture_contradicts_are_dropped_on_request(make_sample, make_database):
-    info_path = make_database()
-    np.random.seed(2)
-    kept = pasting(info_path, sample_2d=True)(scene(make_sample))['points']
-    np.random.seed(2)
-    fewer = pasting(info_path, sample_2d=True, modify_points=True)(scene(make_sample))['points']
-    assert 0 < len(fewer) < len(kept)
-    rows = {tuple(row) for row in kept.tensor.numpy()}
-    assert all(tuple(row) in rows for row in fewer.tensor.numpy())
 
 
 def test_a_database_without_crops_pastes_points_and_says_so_once(
@@ -313,7 +291,6 @@ def test_a_file_that_is_no_database_is_refused_and_none_of_it_is_run(tmp_path, c
     ('arguments', 'message'),
     [
         (dict(mixup_rate=1.5), 'mixup_rate'),
-        (dict(modify_points=True), 'sample_2d'),
         (dict(sampler=dict(sample_groups=dict(tram=2))), 'tram'),
         (dict(sampler=dict(prepare=dict(filter_by_size=1))), 'filter_by_size'),
     ],

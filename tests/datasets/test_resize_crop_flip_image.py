@@ -37,8 +37,7 @@ def test_every_pixel_shows_the_source_pixel_that_the_matrix_takes_there(
     resized, place, size, flip, rotation
 ):
     source = coordinate_image(90, 120)
-    crop = (*place, place[0] + size[0], place[1] + size[1])
-    augmentation = ImageAugmentation(resized, crop, flip, rotation)
+    augmentation = ImageAugmentation(resized, place, size, flip, rotation)
     image = augmentation.apply(source)
     assert image.shape == (size[1], size[0], 3)
 
@@ -57,7 +56,7 @@ def test_every_pixel_shows_the_source_pixel_that_the_matrix_takes_there(
 
 
 def test_the_whole_image_shows_when_nothing_is_cut():
-    image = ImageAugmentation((60, 45), (0, 0, 60, 45)).apply(coordinate_image(90, 120))
+    image = ImageAugmentation((60, 45), (0, 0), (60, 45)).apply(coordinate_image(90, 120))
     expected = coordinate_image(45, 60) * (2, 2, 1)
     np.testing.assert_allclose(image, expected, atol=1e-3)
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from cmt_bias.datasets.box_overlap import points_in_boxes
 from cmt_bias.datasets.image_pasting import visible_boxes
-from cmt_bias.datasets.multi_view_image_loading import camera_matrices
+from cmt_bias.datasets.loading import camera_matrices
 
 ROOT = Path(__file__).parents[2]
 FRAME = ROOT.parent / 'shared' / 'real_frame'

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cmt_bias.failures import (
+from cmt_bias.failures.cameras import (
     CalibrationError,
     CameraDrop,
     CameraForeignScene,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmt_bias.failures import (
+from cmt_bias.failures.lidar import (
     LiDARBeamReduction,
     LiDARFieldOfView,
     LiDARFrozen,

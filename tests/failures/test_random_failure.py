@@ -10,7 +10,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from cmt_bias.failures import FailureEpochHook, RandomFailure, all_failures
+from cmt_bias.failures import all_failures
+from cmt_bias.failures.random_failure import FailureEpochHook, RandomFailure
 
 FAILURES = {'camera_drop_[1-5]': 1.0, 'lidar_drop': 2.0, 'night_*': 1.0, 'camera_shift': 1.0}
 

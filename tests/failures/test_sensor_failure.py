@@ -8,22 +8,22 @@ import pytest
 import torch
 from mmdet3d.registry import TRANSFORMS
 
-from cmt_bias.failures import (
+from cmt_bias.failures import all_failures
+from cmt_bias.failures.cameras import (
     CameraDrop,
     CameraFrozen,
     CameraMirror,
-    CameraNight,
     CameraOcclusion,
     CameraShift,
+)
+from cmt_bias.failures.lidar import (
     LiDARBeamReduction,
     LiDARDrop,
     LiDARFieldOfView,
-    LiDARFog,
     LiDARGhosts,
     LiDARObjectFailure,
-    Rain,
-    all_failures,
 )
+from cmt_bias.failures.weather import CameraNight, LiDARFog, Rain
 
 from .samples import beams, cloud, same
 

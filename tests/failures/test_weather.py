@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cmt_bias.failures import CameraNight, LiDARFog, Rain
+from cmt_bias.failures.weather import CameraNight, LiDARFog, Rain
 
 from .samples import ground
 

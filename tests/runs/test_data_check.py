@@ -320,7 +320,7 @@ def test_a_camera_without_a_folder_in_data_prefix_is_named(root):
         entry['images']['CAM_BACK'] = dict(entry['images']['CAM_FRONT'])
     write_infos(root, frames)
     (problem,) = check_dataset(dataset_of(config(root)), batch_size=2)
-    assert problem.what == 'data_prefix of the dataset has no folder for CAM_BACK'
+    assert 'does not exist' in problem.what and 'data_prefix' in problem.remedy
     dataset = dict(dataset_of(config(root)), data_prefix=dict(PREFIX, img='samples/CAM_FRONT'))
     assert check_dataset(dataset) == []
 

@@ -37,8 +37,8 @@ def convert_run(old: Mapping, train_pipeline: list[Mapping], report: ConversionR
         ),
         optim_wrapper=_optim_wrapper(old, report),
         param_scheduler=[
-            *_schedulers('lr', old.get('lr_config'), epochs, report),
-            *_schedulers('momentum', old.get('momentum_config'), epochs, report),
+            *_schedulers('LR', 'lr_config', old, epochs, report),
+            *_schedulers('Momentum', 'momentum_config', old, epochs, report),
         ],
         custom_hooks=_custom_hooks(old, train_pipeline, epochs, report),
         load_from=resume_from or old.get('load_from'),
@@ -60,10 +60,10 @@ def convert_run(old: Mapping, train_pipeline: list[Mapping], report: ConversionR
 
 def _optim_wrapper(old: Mapping, report: ConversionReport) -> dict:
     optimizer = dict(old['optimizer'])
-    settings, fp16 = old.get('optimizer_config') or {}, old.get('fp16')
+    settings, fp16 = old.get('optimizer_config') or {}, old.get('fp16') or {}
     wrapper: dict[str, Any] = dict(type='OptimWrapper')
     if 'Fp16' in settings.get('type', '') or fp16:
-        scale = settings.get('loss_scale', (fp16 or {}).get('loss_scale', 'dynamic'))
+        scale = settings.get('loss_scale', fp16.get('loss_scale', 'dynamic'))
         wrapper = dict(type='AmpOptimWrapper', loss_scale=scale, dtype='float16')
         report.changed['optimizer_config.type'] = "optim_wrapper.type='AmpOptimWrapper'"
     if 'custom_fp16' in settings:
@@ -78,27 +78,21 @@ def _optim_wrapper(old: Mapping, report: ConversionReport) -> dict:
 
 
 def _schedulers(
-    value: str, config: Mapping | None, epochs: int, report: ConversionReport
+    kind: str, key: str, old: Mapping, epochs: int, report: ConversionReport
 ) -> list[dict]:
-    """Schedulers of the learning rate ('lr') or the momentum ('momentum')."""
+    config = old.get(key)
     if not config:
         return []
-    kind, key = ('LR' if value == 'lr' else 'Momentum'), f'{value}_config'
-    policy, new = config.get('policy'), []
+    policy = config.get('policy')
     if policy == 'cyclic' and config.get('cyclic_times', 1) == 1:
-        turn = _whole(epochs * config.get('step_ratio_up', 0.4))
+        turn = epochs * config.get('step_ratio_up', 0.4)
         up, down = config.get('target_ratio', (10, 1e-4))
         new = [_cosine(kind, 0, turn, up), _cosine(kind, turn, epochs, down)]
     elif policy == 'CosineAnnealing':
         new = [_cosine(kind, 0, epochs, config.get('min_lr_ratio'))]
         if 'min_lr_ratio' not in config:
-            new[0]['eta_min'] = config.get('min_lr', 0.0)
-            del new[0]['eta_min_ratio']
-    elif policy == 'step':
-        step = config['step'] if isinstance(config['step'], (list, tuple)) else [config['step']]
-        milestones, gamma = list(step), config.get('gamma', 0.1)
-        new = [dict(type=f'MultiStep{kind}', milestones=milestones, gamma=gamma, by_epoch=True)]
-    if not new:
+            new[0].update(eta_min_ratio=None, eta_min=config.get('min_lr', 0.0))
+    else:
         report.lost[key] = f'policy {policy!r}: choose a scheduler of mmengine'
         return []
     if config.get('warmup') == 'linear':
@@ -116,16 +110,11 @@ def _cosine(kind: str, begin: float, end: float, ratio: float | None) -> dict:
         type=f'CosineAnnealing{kind}',
         begin=begin,
         end=end,
-        T_max=_whole(end - begin),
+        T_max=end - begin,
         eta_min_ratio=ratio,
         by_epoch=True,
         convert_to_iter_based=True,
     )
-
-
-def _whole(number: float) -> float:
-    """An int where a number is one but for rounding."""
-    return round(number) if abs(number - round(number)) < 1e-9 else number
 
 
 def _custom_hooks(

@@ -1,22 +1,21 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
-from .database_sampler import UnifiedDataBaseSampler
 from .lidar_frame_augmentation import (
     CustomRandomFlip3D,
     GlobalRotScaleTransAll,
     GlobalRotScaleTransImage,
 )
+from .loading import LoadAlignedSweeps, LoadCalibratedMultiViewImages
 from .modal_mask import ModalMask3D, with_modality
-from .multi_view_image_loading import LoadCalibratedMultiViewImages
 from .nuscenes_dataset import (
     AllBoxesNuScenesDataset,
     BadFrameError,
     CheckedNuScenesDataset,
 )
+from .object_database import UnifiedDataBaseSampler
 from .object_sample import UnifiedObjectSample
 from .pasting_switch_off_hook import PastingSwitchOffHook
 from .resize_crop_flip_image import ResizeCropFlipImage
-from .sweep_loading import LoadAlignedSweeps
 
 __all__ = [
     'AllBoxesNuScenesDataset',

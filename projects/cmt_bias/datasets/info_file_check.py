@@ -185,18 +185,3 @@ def check_data_folders(data_root: str, data_prefix: Mapping[str, str]) -> list[P
         for folder in folders
         if not osp.isdir(folder)
     ]
-
-
-def check_prefixes(frame: Mapping, prefix: Mapping[str, str], used: UsedData) -> list[Problem]:
-    """Whether ``data_prefix`` names a folder for each kind of file that a frame names."""
-    wanted = ['pts'] * used.points
-    wanted += ['sweeps'] * bool(used.points and frame.get('lidar_sweeps'))
-    if used.images and 'img' not in prefix:
-        wanted += frame['images']
-    missing = [name for name in wanted if name not in prefix]
-    if not missing:
-        return []
-    what = f'data_prefix of the dataset has no folder for {", ".join(missing)}'
-    return [
-        Problem(what, "add them, such as CAM_BACK='samples/CAM_BACK'; one img serves all cameras")
-    ]

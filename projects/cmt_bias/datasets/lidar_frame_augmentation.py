@@ -12,12 +12,12 @@ from mmdet3d.structures.points import LiDARPoints
 def move_lidar_frame(results: dict, motion: np.ndarray) -> None:
     """Record that every point p of the LiDAR frame has become ``motion @ p``.
 
-    The images do not change, so a matrix M that took the old frame to a camera has to take the
-    new one there: ``M @ inverse(motion)``. The total of all motions is kept in
+    The images do not change, so a matrix M that took the old frame to a camera, ``lidar2img`` or
+    ``lidar2cam`` (V, 4, 4), becomes ``M @ inverse(motion)``. The total of all motions is kept in
     ``results['lidar_aug_matrix']`` (4, 4).
 
     Args:
-        results: Sample in a pipeline; ``lidar2img`` and ``lidar2cam`` (V, 4, 4) are replaced.
+        results: Sample in a pipeline.
         motion: Affine matrix (4, 4), metres, from the old LiDAR frame to the new one.
 
     Raises:
@@ -39,10 +39,9 @@ def move_lidar_frame(results: dict, motion: np.ndarray) -> None:
 class CustomRandomFlip3D(RandomFlip3D):
     """Mirror the scene along y and along x, each with its probability; the images stay.
 
-    mmdet3d's ``RandomFlip3D`` mirrors the images too, with the probability of the horizontal
-    flip and even for ``sync_2d=False``, and leaves ``lidar2img`` as it was. Here the images are
-    mirrored by :class:`ResizeCropFlipImage` alone, and ``lidar2img`` follows the scene. Samples
-    without points (camera only), without boxes, and without images work.
+    mmdet3d's ``RandomFlip3D`` mirrors the images too, even for ``sync_2d=False``, and leaves
+    ``lidar2img`` as it was. Here the images are mirrored by :class:`ResizeCropFlipImage` alone,
+    and ``lidar2img`` follows the scene. Samples without points, boxes or images work.
 
     Args:
         flip_ratio_bev_horizontal: Probability of y -> -y.
@@ -91,9 +90,8 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
     """mmdet3d's ``GlobalRotScaleTrans`` that also keeps ``lidar2img`` right.
 
     A point p becomes ``scale * R(angle) p + translation``, the rotation counter-clockwise about
-    the z axis. Samples without points (camera only), without boxes, and without images work. The
-    arguments are those of the stock class: ``rot_range``, radians, ``scale_ratio_range`` and
-    ``translation_std``, metres.
+    the z axis. Samples without points, boxes or images work. The arguments are those of the stock
+    class: ``rot_range``, radians, ``scale_ratio_range`` and ``translation_std``, metres.
     """
 
     def transform(self, results: dict) -> dict:
@@ -118,15 +116,13 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
 class GlobalRotScaleTransImage(GlobalRotScaleTransAll):
     """The augmentation of the camera-only recipe: as above, and then random flips.
 
-    NOTE: the released class has ``reverse_angle``, which turned the boxes by the opposite angle
-    because boxes of mmdet3d before 1.0 counted yaw clockwise. Boxes and camera matrices turn
-    together here, so that setting has nothing to mend and does not exist.
+    Boxes and camera matrices turn together: the released class has ``reverse_angle`` because boxes
+    of mmdet3d before 1.0 counted yaw clockwise.
 
     Args:
         rot_range: Bounds of the rotation angle, radians.
         scale_ratio_range: Bounds of the scale.
-        translation_std: Standard deviation of the translation along x, y, z, metres. The released
-            class draws none.
+        translation_std: Standard deviation of the translation along x, y, z, metres.
         flip_dx_ratio: Probability of x -> -x.
         flip_dy_ratio: Probability of y -> -y.
     """

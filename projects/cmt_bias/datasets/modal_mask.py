@@ -5,13 +5,12 @@ The definition, for all of this project (it is the released one):
 - The cameras are missing: every pixel of every image is zero *before* normalisation, a black
   picture. ``lidar2img`` and the other matrices stay.
 - The LiDAR is missing: every point has x = y = z = intensity = time = 0; their number stays. They
-  all fall into the one voxel (or pillar) at the sensor. In training the mask comes before
-  :class:`GlobalRotScaleTransAll`, so the voxel is then wherever the sensor has been moved to.
+  all fall into the one voxel (or pillar) at the sensor; in training the mask comes before
+  :class:`GlobalRotScaleTransAll`, so that is wherever the sensor has been moved to.
 
-Two other things are not this: an *empty cloud* is ``points`` with no row at all (a file without
-returns, or nothing left inside the range); and an input that is *not given* is a pipeline
-without the key ``points`` or ``img``. The model takes both, but the published numbers for
-missing sensors are about zeroed ones, and so is ``tools/test.py --modality``.
+A cloud without points and an input that is not given (a pipeline without its key) are something
+else. The model takes both, but the published numbers for missing sensors, and
+``tools/test.py --modality``, are about zeroed ones.
 """
 
 import copy
@@ -42,11 +41,11 @@ def zeroed(points: BasePoints) -> BasePoints:
 
 @TRANSFORMS.register_module()
 class ModalMask3D(BaseTransform):
-    """Zero the images or the points: at random in training, always the same in testing.
+    """Zero the images or the points, at random or always the same.
 
     Args:
         mode: 'train' draws for each sample; 'test' always masks ``mask_modal``.
-        mask_modal: 'image' or 'points'; used in mode 'test' alone.
+        mask_modal: 'image' or 'points'.
         image_drop_prob: Probability in mode 'train' that the images are zeroed.
         points_drop_prob: Probability in mode 'train' that the points are zeroed; the two never
             happen together.
@@ -65,11 +64,10 @@ class ModalMask3D(BaseTransform):
         image_drop_prob: float = 0.25,
         points_drop_prob: float = 0.25,
     ) -> None:
-        if mode not in ('train', 'test'):
-            raise ValueError(f"ModalMask3D: mode must be 'train' or 'test', not {mode!r}")
-        if mask_modal not in _INPUT_KEY:
+        if mode not in ('train', 'test') or mask_modal not in _INPUT_KEY:
             raise ValueError(
-                f"ModalMask3D: mask_modal must be 'image' or 'points', not {mask_modal!r}"
+                f"ModalMask3D: mode={mode!r} must be 'train' or 'test', and "
+                f"mask_modal={mask_modal!r} 'image' or 'points'"
             )
         if min(image_drop_prob, points_drop_prob) < 0 or image_drop_prob + points_drop_prob > 1:
             raise ValueError(
@@ -83,7 +81,10 @@ class ModalMask3D(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Zero at most one input of the sample."""
-        masked = self.mask_modal if self.mode == 'test' else self._draw()
+        masked: str | None = self.mask_modal
+        if self.mode == 'train':
+            draw, both = np.random.rand(), self.image_drop_prob + self.points_drop_prob
+            masked = 'image' if draw < self.image_drop_prob else 'points' if draw < both else None
         results['masked_modality'] = masked
         if masked is None:
             return results
@@ -96,22 +97,14 @@ class ModalMask3D(BaseTransform):
         results[key] = black(results[key]) if masked == 'image' else zeroed(results[key])
         return results
 
-    def _draw(self) -> str | None:
-        draw = np.random.rand()
-        if draw < self.image_drop_prob:
-            return 'image'
-        return 'points' if draw < self.image_drop_prob + self.points_drop_prob else None
-
 
 def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
-    """A test pipeline in which only the sensors of ``modality`` see anything.
+    """A copy of a test pipeline in which only some sensors see anything.
 
     Args:
-        pipeline: Configs of a test pipeline; stays as it is.
-        modality: 'LC' both sensors, 'L' LiDAR alone, 'C' cameras alone.
-
-    Returns:
-        Copy of the pipeline, with a :class:`ModalMask3D` in front of the packing unless 'LC'.
+        pipeline: Its configs.
+        modality: 'LC' both sensors, 'L' LiDAR alone, 'C' cameras alone: a :class:`ModalMask3D` in
+            front of the packing zeroes the other.
 
     Raises:
         ValueError: If ``modality`` is unknown or no transform of the pipeline packs the inputs.

@@ -28,9 +28,9 @@ from nuscenes import NuScenes, nuscenes
 from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
 
+from .loading import LoadAlignedSweeps
 from .nuscenes_layout import CONVERTED_SPLITS, NUSCENES_TABLES, read_table
 from .object_image_crops import add_image_crops
-from .sweep_loading import LoadAlignedSweeps
 
 VERSIONS = tuple(CONVERTED_SPLITS)
 MAX_SWEEPS = 10
@@ -53,9 +53,8 @@ def convert_nuscenes(
 ) -> dict[str, int]:
     """Write ``<prefix>_infos_{train,val}.pkl`` and the database for pasting.
 
-    Of v1.0-test, which has no annotations, only ``<prefix>_infos_test.pkl``. Everything is written
-    to a temporary folder first and moved to ``out_dir`` at the end, ``<prefix>_dbinfos_train.pkl``
-    last.
+    Of v1.0-test, which has no annotations, only ``<prefix>_infos_test.pkl``. A killed run leaves
+    ``out_dir`` as it was; ``<prefix>_dbinfos_train.pkl`` comes last.
 
     Args:
         root: Dataset folder with ``samples/``, ``sweeps/``, ``maps/`` and the tables.
@@ -126,12 +125,13 @@ def check_layout(root: Path, version: str) -> None:
             'folder that has samples/, sweeps/, maps/ and v1.0-*/.'
         )
     cameras = (f'samples/CAM_{place}' for place in _CAMERA_PLACES)
-    for folder in ('maps', 'samples/LIDAR_TOP', *cameras):
-        if not (root / folder).is_dir():
+    maps = (record['filename'] for record in read_table(tables, 'map'))
+    for path in ('samples/LIDAR_TOP', *cameras, *maps):
+        if not (root / path).exists():
             raise DatasetLayoutError(
-                f'{root / folder} is missing. Unpack all archives of {version} into {root}.'
+                f'{root / path} is missing. Unpack all archives of {version} into {root}.'
             )
-    # The converter fails on a split without a scene, the devkit without a map, with no reason.
+    # The converter fails on a split without a scene, with no reason.
     names = {scene['name'] for scene in read_table(tables, 'scene')}
     for official in CONVERTED_SPLITS[version].values():
         if names.isdisjoint(create_splits_scenes()[official]):
@@ -139,24 +139,13 @@ def check_layout(root: Path, version: str) -> None:
                 f'{tables} has no scene of the official split {official}; '
                 'each split of a version needs one. Is --version right?'
             )
-    for path in (root / record['filename'] for record in read_table(tables, 'map')):
-        if not path.is_file():
-            raise DatasetLayoutError(
-                f'The map {path} is missing. Unpack the maps of nuScenes into {root}.'
-            )
 
 
 def _load_converter() -> SimpleNamespace:
-    """The modules of mmdet3d's scripts: inside the wheel, or beside a source checkout."""
-    package = Path(mmdet3d.__file__).parent
-    for folder in (package / '.mim' / 'tools', package.parent / 'tools'):
-        if (folder / 'dataset_converters' / 'nuscenes_converter.py').is_file():
-            break
-    else:
-        raise DatasetLayoutError(
-            f'mmdet3d at {package} carries no tools/dataset_converters. Install it from its '
-            'wheel: pip install mmdet3d==1.4.0'
-        )
+    """The modules of mmdet3d's scripts, which its wheel carries."""
+    folder = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
+    if not (folder / 'dataset_converters' / 'nuscenes_converter.py').is_file():
+        raise DatasetLayoutError(f'{folder} has no converter: pip install mmdet3d==1.4.0')
     with mock.patch.object(sys, 'path', [str(folder), *sys.path]):
         return SimpleNamespace(
             infos=importlib.import_module('dataset_converters.nuscenes_converter'),
@@ -167,7 +156,7 @@ def _load_converter() -> SimpleNamespace:
 
 @contextlib.contextmanager
 def _prepared_converter(tables: NuScenes) -> Iterator[SimpleNamespace]:
-    """Give the converter with some things replaced while it runs.
+    """The converter with some things replaced while it runs.
 
     - It loads the tables three times, twice from ``./data/nuscenes`` whatever the root: it gets
       the tables that are loaded already.

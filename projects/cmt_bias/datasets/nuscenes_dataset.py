@@ -40,10 +40,7 @@ class CheckedNuScenesDataset(NuScenesDataset):
             self.skipped = torch.zeros(len(self), dtype=torch.bool).share_memory_()
 
     def prepare_data(self, index: int) -> dict | None:
-        """Run one frame through the pipeline.
-
-        Returns:
-            The sample; None where another frame is to be drawn.
+        """The sample of one frame; None where another is to be drawn.
 
         Raises:
             BadFrameError: If a file of the frame is bad, unless it may be skipped.
@@ -53,12 +50,12 @@ class CheckedNuScenesDataset(NuScenesDataset):
             example = super().prepare_data(index)
             if _is_finite(example):
                 return example
-            fault = self._fault(index) or 'points with NaN or infinite values'
         except Exception as error:
-            found = self._fault(index)
-            if found is None:
-                raise
-            fault, cause = found, error
+            cause = error
+        fault = self._fault(index)
+        if fault is None and cause is not None:
+            raise cause
+        fault = fault or 'points with NaN or infinite values'
         name = f'frame {index} (token {self.get_data_info(index).get("token")})'
         if not self.skip_bad_frames or self.test_mode:
             raise BadFrameError(

@@ -1,8 +1,7 @@
 """Cut the objects of a ground-truth database out of the camera images.
 
-Adds to each entry of mmdet3d's database (``nuscenes_dbinfos_train.pkl``) what the released CMT's
-database has for pasting into images, and leaves the stock keys as they are, so that mmdet3d's own
-``ObjectSample`` still reads the file:
+Adds to each entry of mmdet3d's database what the released CMT's has for pasting into images;
+mmdet3d's own ``ObjectSample`` still reads it:
 
 - ``image_path``: the crop (relative to the data root) of the camera that shows the object
   largest, ``''`` if none shows it;
@@ -23,10 +22,10 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from tqdm import tqdm
 
 from .image_pasting import visible_boxes
-from .multi_view_image_loading import camera_matrices
+from .loading import camera_matrices
 
 # Both sides of a crop are longer than this, in pixels, as in the released database.
-MIN_CROP_SIDE = 10
+_MIN_CROP_SIDE = 10
 _JPEG_QUALITY = 95
 
 
@@ -40,7 +39,7 @@ def add_image_crops(database_path: Path, info_path: Path, data_root: Path) -> in
         data_root: Dataset folder with ``samples/<camera>/``.
 
     Returns:
-        Number of crops written.
+        Number of crops.
 
     Raises:
         FileNotFoundError: If an image is missing.
@@ -74,12 +73,10 @@ def _cut_from_sample(
         if image is None:
             raise FileNotFoundError(f'{image_path} is missing or not an image')
         boxes = visible_boxes(corners, matrix, image.shape[:2])
-        for index, (left, top, right, bottom), depth in zip(
-            boxes.index.tolist(), boxes.rectangle, boxes.depth, strict=True
-        ):
+        for index, (left, top, right, bottom), depth in zip(*boxes, strict=True):
             crop = image[top:bottom, left:right]
             known = largest.get(index)
-            if min(crop.shape[:2]) > MIN_CROP_SIDE and (known is None or crop.size > known.size):
+            if min(crop.shape[:2]) > _MIN_CROP_SIDE and (known is None or crop.size > known.size):
                 largest[index] = crop
                 entries[index].update(image_crop_key=camera, image_crop_depth=float(depth))
     for index, crop in largest.items():

@@ -15,14 +15,10 @@ class PastingSwitchOffHook(Hook):
     """Switch ground-truth pasting off for all epochs from ``epoch`` on.
 
     mmdet3d's ``DisableObjectSampleHook`` acts in the one epoch whose number it is given, so that
-    a run resumed later goes on pasting; it sees ``ObjectSample`` below one dataset wrapper alone.
-    This hook acts at the start of every epoch >= ``epoch``, however the run got there, on every
-    transform with an attribute ``disabled``, below any nesting of dataset wrappers and of
-    transforms.
-
-    Worker processes own copies of the dataset. Those started after the switch have it; those that
-    live on between epochs (``persistent_workers=True``) are ended once, and the data loader starts
-    new ones.
+    a run resumed later goes on pasting, and below one dataset wrapper alone. This hook acts at
+    the start of every epoch >= ``epoch``, however the run got there, on every transform with an
+    attribute ``disabled``, however nested. Workers that live on between epochs
+    (``persistent_workers=True``) have copies of the dataset: they are ended once.
 
     Args:
         epoch: First epoch without pasting, counted from 0: with 20 epochs and ``epoch=15`` the

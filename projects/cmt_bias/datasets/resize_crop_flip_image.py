@@ -6,9 +6,10 @@ how ``cv2.resize`` samples.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
+import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
@@ -18,28 +19,19 @@ _Draw = tuple[float | None, float, float, bool, float]
 _OPTIONAL = dict(bot_pct_lim=(0.0, 0.0), rot_lim=(0.0, 0.0), rand_flip=False, H=None, W=None)
 
 
-@dataclass(frozen=True)
-class ImageAugmentation:
-    """What is done to an image, in the order of the fields.
-
-    Attributes:
-        resized: (width, height) after resizing, pixels.
-        crop: (left, top, right, bottom) of the crop in the resized image, pixels; what lies
-            outside the resized image is black.
-        flip: Whether left and right are exchanged.
-        rotation: Angle about the centre of the crop, degrees, counter-clockwise as seen.
-    """
+class ImageAugmentation(NamedTuple):
+    """What is done to an image, in the order of the fields."""
 
     resized: tuple[int, int]
-    crop: tuple[int, int, int, int]
+    """(width, height) after resizing, pixels."""
+    corner: tuple[int, int]
+    """(left, top) of the crop in the resized image, pixels; what lies outside that is black."""
+    size: tuple[int, int]
+    """(width, height) of the crop, pixels."""
     flip: bool = False
+    """Whether left and right are exchanged."""
     rotation: float = 0.0
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the result, pixels."""
-        left, top, right, bottom = self.crop
-        return right - left, bottom - top
+    """Angle about the centre of the crop, degrees, counter-clockwise as seen."""
 
     def matrix(self, source_size: tuple[int, int]) -> np.ndarray:
         """Pixel (u, v, 1) of the source image to the same scene point's pixel in the result.
@@ -52,28 +44,21 @@ class ImageAugmentation:
         """
         width, height = self.size
         scale = np.diag([self.resized[0] / source_size[0], self.resized[1] / source_size[1], 1.0])
-        shift, mirror = np.eye(3), np.eye(3)
-        shift[:2, 2] = -self.crop[0], -self.crop[1]
+        shift, mirror, turn = np.eye(3), np.eye(3), np.eye(3)
+        shift[:2, 2] = -self.corner[0], -self.corner[1]
         if self.flip:
             mirror[0] = -1, 0, width
-        return _rotation_about((width / 2, height / 2), self.rotation) @ mirror @ shift @ scale
+        turn[:2] = cv2.getRotationMatrix2D((width / 2, height / 2), self.rotation, 1.0)
+        return turn @ mirror @ shift @ scale
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Do it to an image (H, W, 3) of any dtype that OpenCV takes; the dtype is kept."""
-        resized = cv2.resize(image, self.resized)
-        width, height = self.size
-        cropped = np.zeros((height, width, *image.shape[2:]), dtype=image.dtype)
-        left, top = max(self.crop[0], 0), max(self.crop[1], 0)
-        inside = resized[top : max(self.crop[3], 0), left : max(self.crop[2], 0)]
-        row, column = top - self.crop[1], left - self.crop[0]
-        cropped[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+        shift = np.array([[1.0, 0.0, -self.corner[0]], [0.0, 1.0, -self.corner[1]]])
+        image = cv2.resize(image, self.resized)
+        image = cv2.warpAffine(image, shift, self.size, flags=cv2.INTER_NEAREST)
         if self.flip:
-            cropped = np.ascontiguousarray(cropped[:, ::-1])
-        if self.rotation == 0:
-            return cropped
-        # warpAffine counts pixel centres as whole numbers, our coordinates have them at one half.
-        centre = ((width - 1) / 2, (height - 1) / 2)
-        return cv2.warpAffine(cropped, _rotation_about(centre, self.rotation)[:2], (width, height))
+            image = np.ascontiguousarray(image[:, ::-1])
+        return mmcv.imrotate(image, -self.rotation) if self.rotation else image
 
 
 @TRANSFORMS.register_module()
@@ -97,9 +82,9 @@ class ResizeCropFlipImage(BaseTransform):
         training: Draw at random.
         pic_wise: Draw anew for each camera.
 
-    Required keys: ``img`` (list of V arrays (H, W, 3)), ``lidar2img``, ``cam2img`` (V, 4, 4).
-    Modified keys: those, ``img_shape``, ``pad_shape``. Added key: ``img_aug_matrix`` (V, 4, 4),
-    the total motion of (u d, v d, d, 1).
+    Modified keys: ``img`` (list of V arrays (H, W, 3)), ``lidar2img``, ``cam2img`` (V, 4, 4),
+    ``img_shape``, ``pad_shape``. Added key: ``img_aug_matrix`` (V, 4, 4), the total motion of
+    (u d, v d, d, 1).
 
     Raises:
         ValueError: If ``data_aug_conf`` has an unknown key, lacks one, or the proportions of an
@@ -123,16 +108,14 @@ class ResizeCropFlipImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Augment every image and update the matrices."""
         augmented, motions = [], np.tile(np.eye(4), (len(results['img']), 1, 1))
-        draw = self._draw()
         for view, image in enumerate(results['img']):
-            if self.pic_wise and view > 0:
+            if view == 0 or self.pic_wise:
                 draw = self._draw()
             source_size = (image.shape[1], image.shape[0])
             augmentation = self._augmentation(draw, *source_size)
             augmented.append(augmentation.apply(image))
             # The third row of (u d, v d, d, 1) is the depth, which does not change.
             motions[view, :3, :3] = augmentation.matrix(source_size)
-
         results['img'] = augmented
         for key in ('lidar2img', 'cam2img'):
             results[key] = motions @ np.asarray(results[key], dtype=np.float64)
@@ -146,7 +129,7 @@ class ResizeCropFlipImage(BaseTransform):
         Returns:
             Size after resizing over size before (None: as small as fills the crop); share of the
             height cut off at the bottom; horizontal place of the crop, 0 left to 1 right; whether
-            to mirror; rotation in degrees. They do not depend on the size of an image.
+            to mirror; rotation in degrees.
         """
         conf = self.data_aug_conf
         if not self.training:
@@ -177,14 +160,4 @@ class ResizeCropFlipImage(BaseTransform):
         resized = (int(nominal_width * scale), int(nominal_height * scale))
         left = int(place * max(0, resized[0] - crop_width))
         top = int((1 - cut) * resized[1]) - crop_height
-        crop = (left, top, left + crop_width, top + crop_height)
-        return ImageAugmentation(resized, crop, flip, rotation)
-
-
-def _rotation_about(centre: tuple[float, float], degrees: float) -> np.ndarray:
-    """Matrix (3, 3), counter-clockwise as seen on an image whose v axis points down."""
-    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    matrix = np.eye(3)
-    matrix[:2, :2] = [[cos, sin], [-sin, cos]]
-    matrix[:2, 2] = np.asarray(centre) - matrix[:2, :2] @ np.asarray(centre)
-    return matrix
+        return ImageAugmentation(resized, (left, top), (crop_width, crop_height), flip, rotation)

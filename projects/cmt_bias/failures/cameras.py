@@ -15,6 +15,9 @@ from .spoiled_parts import SpoiledPart
 
 Pictures = Sequence[np.ndarray | None]
 
+_DIRT_CELLS = 48  # cells of noise along the longer side of an image
+_DIRT_SMOOTHING = 0.05 * _DIRT_CELLS  # standard deviation; spots are about four times as wide
+
 
 class CameraFailure(SensorFailure):
     """Base of the failures in which some cameras show another picture.
@@ -44,7 +47,6 @@ class CameraFailure(SensorFailure):
         """
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
-        """See :meth:`SensorFailure.spoil`."""
         images = results['img']
         hit = np.ones(len(images), dtype=bool)
         if self.num_views is not None:
@@ -65,7 +67,6 @@ class CameraDrop(CameraFailure):
     """Missing cameras: their images are black. The "view drop" of nuScenes-R and MoME."""
 
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
-        """See :meth:`CameraFailure.pictures`."""
         return black(results['img'])
 
 
@@ -74,7 +75,6 @@ class CameraMirror(CameraFailure):
     """Cameras that show left and right exchanged."""
 
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
-        """See :meth:`CameraFailure.pictures`."""
         return [image[:, ::-1] for image in results['img']]
 
 
@@ -95,14 +95,12 @@ class CameraShift(CameraFailure):
         self.check('share', 0 < share < 1, 'lie within (0, 1)')
 
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
-        """See :meth:`CameraFailure.pictures`."""
-        signs = rng.choice((-1, 1), len(hit))
-        return [self._shift(*pair) for pair in zip(results['img'], signs, strict=True)]
-
-    def _shift(self, image: np.ndarray, sign: int) -> np.ndarray:
-        height, width = image.shape[:2]
-        motion = np.array([[1.0, 0.0, sign * round(self.share * width)], [0.0, 1.0, 0.0]])
-        return cv2.warpAffine(image, motion, (width, height), flags=cv2.INTER_NEAREST)
+        shifted = []
+        for image, sign in zip(results['img'], rng.choice((-1, 1), len(hit)), strict=True):
+            height, width = image.shape[:2]
+            motion = np.array([[1.0, 0.0, sign * round(self.share * width)], [0.0, 1.0, 0.0]])
+            shifted.append(cv2.warpAffine(image, motion, (width, height), flags=cv2.INTER_NEAREST))
+        return shifted
 
 
 class _OtherRecording(CameraFailure):
@@ -142,7 +140,6 @@ class CameraFrozen(_OtherRecording):
         self.check('seconds', seconds > 0, 'be positive')
 
     def other_file(self, path: str, rng: np.random.Generator) -> str | None:
-        """See :meth:`_OtherRecording.other_file`."""
         return file_at(path, self.seconds)
 
 
@@ -151,7 +148,6 @@ class CameraForeignScene(_OtherRecording):
     """Cameras that show a picture of another scene, each its own."""
 
     def other_file(self, path: str, rng: np.random.Generator) -> str | None:
-        """See :meth:`_OtherRecording.other_file`."""
         return file_of_other_scene(path, rng)
 
 
@@ -159,29 +155,21 @@ class CameraForeignScene(_OtherRecording):
 class CameraOcclusion(SensorFailure):
     """Dirt on the lenses: black patches on every image, another pattern for each camera.
 
-    nuScenes-R and MoME lay photographs of dirty glass over the images. Those files are not part
-    of this project; the patches here are smoothed noise above a threshold, which covers exactly
-    the given share of the pixels with opaque, irregular spots.
+    nuScenes-R and MoME lay photographs of dirty glass over the images; the patches here are
+    smoothed noise above a threshold, which covers exactly the given share of the pixels.
 
     Args:
         share: Share of each image that is covered, within (0, 1).
-        spot_size: Standard deviation of the smoothing, as a share of the image's longer side;
-            spots are about four times as wide.
     """
 
     spoiled = ('img',)
-    cells = 48
-    """Cells of the noise along the longer side of an image."""
 
-    def __init__(self, share: float = 0.4, spot_size: float = 0.05, seed: int = 0) -> None:
+    def __init__(self, share: float = 0.4, seed: int = 0) -> None:
         super().__init__(seed)
         self.share = share
-        self.spot_size = spot_size
         self.check('share', 0 < share < 1, 'lie within (0, 1)')
-        self.check('spot_size', 0 < spot_size < 1, 'lie within (0, 1)')
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """See :meth:`SensorFailure.spoil`."""
         results['img'] = [
             np.where(self._mask(image.shape[:2], rng)[..., None], 0, image).astype(image.dtype)
             for image in results['img']
@@ -190,10 +178,10 @@ class CameraOcclusion(SensorFailure):
     def _mask(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         """Where dirt lies, bool (H, W)."""
         height, width = shape
-        cell = max(height, width) / self.cells
+        cell = max(height, width) / _DIRT_CELLS
         cells = (max(2, round(height / cell)), max(2, round(width / cell)))
         noise = rng.standard_normal(cells).astype(np.float32)
-        smooth = cv2.GaussianBlur(noise, (0, 0), sigmaX=self.spot_size * self.cells)
+        smooth = cv2.GaussianBlur(noise, (0, 0), sigmaX=_DIRT_SMOOTHING)
         smooth = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC)
         number = max(1, round(self.share * smooth.size))
         mask = np.zeros(smooth.size, dtype=bool)
@@ -207,9 +195,8 @@ class CalibrationError(Degradation):
 
     The counterpart of MultiCorrupt's "spatial misalignment". Each camera of each sample gets a
     small motion E of its own, a rotation about a random axis and a translation in a random
-    direction, in its camera frame: ``lidar2cam`` becomes ``E lidar2cam``, and ``lidar2img``
-    follows with the true ``cam2img``. ``ori_lidar2img``, which pictures are drawn with, and
-    the calibration in ``images`` keep the truth.
+    direction, in its camera frame: ``lidar2cam`` (V, 4, 4) becomes ``E lidar2cam``, and
+    ``lidar2img`` follows with the true ``cam2img``. ``ori_lidar2img`` keeps the truth.
     """
 
     spoiled = ('lidar2img', 'lidar2cam')

@@ -1,32 +1,35 @@
-"""The failures that tests and trainings draw from."""
+"""The failures that tests and trainings draw from, and how one comes into a pipeline."""
 
-from collections.abc import Sequence
+import copy
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .sensor_failure import SEVERITIES
+from mmdet3d.datasets.transforms import Pack3DDetInputs
+
+from ..config_type import type_name
+from .sensor_failure import CHANGED_KEY, SEVERITIES
+from .spoiled_parts import SPOILED_REGIONS_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY
 
 CLEAN = 'clean'
 """Name of the test without any failure."""
+
+_ADDED_KEYS = (CHANGED_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY, SPOILED_REGIONS_KEY)
 
 
 @dataclass(frozen=True)
 class Failure:
     """One failure with its settings.
 
-    Attributes:
-        name: Short and unique, usable as a file name.
-        description: What happens, for the report.
-        group: 'LiDAR', 'cameras', 'misleading' or 'degradations'; '' without failure.
-        spoils: Sensors that give wrong data: 'L', 'C', 'LC', or '' without failure.
-        transforms: Configs of the transforms, without seed.
+    Without any, ``group`` and ``spoils`` are '' and ``transforms`` empty.
     """
 
-    name: str
-    description: str
-    group: str
-    spoils: str
-    transforms: tuple[dict, ...]
+    name: str  # unique, usable as a file name
+    description: str  # what happens, for the report
+    group: str  # 'LiDAR', 'cameras', 'misleading' or 'degradations'
+    spoils: str  # sensors that give wrong data: 'L', 'C' or 'LC'
+    transforms: tuple[dict, ...]  # their configs, without seed
 
     @property
     def healthy(self) -> str:
@@ -90,3 +93,35 @@ def all_failures(severities: Sequence[int] = SEVERITIES) -> list[Failure]:
             text = f'{text}, severity {severity}'
             add(f'{name}_{severity}', text, 'degradations', spoils, kind, severity=severity)
     return found
+
+
+def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> list[dict]:
+    """A copy of a pipeline that spoils what it has loaded.
+
+    The failure comes right behind the last transform with "Load" in its name, hence before every
+    augmentation and filter. The packing passes what it tells on as meta information.
+
+    Args:
+        pipeline: Configs of a pipeline; stays as it is.
+        failure: Configs of the failure's transforms, in their order.
+
+    Raises:
+        ValueError: If the pipeline has no loading transform or no packing at its top level.
+    """
+    steps, spoiling = (
+        [copy.deepcopy(dict(step)) for step in given] for given in (pipeline, failure)
+    )
+    kinds = [type_name(step) for step in steps]
+    behind = max((i + 1 for i, kind in enumerate(kinds) if 'Load' in kind), default=0)
+    if not behind or 'Pack3DDetInputs' not in kinds:
+        lacking = 'Pack3DDetInputs' if behind else 'transform that loads something'
+        raise ValueError(
+            f'the test pipeline has no {lacking} at its top level ({", ".join(kinds) or "empty"}),'
+            ' by which the place of a sensor failure is found'
+        )
+    default = inspect.signature(Pack3DDetInputs).parameters['meta_keys'].default
+    for step in steps:
+        if type_name(step) == 'Pack3DDetInputs':
+            keys = (*step.get('meta_keys', default), *_ADDED_KEYS)
+            step['meta_keys'] = tuple(dict.fromkeys(keys))
+    return [*steps[:behind], *spoiling, *steps[behind:]]

@@ -35,7 +35,6 @@ class LiDARDrop(SensorFailure):
     spoiled = ('points',)
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """See :meth:`SensorFailure.spoil`."""
         results['points'] = zeroed(results['points'])
 
 
@@ -46,9 +45,8 @@ class LiDARBeamReduction(SensorFailure):
     "4 beams" of MoME (Park et al., CVPR 2025). The kept rings lie in the middle of equal parts:
     4, 12, 20 and 28 for four beams. The ring of a point is its ring index where the cloud still
     has one (see :mod:`.point_columns`), else that of its elevation, seen from where the LiDAR was
-    when it took the point. Sweeps are reduced like the keyframe. On a keyframe of nuScenes 89 % of
-    the points get their own ring by elevation, the others the next one: its clouds are corrected
-    for the motion of the vehicle, which shifts near points of the lower rings.
+    when it took the point: on a keyframe of nuScenes that is right for 89 % of the points and the
+    next one for the others, as its clouds are corrected for the motion of the vehicle.
 
     Args:
         num_beams: Beams that are left, 1 to 31.
@@ -60,14 +58,10 @@ class LiDARBeamReduction(SensorFailure):
         super().__init__(seed)
         self.num_beams = num_beams
         self.check('num_beams', 1 <= num_beams < NUM_RINGS, f'be 1 to {NUM_RINGS - 1}')
-
-    @property
-    def kept_rings(self) -> Tensor:
-        """Indices of the rings that are left, int64, 0 the lowest."""
-        return ((torch.arange(self.num_beams) + 0.5) * NUM_RINGS / self.num_beams).long()
+        # indices of the rings that are left, 0 the lowest
+        self.kept_rings = ((torch.arange(num_beams) + 0.5) * NUM_RINGS / num_beams).long()
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """See :meth:`SensorFailure.spoil`."""
         points = results['points']
         rings = ring_column(points.tensor)
         if rings is None:
@@ -80,8 +74,7 @@ class LiDARFieldOfView(SensorFailure):
     """Keep the points of a sector around the vehicle's forward axis, seen from the LiDAR.
 
     "Limited field of view" of nuScenes-R (Yu et al., arXiv 2205.14951) and MoME, +-60 degrees.
-    nuScenes' LiDAR frame has y forward and x to the right; the mounting in the info file
-    (``lidar2ego``) says it exactly, to a fraction of a degree, and is used where it is given.
+    Forward is what the mounting in the info file (``lidar2ego``) says, or y without one.
 
     Args:
         half_angle: Half the sector, degrees, within (0, 180): 60 keeps [-60, 60].
@@ -95,7 +88,6 @@ class LiDARFieldOfView(SensorFailure):
         self.check('half_angle', 0 < half_angle < 180, 'be within (0, 180)')
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
-        """See :meth:`SensorFailure.spoil`."""
         points = results['points']
         # the ego frame's x axis; a rotation's inverse is its transpose
         mounting = results.get('lidar_points', {}).get('lidar2ego', [[0.0, 1.0]])
@@ -104,9 +96,8 @@ class LiDARFieldOfView(SensorFailure):
         x, y = points.tensor[:, 0], points.tensor[:, 1]
         angle = torch.rad2deg(torch.atan2(y * cos - x * sin, x * cos + y * sin))
         results['points'] = points[angle.abs() <= self.half_angle]
-        azimuth = np.arctan2(sin, cos)
-        start, stop = azimuth + np.deg2rad((self.half_angle, 360 - self.half_angle))
-        return SpoiledPart(regions=sector_regions(start, stop))
+        blind = np.arctan2(sin, cos) + np.deg2rad((self.half_angle, 360 - self.half_angle))
+        return SpoiledPart(regions=sector_regions(*blind))
 
 
 @TRANSFORMS.register_module()
@@ -130,7 +121,6 @@ class LiDARObjectFailure(SensorFailure):
         self.check('probability', 0 < probability <= 1, 'lie within (0, 1]')
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
-        """See :meth:`SensorFailure.spoil`."""
         boxes = annotated_boxes(results)
         unseen = boxes[rng.random(len(boxes)) < self.probability]
         points = results['points']
@@ -140,27 +130,22 @@ class LiDARObjectFailure(SensorFailure):
 
 
 @TRANSFORMS.register_module()
-class LiDARGhosts(SensorFailure):
+class LiDARGhosts(LiDARObjectFailure):
     """Ghost returns: the echoes of an object once more, in another direction.
 
     Mirrors such as wet roads, shop windows and other vehicles do so, and so does interference. A
     ghost has the points of a real object, turned about the sensor by 30 degrees or more, so that
     its distance and density are right and nothing but the cameras tells it from an object. What
-    stands where it appears is not removed. Reads the annotations, as :class:`LiDARObjectFailure`.
+    stands where it appears is not removed.
 
     Args:
         probability: Chance of each object to have a ghost, in (0, 1].
     """
 
-    spoiled = ('points',)
-
     def __init__(self, probability: float = 1.0, seed: int = 0) -> None:
-        super().__init__(seed)
-        self.probability = probability
-        self.check('probability', 0 < probability <= 1, 'lie within (0, 1]')
+        super().__init__(probability, seed)
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
-        """See :meth:`SensorFailure.spoil`."""
         boxes = annotated_boxes(results)
         turns = rng.uniform(_LEAST_TURN, 2 * np.pi - _LEAST_TURN, len(boxes))
         doubled = rng.random(len(boxes)) < self.probability
@@ -202,7 +187,6 @@ class LiDARFrozen(SensorFailure):
         self.check('seconds', seconds > 0, 'be positive')
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """See :meth:`SensorFailure.spoil`."""
         path = file_at(results['lidar_points']['lidar_path'], self.seconds)
         if path is None:
             return
@@ -217,12 +201,11 @@ class LiDARTimeOffset(Degradation):
     """A LiDAR whose clock is behind: the cloud of a moment ago, images and boxes of now.
 
     The counterpart of MultiCorrupt's "temporal misalignment", made of what nuScenes' info files
-    give: ``lidar_sweeps`` say how the LiDAR moved since an earlier sweep. The points of the
-    annotated objects go back along the objects' velocity, and then all points into the LiDAR
-    frame of that sweep, but are taken for current ones. So the cloud keeps its density and its
-    sweeps; what it lacks is the turning of objects and what has come into view since. The offset
-    is the nearest to the level's that a sweep is old. A sample without such a sweep (the first of
-    a scene has none) stays as it is, and so does a scene in which nothing moves.
+    give: ``lidar_sweeps`` say how the LiDAR moved since an earlier sweep, of the age nearest to
+    the level's. The points of the annotated objects go back along the objects' velocity, and then
+    all points into the LiDAR frame of that sweep, but are taken for current ones. So the cloud
+    keeps its density and its sweeps; what it lacks is the turning of objects and what has come
+    into view since. A sample without such a sweep (the first of a scene has none) stays as it is.
     """
 
     spoiled = ('points',)
@@ -230,7 +213,6 @@ class LiDARTimeOffset(Degradation):
     """Seconds."""
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """See :meth:`SensorFailure.spoil`."""
         sweeps = results.get('lidar_sweeps') or []
         sweep = min(sweeps, key=lambda s: abs(sweep_lag(results, s) - self.level), default=None)
         if sweep is None or sweep_lag(results, sweep) < _CLOSE_ENOUGH * self.level:
@@ -248,11 +230,7 @@ class LiDARTimeOffset(Degradation):
 
 
 def annotated_boxes(results: Mapping) -> np.ndarray:
-    """The boxes of a sample's annotated objects.
-
-    In training a dataset gives annotations as ``ann_info``, in test (``test_mode=True``) as
-    ``eval_ann_info``, which is meant for the evaluation and is there for the official test split
-    too, empty.
+    """The boxes of a sample's annotated objects, ``ann_info`` in training, else ``eval_ann_info``.
 
     Returns:
         (M, 9) float64: x, y, z of the bottom's centre, sizes along x, y, z, yaw, velocity along

@@ -16,9 +16,6 @@ from .catalog import Failure, all_failures
 from .sensor_failure import sample_generator
 from .spoiled_parts import add_spoiled
 
-FAILURE_KEY = 'failure'
-"""Key of a training sample with the name of its failure, '' for none."""
-
 
 @TRANSFORMS.register_module()
 class RandomFailure(BaseTransform):
@@ -28,8 +25,8 @@ class RandomFailure(BaseTransform):
     seed, the epoch and the sample alone: not on the number of workers or processes, nor on where
     an interrupted run went on. The epoch comes from a :class:`FailureEpochHook`.
 
-    Added keys: ``failure``, the name of what was drawn, and what the failure itself adds;
-    ``spoiled_sensors`` is '' in a healthy sample.
+    Added keys: ``failure``, the name of what was drawn, '' for none, and what the failure itself
+    adds; ``spoiled_sensors`` is '' in a healthy sample.
 
     Args:
         failures: How often each is drawn, relative to the others: weights by name of
@@ -62,13 +59,13 @@ class RandomFailure(BaseTransform):
                 'RandomFailure does not know the epoch, so that every epoch would draw the same; '
                 "add dict(type='FailureEpochHook') to custom_hooks"
             )
-        rng = sample_generator(self.seed, f'RandomFailure/{epoch}', results)
-        failure = self._draw(results, rng)
-        results[FAILURE_KEY] = failure.name if failure else ''
+        failure = self._draw(
+            results, sample_generator(self.seed, f'RandomFailure/{epoch}', results)
+        )
+        results['failure'] = failure.name if failure else ''
         add_spoiled(results, '')
         digest = hashlib.sha256(f'{self.seed}/{epoch}'.encode()).digest()
-        epoch_seed = int.from_bytes(digest[:8], 'big')
-        for config in failure.seeded(epoch_seed) if failure else ():
+        for config in failure.seeded(int.from_bytes(digest[:8], 'big')) if failure else ():
             results = TRANSFORMS.build(config)(results)
         return results
 
@@ -90,20 +87,11 @@ class FailureEpochHook(Hook):
     one epoch.
     """
 
-    def before_train(self, runner: Runner) -> None:
-        """Warn where there is nothing to tell."""
-        if not _random_failures(runner):
-            runner.logger.warning('FailureEpochHook: the training data have no RandomFailure')
-
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell the new epoch, before the data loader begins it."""
-        for transform in _random_failures(runner):
-            transform.epoch.fill_(runner.epoch)
-
-
-def _random_failures(runner: Runner) -> list[RandomFailure]:
-    found = transforms_with(runner.train_dataloader.dataset, 'epoch')
-    return [transform for transform in found if isinstance(transform, RandomFailure)]
+        for transform in transforms_with(runner.train_dataloader.dataset, 'epoch'):
+            if isinstance(transform, RandomFailure):
+                transform.epoch.fill_(runner.epoch)
 
 
 def _weighted_failures(weights: Mapping[str, float]) -> list[tuple[Failure, float]]:

@@ -1,7 +1,6 @@
 """Which other pictures and clouds the sensors of nuScenes have recorded.
 
-An info file of a sample names its own files only. The names of nuScenes' files tell the rest:
-``LOG__CHANNEL__TIME.jpg``, with the recording's log and the time in microseconds.
+The names of nuScenes' files tell it: ``LOG__CHANNEL__TIME.jpg``, time in microseconds.
 """
 
 import re

@@ -34,10 +34,8 @@ def scene_condition(description: str) -> str:
 class LabelSpoiledSensors(BaseTransform):
     """Write down which sensors suffer from a sample's condition; its input stays as it is.
 
-    For an :class:`OracleWeightGenerator`: nothing else reads the label. Put
-    ``spoiled_sensors`` into the ``meta_keys`` of the packing.
-
-    Added key: ``spoiled_sensors``, letters of 'LC', '' where no sensor suffers.
+    For an :class:`OracleWeightGenerator`. Put the added key ``spoiled_sensors``, letters of 'LC',
+    '' where no sensor suffers, into the ``meta_keys`` of the packing.
 
     Args:
         data_root: Folder of the nuScenes data.

@@ -1,7 +1,7 @@
 """What all sensor failures have in common."""
 
 import hashlib
-from abc import ABCMeta, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +20,7 @@ SEVERITIES = (1, 2, 3)
 _NAMES_OF_A_SAMPLE = ('token', 'sample_idx', 'lidar_path')
 
 
-class SensorFailure(BaseTransform, metaclass=ABCMeta):
+class SensorFailure(BaseTransform):
     """Base of the transforms that spoil a sample's input, between loading and augmentation.
 
     Derive from it, name in ``spoiled`` the inputs that :meth:`spoil` replaces, and register the
@@ -53,32 +53,28 @@ class SensorFailure(BaseTransform, metaclass=ABCMeta):
 
     @abstractmethod
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart | None:
-        """Replace entries of the sample; return the part that is spoiled, if it is not all.
+        """Replace entries of the sample by means of its own random numbers.
 
-        Args:
-            results: The sample.
-            rng: Its own random numbers.
+        Returns:
+            The part that is spoiled, if it is not all.
         """
 
     def transform(self, results: dict) -> dict:
         """Spoil one sample and note whether it has changed."""
+        name = type(self).__name__
         before = {key: results[key] for key in self.spoiled if key in results}
         if not before:
             raise KeyError(
-                f'{type(self).__name__} spoils {" and ".join(self.spoiled)}, of which the sample '
-                f'has none; it must come after the loading transforms'
+                f'{name} spoils {" and ".join(self.spoiled)}, of which the sample has none; it '
+                'must come after the loading transforms'
             )
-        part = self.spoil(results, sample_generator(self.seed, type(self).__name__, results))
+        part = self.spoil(results, sample_generator(self.seed, name, results))
         changed = any(_differ(old, results[key]) for key, old in before.items())
         results[CHANGED_KEY] = changed or results.get(CHANGED_KEY, False)
         if changed:  # calibration counts for the cameras
             sensors = ''.join('L' if key == 'points' else 'C' for key in before)
             add_spoiled(results, sensors, part)
         return results
-
-    def __repr__(self) -> str:
-        settings = ', '.join(f'{name}={value!r}' for name, value in vars(self).items())
-        return f'{type(self).__name__}({settings})'
 
 
 class Degradation(SensorFailure):
@@ -111,13 +107,13 @@ def sample_token(results: Mapping) -> str:
     Raises:
         KeyError: If the sample has none of them.
     """
-    for key in _NAMES_OF_A_SAMPLE:
-        if results.get(key) is not None:
-            return str(results[key])
-    raise KeyError(
-        f'a sample has none of {", ".join(_NAMES_OF_A_SAMPLE)}, by which a sensor failure draws '
-        'its random numbers; make the info files anew with tools/create_data.py'
-    )
+    names = [results[key] for key in _NAMES_OF_A_SAMPLE if results.get(key) is not None]
+    if not names:
+        raise KeyError(
+            f'a sample has none of {", ".join(_NAMES_OF_A_SAMPLE)}, by which a sensor failure '
+            'draws its random numbers; make the info files anew with tools/create_data.py'
+        )
+    return str(names[0])
 
 
 def sample_generator(seed: int, purpose: str, results: Mapping) -> np.random.Generator:
@@ -126,6 +122,5 @@ def sample_generator(seed: int, purpose: str, results: Mapping) -> np.random.Gen
     It depends neither on the process, nor on the order of the samples, nor on numpy's global
     state, which it leaves alone: two tests with other numbers of workers draw the same.
     """
-    name = f'{seed}/{purpose}/{sample_token(results)}'
-    digest = hashlib.sha256(name.encode()).digest()
+    digest = hashlib.sha256(f'{seed}/{purpose}/{sample_token(results)}'.encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, 'big'))

@@ -37,7 +37,6 @@ class CameraNight(Degradation):
     """Gamma, gain, standard deviation of the read noise."""
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """See :meth:`SensorFailure.spoil`."""
         results['img'] = [self._darken(image, rng) for image in results['img']]
 
     def _darken(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -63,7 +62,6 @@ class LiDARFog(Degradation):
     """Metres."""
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """See :meth:`SensorFailure.spoil`."""
         results['points'] = scatter_points(results['points'], math.log(20) / self.level, 0.5, rng)
 
 
@@ -96,7 +94,6 @@ class Rain(Degradation):
     )
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """See :meth:`SensorFailure.spoil`."""
         if 'points' in results:
             points = results['points']
             kept = torch.from_numpy(rng.random(len(points)) >= self.level.lost)

@@ -1,8 +1,10 @@
 """Which object a camera cell shows, how far away and how large."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmdet3d.structures import LiDARInstance3DBoxes
 from torch import Tensor
 
@@ -16,17 +18,14 @@ CORE = 0.25
 
 
 class CameraTargets(NamedTuple):
-    """What the cells of all views of a sample show.
-
-    Attributes:
-        labels: ``(V, h, w)`` int64 class, ``num_classes`` for background.
-        log_depth: ``(V, h, w)`` log of the depth of the box's centre, metres; 0 in background.
-        log_size: ``(V, h, w, 3)`` log of width, length and height, metres; 0 in background.
-    """
+    """What the cells of all views of a sample show."""
 
     labels: Tensor
+    """``(V, h, w)`` int64 class, ``num_classes`` for background."""
     log_depth: Tensor
+    """``(V, h, w)`` log of the depth of the box's centre, metres; 0 in background."""
     log_size: Tensor
+    """``(V, h, w, 3)`` log of width, length and height, metres; 0 in background."""
 
 
 def camera_targets(
@@ -34,7 +33,7 @@ def camera_targets(
     labels: Tensor,
     lidar2img: Tensor,
     pad_shape: tuple[int, int],
-    feature_shape: tuple[int, int],
+    feature_shape: Sequence[int],
     num_classes: int,
 ) -> CameraTargets:
     """Assign objects to the cells in the middle of their images.
@@ -50,11 +49,7 @@ def camera_targets(
         feature_shape: ``(h, w)`` of the cells.
         num_classes: Label of background.
     """
-    num_views, (rows, columns) = len(lidar2img), feature_shape
-    if len(labels) == 0:
-        empty = lidar2img.new_zeros(num_views, rows, columns)
-        background = torch.full_like(empty, num_classes, dtype=torch.int64)
-        return CameraTargets(background, empty, empty.unsqueeze(-1).expand(-1, -1, -1, 3))
+    rows, columns = feature_shape
     center = boxes.gravity_center.to(lidar2img)
     pixels, visible = project_to_cameras(center[None], lidar2img[None], pad_shape)
     center_uv, visible = pixels[0, ..., :2], visible[0]  # (V, N, 2), (V, N)
@@ -71,13 +66,15 @@ def camera_targets(
     cells = torch.stack((u, v), dim=-1) * stride  # (h, w, 2)
     away = (cells - center_uv[:, :, None, None]).abs()  # (V, N, h, w, 2)
     shown = (away <= reach[:, :, None, None]).all(-1) & visible[..., None, None]
+    # Background is one more object, behind all others; its depth and size have 0 as their log.
     distance = depth.T[..., None, None].where(shown, torch.inf)
+    distance = F.pad(distance, (0, 0, 0, 0, 0, 1), value=torch.finfo(distance.dtype).max)
     nearest = distance.argmin(dim=1)  # (V, h, w)
-    found = shown.any(dim=1)
-    view = torch.arange(num_views, device=stride.device)[:, None, None]
-    log_depth = depth.T[view, nearest].clamp(min=NEAREST).log() * found
-    log_size = boxes.dims.to(lidar2img)[nearest].log() * found[..., None]
-    return CameraTargets(labels[nearest].where(found, num_classes), log_depth, log_size)
+    labels = F.pad(labels, (0, 1), value=num_classes)
+    log_size = F.pad(boxes.dims.to(lidar2img).log(), (0, 0, 0, 1))
+    log_depth = F.pad(depth.clamp(min=NEAREST).log(), (0, 0, 0, 1))
+    view = torch.arange(len(lidar2img), device=stride.device)[:, None, None]
+    return CameraTargets(labels[nearest], log_depth[nearest, view], log_size[nearest])
 
 
 def _half_extents(corners: Tensor, lidar2img: Tensor, center_uv: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
+from mmdet.models.losses import FocalLoss, L1Loss
 from mmdet3d.models.dense_heads import CenterHead
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
@@ -29,18 +30,10 @@ class DensePretrainingHead(BaseModule):
 
     Args:
         camera_channels: Channels of the camera features.
-        camera_loss_cls: Config of the cameras' class loss.
-        camera_loss_reg: Config of the cameras' loss of depth and size.
         kwargs: Arguments of mmdet3d's :class:`CenterHead`, whose shared convolution is CMT's.
     """
 
-    def __init__(
-        self,
-        camera_channels: int,
-        camera_loss_cls: dict | None = None,
-        camera_loss_reg: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, camera_channels: int, **kwargs: Any) -> None:
         super().__init__()
         self.bev = CenterHead(**kwargs)
         self.shared_conv = self.bev.shared_conv
@@ -48,12 +41,8 @@ class DensePretrainingHead(BaseModule):
         self.camera_hidden = ConvModule(camera_channels, camera_channels, 1)
         self.camera_cls = nn.Conv2d(camera_channels, self.camera_num_classes, 1)
         self.camera_reg = nn.Conv2d(camera_channels, 4, 1)
-        self.camera_loss_cls = MODELS.build(
-            camera_loss_cls or dict(type='mmdet.FocalLoss', use_sigmoid=True, loss_weight=1.0)
-        )
-        self.camera_loss_reg = MODELS.build(
-            camera_loss_reg or dict(type='mmdet.L1Loss', loss_weight=0.5)
-        )
+        self.camera_loss_cls = FocalLoss(use_sigmoid=True)
+        self.camera_loss_reg = L1Loss(loss_weight=0.5)
 
     def init_weights(self) -> None:
         """Initialize, the shared convolution once; the class logits start at their prior."""
@@ -80,9 +69,19 @@ class DensePretrainingHead(BaseModule):
             CenterPoint's losses, ``camera.loss_cls``, ``camera.loss_depth``, ``camera.loss_size``.
         """
         losses = self.bev.loss(pts_feats[:1], batch_data_samples)
-        targets = [self._targets_of(sample, img_feats[0]) for sample in batch_data_samples]
-        losses.update(self._camera_losses(img_feats[0], targets))
-        return losses
+        features = img_feats[0]
+        targets = [
+            camera_targets(
+                sample.gt_instances_3d.bboxes_3d,
+                sample.gt_instances_3d.labels_3d,
+                torch.as_tensor(sample.metainfo['lidar2img']).to(features),
+                sample.metainfo['pad_shape'][:2],
+                features.shape[-2:],
+                self.camera_num_classes,
+            )
+            for sample in batch_data_samples
+        ]
+        return {**losses, **self._camera_losses(features, targets)}
 
     def predict(
         self,
@@ -92,17 +91,6 @@ class DensePretrainingHead(BaseModule):
     ) -> list[InstanceData]:
         """Boxes of the BEV map alone: what the LiDAR branch has learned."""
         return self.bev.predict(pts_feats[:1], batch_data_samples)
-
-    def _targets_of(self, sample: Any, features: Tensor) -> CameraTargets:
-        meta, objects = sample.metainfo, sample.gt_instances_3d
-        return camera_targets(
-            objects.bboxes_3d,
-            objects.labels_3d,
-            torch.as_tensor(meta['lidar2img']).to(features),
-            tuple(meta['pad_shape'][:2]),
-            (features.shape[-2], features.shape[-1]),
-            self.camera_num_classes,
-        )
 
     def _camera_losses(
         self, features: Tensor, targets: Sequence[CameraTargets]
@@ -115,12 +103,10 @@ class DensePretrainingHead(BaseModule):
         log_size = torch.cat([target.log_size for target in targets]).flatten(0, 2)
         shows = (labels < self.camera_num_classes).to(values)
         factor = shows.sum().clamp(min=1)
-        depth = self.camera_loss_reg(values[:, 0], log_depth, shows, avg_factor=factor)
-        size = self.camera_loss_reg(
-            values[:, 1:], log_size, shows[:, None].expand(-1, 3), avg_factor=3 * factor
-        )
+        sizes = shows[:, None].expand(-1, 3)
+        reg = self.camera_loss_reg
         return {
             'camera.loss_cls': self.camera_loss_cls(logits, labels, avg_factor=factor),
-            'camera.loss_depth': depth,
-            'camera.loss_size': size,
+            'camera.loss_depth': reg(values[:, 0], log_depth, shows, avg_factor=factor),
+            'camera.loss_size': reg(values[:, 1:], log_size, sizes, avg_factor=3 * factor),
         }

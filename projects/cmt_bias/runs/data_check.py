@@ -117,8 +117,6 @@ def check_dataset(
     problems = info_file_check.check_frames(infos, path, used)
     if not problems and used.images:
         problems += info_file_check.check_cameras(infos, path, batch_size)
-    if not problems and used.from_here:
-        problems += info_file_check.check_prefixes(frames[0], prefix, used)
     if problems:
         return problems
     if balanced:

@@ -6,7 +6,8 @@ import torch
 
 from cmt_bias.bias import OracleWeightGenerator, find_windows
 from cmt_bias.cmt.position_encoding import CameraGeometry
-from cmt_bias.failures import CameraDrop, LiDARFieldOfView
+from cmt_bias.failures.cameras import CameraDrop
+from cmt_bias.failures.lidar import LiDARFieldOfView
 from cmt_bias.failures.spoiled_parts import box_regions
 from cmt_bias.ops import TokenLayout, Window
 
