@@ -104,7 +104,7 @@ def train_step(
     name: str, config: str, folder: Path, options: Sequence[str] = (), processes: int = 1
 ) -> Step:
     """Train, or go on."""
-    command = ('tools/train.py', config, '--work-dir', str(folder), '--resume')
+    command: tuple[str, ...] = ('tools/train.py', config, '--work-dir', str(folder), '--resume')
     if processes > 1:
         launch = ('-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}')
         command = (*launch, *command, '--launcher', 'pytorch')

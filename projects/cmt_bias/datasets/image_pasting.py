@@ -4,7 +4,7 @@ Pure functions of arrays. Pixel coordinates as in ``resize_crop_flip_image.py``.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 _MIN_RECTANGLE_SIDE = 2
 
 
-class VisibleBoxes(NamedTuple):
+@dataclass(frozen=True)
+class VisibleBoxes:
     """K boxes that lie in front of a camera and touch its image, farthest first."""
 
     index: np.ndarray

@@ -50,7 +50,8 @@ class TokenScaleHook(Hook):
         found = self._measure(runner, model)
         for sensor, (mean, std) in found.items():
             _scale_tokens(model, sensor, mean, self.std / std.clamp(min=1e-6))
-        for layer in model.pts_bbox_head.transformer.decoder.layers:
+        head: Any = model.pts_bbox_head
+        for layer in head.transformer.decoder.layers:
             *_, value_weight = layer.cross_attention.attn.in_proj_weight.data.chunk(3)
             value_weight.mul_(FRESH / self.std)
         runner.logger.info(
