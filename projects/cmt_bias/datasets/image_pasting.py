@@ -4,7 +4,7 @@ Pure functions of arrays. Pixel coordinates as in ``resize_crop_flip_image.py``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,11 +12,10 @@ import numpy as np
 _MIN_RECTANGLE_SIDE = 2
 
 
-@dataclass(frozen=True)
-class VisibleBoxes:
+class VisibleBoxes(NamedTuple):
     """K boxes that lie in front of a camera and touch its image, farthest first."""
 
-    index: np.ndarray
+    indices: np.ndarray
     """(K,) which of the boxes, int64."""
     rectangle: np.ndarray
     """(K, 4) left, top, right, bottom of the projected corners, clipped to the image, whole
@@ -66,7 +65,7 @@ def paste_crops(
         mixup_rate: Weight of the crop in [0, 1]; negative: the crop covers the image.
     """
     painted = image.copy()
-    for index, (left, top, right, bottom) in zip(boxes.index, boxes.rectangle, strict=True):
+    for index, (left, top, right, bottom) in zip(boxes.indices, boxes.rectangle, strict=True):
         if index not in crops:
             continue
         place = np.s_[top:bottom, left:right]
