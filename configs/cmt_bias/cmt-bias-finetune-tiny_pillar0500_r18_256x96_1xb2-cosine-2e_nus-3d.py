@@ -24,5 +24,4 @@ param_scheduler = [
     dict(_base_.finetune_param_scheduler[0], end=30),
     dict(_base_.finetune_param_scheduler[1], end=max_epochs, T_max=max_epochs),
 ]
-auto_scale_lr = dict(base_batch_size=2)
 load_from = 'cmt_bias://cmt_tiny'  # the base that comes with the package
