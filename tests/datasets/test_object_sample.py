@@ -178,7 +178,7 @@ def test_the_nearer_pasted_object_covers_the_farther_one_and_one_without_a_crop_
     # Object 0, which has no crop, nearest; 1 farthest; 2 between them.
     corners = np.stack([cube(4.0, 0.4), cube(10.0, 0.0), cube(6.0, -0.3)])
     visible = visible_boxes(corners, lidar2img, (100, 100))
-    assert visible.index.tolist() == [1, 2, 0]
+    assert visible.indices.tolist() == [1, 2, 0]
     np.testing.assert_allclose(visible.depth, [10, 6, 4])
     image = np.full((100, 100, 3), 10, dtype=np.uint8)
     crops = {1: np.full((5, 5, 3), 100, np.uint8), 2: np.full((9, 3, 3), 200, np.uint8)}

@@ -15,7 +15,7 @@ _MIN_RECTANGLE_SIDE = 2
 class VisibleBoxes(NamedTuple):
     """K boxes that lie in front of a camera and touch its image, farthest first."""
 
-    index: np.ndarray
+    indices: np.ndarray
     """(K,) which of the boxes, int64."""
     rectangle: np.ndarray
     """(K, 4) left, top, right, bottom of the projected corners, clipped to the image, whole
@@ -65,7 +65,7 @@ def paste_crops(
         mixup_rate: Weight of the crop in [0, 1]; negative: the crop covers the image.
     """
     painted = image.copy()
-    for index, (left, top, right, bottom) in zip(boxes.index, boxes.rectangle, strict=True):
+    for index, (left, top, right, bottom) in zip(boxes.indices, boxes.rectangle, strict=True):
         if index not in crops:
             continue
         place = np.s_[top:bottom, left:right]
