@@ -45,6 +45,8 @@ def build_model() -> nn.Module:
     config.train_cfg.pts.grid_size = config.test_cfg.pts.grid_size = [64, 64, 1]
     config.pts_bbox_head.num_query = 30
     config.pop('frozen_modules', None)
+    # wide: logits as large as the tiny recipe's narrow attention has would want float32
+    config.init_cfg = dict(type='LocalAttention', spread_reference_points=True)
     torch.manual_seed(0)
     model = MODELS.build(config)
     model.init_weights()

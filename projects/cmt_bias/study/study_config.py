@@ -107,7 +107,7 @@ def _problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
         wrong('variants must name the variants', remedy)
         variants = {}
     for name in variants:
-        config = path.with_name(f'{name}.py')
+        config = path.parent / f'{name}.py'
         if not re.fullmatch(r'\w[\w-]*', name):
             remedy = 'use letters, digits, _ and -'
             wrong(f"the variant's name '{name}' cannot name its folder", remedy)
