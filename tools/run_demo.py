@@ -113,14 +113,15 @@ def train_step(
 
 def demo_steps(root: Path) -> list[Step]:
     """The shipped base, fine-tuned with the learned scale on a small dataset."""
-    folder = train_folder(root, FINETUNED)
     epochs = Config.fromfile(FINETUNED, import_custom_modules=False).train_cfg.max_epochs
+    options = [f'train_cfg.val_begin={epochs + 1}']  # the next step tests it
+    folder = train_folder(root, FINETUNED, options)
     checkpoint = str(folder / f'epoch_{epochs}.pth')
     base = f'{BASE}:cmt_bias://{SHIPPED}'
     pictures = ('--out-dir', str(root / 'pictures'), '--max-samples', '6')
     return [
         *data_steps(Path('data/synthetic'), '--preset', 'demo'),
-        train_step('fine-tuning', FINETUNED, folder),
+        train_step('fine-tuning', FINETUNED, folder, options),
         Step('test', ('tools/test.py', FINETUNED, checkpoint, '--work-dir', str(root / 'test'))),
         Step(
             'sensors',
