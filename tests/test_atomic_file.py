@@ -46,9 +46,10 @@ def test_backend_removes_a_file_when_the_next_one_is_complete(tmp_path: Path):
     args = {'backend': 'atomic_local'}
     get_file_backend(backend_args=args).put(b'old', old)
     get_file_backend(backend_args=args).remove(str(old))
+    get_file_backend(backend_args=args).put(b'of another run', tmp_path / 'other' / 'epoch_1.pth')
     assert old.exists()
     get_file_backend(backend_args=args).put(b'new', new)
-    assert os.listdir(tmp_path) == ['epoch_2.pth']
+    assert sorted(os.listdir(tmp_path)) == ['epoch_2.pth', 'other']
     get_file_backend(backend_args=args).remove(str(new))
     get_file_backend(backend_args=args).put(b'again', new)
     assert new.read_bytes() == b'again'

@@ -70,8 +70,8 @@ def remove_partial_files(directory: str | os.PathLike[str]) -> list[Path]:
 class AtomicLocalBackend(LocalBackend):
     """mmengine's local file backend, which always leaves the old file or the new one.
 
-    Bytes are written atomically, and a file that is removed stays until the next one is written:
-    mmengine's checkpoint hook removes the outdated checkpoint first. Chosen with
+    Bytes are written atomically, and a file that is removed stays until the next one is written
+    beside it: mmengine's checkpoint hook removes the outdated checkpoint first. Chosen with
     `backend_args=dict(backend='atomic_local')`.
     """
 
@@ -80,10 +80,11 @@ class AtomicLocalBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes to a file; see `write_atomically`."""
         write_atomically(filepath, obj)
-        for path in self._outdated - {str(filepath)}:
+        beside = {path for path in self._outdated if Path(path).parent == Path(filepath).parent}
+        for path in beside - {str(filepath)}:
             Path(path).unlink(missing_ok=True)
-        self._outdated.clear()
+        self._outdated.difference_update(beside)
 
     def remove(self, filepath: str | Path) -> None:
-        """Remove a file as soon as the next one is complete."""
+        """Remove a file as soon as the next one in its folder is complete."""
         self._outdated.add(str(filepath))
