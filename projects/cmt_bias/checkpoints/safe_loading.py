@@ -177,12 +177,17 @@ def _name_of_history_method(owner: object, name: object) -> object:
     return name
 
 
+def _empty_bytes() -> bytes:
+    """Stands for `builtins.bytes`, called without arguments for the data of an empty array."""
+    return b''
+
+
 _STAND_INS: dict[str, Callable] = {
     **NUMPY_STAND_INS,
     'mmengine.logging.history_buffer.HistoryBuffer': _Unread,
     'mmengine.config.config.ConfigDict': dict,
     'builtins.getattr': _name_of_history_method,
-    'builtins.bytes': bytes,  # the data of an empty array
+    'builtins.bytes': _empty_bytes,
 }
 
 
