@@ -101,27 +101,32 @@ def data_steps(data: Path, *size: str, label: str = '') -> list[Step]:
 
 
 def train_step(
-    name: str, config: str, folder: Path, options: Sequence[str] = (), processes: int = 1
-) -> Step:
-    """Train, or go on."""
+    root: Path, name: str, config: str, options: Sequence[str] = (), processes: int = 1
+) -> tuple[Step, Path, str]:
+    """Train, or go on, without validation: another step tests the last checkpoint.
+
+    Returns:
+        The step, its work folder, and that checkpoint.
+    """
+    epochs = Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
+    options = [*options, f'train_cfg.val_begin={epochs + 1}']
+    folder = train_folder(root, config, options)
     command: tuple[str, ...] = ('tools/train.py', config, '--work-dir', str(folder), '--resume')
     if processes > 1:
         launch = ('-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}')
         command = (*launch, *command, '--launcher', 'pytorch')
-    return Step(name, (*command, *(('--cfg-options', *options) if options else ())))
+    step = Step(name, (*command, '--cfg-options', *options))
+    return step, folder, str(folder / f'epoch_{epochs}.pth')
 
 
 def demo_steps(root: Path) -> list[Step]:
     """The shipped base, fine-tuned with the learned scale on a small dataset."""
-    epochs = Config.fromfile(FINETUNED, import_custom_modules=False).train_cfg.max_epochs
-    options = [f'train_cfg.val_begin={epochs + 1}']  # the next step tests it
-    folder = train_folder(root, FINETUNED, options)
-    checkpoint = str(folder / f'epoch_{epochs}.pth')
+    training, _, checkpoint = train_step(root, 'fine-tuning', FINETUNED)
     base = f'{BASE}:cmt_bias://{SHIPPED}'
     pictures = ('--out-dir', str(root / 'pictures'), '--max-samples', '6')
     return [
         *data_steps(Path('data/synthetic'), '--preset', 'demo'),
-        train_step('fine-tuning', FINETUNED, folder, options),
+        training,
         Step('test', ('tools/test.py', FINETUNED, checkpoint, '--work-dir', str(root / 'test'))),
         Step(
             'sensors',
@@ -141,15 +146,11 @@ def base_steps(root: Path) -> list[Step]:
     steps = [*data_steps(data, '--preset', 'base'), *data_steps(small, *SMALL, label=' small')]
     checkpoint, runs = '', []
     for name, config in BASE_TRAININGS.items():
-        epochs = Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
-        # the next training starts from it, or it is tested afterwards
-        options = [*data_options(data), f'train_cfg.val_begin={epochs + 1}']
-        if checkpoint:
-            options.append(f'load_from={checkpoint}')
-        folder = train_folder(root, config, options)
-        steps.append(train_step(name, config, folder, options, processes=2))
+        start = [f'load_from={checkpoint}'] if checkpoint else []
+        options = [*data_options(data), *start]
+        step, folder, checkpoint = train_step(root, name, config, options, processes=2)
+        steps.append(step)
         runs.append(f'{name}={folder}')
-        checkpoint = str(folder / f'epoch_{epochs}.pth')
 
     def test(name: str, modality: str, on: Path) -> Step:
         command = ('tools/test.py', BASE, checkpoint, '--modality', modality, '--work-dir')

@@ -11,7 +11,6 @@ import argparse
 import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from cmt_bias.runs import run_options
 from cmt_bias.runs.checkpoint_check import check_checkpoint_file
@@ -70,7 +69,7 @@ def main() -> None:
         stop_on(check_checkpoint_file(cfg.get('load_from')))
         stop_on(check_config_data(cfg, splits=('train', 'val')))
     run_options.use_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
     if without_amp:
         runner.logger.warning('No GPU: AmpOptimWrapper is replaced, training in float32.')
     runner.train()
