@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from ..datasets.pasting_switch_off_hook import transforms_with
 from .catalog import Failure, all_failures
 from .sensor_failure import sample_generator
-from .spoiled_parts import add_spoiled
+from ..spoiled_parts import add_spoiled
 
 
 @TRANSFORMS.register_module()

@@ -9,7 +9,7 @@ from mmdet3d.registry import TRANSFORMS
 
 from ..datasets.nuscenes_layout import scenes_of_samples
 from .sensor_failure import sample_token
-from .spoiled_parts import add_spoiled
+from ..spoiled_parts import add_spoiled
 
 DAY = 'day'
 CONDITION_WORDS = {'night': r'\bnight', 'rain': r'\brain', 'fog': r'\bfog'}
