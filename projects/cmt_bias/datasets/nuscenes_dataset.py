@@ -73,7 +73,9 @@ class CheckedNuScenesDataset(NuScenesDataset):
         loaders = [self, *self.pipeline.transforms]
         if not all(is_local(getattr(loader, 'backend_args', None)) for loader in loaders):
             return None
-        values = next((step.load_dim for step in loaders if hasattr(step, 'load_dim')), POINT_VALUES)
+        values = next(
+            (step.load_dim for step in loaders if hasattr(step, 'load_dim')), POINT_VALUES
+        )
         info = self.get_data_info(index)
         clouds = [info['lidar_path']] if 'lidar_path' in info else []
         clouds += [s['lidar_points']['lidar_path'] for s in info.get('lidar_sweeps', ()) if clouds]

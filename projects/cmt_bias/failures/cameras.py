@@ -9,9 +9,9 @@ import numpy as np
 from mmdet3d.registry import TRANSFORMS
 
 from ..datasets.modal_mask import black
+from ..spoiled_parts import SpoiledPart
 from .recorded_files import file_at, file_of_other_scene
 from .sensor_failure import Degradation, SensorFailure
-from ..spoiled_parts import SpoiledPart
 
 Pictures = Sequence[np.ndarray | None]
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..datasets.box_overlap import points_in_boxes
 from ..datasets.modal_mask import zeroed
+from ..spoiled_parts import SpoiledPart, box_regions, sector_regions
 from .point_columns import (
     NUM_RINGS,
     check_columns,
@@ -21,7 +22,6 @@ from .point_columns import (
 )
 from .recorded_files import file_at
 from .sensor_failure import Degradation, SensorFailure
-from ..spoiled_parts import SpoiledPart, box_regions, sector_regions
 
 _COLUMNS = 5  # of a nuScenes cloud: x, y, z, intensity, ring
 _MARGIN = 0.05  # metres: a box is annotated to this, and its points lie on its surface

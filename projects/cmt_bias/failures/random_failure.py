@@ -12,9 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..datasets.pasting_switch_off_hook import transforms_with
+from ..spoiled_parts import add_spoiled
 from .catalog import Failure, all_failures
 from .sensor_failure import sample_generator
-from ..spoiled_parts import add_spoiled
 
 
 @TRANSFORMS.register_module()

@@ -8,8 +8,8 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from ..datasets.nuscenes_layout import scenes_of_samples
-from .sensor_failure import sample_token
 from ..spoiled_parts import add_spoiled
+from .sensor_failure import sample_token
 
 DAY = 'day'
 CONDITION_WORDS = {'night': r'\bnight', 'rain': r'\brain', 'fog': r'\bfog'}

@@ -8,12 +8,12 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ...cmt.position_encoding import denormalize_points
+from ...ops import NOT_SEEN, QueryWindows
 from ...spoiled_parts import (
     SPOILED_REGIONS_KEY,
     SPOILED_SENSORS_KEY,
     SPOILED_VIEWS_KEY,
 )
-from ...ops import NOT_SEEN, QueryWindows
 from .weight_generator import WeightGenerator
 
 
