@@ -76,7 +76,8 @@ def convert_nuscenes(
     """
     check_layout(root, version)
     names = [f'{prefix}_infos_{split}.pkl' for split in CONVERTED_SPLITS[version]]
-    _check_replaced(out_dir / names[-1], version)
+    for name in reversed(names):  # the smaller one first
+        _check_replaced(out_dir / name, version)
     out_dir.mkdir(parents=True, exist_ok=True)
     tables = NuScenes(version=version, dataroot=str(root), verbose=False)
     staging = out_dir.resolve() / _STAGING_FOLDER
