@@ -237,15 +237,15 @@ def test_another_version_is_not_replaced(copied_tables, name):
     ],
 )
 def test_a_file_of_the_same_version_or_of_none_is_replaced(copied_tables, monkeypatch, content):
-    class Reached(Exception):
+    class ReachedError(Exception):
         pass
 
     def load_tables(*_args, **_settings):
-        raise Reached
+        raise ReachedError
 
     monkeypatch.setattr(nuscenes_conversion, 'NuScenes', load_tables)
     (copied_tables / 'nuscenes_infos_val.pkl').write_bytes(content)
-    with pytest.raises(Reached):
+    with pytest.raises(ReachedError):
         convert_nuscenes(copied_tables, copied_tables)
 
 
