@@ -70,9 +70,9 @@ def test_what_stands_between_the_idea_and_a_gain_is_named(study):
     assert '15.0% of its attention is on cameras' in why
     for folder in (study / 'no_bias').iterdir():  # stands in for an oracle that gains nothing
         shutil.copytree(folder, study / 'oracle' / folder.name)
-    record = json.loads((study / 'study.json').read_text())
+    record = json.loads((study / 'record.json').read_text())
     record['variants']['oracle'] = 'perfect weights'
-    (study / 'study.json').write_text(json.dumps(record))
+    (study / 'record.json').write_text(json.dumps(record))
     assert 'gain is **the bias: even perfect weights' in section(report(study)[0], 'Why')
 
 
