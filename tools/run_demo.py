@@ -30,6 +30,8 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
+from cmt_bias.checkpoints.shipped_weights import shipped_digest
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_2xb2-cyclic-13e_nus-3d.py'
 FINETUNED = (
@@ -79,9 +81,13 @@ class StepFailedError(Exception):
 
 
 def train_folder(root: Path, config: str, options: Sequence[str] = ()) -> Path:
-    """Work folder of a training, named after the config and a digest of all its settings."""
+    """Work folder of a training, named after the config and a digest of all its settings.
+
+    Shipped weights that the config starts from count too.
+    """
     cfg = Config.fromfile(config, import_custom_modules=False)
-    settings = json.dumps([cfg.to_dict(), *options], sort_keys=True, default=str)
+    start = filter(None, [shipped_digest(cfg.get('load_from'))])
+    settings = json.dumps([cfg.to_dict(), *options, *start], sort_keys=True, default=str)
     digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
     return root / f'{Path(config).stem.split("_")[0]}-{digest}'
 
