@@ -35,9 +35,9 @@ def add_variant(
 ) -> None:
     for seed in seeds:
         write_run(study / name / f'seed_{seed}', like, seed, stream=777)
-    record = json.loads((study / 'study.json').read_text())
+    record = json.loads((study / 'record.json').read_text())
     record['variants'][name] = f'the variant {name}'
-    (study / 'study.json').write_text(json.dumps(record))
+    (study / 'record.json').write_text(json.dumps(record))
 
 
 def section(text: str, title: str) -> str:
