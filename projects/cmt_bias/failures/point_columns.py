@@ -50,7 +50,12 @@ def ring_column(points: Tensor) -> Tensor | None:
 
 
 def time_lags(points: Tensor) -> Tensor:
-    """Seconds (N,) by which points (N, D) are older than the keyframe; 0 if they do not tell."""
+    """Seconds (N,) by which points (N, D) are older than the keyframe; 0 if they do not tell.
+
+    Raises:
+        ValueError: See :func:`check_columns`.
+    """
+    check_columns(points)
     if points.shape[1] <= FIFTH or ring_column(points) is not None:
         return points.new_zeros(len(points))
     return points[:, FIFTH]
