@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from cmt_bias.bias.scale import SCALE_GRANULARITIES
 from cmt_bias.ops import biased_attention, dense_bias
 
-from .golden_head import (
+from ..golden_head import (
     ARRAYS,
     NUM_LAYERS,
     SPEC,

@@ -1,4 +1,4 @@
-"""The golden CMT head and the biased head that departs from it, for the tests of this folder."""
+"""The golden CMT head, its inputs, and the biased head that departs from it."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 import cmt_bias.bias  # noqa: F401  (registers the biased head)
 from cmt_bias.cmt import CmtHead
 
-GOLDEN = Path(__file__).parents[1] / 'data' / 'goldens' / 'cmt_head_single_task'
+GOLDEN = Path(__file__).parent / 'data' / 'goldens' / 'cmt_head_single_task'
 SPEC = json.loads(GOLDEN.with_suffix('.json').read_text())
 NUM_LAYERS = SPEC['cfg']['transformer']['decoder']['num_layers']
 with np.load(GOLDEN.with_suffix('.npz')) as file:
@@ -24,9 +24,10 @@ def golden_state() -> dict[str, torch.Tensor]:
     return {k[6:]: torch.from_numpy(v) for k, v in ARRAYS.items() if k.startswith('state/')}
 
 
-def build_baseline() -> CmtHead:
-    head = MODELS.build(ConfigDict(SPEC['cfg']))
-    head.load_state_dict(golden_state())
+def build_baseline(**changes) -> CmtHead:
+    """The golden head, with some arguments changed."""
+    head = MODELS.build(ConfigDict(SPEC['cfg'], **changes))
+    head.load_state_dict(golden_state(), strict=not changes)
     return head
 
 
