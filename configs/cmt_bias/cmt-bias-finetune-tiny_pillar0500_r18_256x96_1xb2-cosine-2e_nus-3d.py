@@ -17,6 +17,7 @@ optim_wrapper = dict(
         )
     )
 )
+auto_scale_lr = dict(base_batch_size=2)
 custom_hooks = [dict(type='BiasScaleHook', interval=10)]
 max_epochs = 2
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
