@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from cmt_bias.bias.scale import SCALE_GRANULARITIES
 from cmt_bias.ops import biased_attention, dense_bias
 
-from ..golden_head import (
+from .golden_head import (
     ARRAYS,
     NUM_LAYERS,
     SPEC,
@@ -214,6 +214,12 @@ def test_plain_transformer_is_refused():
 def test_wrong_number_of_layers_is_refused():
     with pytest.raises(ValueError, match='num_layers=9'):
         build_biased(num_layers=9)
+
+
+def test_weight_generator_without_a_type_is_the_usual_one():
+    head = build_biased(dict(num_heads=2))
+    assert type(head.weight_generator) is MODELS.get('AQRWeightGenerator')
+    assert head.weight_generator.num_heads == 2
 
 
 def test_unknown_key_is_named():
