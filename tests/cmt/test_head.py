@@ -8,7 +8,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
-from ..golden_head import ARRAYS, SPEC, build_baseline, features, ground_truth, metas
+from ..bias.golden_head import ARRAYS, SPEC, build_baseline, features, ground_truth, metas
 
 
 @pytest.fixture
@@ -187,6 +187,16 @@ def test_camera_features_without_calibration_are_an_error(head):
     without = [{k: v for k, v in m.items() if k != 'lidar2img'} for m in metas()]
     with pytest.raises(KeyError, match='lidar2img'):
         head.eval()(*features(), without)
+
+
+@pytest.mark.parametrize('smaller', [0, 1])
+def test_images_of_different_sizes_in_a_batch_are_an_error(head, smaller):
+    """They are padded to one size, which is that of no sample's pad_shape but the largest's."""
+    img_metas = metas()
+    height, width = img_metas[smaller]['pad_shape']
+    img_metas[smaller]['pad_shape'] = (height // 2, width)
+    with pytest.raises(ValueError, match='pad_shape differs within a batch.*ResizeCropFlipImage'):
+        head.eval()(*features(), img_metas)
 
 
 def test_training_without_ground_truth_is_an_error(head):
