@@ -5,7 +5,7 @@ import torch
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
-from ..golden_head import metas
+from .golden_head import metas
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 import cmt_bias.bias  # noqa: F401  (registers the biased head)
 from cmt_bias.cmt import CmtHead
 
-GOLDEN = Path(__file__).parent / 'data' / 'goldens' / 'cmt_head_single_task'
+GOLDEN = Path(__file__).parents[1] / 'data' / 'goldens' / 'cmt_head_single_task'
 SPEC = json.loads(GOLDEN.with_suffix('.json').read_text())
 NUM_LAYERS = SPEC['cfg']['transformer']['decoder']['num_layers']
 with np.load(GOLDEN.with_suffix('.npz')) as file:

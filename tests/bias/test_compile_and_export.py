@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ..golden_head import build_biased, features, metas
+from .golden_head import build_biased, features, metas
 
 # It tells these operators apart in a graph.
 OPERATOR = torch.ops.cmt_bias.windowed_attention.default

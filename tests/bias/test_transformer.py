@@ -8,7 +8,7 @@ from torch import nn
 
 from cmt_bias.ops import NOT_SEEN, QueryWindows, TokenLayout, Window, WindowedBias
 
-from ..golden_head import NUM_LAYERS, SPEC
+from .golden_head import NUM_LAYERS, SPEC
 
 
 @MODELS.register_module()

@@ -13,7 +13,7 @@ import torch
 
 import cmt_bias
 
-from ..golden_head import build_biased, run
+from .golden_head import build_biased, run
 
 PACKAGE = Path(cmt_bias.__file__).parent
 DESIGN = Path(__file__).parents[2] / 'docs' / 'design.md'
