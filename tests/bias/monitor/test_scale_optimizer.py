@@ -30,20 +30,26 @@ def test_the_gradient_is_that_of_the_latest_step_until_released():
     assert not wrapper.optimizer._optimizer_step_pre_hooks
 
 
+class Fused(torch.optim.SGD):
+    """Stands for a fused optimizer, which gets scaled gradients, and infinite ones."""
+
+    def step(self) -> None:
+        pass
+
+
 def test_a_step_does_not_wait_for_the_device():
     """A tensor on 'meta' cannot be asked for its numbers, which on a GPU waits."""
     scale = nn.Parameter(torch.ones(2, device='meta'))
-    wrapper = OptimWrapper(torch.optim.SGD([scale], lr=0.1))
+    wrapper = OptimWrapper(Fused([scale], lr=0.1))
     find_scale_optimizer(wrapper, scale)
     scale.grad = torch.ones_like(scale)
-    # as GradScaler does for a fused optimizer
     wrapper.optimizer.found_inf = wrapper.optimizer.grad_scale = torch.ones((), device='meta')
     wrapper.step()
 
 
 def test_a_first_step_that_is_left_out_gives_no_gradient():
     scale = nn.Parameter(torch.ones(2))
-    wrapper = OptimWrapper(torch.optim.SGD([scale], lr=0.1))
+    wrapper = OptimWrapper(Fused([scale], lr=0.1))
     optimizer = find_scale_optimizer(wrapper, scale)
     for found_inf, gradient, expected in (
         (1.0, torch.inf, None),
