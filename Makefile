@@ -51,7 +51,9 @@ lint: setup
 typecheck: setup
 	@$(PY) -m mypy
 
-pytest: setup pytest-there
+# Not a second prerequisite, which -j would start together with the set-up.
+pytest: setup
+	@$(MAKE) --no-print-directory pytest-there
 
 format: setup
 	@$(PY) -m ruff check --fix .

@@ -6,7 +6,7 @@
 
 Writes ``OUT.json`` and ``OUT.md`` after each check, so that nothing is lost when one fails: each
 check is by itself, and what it raises is its result. Where mmdet3d is installed, the tiny model trains
-a step as well.
+a step as well. Exit status 1: a check failed, or what it found is wrong.
 """  # noqa: E501
 
 import argparse
@@ -56,6 +56,9 @@ SIZES = {
 SMALL = (TokenLayout((9, 11), 2, (5, 7)), (Window(1), Window(2)))
 HEADS, CHANNELS = 8, 32
 TILES = [Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 3), Tiles(128, 64, 4, 3), Tiles(128, 64, 8, 3)]
+# Relative errors against float64 must stay below. The gradient of the strength is a small
+# difference of large sums.
+FLOAT32_BAR, HALF_BAR, HALF_BARS = 1e-5, 1e-2, {'strength': 5e-2}
 BACKWARD_TILES = [Tiles(32, 128, 8, 2), Tiles(64, 64, 4, 3), Tiles(64, 128, 8, 2)]
 
 
@@ -317,7 +320,9 @@ class Checks:
         done = subprocess.run(
             [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=240
         )
-        return done.stdout[-3000:] if done.returncode == 0 else done.stderr[-1500:]
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr[-1500:])
+        return done.stdout[-3000:]
 
     def _ways(self, problem: Problem) -> dict[str, Callable[..., Tensor] | None]:
         """Ways to attend, as functions of query, key, value and strength; None: the kernel."""
@@ -441,6 +446,25 @@ def _flex(windows: QueryWindows) -> Callable[..., Tensor]:
     return way
 
 
+def what_is_wrong(name: str, result: Any) -> list[str]:
+    """What a check found that must not be: numbers and comparisons raise nothing by themselves."""
+    if name == 'times':
+        return [
+            f'{size}: {row["triton"]}' for size, row in result.items() if 'error' in row['triton']
+        ]
+    if name != 'exactness':
+        is_different = isinstance(result, dict) and result.get('equal') is False
+        return ['the results differ'] if is_different else []
+    wrong, quantities = [], result['order'].split(', ')
+    for case in result.keys() - {'order'}:
+        for quantity, error in zip(quantities, result[case], strict=False):  # maybe no strength
+            half = HALF_BARS.get(quantity, HALF_BAR)
+            bar = FLOAT32_BAR if case.startswith('float32') else half
+            if not float(error) < bar:  # NaN too
+                wrong.append(f'{case}: {quantity} {error}')
+    return wrong
+
+
 def as_markdown(results: dict[str, Any]) -> str:
     """A section with a table for each check."""
     lines = ['# Attention with a bias on this GPU', '']
@@ -466,7 +490,7 @@ def _cell(value: Any) -> str:
 
 
 def main() -> int:
-    """Run the checks; 1 if any failed."""
+    """Run the checks; 1 if any failed or found something wrong."""
     names = [name for name in vars(Checks) if not name.startswith('_')]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -491,6 +515,10 @@ def main() -> int:
             continue
         try:
             results[name] = getattr(checks, name)()
+            wrong = what_is_wrong(name, results[name])
+            if wrong:
+                failed = True
+                results[name] = {'wrong': '; '.join(wrong), **results[name]}
         except Exception:
             failed = True
             results[name] = {'failed': traceback.format_exc(limit=-4)}

@@ -30,6 +30,8 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
+from cmt_bias.checkpoints.shipped_weights import shipped_digest
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_2xb2-cyclic-13e_nus-3d.py'
 FINETUNED = (
@@ -57,6 +59,11 @@ SHOWN = (
     r'^  \w+(?: +(?:\d+\.\d+|-|[A-Z]{2,3})){6}|^mAP \d.*|\[[> ]+\] .*|[\w ]+: +\d+%.*|'
     r'\d+/\d+ .*: NDS .*|drawing .*|.* pictures in .*|.* keyframes, .*'
 )
+NEXT = """The fine-tuned model has had two more epochs than the base; what of the difference is the
+bias, docs/study/README.md says. Next:
+  pictures, the curve of the scale        work_dirs/demo/
+  your own CMT config with the bias       README.md, "Add it to your CMT config"
+  nuScenes                                docs/training_on_nuscenes.md"""
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,13 @@ class StepFailedError(Exception):
 
 
 def train_folder(root: Path, config: str, options: Sequence[str] = ()) -> Path:
-    """Work folder of a training, named after the config and a digest of all its settings."""
+    """Work folder of a training, named after the config and a digest of all its settings.
+
+    Shipped weights that the config starts from count too.
+    """
     cfg = Config.fromfile(config, import_custom_modules=False)
-    settings = json.dumps([cfg.to_dict(), *options], sort_keys=True, default=str)
+    start = filter(None, [shipped_digest(cfg.get('load_from'))])
+    settings = json.dumps([cfg.to_dict(), *options, *start], sort_keys=True, default=str)
     digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
     return root / f'{Path(config).stem.split("_")[0]}-{digest}'
 
@@ -287,7 +298,7 @@ def main() -> None:
     times.add_row('all', f'{sum(seconds):.0f}')
     console.print(times)
     if what == 'demo':
-        print(f'\n{scores_table(root / "sensors" / "robustness.csv")}')
+        print(f'\n{scores_table(root / "sensors" / "robustness.csv")}\n\n{NEXT}')
 
 
 if __name__ == '__main__':

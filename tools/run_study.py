@@ -29,6 +29,7 @@ from mmengine.config import DictAction
 from cmt_bias.file_lock import FileLock
 from cmt_bias.problem import Problem
 from cmt_bias.runs.preflight import ProblemsFound, run_tool
+from cmt_bias.runs.run_options import positive
 from cmt_bias.study.study_config import Study, read_study, run_config, run_key
 from cmt_bias.study.study_results import run_folder, write_record
 from cmt_bias.study.study_run import StudyRun
@@ -48,14 +49,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', help='in place of those of the study')
     parser.add_argument('--variants', nargs='+', help='only these, and the reference')
     parser.add_argument('--cluster', choices=CLUSTERS, default='local', help='default: local')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at the same time (default: 1)')
+    number = positive(int)
+    parser.add_argument(
+        '--jobs', type=number, default=1, help='runs at the same time (default: 1)'
+    )
     parser.add_argument(
         '--gpus',
         type=int,
         default=int(torch.cuda.is_available()),
         help='of each run (default: 1 where there is one)',
     )
-    parser.add_argument('--processes', type=int, default=1, help='of each run (default: 1)')
+    parser.add_argument('--processes', type=number, default=1, help='of each run (default: 1)')
     parser.add_argument(
         '--submitit', nargs='+', action=DictAction, help='parameters of submitit, key=value'
     )
@@ -72,13 +76,16 @@ def chosen(study: Study, args: argparse.Namespace) -> Study:
     if unknown:
         what = f'--variants: the study has no {", ".join(unknown)}'
         raise ProblemsFound([Problem(what, f'choose of {", ".join(study.variants)}')])
+    seeds = tuple(args.seeds or study.seeds)
+    if len(set(seeds)) < len(seeds):
+        what = f'--seeds {" ".join(map(str, seeds))}: two runs would have one folder'
+        raise ProblemsFound([Problem(what, 'give each seed once')])
     variants = {
         name: title
         for name, title in study.variants.items()
         if name in names or name == study.reference
     }
     questions = tuple(q for q in study.questions if {q.variant, q.against} <= set(variants))
-    seeds = tuple(args.seeds or study.seeds)
     return replace(study, variants=variants, questions=questions, seeds=seeds)
 
 
@@ -88,7 +95,7 @@ def plan_runs(study: Study, args: argparse.Namespace) -> list[StudyRun]:
     Raises:
         ProblemsFound: If a variant cannot be trained.
     """
-    planned, options = [], study.failure_options
+    planned = []
     for seed in study.seeds:
         for variant in study.variants:
             cfg = run_config(study, variant, seed, args.cfg_options)
@@ -98,7 +105,7 @@ def plan_runs(study: Study, args: argparse.Namespace) -> list[StudyRun]:
                 key=run_key(cfg, args.processes),
                 tools=TOOLS,
                 failures=study.failures,
-                failure_options=tuple(f'{key}={value}' for key, value in options.items()),
+                failure_options=study.failure_settings(),
                 is_distributed=args.processes > 1,
                 runner=os.getpid() if args.cluster != 'slurm' else None,
             )

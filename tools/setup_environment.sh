@@ -286,6 +286,7 @@ choose_device() {
 }
 
 install_stack() {
+    local SPCONV=${SPCONV:-} # what is found for this GPU is no choice that the other steps depend on
     choose_device
     if [ -n "${SPCONV:-}" ]; then
         grep -v '^spconv' requirements/mminstall.txt >"$STATE/mminstall.txt"
@@ -329,13 +330,6 @@ main() {
     local stack
     announce
     make_venv
-    CONSTRAINTS=requirements/constraints.txt
-    LOCKED=
-    if "$PY" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' && [ -z "${TORCH:-}" ]; then
-        CONSTRAINTS="$CONSTRAINTS requirements/lock-python311.txt"
-        [ "${REQUIRE_HASHES:-1}" = 0 ] || LOCKED=1
-    fi
-    stack="$CONSTRAINTS requirements/build.txt requirements/mminstall.txt"
     mkdir -p "$STATE"
     if command -v flock >/dev/null; then
         exec 9>"$STATE/lock"
@@ -344,6 +338,14 @@ main() {
     choice FORCE_CUDA
     choice SPCONV
     choice TORCH
+    # The lock is of the default torch: what was chosen has to be known here.
+    CONSTRAINTS=requirements/constraints.txt
+    LOCKED=
+    if "$PY" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' && [ -z "${TORCH:-}" ]; then
+        CONSTRAINTS="$CONSTRAINTS requirements/lock-python311.txt"
+        [ "${REQUIRE_HASHES:-1}" = 0 ] || LOCKED=1
+    fi
+    stack="$CONSTRAINTS requirements/build.txt requirements/mminstall.txt"
     step pip 'pip (seconds)' '' install_pip
     step torch 'torch (200 MB without CUDA: about a minute)' requirements/build.txt install_torch
     if [ -n "$LOCKED" ]; then

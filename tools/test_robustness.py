@@ -17,7 +17,6 @@ The failures (wildcards allowed), see cmt_bias/failures:
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import gc
 import itertools
 import logging
@@ -36,7 +35,7 @@ from mmengine.registry import RUNNERS
 
 from cmt_bias.atomic_file import write_atomically
 from cmt_bias.checkpoints.safe_loading import CheckpointError
-from cmt_bias.failures import CLEAN, SEVERITIES, Failure, all_failures
+from cmt_bias.failures import CLEAN, SEVERITIES, Failure, all_failures, find_failures
 from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from cmt_bias.problem import Problem
 from cmt_bias.robustness.cell import (
@@ -111,30 +110,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def chosen_failures(patterns: Sequence[str], severities: Sequence[int] | None) -> list[Failure]:
-    """The failures that the command line asks for, the clean test first.
-
-    Args:
-        patterns: Names, maybe with wildcards.
-        severities: Of the degradations that wildcards stand for; None for 2.
-
-    Raises:
-        ProblemsFound: If a pattern fits no failure.
-    """
-    everything = {failure.name: failure for failure in all_failures()}
-    listed = [failure.name for failure in all_failures(severities or (2,))]
-    found = {
-        pattern: [pattern] if pattern in everything else fnmatch.filter(listed, pattern)
-        for pattern in patterns
-    }
-    unknown = [pattern for pattern, names in found.items() if not names]
-    if unknown:
-        what = f'--failures: there are no failures called {", ".join(unknown)}'
-        raise ProblemsFound([Problem(what, f'choose among {", ".join(everything)}')])
-    names = {CLEAN, *itertools.chain(*found.values())}
-    return [failure for name, failure in everything.items() if name in names]
-
-
 def tested_models(args: argparse.Namespace) -> list[TestedModel]:
     """The models of the command line.
 
@@ -199,7 +174,8 @@ def cell_of(
     cfg.experiment_name = f'{folder}_{failure.name}_{time.time_ns()}'
     if cfg.get('visualizer'):
         cfg.visualizer.name = cfg.experiment_name
-    return Cell(model, failure, cfg, identity, path), load_result(path, identity)
+    result = load_result(path, identity, with_query_weights=failure.name == CLEAN)
+    return Cell(model, failure, cfg, identity, path), result
 
 
 def run_cell(
@@ -324,7 +300,10 @@ def write_report(
 def main() -> None:
     """Check, test what is left, and report."""
     args = parse_args()
-    failures = chosen_failures(args.failures, args.severities)
+    try:
+        failures = find_failures(args.failures, args.severities or (2,))
+    except ValueError as error:
+        raise ProblemsFound([Problem(f'--failures: {error}', 'choose among them')]) from error
     models = tested_models(args)
     if is_main_process():
         for model in models:

@@ -10,6 +10,7 @@ import argparse
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import barrier
 from mmengine.registry import RUNNERS
 
 from cmt_bias.runs import run_options
@@ -73,6 +74,8 @@ def main() -> None:
     if without_amp:
         runner.logger.warning('No GPU: AmpOptimWrapper is replaced, training in float32.')
     runner.train()
+    # The first process alone writes the last checkpoint, which the others may be asked for next.
+    barrier()
 
 
 if __name__ == '__main__':

@@ -39,6 +39,13 @@ def test_name_template_and_folder_can_be_chosen(tmp_path: Path):
     assert found == str(folder / 'iter_3.pth')
 
 
+@pytest.mark.parametrize('template', ['epoch_{:03d}.pth', 'epoch_{0}.pth', 'a+{}b.pth', '{}'])
+def test_every_template_that_python_formats_is_understood(template, tmp_path: Path):
+    save_checkpoints(tmp_path, template.format(9), template.format(10), 'best_mAP_epoch_11.pth')
+    found = find_latest_intact_checkpoint(tmp_path, filename_tmpl=template)
+    assert found == str(tmp_path / template.format(10))
+
+
 def test_run_without_checkpoints_has_none(tmp_path: Path):
     assert find_latest_intact_checkpoint(tmp_path) is None
     assert find_latest_intact_checkpoint(tmp_path / 'missing') is None

@@ -1,5 +1,7 @@
 """A cell's test leaves the files of other tests alone."""
 
+import hashlib
+import json
 import math
 from pathlib import Path
 
@@ -7,10 +9,12 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from cmt_bias.checkpoints import shipped_weights
 from cmt_bias.failures import all_failures
 from cmt_bias.robustness.cell import (
     CellResult,
     cell_config,
+    identity_of,
     load_query_weights,
     load_result,
     save_query_weights,
@@ -70,3 +74,38 @@ def test_weights_of_queries_are_read_as_they_were_saved_and_damaged_ones_count_a
     assert read['a'].tolist() == [[0.5, -1], [0, 1]]
     path.with_suffix('.npz').write_bytes(b'PK damaged')
     assert load_query_weights(path) == {}
+
+
+def test_clean_test_whose_weights_of_queries_are_lost_is_made_again(path):
+    routed = CellResult('identity', 0.5, 0.25, weights={'a': (0.1, -0.2)})
+    save_result(path, routed)
+    assert load_result(path, 'identity') == routed
+    assert load_result(path, 'identity', with_query_weights=True) is None
+    save_query_weights(path, {'a': np.float16([[0.5, -1], [0, 1]])})
+    assert load_result(path, 'identity', with_query_weights=True) == routed
+    path.with_suffix('.npz').unlink()
+    without_router = CellResult('identity', 0.5, 0.25)
+    save_result(path, without_router)
+    assert load_result(path, 'identity', with_query_weights=True) == without_router
+
+
+def test_identity_tells_weights_of_the_package_from_those_that_had_their_name(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shipped_weights, 'FOLDER', tmp_path)
+    cfg = Config(dict(model=dict(type='A')))
+    found = set()
+    for digest in ('1', '2', '2'):
+        (tmp_path / 'base.json').write_text(json.dumps(dict(sha256=digest)))
+        found.add(identity_of(cfg, 'cmt_bias://base'))
+    assert len(found) == 2
+
+
+def test_identity_of_a_file_is_that_of_earlier_versions(tmp_path):
+    """By hand: what was tested must not be tested again."""
+    file = tmp_path / 'epoch_1.pth'
+    file.write_bytes(b'weights')
+    stamp = [7, file.stat().st_mtime_ns]
+    text = json.dumps([dict(model=dict(type='A')), str(file), stamp], sort_keys=True)
+    cfg = Config(dict(model=dict(type='A'), work_dir='elsewhere'))
+    assert identity_of(cfg, str(file)) == hashlib.sha256(text.encode()).hexdigest()

@@ -41,6 +41,7 @@ def write_made_up_study(work_dir: Path, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
         variants={name: f'the variant {name}' for name in VARIANTS},
         reference='fixed',
         seeds=seeds,
+        failures=('*',),
         questions=QUESTIONS,
     )
     write_record(work_dir, study, 'python /home/me/tools/run_study.py STUDY --work-dir /tmp/DIR')
@@ -112,11 +113,12 @@ def _write_robustness(path: Path, whole: dict[str, float], has_router: bool) -> 
     path.parent.mkdir(parents=True)
     trust = dict(lidar_weight=0.2, camera_weight=-0.1) if has_router else {}
     trust['camera_attention'] = 0.15
+    trust['status'] = 'done'
     rows = [dict(failure='clean', mAP=whole['mAP'], NDS=whole['NDS'], **trust)]
     for failure, change in FAILURES.items():
         shift = dict(shift=0.03, fall_spoiled=0.2, fall_elsewhere=0.05) if has_router else {}
         scores = {name: whole[name] + change for name in ('mAP', 'NDS')}
         rows.append(dict(failure=failure, **scores, **trust, **shift))
-    columns = ['failure', 'mAP', 'NDS', 'lidar_weight', 'camera_weight', 'shift']
+    columns = ['failure', 'status', 'mAP', 'NDS', 'lidar_weight', 'camera_weight', 'shift']
     columns += ['fall_spoiled', 'fall_elsewhere', 'camera_attention']
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)

@@ -1,10 +1,12 @@
 """Reading a study: what it is, what the runs' configs become, and what is refused."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
+from cmt_bias.checkpoints import weights_record
 from cmt_bias.runs.preflight import ProblemsFound
 from cmt_bias.study.study_config import keep_detections, read_study, run_config, run_key
 
@@ -55,12 +57,33 @@ def test_unnamed_things_have_the_obvious_names(folder):
         (dict(reference='c'), "'c' is none of the variants"),
         (dict(questions=[dict(text='?', variant='a')]), 'cannot be understood'),
         (dict(questions=[dict(text='?', variant='a', against='c')]), "'c' is none of the"),
+        (dict(questions=[dict(text='?', variant='a', against='a')]), "compares 'a' with itself"),
+        (
+            dict(failures=['lidar_drop', 'camera_dorp']),
+            'no failures are called camera_dorp; there',
+        ),
+        (dict(failures='lidar_drop'), 'failures must be a list'),
     ],
 )
 def test_what_is_wrong_is_said_with_a_remedy(changes, said):
     with pytest.raises(ProblemsFound, match=said) as found:
         read_study(write_study(**changes))
     assert 'remedy: ' in str(found.value)
+
+
+def test_settings_of_tests_under_failures_are_none_where_there_are_no_failures():
+    options = {'test_dataloader.batch_size': 2}
+    assert read_study(write_study(failure_options=options)).failure_settings() == ()
+    study = read_study(write_study(failure_options=options, failures=['lidar_*']))
+    assert study.failure_settings() == ('test_dataloader.batch_size=2',)
+
+
+def test_one_folder_for_the_checkpoints_of_all_runs_is_refused():
+    Path('b.py').write_text(
+        "_base_ = './a.py'\ndefault_hooks = dict(checkpoint=dict(out_dir='x'))"
+    )
+    with pytest.raises(ProblemsFound, match=r'default_hooks\.checkpoint\.out_dir'):
+        run_config(read_study(write_study()), 'b', 0)
 
 
 def test_missing_study_is_named():
@@ -107,6 +130,17 @@ def test_a_study_may_start_from_weights_of_the_package_or_the_net():
         for name in ('cmt_bias://cmt_tiny', 'https://example.org/cmt.pth')
     )
     assert run_key(shipped, 1) != run_key(remote, 1)
+
+
+def test_key_is_that_of_earlier_versions(folder):
+    """By hand: what a study has run must not be made again."""
+    cfg = Config(dict(load_from='start.pth'))
+    text = b'{"load_from": "start.pth"}'
+    assert run_key(cfg, 2) == hashlib.sha256(text + b'2' + b'weights').hexdigest()
+    shipped = Config(dict(load_from='cmt_bias://cmt_tiny'))
+    record = weights_record('cmt_tiny')['sha256'].encode()
+    text = b'{"load_from": "cmt_bias://cmt_tiny"}'
+    assert run_key(shipped, 1) == hashlib.sha256(text + b'1' + record).hexdigest()
 
 
 def test_detections_are_kept_where_the_analysis_looks(folder):

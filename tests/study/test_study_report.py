@@ -35,9 +35,9 @@ def add_variant(
 ) -> None:
     for seed in seeds:
         write_run(study / name / f'seed_{seed}', like, seed, stream=777)
-    record = json.loads((study / 'study.json').read_text())
+    record = json.loads((study / 'record.json').read_text())
     record['variants'][name] = f'the variant {name}'
-    (study / 'study.json').write_text(json.dumps(record))
+    (study / 'record.json').write_text(json.dumps(record))
 
 
 def section(text: str, title: str) -> str:
@@ -151,7 +151,7 @@ def test_page_has_all_studies_and_is_made_again_from_their_tables_alone(study):
 def test_one_seed_gives_no_answer(tmp_path):
     write_made_up_study(tmp_path, seeds=(4,))
     answers = section(report(tmp_path)[0], 'Answers')
-    assert answers.count('Not known: 1 pairs of seeds.') == 3
+    assert answers.count('Not known: 1 pairs of seeds have both.') == 3
 
 
 def test_two_seeds_are_judged_by_the_spread_of_all_variants(tmp_path):
@@ -181,7 +181,7 @@ def test_study_without_any_run_has_a_report(study):
         shutil.rmtree(study / variant)
     text, _ = report(study)
     assert '0 of 25 runs' in text
-    assert 'Not known: 0 pairs of seeds.' in text
+    assert 'Not known: 0 pairs of seeds have both.' in text
 
 
 def test_detections_that_are_not_those_of_the_test_are_named(study):

@@ -63,6 +63,8 @@ from pathlib import Path
 folder = Path(sys.argv[sys.argv.index('--work-dir') + 1])
 folder.mkdir(parents=True, exist_ok=True)
 (folder / 'robustness.csv').write_text(' '.join(sys.argv[sys.argv.index('--failures') + 1:]))
+with open(folder / 'calls', 'a') as calls:
+    calls.write(sys.argv[2] + chr(10))
 """
 
 
@@ -140,6 +142,47 @@ def test_failures_are_tested_after_the_rest_and_only_once(make_run, tmp_path):
     said = 'lidar_* night_3 --cfg-options data_root=small'
     assert (more.folder / 'failures' / 'robustness.csv').read_text() == said
     assert debug(tmp_path, [smaller]).kept == ['a']
+
+
+def test_weights_that_were_trained_anew_are_tested_under_failures_anew(make_run, tmp_path):
+    run = make_run('a', failures=('night_3',))
+    debug(tmp_path, [run])
+    (run.folder / 'train' / 'epoch_1.pth').unlink()
+    (run.folder / DETECTIONS).unlink()
+    assert debug(tmp_path, [run]).done == ['a']
+    assert len(calls(run)) == 2
+    assert len((run.folder / 'failures' / 'calls').read_text().splitlines()) == 2
+    assert debug(tmp_path, [run]).kept == ['a']
+
+
+def test_a_run_without_failures_is_not_tested_under_any_whatever_their_settings(
+    make_run, tmp_path
+):
+    debug(tmp_path, [make_run('a', failures=('night_3',)), make_run('b')])
+    runs = [
+        make_run('a'),  # the study has no failures any more
+        dataclasses.replace(make_run('b'), failure_options=('data_root=small',)),
+    ]
+    assert debug(tmp_path, runs).failed == {}
+    assert len((tmp_path / 'a' / 'failures' / 'calls').read_text().splitlines()) == 1
+    assert not (tmp_path / 'b' / 'failures').exists()
+    assert debug(tmp_path, runs).kept == ['a', 'b']
+
+
+def test_a_damaged_pointer_leads_to_the_newest_checkpoint_that_the_config_names(
+    tools, make_run, tmp_path
+):
+    save = "work_dir / 'epoch_1.pth'"
+    text = (tools / 'train.py').read_text().replace(save, "work_dir / 'weights_009.pth'")
+    text += "(work_dir / 'last_checkpoint').unlink()\n"
+    text += (
+        "(work_dir / 'weights_010.pth').write_bytes((work_dir / 'weights_009.pth').read_bytes())"
+    )
+    (tools / 'train.py').write_text(text)
+    hooks = dict(checkpoint=dict(filename_tmpl='weights_{:03d}.pth'))
+    run = make_run('a', default_hooks=hooks)
+    assert debug(tmp_path, [run]).failed == {}
+    assert read_state(run.folder).checkpoint == str(run.folder / 'train' / 'weights_010.pth')
 
 
 def test_run_with_other_settings_is_made_anew_beside_the_old_one(make_run, tmp_path):
@@ -253,6 +296,11 @@ def test_each_run_has_gpus_of_its_own(tmp_path):
     shared = [executor.parameters for executor in executors]
     assert [parameters['visible_gpus'] for parameters in shared] == [[0, 1], [2, 3]]
     assert {parameters['tasks_per_node'] for parameters in shared} == {2}
+
+
+def test_parameters_of_the_user_replace_those_that_are_set_here(tmp_path):
+    (executor,) = make_executors(tmp_path, 'local', options=dict(timeout_min=60))
+    assert executor.parameters['timeout_min'] == 60
 
 
 def test_state_on_the_disk_has_all_that_the_run_knows(make_run, tmp_path):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cmt_bias.checkpoints import shipped_weights
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -94,6 +96,17 @@ def test_other_settings_train_in_another_folder(tmp_path):
     assert run_demo.train_folder(tmp_path, str(config), ['lr=2']) != first
     config.write_text('lr = 2\n')
     assert run_demo.train_folder(tmp_path, str(config)) != first
+
+
+def test_other_weights_of_the_package_to_start_from_train_in_another_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped_weights, 'FOLDER', tmp_path)
+    config = tmp_path / 'recipe.py'
+    config.write_text("load_from = 'cmt_bias://base'\n")
+    folders = set()
+    for digest in ('1', '2', '2'):
+        (tmp_path / 'base.json').write_text(f'{{"sha256": "{digest}"}}')
+        folders.add(run_demo.train_folder(tmp_path, str(config)))
+    assert len(folders) == 2
 
 
 def test_the_closing_table_has_both_models_with_and_without_sensors(tmp_path):

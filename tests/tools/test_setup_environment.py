@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,47 @@ def test_without_a_home_that_can_be_written_to_the_wheel_stays_in_the_environmen
     )
     assert f'a wheel in {tmp_path}/venv/.setup/cache' in done.stdout.splitlines()[0]
     assert 'PYTHON=/bin/false does not run' in done.stderr
+
+
+def stand_in(path: Path, script: str) -> Path:
+    """A program in place of another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/bash\n{script}\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_a_torch_that_was_chosen_keeps_its_pins_at_the_next_plain_call(tmp_path):
+    """Of Python 3.11: everything that it is asked for succeeds, and is noted with its pins."""
+    log = tmp_path / 'log'
+    note = f'echo "$PIP_CONSTRAINT $*" >>{shlex.quote(str(log))}'
+    python = stand_in(tmp_path / 'venv' / 'bin' / 'python', note)
+    environment = dict(VENV=str(python.parents[1]), CMT_BIAS_CACHE=str(tmp_path), TORCH='')
+    done = set_up(**{**environment, 'TORCH': 'torch==2.1.2'})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'requirements/constraints.txt -m pip install torch==2.1.2\n' in log.read_text()
+    log.unlink()
+    done = set_up(**environment)
+    assert (done.returncode, done.stdout) == (0, '')  # all is there
+    assert 'pip install' not in log.read_text()
+    assert 'lock-python311' not in log.read_text()
+
+
+def test_tests_begin_after_the_set_up_whatever_j_says(tmp_path):
+    log = shlex.quote(str(tmp_path / 'log'))
+    stand_in(tmp_path / 'bin' / 'bash', f'sleep 1; echo set-up >>{log}')  # runs the script
+    stand_in(tmp_path / 'venv' / 'bin' / 'python', f'echo tests >>{log}')
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(('MAKE', 'MFLAGS'))}
+    path = f'{tmp_path / "bin"}:{os.environ["PATH"]}'
+    done = subprocess.run(
+        ['make', '-j2', 'pytest', f'VENV={tmp_path / "venv"}'],
+        cwd=ROOT,
+        env={**inherited, 'PATH': path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'log').read_text().split() == ['set-up', 'tests']
 
 
 def pins(name: str) -> dict[str, str]:

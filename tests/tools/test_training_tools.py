@@ -153,3 +153,57 @@ def test_launch_script_passes_arguments_and_environment_to_torchrun(tmp_path):
         '--cfg-options',
         'a=b c',
     ]
+
+
+LATE_RUNNER = """
+import time
+from pathlib import Path
+
+from mmengine.dist import get_rank
+from mmengine.registry import RUNNERS
+
+
+@RUNNERS.register_module()
+class LateRunner:
+    @classmethod
+    def from_cfg(cls, cfg):
+        return cls()
+
+    def train(self):
+        if get_rank() == 0:  # it alone writes the last checkpoint
+            time.sleep(3)
+            Path('epoch_1.pth').touch()
+"""
+SEES_THE_CHECKPOINT = """
+import runpy, sys
+from pathlib import Path
+
+sys.argv[:1] = []
+try:
+    runpy.run_path(sys.argv[0], run_name='__main__')
+finally:
+    print('the checkpoint is there:', Path('epoch_1.pth').is_file(), flush=True)
+"""
+
+
+def test_no_process_of_a_training_ends_before_the_last_checkpoint_is_written(tmp_path):
+    """What comes next in each of them, the test of a study, begins with looking for it."""
+    (tmp_path / 'late_runner.py').write_text(LATE_RUNNER)
+    (tmp_path / 'main.py').write_text(SEES_THE_CHECKPOINT)
+    (tmp_path / 'config.py').write_text(
+        "custom_imports = dict(imports=['cmt_bias', 'late_runner'])\n"
+        "runner_type = 'LateRunner'\n"
+        "optim_wrapper = dict(type='OptimWrapper')\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT / 'projects')])
+    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'main.py']
+    done = subprocess.run(
+        [sys.executable, *launch, ROOT / 'tools/train.py', 'config.py', '--launcher', 'pytorch'],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert done.stdout.count('the checkpoint is there: True') == 2, done.stdout

@@ -3,6 +3,7 @@
 import logging
 import os.path as osp
 import re
+import string
 from pathlib import Path
 
 from mmengine.hooks import CheckpointHook
@@ -66,15 +67,18 @@ def find_latest_intact_checkpoint(
     Args:
         work_dir: Folder of the run, with `last_checkpoint` in it.
         checkpoint_dir: Folder with the checkpoints; by default `work_dir`.
-        filename_tmpl: Their name, with `{}` for the number of the epoch or iteration.
+        filename_tmpl: Their name, with `{}`, or such as `{:03d}`, for the number of the epoch or
+            iteration.
 
     Raises:
         CheckpointError: If the run has checkpoints, but none that can be used: training from the
             start would replace them.
     """
     folder, pointed = Path(checkpoint_dir or work_dir), Path(_named_checkpoint(work_dir)).name
-    pattern = re.compile(r'(\d+)'.join(map(re.escape, filename_tmpl.split('{}'))))
-    numbers = {path: pattern.fullmatch(path.name) for path in folder.glob('*')}
+    pieces = string.Formatter().parse(filename_tmpl)
+    number = r'(\d+)'
+    pattern = ''.join(re.escape(text) + number * (field is not None) for text, field, *_ in pieces)
+    numbers = {path: re.fullmatch(pattern, path.name) for path in folder.glob('*')}
     numbered = {path: int(match[1]) for path, match in numbers.items() if match}
     named = [folder / pointed] if pointed else []
     unusable: dict[Path, str] = {}

@@ -22,11 +22,8 @@ def load_from_package(filename: str, map_location: MapLocation = None) -> Any:
             record describes.
     """
     path = FOLDER / f'{filename.removeprefix(SCHEME)}.pth'
-    if not path.is_file():
-        known = ', '.join(SCHEME + file.stem for file in sorted(FOLDER.glob('*.pth')))
-        raise CheckpointError(f"the package has no weights '{filename}'; there is {known}")
-    expected = weights_record(path.stem)['sha256']
-    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+    expected = shipped_digest(filename)
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise CheckpointError(
             f"'{path}' is not the file that its record describes (sha256 {expected}); install the "
             'package again, or get the file with `git checkout`'
@@ -35,5 +32,23 @@ def load_from_package(filename: str, map_location: MapLocation = None) -> Any:
 
 
 def weights_record(name: str) -> dict[str, Any]:
-    """How weights were made and what they score: the JSON file beside them."""
-    return json.loads((FOLDER / f'{name}.json').read_text())
+    """How weights were made and what they score: the JSON file beside them.
+
+    Raises:
+        CheckpointError: If there are no weights of this name.
+    """
+    path = FOLDER / f'{name}.json'
+    if not path.is_file():
+        known = ', '.join(SCHEME + file.stem for file in sorted(FOLDER.glob('*.json')))
+        raise CheckpointError(f"the package has no weights '{SCHEME}{name}'; there is {known}")
+    return json.loads(path.read_text())
+
+
+def shipped_digest(checkpoint: str | None) -> str:
+    """What tells weights ``cmt_bias://NAME`` from others that had this name: their sha256.
+
+    Empty for a checkpoint from elsewhere.
+    """
+    if not checkpoint or not checkpoint.startswith(SCHEME):
+        return ''
+    return weights_record(checkpoint.removeprefix(SCHEME))['sha256']

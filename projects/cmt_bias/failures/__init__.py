@@ -6,7 +6,7 @@ They act on what the loading transforms give, in a pipeline of mmdet3d 1.4: poin
 """
 
 from . import cameras, lidar, random_failure, scene_conditions, weather
-from .catalog import CLEAN, Failure, all_failures, with_failure
+from .catalog import CLEAN, Failure, all_failures, find_failures, with_failure
 from .sensor_failure import CHANGED_KEY, SEVERITIES
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     'Failure',
     'all_failures',
     'cameras',
+    'find_failures',
     'lidar',
     'random_failure',
     'scene_conditions',

@@ -1,16 +1,18 @@
 """The failures that tests and trainings draw from, and how one comes into a pipeline."""
 
 import copy
+import fnmatch
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from mmdet3d.datasets.transforms import Pack3DDetInputs
 
 from ..config_type import type_name
+from ..spoiled_parts import SPOILED_REGIONS_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY
 from .sensor_failure import CHANGED_KEY, SEVERITIES
-from .spoiled_parts import SPOILED_REGIONS_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY
 
 CLEAN = 'clean'
 """Name of the test without any failure."""
@@ -93,6 +95,29 @@ def all_failures(severities: Sequence[int] = SEVERITIES) -> list[Failure]:
             text = f'{text}, severity {severity}'
             add(f'{name}_{severity}', text, 'degradations', spoils, kind, severity=severity)
     return found
+
+
+def find_failures(patterns: Sequence[str], severities: Sequence[int] = (2,)) -> list[Failure]:
+    """The failures that names stand for, the clean test first.
+
+    Args:
+        patterns: Names, maybe with wildcards.
+        severities: Of the degradations that wildcards stand for.
+
+    Raises:
+        ValueError: If a pattern fits no failure.
+    """
+    everything = {failure.name: failure for failure in all_failures()}
+    listed = [failure.name for failure in all_failures(severities)]
+    found = {
+        pattern: [pattern] if pattern in everything else fnmatch.filter(listed, pattern)
+        for pattern in patterns
+    }
+    unknown = ', '.join(pattern for pattern, names in found.items() if not names)
+    if unknown:
+        raise ValueError(f'no failures are called {unknown}; there are {", ".join(everything)}')
+    names = {CLEAN, *chain(*found.values())}
+    return [failure for name, failure in everything.items() if name in names]
 
 
 def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> list[dict]:

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from ..atomic_file import write_atomically
+from ..checkpoints.shipped_weights import shipped_digest
 from ..failures import Failure, with_failure
 from ..metrics.metric_configs import metric_configs
 from ..runs.data_check import innermost_datasets
@@ -76,9 +77,14 @@ def cell_config(cfg: Config, failure: Failure, seed: int) -> Config:
 
 
 def identity_of(cfg: Config, checkpoint: str) -> str:
-    """A hash of the config, failure included, and of the checkpoint's path, size and time."""
-    file = Path(checkpoint)
-    stamp = [file.stat().st_size, file.stat().st_mtime_ns] if file.is_file() else []
+    """A hash of the config, failure included, and of the checkpoint.
+
+    Of the latter its path, size and time, or, if it comes with the package, its digest.
+    """
+    file, digest = Path(checkpoint), shipped_digest(checkpoint)
+    stamp: list[object] = [digest] if digest else []
+    if file.is_file():
+        stamp = [file.stat().st_size, file.stat().st_mtime_ns]
     settings = {key: value for key, value in cfg.to_dict().items() if key not in _ELSEWHERE}
     text = json.dumps([settings, checkpoint, stamp], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -105,10 +111,12 @@ def save_result(path: Path, result: CellResult) -> None:
     write_atomically(path, json.dumps(asdict(result), indent=1).encode())
 
 
-def load_result(path: Path, identity: str) -> CellResult | None:
+def load_result(path: Path, identity: str, with_query_weights: bool = False) -> CellResult | None:
     """The result of an earlier run; None if there is none, or that of another test.
 
-    A damaged file counts as none, with a warning: the test is made again.
+    A damaged file counts as none, with a warning: the test is made again. If asked for
+    ``with_query_weights``, what :func:`save_query_weights` has written is such a file too: a
+    router's trust under failures is compared with it.
     """
     if not path.is_file():
         return None
@@ -118,7 +126,10 @@ def load_result(path: Path, identity: str) -> CellResult | None:
             return None
         for key in ('weights', 'falls'):
             stored[key] = {name: (pair[0], pair[1]) for name, pair in stored.get(key, {}).items()}
-        return CellResult(**stored)
+        result = CellResult(**stored)
+        if with_query_weights and result.weights and not load_query_weights(path):
+            raise ValueError(f"the weights beside it, '{path.with_suffix('.npz')}', are not there")
+        return result
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         MMLogger.get_current_instance().warning(
             f"'{path}' is damaged ({type(error).__name__}: {error}); its test is made again"

@@ -170,12 +170,21 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         CheckpointError: If there are checkpoints, but none that can be used.
     """
     if resume == 'auto':
-        settings = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        hook = HOOKS.build({'type': 'ResumableCheckpointHook', **settings})
-        resume = find_checkpoint_to_resume(hook, cfg.work_dir)
+        resume = newest_checkpoint(cfg, cfg.work_dir)
     if resume is not None:
         cfg.resume = True
         cfg.load_from = resume
+
+
+def newest_checkpoint(cfg: Config, work_dir: str) -> str | None:
+    """The newest usable checkpoint of a run, named as the config names it; None without any.
+
+    Raises:
+        CheckpointError: If there are checkpoints, but none that can be used.
+    """
+    settings = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    hook = HOOKS.build({'type': 'ResumableCheckpointHook', **settings})
+    return find_checkpoint_to_resume(hook, work_dir)
 
 
 def ensure_hook(

@@ -10,7 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..checkpoints.shipped_weights import SCHEME, weights_record
+from ..checkpoints.shipped_weights import shipped_digest
+from ..failures import find_failures
 from ..metrics.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound, stop_on
@@ -63,6 +64,11 @@ class Study:
     failures: tuple[str, ...] = ()
     failure_options: Mapping[str, Any] = field(default_factory=dict)
     questions: tuple[Question, ...] = ()
+
+    def failure_settings(self) -> tuple[str, ...]:
+        """``failure_options`` as they are written on a command line; none without failures."""
+        options = self.failure_options if self.failures else {}
+        return tuple(f'{key}={value}' for key, value in options.items())
 
     def config_path(self, variant: str) -> Path:
         """The training config of a variant."""
@@ -121,9 +127,19 @@ def _problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
         if not {'text', 'variant', 'against'} <= set(question) <= set(keys):
             remedy = f'give text, variant, against; possible keys: {", ".join(keys)}'
             wrong(f'the question {dict(question)} cannot be understood', remedy)
-        names |= {question[key] for key in ('variant', 'against') if key in question}
+        pair = [question[key] for key in ('variant', 'against') if key in question]
+        if len(pair) > len(set(pair)):
+            wrong(f"a question compares '{pair[0]}' with itself", 'choose two variants')
+        names.update(pair)
     for name in names - set(variants):
         wrong(f"'{name}' is none of the variants", f'choose one of {", ".join(variants)}')
+    failures = content.get('failures', ())
+    try:
+        if not isinstance(failures, list | tuple):
+            raise ValueError('failures must be a list of names')
+        find_failures(failures)
+    except ValueError as error:
+        wrong(str(error), "failures = ['lidar_drop', 'night_3', ...]")
     return problems
 
 
@@ -135,13 +151,17 @@ def run_config(
     ``options`` are settings for all runs, as ``--cfg-options`` of mmengine's tools.
 
     Raises:
-        ProblemsFound: If the config starts from weights that are not there, or has no nuScenes
-            metric.
+        ProblemsFound: If the config starts from weights that are not there, has no nuScenes
+            metric, or writes the checkpoints of all runs to one folder.
+        CheckpointError: If the package has no weights of the name that it starts from.
     """
     path = study.config_path(variant)
     cfg = without_formatting(Config.fromfile(path, import_custom_modules=False))
     cfg.merge_from_dict(dict(options or {}))
     problems = []
+    if ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir'):
+        what = f"'{path}': default_hooks.checkpoint.out_dir would be the folder of every run"
+        problems.append(Problem(what, 'leave it out: runs keep checkpoints in their own folders'))
     load_from = cfg.get('load_from')
     if load_from is not None and '://' not in load_from and not Path(load_from).is_file():
         what = f"'{path}': the checkpoint load_from='{load_from}' does not exist"
@@ -161,9 +181,8 @@ def run_key(cfg: Config, num_processes: int) -> str:
     digest = hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode())
     digest.update(str(num_processes).encode())
     load_from = cfg.get('load_from') or ''
-    if load_from.startswith(SCHEME):
-        digest.update(weights_record(load_from.removeprefix(SCHEME))['sha256'].encode())
-    elif load_from and '://' not in load_from:
+    digest.update(shipped_digest(load_from).encode())
+    if load_from and '://' not in load_from:
         digest.update(Path(load_from).read_bytes())
     return digest.hexdigest()
 

@@ -59,7 +59,7 @@ def link_findings(results: StudyResults) -> list[str]:
         verdict = 'the bias: it is not shown that even perfect weights help this detector; more '
         verdict += f'than {max(perfect.high, 0.0):.4f} mAP from them is excluded'
     elif not (router.is_significant and router.mean > 0):
-        verdict = 'the router: perfect weights help, of those that it finds it is not shown'
+        verdict = 'the router: perfect weights help; that those it finds do is not shown'
     else:
         verdict = f'nothing: the router gains {router.mean / perfect.mean:.0%} of what they do'
     return [*lines, f'What stands between the idea and a gain is **{verdict}**.']

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -28,16 +28,17 @@ from .study_config import Question, Study
 from .study_run import CONFIG_FILE, DETECTIONS, FAILURES_FOLDER, TRAIN_FOLDER, RunState, read_state
 from .training_curves import loss_measures, read_losses, read_scales, scale_measures, thinned
 
+RECORD_FILE = 'record.json'
 STUDY_FILE, RUNS_FILE, CURVES_FILE = 'study.json', 'runs.csv', 'curves.csv'
 SUBSETS_FILE = 'subset_metrics.json'
 FAILURES = 'failures'
 FAILURE = 'failure: '
 UNTESTED = 'no test under sensor failures'
+INAPPLICABLE = 'not applicable'  # status in robustness.csv of a sensor that a model has not
 SCORES = ('mAP', 'NDS')
 WATCHED = {
     'lidar_weight': 'lidar trust',
     'camera_weight': 'camera trust',
-    'shift': 'trust shift',
     'fall_spoiled': 'trust fall, spoiled part',
     'fall_elsewhere': 'trust fall, elsewhere',
     'camera_attention': 'camera attention',
@@ -56,6 +57,8 @@ class StudyResults:
         seeds: Of each variant.
         questions: What the report answers.
         command: What made the runs.
+        tested_failures: Sensor failures that each run is to be tested under, as in
+            :class:`.study_run.RunState`; None in a record that does not say.
         device: Where they ran.
         hours: Wall-clock time of all runs together.
         parts: Name and kind of each part of the test, with its numbers of samples and objects.
@@ -71,6 +74,7 @@ class StudyResults:
     seeds: tuple[int, ...]
     questions: tuple[Question, ...]
     command: str
+    tested_failures: tuple[str, ...] | None = None
     device: str = ''
     hours: float = 0.0
     parts: list[dict[str, Any]] = field(default_factory=list)
@@ -120,11 +124,15 @@ class StudyResults:
 
     def save(self, folder: Path) -> None:
         """Write study.json, runs.csv and curves.csv."""
+        for table, name in ((self.values, RUNS_FILE), (self.curves, CURVES_FILE)):
+            write_atomically(folder / name, table.to_csv(float_format='%.5g').encode())
+        self.save_record(folder / STUDY_FILE)
+
+    def save_record(self, path: Path) -> None:
+        """Write all but the tables."""
         content = asdict(self)
-        for key, name in (('values', RUNS_FILE), ('curves', CURVES_FILE)):
-            text = content.pop(key).to_csv(float_format='%.5g')
-            write_atomically(folder / name, text.encode())
-        write_atomically(folder / STUDY_FILE, json.dumps(content, indent=1).encode())
+        del content['values'], content['curves']
+        write_atomically(path, json.dumps(content, indent=1).encode())
 
 
 def _frame(rows: Mapping[tuple, Mapping[str, float]], last_key: str) -> pd.DataFrame:
@@ -134,31 +142,63 @@ def _frame(rows: Mapping[tuple, Mapping[str, float]], last_key: str) -> pd.DataF
     return pd.DataFrame(list(rows.values()), index=index)
 
 
-def load_results(folder: Path, with_tables: bool = True) -> StudyResults:
-    """What :meth:`StudyResults.save` has written, if asked for without values and curves.
+def read_record(path: Path) -> StudyResults:
+    """What :meth:`StudyResults.save_record` has written.
+
+    Raises:
+        ProblemsFound: If there is no such file, or a damaged one.
+    """
+    try:
+        content = json.loads(path.read_text())
+        content['seeds'] = tuple(content['seeds'])
+        content['questions'] = tuple(Question(**question) for question in content['questions'])
+        if content.get('tested_failures') is not None:
+            content['tested_failures'] = tuple(content['tested_failures'])
+        return StudyResults(**content)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _no_results(path.parent, error) from error
+
+
+def load_results(folder: Path) -> StudyResults:
+    """What :meth:`StudyResults.save` has written.
 
     Raises:
         ProblemsFound: If the folder has no such files, or damaged ones.
     """
+    results = read_record(folder / STUDY_FILE)
     try:
-        content = json.loads((folder / STUDY_FILE).read_text())
-        content['seeds'] = tuple(content['seeds'])
-        content['questions'] = tuple(Question(**question) for question in content['questions'])
-        results = StudyResults(**content)
-        if with_tables:
-            results.values = pd.read_csv(folder / RUNS_FILE, index_col=[0, 1, 2])
-            results.curves = pd.read_csv(folder / CURVES_FILE, index_col=[0, 1, 2])
-        return results
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        what = f"'{folder}' has no readable results of a study: {error}"
-        remedy = 'name the --work-dir of tools/run_study.py'
-        raise ProblemsFound([Problem(what, remedy)]) from error
+        results.values, results.curves = (
+            # A variant may be called '1' or 'NA'.
+            pd.read_csv(
+                folder / name, dtype={'variant': str}, keep_default_na=False, na_values=['']
+            ).set_index(['variant', 'seed', third])
+            for name, third in ((RUNS_FILE, 'subset'), (CURVES_FILE, 'iteration'))
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _no_results(folder, error) from error
+    return results
+
+
+def _no_results(folder: Path, error: Exception) -> ProblemsFound:
+    what = f"'{folder}' has no readable results of a study: {error}"
+    return ProblemsFound([Problem(what, 'name the --work-dir of tools/run_study.py')])
 
 
 def write_record(work_dir: Path, study: Study, command: str) -> None:
     """Note what a study is in its work directory, before its first run."""
     what = study.title, dict(study.variants), study.reference, study.seeds, study.questions
-    StudyResults(*what, command).save(work_dir)
+    tested_failures = (*study.failures, *study.failure_settings())
+    StudyResults(*what, command, tested_failures).save_record(work_dir / RECORD_FILE)
+
+
+def work_dir_record(work_dir: Path) -> StudyResults:
+    """What :func:`write_record` has written, also where earlier versions did.
+
+    Raises:
+        ProblemsFound: If the folder is not that of a study.
+    """
+    path = work_dir / RECORD_FILE
+    return read_record(path if path.is_file() else work_dir / STUDY_FILE)
 
 
 def run_folder(work_dir: Path, variant: str, seed: int) -> Path:
@@ -175,15 +215,23 @@ def collect_results(work_dir: Path) -> StudyResults:
     Raises:
         ProblemsFound: If the folder is not that of a study.
     """
-    results = load_results(work_dir, with_tables=False)
+    results = work_dir_record(work_dir)
+    results.hours, results.parts = 0.0, []
     place = f'--work-dir work_dirs/{work_dir.resolve().name}'  # wherever it was on that machine
     results.command = re.sub(r'--work-dir \S+', place, results.command)
     results.command = re.sub(r'\S*/tools/run_study', 'tools/run_study', results.command)
     rows: dict[tuple, dict[str, float]] = {}
     points: dict[tuple, dict[str, float]] = defaultdict(dict)
     missing: dict[str, dict[str, str]] = defaultdict(lambda: defaultdict(str))
-    for variant, seed in product(results.variants, results.seeds):
-        run = _Run(run_folder(work_dir, variant, seed))
+    runs = {
+        (variant, seed): _Run(run_folder(work_dir, variant, seed), results.tested_failures)
+        for variant, seed in product(results.variants, results.seeds)
+    }
+    # The mean of each run is over the same failures, also where variants have other sensors.
+    failures = [set(run.failed.index) for run in runs.values() if len(run.failed)]
+    common = set[str]().union(*failures).intersection(*failures)
+    for (variant, seed), run in runs.items():
+        run.average_failures(common)
         for problem in run.missing:
             missing[problem][variant] += f' {seed}'
         rows.update({(variant, seed, subset): m for subset, m in run.measures.items()})
@@ -207,14 +255,15 @@ def collect_results(work_dir: Path) -> StudyResults:
 class _Run:
     """What is there of a run: its state, measures of each subset, curves, parts of the test.
 
-    ``missing`` says what is not.
+    ``failed`` has measures by sensor failure, ``missing`` says what is not there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tested_failures: tuple[str, ...] | None) -> None:
         self.folder, self.state = folder, read_state(folder)
         self.measures: dict[str, dict[str, float]] = defaultdict(dict)
         self.curves: dict[str, pd.Series] = {}
         self.parts: list[dict[str, Any]] = []
+        self.failed = pd.DataFrame()
         self.missing: list[str] = []
         if self.state is None:
             self.missing.append('not started')
@@ -227,7 +276,7 @@ class _Run:
             self._read_training()
         if self.state.metrics:
             self._read_subsets(self.state)
-            self._read_failures()
+            self._read_failures(self.state, tested_failures)
 
     def _read_training(self) -> None:
         losses, scales = (read(self.folder / TRAIN_FOLDER) for read in (read_losses, read_scales))
@@ -260,24 +309,40 @@ class _Run:
                     f'wrote {value} (the file is not the one that was tested)'
                 )
 
-    def _read_failures(self) -> None:
-        """Scores under sensor failures, their mean, and what the router does."""
+    def _read_failures(self, state: RunState, asked: tuple[str, ...] | None) -> None:
+        """Scores under sensor failures, and what the router does."""
+        if asked == ():
+            return  # what is there is of another study
+        if asked is not None and state.failures_tested != asked:
+            other = 'tested under other failures, or with other settings'
+            self.missing.append(other if state.failures_tested else UNTESTED)
+            return
         try:
             table = pd.read_csv(self.folder / FAILURES_FOLDER / 'robustness.csv')
         except (OSError, ValueError):
             self.missing.append(UNTESTED)
             return
+        table = table[table['status'] != INAPPLICABLE]
         table = table.set_index('failure').rename(columns=WATCHED)
         table = table.reindex(columns=[*SCORES, *WATCHED.values()])
-        failed = table.drop(index=CLEAN, errors='ignore')
         for failure, row in table.iterrows():
             name = CLEAN if failure == CLEAN else f'{FAILURE}{failure}'
             self.measures[name] = row.to_dict()
-        # A mean with a failure missing would be that of other failures.
-        self.measures[FAILURES] = {
-            **failed.mean().to_dict(),
-            **failed[list(SCORES)].mean(skipna=False),
-        }
+        self.failed = table.drop(index=CLEAN, errors='ignore')
+        unscored = self.failed.index[self.failed[[*SCORES]].isna().any(axis=1)]
+        if len(unscored):
+            self.missing.append(f'no score under {", ".join(unscored)}')
+
+    def average_failures(self, names: Collection[str]) -> None:
+        """Measure the mean over those that all runs have, unknown where a score is."""
+        failed = self.failed[self.failed.index.isin(names)]
+        left_out = self.failed.index.difference(failed.index)
+        if len(left_out):
+            others = 'the mean over failures leaves out what other runs do not have'
+            self.missing.append(f'{others}, {", ".join(left_out)}')
+        if len(failed):
+            scores = failed[[*SCORES]].mean(skipna=False)
+            self.measures[FAILURES] = {**failed.mean().to_dict(), **scores}
 
 
 def _subset_metrics(folder: Path) -> list[dict[str, Any]]:

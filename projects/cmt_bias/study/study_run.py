@@ -20,9 +20,10 @@ from mmengine.config import Config
 from submitit.helpers import TorchDistributedEnvironment
 
 from ..atomic_file import write_atomically
-from ..checkpoints.latest_checkpoint import find_latest_intact_checkpoint, is_intact_checkpoint
+from ..checkpoints.latest_checkpoint import is_intact_checkpoint
 from ..checkpoints.safe_loading import CheckpointError
 from ..file_lock import FileLock
+from ..runs.run_options import newest_checkpoint
 from .study_config import keep_detections
 
 STATE_FILE, CONFIG_FILE, LOCK_FILE = 'state.json', 'config.py', 'run.lock'
@@ -162,10 +163,10 @@ class _Stages:
         if not (state.checkpoint and is_intact_checkpoint(Path(state.checkpoint))):
             # --resume starts from load_from where there is no checkpoint yet.
             self._call('train', TRAIN_FOLDER, [config], '--resume')
-            checkpoint = find_latest_intact_checkpoint(folder / TRAIN_FOLDER)
+            checkpoint = newest_checkpoint(Config.fromfile(config), str(folder / TRAIN_FOLDER))
             if checkpoint is None:
                 raise _StageError('the training left no checkpoint')
-            self.keep(checkpoint=str(checkpoint), metrics={})
+            self.keep(checkpoint=checkpoint, metrics={}, failures_tested=())
         tested = config, state.checkpoint
         if not (state.metrics and (folder / DETECTIONS).is_file()):
             if self.lock is not None:  # what a killed test has left
@@ -180,7 +181,8 @@ class _Stages:
             options = ['--cfg-options', *self.run.failure_options]
             arguments = ['--failures', *self.run.failures]
             arguments += options if self.run.failure_options else []
-            self._call('test_robustness', FAILURES_FOLDER, tested, *arguments)
+            if self.run.failures:
+                self._call('test_robustness', FAILURES_FOLDER, tested, *arguments)
             self.keep(failures_tested=asked)
 
     def _call(self, tool: str, work_dir: str, files: Sequence[str], *options: str) -> None:

@@ -56,7 +56,7 @@ def make_executors(
             parameters['visible_gpus'] = list(range(job * gpus, (job + 1) * gpus))
         else:
             executor = submitit.AutoExecutor(folder, cluster=cluster)
-        executor.update_parameters(**parameters, **(options or {}))
+        executor.update_parameters(**{**parameters, **(options or {})})
         executors.append(executor)
     return executors
 
