@@ -9,7 +9,9 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-RECIPES = sorted((Path(__file__).parents[1] / 'configs' / 'cmt').glob('*.py'))
+CONFIGS = Path(__file__).parents[1] / 'configs'
+RECIPES = sorted((CONFIGS / 'cmt').glob('*.py'))
+BIASED = sorted((CONFIGS / 'cmt_bias').glob('*.py'))
 
 
 def pipelines(cfg: Config) -> list[list[dict]]:
@@ -21,6 +23,12 @@ def pipelines(cfg: Config) -> list[list[dict]]:
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
 def cfg(request) -> Config:
     init_default_scope('mmdet3d')
+    return Config.fromfile(request.param)
+
+
+@pytest.fixture(scope='module', params=[*RECIPES, *BIASED], ids=lambda path: path.stem)
+def training(request) -> Config:
+    """With the bias or without."""
     return Config.fromfile(request.param)
 
 
@@ -70,14 +78,26 @@ def test_evaluation_reads_the_version_that_the_file_name_says(cfg):
     assert version == ('v1.0-mini' if 'mini' in Path(cfg.filename).stem else 'v1.0-trainval')
 
 
-def test_batch_and_rates_are_those_of_the_file_name(cfg):
+def test_batch_and_rates_are_those_of_the_file_name(training):
     """The released ResNet-50 recipe has 8 x 4 samples, the others 8 x 2."""
-    name = Path(cfg.filename).stem
+    name = Path(training.filename).stem
     gpus, samples = map(int, re.search(r'_(\d)xb(\d)-', name).groups())
-    assert cfg.train_dataloader.batch_size == samples
-    # nuScenes-mini takes the rate of the whole of nuScenes
+    assert training.train_dataloader.batch_size == samples
+    # nuScenes-mini has the rate of the whole of nuScenes, to be scaled
     base = 32 if 'nus-mini' in name else gpus * samples
-    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=base)
+    assert training.auto_scale_lr == dict(enable=False, base_batch_size=base)
+
+
+def test_pasting_is_switched_off_before_training_ends(training):
+    pastes = any(step.type == 'UnifiedObjectSample' for step in pipelines(training)[0])
+    ends = [hook.epoch for hook in training.custom_hooks if hook.type == 'PastingSwitchOffHook']
+    assert len(ends) == pastes
+    assert all(end < training.train_cfg.max_epochs for end in ends)
+
+
+def test_every_range_of_a_schedule_is_reached(training):
+    for hook in training.custom_hooks:
+        assert all(e < training.train_cfg.max_epochs for e, _ in hook.get('schedule', ())), hook
 
 
 @pytest.mark.parametrize(

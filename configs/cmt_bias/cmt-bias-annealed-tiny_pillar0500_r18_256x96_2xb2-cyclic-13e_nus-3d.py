@@ -8,4 +8,10 @@ model = dict(
     pts_bbox_head=dict(_base_.bias_head, attention_bias_config=attention_bias_config),
 )
 optim_wrapper = dict(paramwise_cfg=_base_.bias_paramwise_cfg)
-custom_hooks = [*_base_.custom_hooks, *_base_.bias_hooks]
+# The preset's schedule, of 20 epochs, in the 13 of this recipe.
+scale_schedule = [(0, (1.0, 2.5)), (3, (0.5, 4.0)), (10, (0.1, 5.0))]
+custom_hooks = [
+    *_base_.custom_hooks,
+    _base_.bias_hooks[0],
+    dict(type='BiasScaleRangeHook', schedule=scale_schedule),
+]

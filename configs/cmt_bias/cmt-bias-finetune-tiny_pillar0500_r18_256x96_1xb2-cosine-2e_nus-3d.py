@@ -17,9 +17,10 @@ optim_wrapper = dict(
         )
     )
 )
+auto_scale_lr = dict(base_batch_size=2)
 custom_hooks = [dict(type='BiasScaleHook', interval=10)]
 max_epochs = 2
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+train_cfg = dict(max_epochs=max_epochs)  # after the last of which it is tested in any case
 param_scheduler = [
     dict(_base_.finetune_param_scheduler[0], end=30),
     dict(_base_.finetune_param_scheduler[1], end=max_epochs, T_max=max_epochs),

@@ -6,7 +6,8 @@ model = dict(
     pts_bbox_head=dict(_base_.bias_head, attention_bias_config=attention_bias_config),
 )
 optim_wrapper = dict(paramwise_cfg=_base_.bias_paramwise_cfg)
-custom_hooks = [*_base_.bias_hooks]
+# The checkpoint's last epochs were without pasted objects, and so are all of these.
+custom_hooks = [dict(type='PastingSwitchOffHook', epoch=0), *_base_.bias_hooks]
 train_cfg = _base_.finetune_train_cfg
 param_scheduler = _base_.finetune_param_scheduler
 load_from = 'ckpts/cmt_voxel0075_vov99_1600x640.pth'

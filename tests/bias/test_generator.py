@@ -153,6 +153,17 @@ def test_gradients_agree_with_finite_differences(seed, granularity, window_shape
     assert torch.autograd.gradcheck(bias, inputs)
 
 
+@pytest.mark.parametrize('bounds', [{}, dict(min_scale=1.0, max_scale=3.0)])
+def test_one_backward_pass_of_two_forward_passes(bounds):
+    """As where a loss compares two views of a batch."""
+    generator = make(learnable_scale=True, **bounds).train()
+    windows = find_windows(**geometry(), shapes=generator.window_shapes)
+    trust = WindowedBias(windows, torch.stack(WEIGHTS, dim=-1))
+    losses = [generator(trust).strength.sum() for _ in range(2)]
+    sum(losses).backward()
+    assert generator.bias_scale.grad == 2 * trust.strength.sum()
+
+
 def test_gaussian_window_falls_off_with_the_distance():
     generator = make(window_shape='gaussian', sigma=(1.0, 2.0), bias_scale=2.0)
     values = dense(generator, torch.ones(1, 3), WEIGHTS[1])[0, 0, 1, :25].view(5, 5)

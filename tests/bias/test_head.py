@@ -216,6 +216,12 @@ def test_wrong_number_of_layers_is_refused():
         build_biased(num_layers=9)
 
 
+def test_weight_generator_without_a_type_is_the_usual_one():
+    head = build_biased(dict(num_heads=2))
+    assert type(head.weight_generator) is MODELS.get('AQRWeightGenerator')
+    assert head.weight_generator.num_heads == 2
+
+
 def test_unknown_key_is_named():
     config = ConfigDict(SPEC['cfg'], type='AttentionBiasCmtHead', attention_bias_cfg=dict())
     with pytest.raises(TypeError, match="'attention_bias_cfg'"):

@@ -89,7 +89,7 @@ def test_nothing_but_the_bias_differs_from_the_baseline(preset, recipe):
     changed = {key for key in baseline if cfg.get(key) != baseline[key]}
     allowed = {'model', 'custom_hooks', 'optim_wrapper'}
     if preset == 'finetune':
-        allowed |= {'train_cfg', 'param_scheduler', 'load_from', 'max_epochs'}
+        allowed |= {'train_cfg', 'param_scheduler', 'load_from', 'max_epochs', 'auto_scale_lr'}
     assert changed <= allowed
     for config in (cfg, baseline):
         config['optim_wrapper'].pop('paramwise_cfg', None)
@@ -123,11 +123,16 @@ def test_the_difference_to_the_baseline_fits_on_a_few_lines(preset, recipe):
 def test_hooks_of_the_baseline_stay_and_are_joined_by_those_of_the_bias(preset, recipe):
     cfg, baseline = load(preset, recipe), load_baseline(recipe)
     added = [hook.type for hook in cfg.custom_hooks if hook not in baseline.custom_hooks]
-    expected = (
-        ['BiasScaleHook', 'BiasScaleRangeHook'] if preset == 'annealed' else ['BiasScaleHook']
-    )
+    expected = ['BiasScaleHook']
+    if preset == 'annealed':
+        expected.append('BiasScaleRangeHook')
+    if preset == 'finetune' and recipe != 'tiny':
+        expected.insert(0, 'PastingSwitchOffHook')  # from the first epoch on
     assert added == expected
-    if preset != 'finetune':  # it neither pastes objects nor starts from branches alone
+    lost = {hook.type for hook in baseline.custom_hooks} - {hook.type for hook in cfg.custom_hooks}
+    # fine-tuning does not start from branches alone
+    assert lost <= ({'TokenScaleHook'} if preset == 'finetune' else set())
+    if preset != 'finetune':
         assert all(hook in cfg.custom_hooks for hook in baseline.custom_hooks)
     for hook in cfg.custom_hooks:
         HOOKS.build(hook)

@@ -5,6 +5,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from cmt_bias.bias import BiasScale
 from cmt_bias.bias.range_hook import BiasScaleRangeHook
 
 from .biased_model import BiasedModel, make_runner, read_log, warnings_in
@@ -68,6 +69,17 @@ def test_a_start_outside_the_first_range_is_refused(tmp_path, scale, refused):
         return
     key = 'model.pts_bbox_head.attention_bias_config.bias_scale'
     with pytest.raises(ValueError, match=rf'starts at {scale:g}.*{key}'):
+        runner.train()
+
+
+@pytest.mark.parametrize('bound', ['min_scale', 'max_scale'])
+def test_a_range_in_the_config_beside_a_schedule_is_refused(tmp_path, bound):
+    """It would hold in testing, though training had another one."""
+    model = BiasedModel()
+    bounds = {bound: 2.5}
+    model.pts_bbox_head.attention_bias_generator = BiasScale(learnable_scale=True, **bounds)
+    runner = make_runner(tmp_path, model, [BiasScaleRangeHook(SCHEDULE)], max_epochs=1)
+    with pytest.raises(ValueError, match='attention_bias_config has min_scale or .*; remove'):
         runner.train()
 
 

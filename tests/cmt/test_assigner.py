@@ -11,6 +11,7 @@ from mmdet3d.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
 import cmt_bias.cmt  # noqa: F401  (registers the assigner)
+from cmt_bias.cmt.box_encoding import encode_boxes
 
 CODE_WEIGHTS = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]
 CLASSES = 3
@@ -108,6 +109,25 @@ def test_sets_matched_together_are_matched_as_alone():
         assert pairs == match(*sample)
 
 
+def test_boxes_that_many_layers_are_matched_with_are_encoded_once(monkeypatch):
+    _, gt = random_sample(0, 3, seed=2)
+    layers = [(random_sample(5, 0, seed)[0], gt) for seed in range(4)]
+    expected = [match(*layer) for layer in layers]
+    calls = []
+    monkeypatch.setattr(
+        'cmt_bias.cmt.assigner.encode_boxes', lambda boxes: calls.append(1) or encode_boxes(boxes)
+    )
+    found = build().match(layers)
+    assert [list(zip(*(part.tolist() for part in of), strict=True)) for of in found] == expected
+    assert len(calls) == 1
+
+
+def test_code_weights_move_with_the_model_and_are_in_no_checkpoint():
+    assigner = build()
+    assert assigner.to('meta').code_weights.device.type == 'meta'
+    assert not assigner.state_dict()
+
+
 def test_missing_velocity_does_not_change_the_assignment():
     predicted, gt = random_sample(6, 4, seed=5)
     expected = match(predicted, gt)
@@ -124,7 +144,7 @@ def test_cost_that_is_not_finite_is_an_error(broken):
         predicted.bboxes[2, 0] = torch.inf
     else:
         gt.bboxes[1, 6] = torch.nan
-    with pytest.raises(FloatingPointError, match='not finite'):
+    with pytest.raises(FloatingPointError, match=r'not finite.*gradient clipping'):
         match(predicted, gt)
 
 

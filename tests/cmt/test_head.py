@@ -1,8 +1,5 @@
 """How the fusion head behaves; its numbers are held by `test_head_goldens.py`."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,59 +8,12 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
-import cmt_bias.cmt  # noqa: F401  (registers the heads)
-
-GOLDEN = Path(__file__).parents[1] / 'data' / 'goldens' / 'cmt_head_single_task'
-SPEC = json.loads(GOLDEN.with_suffix('.json').read_text())
-
-
-@pytest.fixture(scope='module')
-def arrays() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN.with_suffix('.npz')) as file:
-        return dict(file)
-
-
-def build(arrays: dict, **changes) -> torch.nn.Module:
-    head = MODELS.build(ConfigDict(SPEC['cfg'], **changes))
-    state = {k[6:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith('state/')}
-    head.load_state_dict(state, strict=not changes)
-    return head
+from ..bias.golden_head import ARRAYS, SPEC, build_baseline, features, ground_truth, metas
 
 
 @pytest.fixture
-def head(arrays):
-    return build(arrays)
-
-
-def features(arrays: dict) -> tuple[list, list]:
-    return [torch.from_numpy(arrays['pts_feat'])], [torch.from_numpy(arrays['img_feat'])]
-
-
-def metas(arrays: dict, instances: list | None = None) -> list[dict]:
-    result = [
-        dict(
-            lidar2img=matrices,
-            pad_shape=tuple(SPEC['pad_shape']),
-            box_type_3d=LiDARInstance3DBoxes,
-        )
-        for matrices in arrays['lidar2img']
-    ]
-    for meta, gt in zip(result, instances or [], strict=False):
-        meta['gt_instances_3d'] = gt
-    return result
-
-
-def ground_truth(arrays: dict, counts: tuple[int, int] = (100, 100)) -> list[InstanceData]:
-    """The golden's boxes, at most ``counts`` of them in each sample."""
-    return [
-        InstanceData(
-            bboxes_3d=LiDARInstance3DBoxes(
-                torch.from_numpy(arrays[f'gt_boxes_{index}'][:count]).reshape(-1, 9), box_dim=9
-            ),
-            labels_3d=torch.from_numpy(arrays[f'gt_labels_{index}'][:count]),
-        )
-        for index, count in enumerate(counts)
-    ]
+def head():
+    return build_baseline()
 
 
 def outputs(head, pts, img, img_metas) -> dict[str, torch.Tensor]:
@@ -71,17 +21,17 @@ def outputs(head, pts, img, img_metas) -> dict[str, torch.Tensor]:
         return head(pts, img, img_metas)[0][0]
 
 
-def test_sample_in_a_batch_equals_the_sample_alone(head, arrays):
+def test_sample_in_a_batch_equals_the_sample_alone(head):
     head.eval()
-    pts, img = features(arrays)
-    together = outputs(head, pts, img, metas(arrays))
-    views = arrays['lidar2img'].shape[1]
+    pts, img = features()
+    together = outputs(head, pts, img, metas())
+    views = ARRAYS['lidar2img'].shape[1]
     for index in range(2):
         alone = outputs(
             head,
             [pts[0][index : index + 1]],
             [img[0][index * views : (index + 1) * views]],
-            metas(arrays)[index : index + 1],
+            metas()[index : index + 1],
         )
         for name, values in alone.items():
             torch.testing.assert_close(
@@ -89,23 +39,23 @@ def test_sample_in_a_batch_equals_the_sample_alone(head, arrays):
             )
 
 
-def test_shapes_of_each_view_as_in_old_pipelines_change_nothing(head, arrays):
+def test_shapes_of_each_view_as_in_old_pipelines_change_nothing(head):
     head.eval()
-    expected = outputs(head, *features(arrays), metas(arrays))
-    img_metas = metas(arrays)
+    expected = outputs(head, *features(), metas())
+    img_metas = metas()
     for meta in img_metas:
         meta['pad_shape'] = meta['img_shape'] = [(*meta['pad_shape'], 3)] * 5
-    actual = outputs(head, *features(arrays), img_metas)
+    actual = outputs(head, *features(), img_metas)
     for name, values in expected.items():
         assert torch.equal(actual[name], values), name
 
 
-def test_order_of_the_cameras_does_not_matter(head, arrays):
+def test_order_of_the_cameras_does_not_matter(head):
     head.eval()
-    pts, img = features(arrays)
-    expected = outputs(head, pts, img, metas(arrays))
+    pts, img = features()
+    expected = outputs(head, pts, img, metas())
     order = [3, 0, 4, 1, 2]
-    img_metas = metas(arrays)
+    img_metas = metas()
     for meta in img_metas:
         meta['lidar2img'] = meta['lidar2img'][order]
     shuffled = img[0].unflatten(0, (2, 5))[:, order].flatten(0, 1)
@@ -114,70 +64,70 @@ def test_order_of_the_cameras_does_not_matter(head, arrays):
         torch.testing.assert_close(actual[name], values, rtol=1e-4, atol=1e-4)
 
 
-def test_learned_queries_do_not_see_the_denoising_ones(head, arrays):
+def test_learned_queries_do_not_see_the_denoising_ones(head):
     head.train()
     head.shared_conv.eval()  # its batch statistics would move
-    pts, img = features(arrays)
-    few = outputs(head, pts, img, metas(arrays, ground_truth(arrays, (1, 2))))
-    many = outputs(head, pts, img, metas(arrays, ground_truth(arrays)))
-    none = outputs(head.eval(), pts, img, metas(arrays))
+    pts, img = features()
+    few = outputs(head, pts, img, metas(ground_truth((1, 2))))
+    many = outputs(head, pts, img, metas(ground_truth()))
+    none = outputs(head.eval(), pts, img, metas())
     assert few['dn_center'].shape != many['dn_center'].shape
     for name, values in none.items():
         torch.testing.assert_close(few[name], values, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(many[name], values, rtol=1e-4, atol=1e-4)
 
 
-def test_calibration_may_be_a_list_of_lists_or_a_tensor(head, arrays):
+def test_calibration_may_be_a_list_of_lists_or_a_tensor(head):
     head.eval()
-    pts, img = features(arrays)
-    expected = outputs(head, pts, img, metas(arrays))
+    pts, img = features()
+    expected = outputs(head, pts, img, metas())
     for convert in (np.ndarray.tolist, list, torch.from_numpy):
-        img_metas = [dict(m, lidar2img=convert(m['lidar2img'])) for m in metas(arrays)]
+        img_metas = [dict(m, lidar2img=convert(m['lidar2img'])) for m in metas()]
         actual = outputs(head, pts, img, img_metas)
         assert torch.equal(actual['center'], expected['center'])
 
 
 @pytest.mark.parametrize('missing', ['pts', 'img'])
 @pytest.mark.parametrize('absent', [None, [None]])
-def test_missing_sensor_trains_and_predicts(head, arrays, missing, absent):
-    pts, img = features(arrays)
+def test_missing_sensor_trains_and_predicts(head, missing, absent):
+    pts, img = features()
     pts, img = (absent, img) if missing == 'pts' else (pts, absent)
-    instances = ground_truth(arrays)
+    instances = ground_truth()
     head.train()
-    losses = head.loss_by_feat(head(pts, img, metas(arrays, instances)), instances)
+    losses = head.loss_by_feat(head(pts, img, metas(instances)), instances)
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert torch.isfinite(head.reference_points.weight.grad).all()
     head.eval()
-    result = head.predict_by_feat(head(pts, img, metas(arrays)), metas(arrays))
+    result = head.predict_by_feat(head(pts, img, metas()), metas())
     assert all(len(sample.scores_3d) for sample in result)
 
 
-def test_cameras_have_no_influence_where_their_features_are_missing_from_the_memory(head, arrays):
+def test_cameras_have_no_influence_where_their_features_are_missing_from_the_memory(head):
     """Without camera features only the queries' positions depend on the calibration."""
     head.eval()
-    pts, _ = features(arrays)
-    without = [{k: v for k, v in m.items() if k != 'lidar2img'} for m in metas(arrays)]
+    pts, _ = features()
+    without = [{k: v for k, v in m.items() if k != 'lidar2img'} for m in metas()]
     blind = outputs(head, pts, None, without)
-    seeing = outputs(head, pts, None, metas(arrays))
+    seeing = outputs(head, pts, None, metas())
     assert all(torch.isfinite(values).all() for values in blind.values())
     assert not torch.allclose(blind['center'], seeing['center'])
 
 
-def test_no_sensor_at_all_is_an_error(head, arrays):
+def test_no_sensor_at_all_is_an_error(head):
     with pytest.raises(ValueError, match='neither LiDAR nor camera'):
-        head.eval()(None, None, metas(arrays))
+        head.eval()(None, None, metas())
 
 
 @pytest.mark.parametrize('counts', [(0, 0), (0, 3), (3, 0)])
-def test_samples_without_boxes_train(head, arrays, counts):
-    instances = ground_truth(arrays, counts)
+def test_samples_without_boxes_train(head, counts):
+    instances = ground_truth(counts)
     head.train()
-    losses = head.loss_by_feat(head(*features(arrays), metas(arrays, instances)), instances)
+    losses = head.loss_by_feat(head(*features(), metas(instances)), instances)
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert losses['loss_cls'] > 0
-    assert set(losses) == {k[5:] for k in arrays if k.startswith('loss/')}
+    assert set(losses) == {k[5:] for k in ARRAYS if k.startswith('loss/')}
     if counts == (0, 0):
         assert losses['loss_bbox'] == losses['dn_loss_cls'] == losses['dn_loss_bbox'] == 0
     for name, parameter in head.named_parameters():
@@ -185,19 +135,18 @@ def test_samples_without_boxes_train(head, arrays, counts):
 
 
 @pytest.mark.parametrize('shape', [(6, 12), (12, 6)])
-def test_cells_of_a_map_that_is_not_square_sit_at_their_centres(arrays, shape):
+def test_cells_of_a_map_that_is_not_square_sit_at_their_centres(shape):
     """The released code is right for square maps only."""
     height, width = shape
     grid = dict(grid_size=[width * 8, height * 8, 40])
-    head = build(
-        arrays,
+    head = build_baseline(
         train_cfg=dict(SPEC['cfg']['train_cfg'], **grid),
         test_cfg=dict(SPEC['cfg']['test_cfg'], **grid),
     ).eval()
     given = []
     head.transformer.register_forward_pre_hook(lambda _, inputs: given.append(inputs))
-    pts = torch.from_numpy(arrays['pts_feat'])[..., :height, :width]
-    outputs(head, [pts], None, metas(arrays))
+    pts = torch.from_numpy(ARRAYS['pts_feat'])[..., :height, :width]
+    outputs(head, [pts], None, metas())
     bev_tokens, bev_pos = given[0][:2]
     with torch.no_grad():
         cells = head.shared_conv(pts)
@@ -222,68 +171,78 @@ def test_missing_part_of_the_config_is_named(key):
         MODELS.build(ConfigDict(config))
 
 
-def test_map_that_does_not_fit_grid_size_is_an_error(head, arrays):
-    pts, img = features(arrays)
+def test_map_that_does_not_fit_grid_size_is_an_error(head):
+    pts, img = features()
     with pytest.raises(ValueError, match=r'\(12, 11\).*grid_size'):
-        head.eval()([pts[0][..., :11]], img, metas(arrays))
+        head.eval()([pts[0][..., :11]], img, metas())
 
 
-def test_camera_channels_that_do_not_fit_hidden_dim_are_an_error(head, arrays):
-    pts, img = features(arrays)
+def test_camera_channels_that_do_not_fit_hidden_dim_are_an_error(head):
+    pts, img = features()
     with pytest.raises(ValueError, match=r'31 channels.*img_neck'):
-        head.eval()(pts, [img[0][:, :31]], metas(arrays))
+        head.eval()(pts, [img[0][:, :31]], metas())
 
 
-def test_camera_features_without_calibration_are_an_error(head, arrays):
-    without = [{k: v for k, v in m.items() if k != 'lidar2img'} for m in metas(arrays)]
+def test_camera_features_without_calibration_are_an_error(head):
+    without = [{k: v for k, v in m.items() if k != 'lidar2img'} for m in metas()]
     with pytest.raises(KeyError, match='lidar2img'):
-        head.eval()(*features(arrays), without)
+        head.eval()(*features(), without)
 
 
-def test_training_without_ground_truth_is_an_error(head, arrays):
+@pytest.mark.parametrize('smaller', [0, 1])
+def test_images_of_different_sizes_in_a_batch_are_an_error(head, smaller):
+    """They are padded to one size, which is that of no sample's pad_shape but the largest's."""
+    img_metas = metas()
+    height, width = img_metas[smaller]['pad_shape']
+    img_metas[smaller]['pad_shape'] = (height // 2, width)
+    with pytest.raises(ValueError, match='pad_shape differs within a batch.*ResizeCropFlipImage'):
+        head.eval()(*features(), img_metas)
+
+
+def test_training_without_ground_truth_is_an_error(head):
     with pytest.raises(KeyError, match='gt_instances_3d'):
-        head.train()(*features(arrays), metas(arrays))
+        head.train()(*features(), metas())
 
 
-def test_losses_without_train_cfg_are_an_error(arrays):
-    head = build(arrays, train_cfg=None).eval()
+def test_losses_without_train_cfg_are_an_error():
+    head = build_baseline(train_cfg=None).eval()
     with torch.no_grad():
-        predicted = head(*features(arrays), metas(arrays))
+        predicted = head(*features(), metas())
     with pytest.raises(ValueError, match='train_cfg'):
-        head.loss_by_feat(predicted, ground_truth(arrays))
+        head.loss_by_feat(predicted, ground_truth())
 
 
-def test_boxes_without_velocity_values_are_an_error(head, arrays):
+def test_boxes_without_velocity_values_are_an_error(head):
     instances = [
         InstanceData(
             bboxes_3d=LiDARInstance3DBoxes(gt.bboxes_3d.tensor[:, :7], box_dim=7),
             labels_3d=gt.labels_3d,
         )
-        for gt in ground_truth(arrays)
+        for gt in ground_truth()
     ]
     with pytest.raises(ValueError, match='velocity'):
-        head.train()(*features(arrays), metas(arrays, instances))
+        head.train()(*features(), metas(instances))
 
 
-def test_predictions_that_are_not_finite_are_an_error(head, arrays):
-    instances = ground_truth(arrays)
+def test_predictions_that_are_not_finite_are_an_error(head):
+    instances = ground_truth()
     with torch.no_grad():
         head.task_heads[0].dim[0].weight[0] = torch.nan
     head.train()
-    predicted = head(*features(arrays), metas(arrays, instances))
+    predicted = head(*features(), metas(instances))
     with pytest.raises(FloatingPointError, match='not finite'):
         head.loss_by_feat(predicted, instances)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_precision_stays_near_float32(head, arrays, dtype):
-    instances = ground_truth(arrays)
+def test_half_precision_stays_near_float32(head, dtype):
+    instances = ground_truth()
     head.train()
     losses = []
     for enabled in (False, True):
         torch.manual_seed(0)
         with torch.autocast('cpu', dtype=dtype, enabled=enabled):
-            predicted = head(*features(arrays), metas(arrays, instances))
+            predicted = head(*features(), metas(instances))
             losses.append(head.loss_by_feat(predicted, instances))
     for name, loss in losses[0].items():
         assert losses[1][name].dtype == torch.float32

@@ -96,6 +96,15 @@ class Case:
         return {'output': output.detach(), **dict(zip(wanted, grads, strict=True))}
 
 
+def without_bias_by_torch(case: Case) -> dict[str, Tensor]:
+    """Torch's own attention without a bias: output and gradients."""
+    names = ('query', 'key', 'value')
+    inputs = [getattr(case, name).detach().requires_grad_() for name in names]
+    output = torch.nn.functional.scaled_dot_product_attention(*inputs)
+    grads = torch.autograd.grad(output, inputs, case.grad)
+    return {'output': output.detach(), **dict(zip(names, grads, strict=True))}
+
+
 def random_tokens(
     generator: torch.Generator, batch: int, heads: int, tokens: int, channels: int = 8
 ) -> Tensor:

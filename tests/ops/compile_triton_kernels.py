@@ -21,15 +21,19 @@ CAPABILITIES = (80, 90)
 # Channels of a head and whether keys outside the windows are hidden: decoder and router of CMT.
 USES = {'bias': (32, False), 'windows alone': (64, True)}
 _INPUTS = ('Query', 'Key', 'Value', 'Queries', 'Grads', 'GradKey', 'GradValue')
+_ALL = (
+    *('sort_queries', 'find_boxes', 'attend', 'join_splits', 'gather_queries', 'differentiate'),
+    'join_groups',
+)
 _INTEGERS = ('Cells', 'Order', 'Boxes')
 
 
-def type_of(name: str, constants: dict[str, object]) -> str:
+def type_of(name: str, constants: dict[str, object], precision: str) -> str:
     """The type of a kernel's argument: capitalized words are pointers, all else are numbers."""
     if name in constants:
         return 'constexpr'
     if re.fullmatch('[A-Z][A-Za-z]*[a-z]', name):
-        numbers = 'bf16' if name in _INPUTS else 'i32' if name in _INTEGERS else 'fp32'
+        numbers = precision if name in _INPUTS else 'i32' if name in _INTEGERS else 'fp32'
         return f'*{numbers}'
     return 'fp32' if name == 'scale' or name.startswith('FALLOFF') else 'i32'
 
@@ -39,14 +43,24 @@ def compiled(
     tiles: triton_attention.Tiles,
     capability: int,
     head_dim: int,
-    hide: bool,
+    hide: bool = False,
+    smallest: bool = False,
 ) -> triton.compiler.CompiledKernel:
-    """A kernel for half precision."""
+    """A kernel for half precision and windows that are not Gaussian.
+
+    ``smallest``: in float32 for Gaussian ones, and all that can be counted is 1 (heads, queries,
+    columns and so on), of which Triton makes constants.
+    """
     constants = dict(
-        GAUSSIAN=False, HIDE=hide, D=head_dim, DP=head_dim, BM=tiles.queries, BN=tiles.keys,
-        PRECISION='ieee',
+        GAUSSIAN=smallest, HIDE=hide, D=head_dim, DP=head_dim, BM=tiles.queries, BN=tiles.keys,
+        PRECISION='tf32' if smallest else 'ieee',
     )  # fmt: skip
-    types = {name: type_of(name, constants) for name in kernel.arg_names}
+    precision = 'fp32' if smallest else 'bf16'
+    types = {name: type_of(name, constants, precision) for name in kernel.arg_names}
+    if smallest:
+        constants |= {name: 1 for name, kind in types.items() if kind == 'i32'}
+        types = {name: type_of(name, constants, precision) for name in types}
+    constants = {name: value for name, value in constants.items() if name in types}
     aligned = [index for index, kind in enumerate(types.values()) if kind.startswith('*')]
     return triton.compile(
         ASTSource(
@@ -73,7 +87,7 @@ def usage(kernel: triton.compiler.CompiledKernel) -> dict[str, int]:
 
 
 def main() -> None:
-    """Print what each kernel needs."""
+    """Print what the large kernels need; compile all with the smallest numbers."""
     found = {}
     for capability in CAPABILITIES:
         for use, (head_dim, hide) in USES.items():
@@ -82,6 +96,10 @@ def main() -> None:
             for kernel, its_tiles in zip(kernels, tiles, strict=True):
                 name = f'{kernel.__name__} {use} {capability} {its_tiles}'
                 found[name] = usage(compiled(kernel, its_tiles, capability, head_dim, hide))
+        tiles = triton_attention.default_tiles(32, torch.float32, capability)
+        for name in _ALL:
+            its_tiles = tiles[name == 'differentiate']
+            compiled(getattr(triton_kernels, name), its_tiles, capability, 32, smallest=True)
     sys.stdout.write(json.dumps(found))
 
 

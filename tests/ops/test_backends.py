@@ -4,6 +4,7 @@ import ctypes
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from cmt_bias.ops import (
     biased_attention,
     cpu,
     operator,
+    triton_attention,
     window_attention,
 )
 
@@ -33,10 +35,23 @@ def test_unknown_backend_names_those_that_there_are():
 
 @pytest.mark.cpu_backend
 def test_backend_that_cannot_run_says_why():
-    with pytest.raises(RuntimeError, match=r"'cpu' cannot run: .* empty tensors"):
+    with pytest.raises(RuntimeError, match=r"'cpu' cannot run: .* empty tensors.*backend='auto'"):
         attend(random_case(queries=0), 'cpu')
     with pytest.raises(RuntimeError, match=r"'triton' cannot run: "):
         attend(random_case(), 'triton')
+
+
+def test_map_with_too_many_cells_for_the_fused_kernels_is_left_to_others(monkeypatch):
+    on_cuda = SimpleNamespace(
+        device=torch.device('cuda'), dtype=torch.float32, shape=(1, 1, 1, 8), numel=lambda: 8
+    )
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda *_: (8, 0))
+    monkeypatch.setattr(triton_attention, '_why_not_here', lambda: None)
+    inputs = random_case().inputs()._replace(query=on_cuda)
+    for sizes in ([1024, 1023, 0, 0, 0], [0, 0, 2, 1024, 1023]):
+        assert triton_attention.why_not(inputs._replace(sizes=[*sizes, 1, 1])) is None
+        sizes = [size + (size == 1023) for size in sizes]
+        assert 'too large' in triton_attention.why_not(inputs._replace(sizes=[*sizes, 1, 1]))
 
 
 @pytest.mark.cpu_backend

@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 
 from cmt_bias.ops import TokenLayout, Window
 
-from .cases import assert_exact, layouts, random_case, relative_errors, shapes
+from .cases import (
+    assert_exact,
+    layouts,
+    random_case,
+    relative_errors,
+    shapes,
+    without_bias_by_torch,
+)
 
 BACKENDS = ('cpu', 'dense')
+NAMES = ('output', 'query', 'key', 'value')
 both = pytest.mark.parametrize('backend', BACKENDS)
 
 
@@ -80,6 +88,18 @@ def test_all_keys_in_the_window(backend, seed, strength):
     case = random_case(seed, layout, (Window(3), Window(4)), queries=70, seen=1.0)
     case.strength[:] = strength
     case.windows.cells[:, ::3, 0, 0] = 4  # for these the last row only
+    assert_exact(case, backend)
+
+
+@both
+@given(
+    seed=st.integers(0, 1000),
+    strength=st.sampled_from([-300.0, -100.0, 85.0, 100.0, 300.0, 1000.0]),
+)
+def test_strengths_whose_exponential_is_no_float(backend, seed, strength):
+    case = random_case(seed, queries=20)
+    case.strength[:] = strength
+    case.strength[:, ::4] = 1.0
     assert_exact(case, backend)
 
 
@@ -159,16 +179,15 @@ def test_any_number_of_threads(threads):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @given(seed=st.integers(0, 1000), strength_size=st.sampled_from([0.1, 1.0, 5.0]))
 def test_half_precision_is_as_exact_as_without_a_bias(backend, dtype, seed, strength_size):
-    """Errors against float64 on the same rounded inputs."""
+    """Errors against float64 on the same rounded inputs; without a bias by torch and by ours."""
     layout = TokenLayout((10, 11), 2, (5, 9))
     case = random_case(seed, layout, queries=40, strength_size=strength_size).to(dtype)
     exact = case.to(torch.float64)
     found = relative_errors(case.run(backend), exact.run('by definition'))
-    # attention without a bias, through the same kernel
     nothing = torch.zeros_like(case.strength)
-    plain = relative_errors(
-        replace(case, strength=nothing).run('auto'),
-        replace(exact, strength=nothing.double()).run('by definition'),
-    )
-    for name in ('output', 'query', 'key', 'value'):
-        assert found[name] <= 2 * plain[name], name
+    by_definition = replace(exact, strength=nothing.double()).run('by definition')
+    for plain in (without_bias_by_torch(case), replace(case, strength=nothing).run('auto')):
+        bars = relative_errors(plain, {name: by_definition[name] for name in NAMES})
+        for name in NAMES:
+            assert found[name] <= 2 * bars[name], name
+    assert found['strength'] < 2 * torch.finfo(dtype).eps

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from cmt_bias.ops import NOT_SEEN, TokenLayout, Window, triton_attention
 from cmt_bias.ops.triton_attention import Launch, Tiles
 
-from .cases import assert_exact_in_float32, layouts, random_case, relative_errors, shapes
+from .cases import (
+    assert_exact_in_float32,
+    layouts,
+    random_case,
+    relative_errors,
+    shapes,
+    without_bias_by_torch,
+)
 
 pytestmark = pytest.mark.skipif(
     triton_attention._why_not_here() is not None, reason=str(triton_attention._why_not_here())
@@ -198,29 +205,40 @@ def test_query_without_any_key_gets_zeros_and_gives_no_gradient():
     assert not found['output'][:, :, 4].any() and not found['query'][:, :, 4].any()
 
 
-def plain_flash(case):
-    """Attention without a bias by torch: output and gradients."""
-    names = ('query', 'key', 'value')
-    inputs = [getattr(case, name).detach().requires_grad_() for name in names]
-    output = torch.nn.functional.scaled_dot_product_attention(*inputs)
-    grads = torch.autograd.grad(output, inputs, case.grad)
-    return {'output': output.detach(), **dict(zip(names, grads, strict=True))}
-
-
 @pytest.mark.parametrize('strength_size', [1.0, 5.0])
 def test_half_precision_is_as_exact_as_without_a_bias(strength_size):
     """Errors against float64 on the same rounded inputs; the interpreter has no bfloat16."""
     case = small_case(7, strength_size=strength_size, channels=16).to(torch.float16)
     exact = case.to(torch.float64)
     found = relative_errors(case.run('triton'), exact.run('by definition'))
-    plain = relative_errors(plain_flash(case), plain_flash(exact))
+    plain = relative_errors(without_bias_by_torch(case), without_bias_by_torch(exact))
     for name in ('output', 'query', 'key', 'value'):
         assert found[name] <= 2 * plain[name], name
     assert found['strength'] < 2e-3
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, 'fp32_precision'), reason='torch < 2.9'
+)
+@pytest.mark.parametrize('precision', ['tf32', 'ieee'])
+@pytest.mark.parametrize('switch', [torch.backends, torch.backends.cuda.matmul])
+def test_tf32_is_used_where_torchs_new_switches_say_so(switch, precision):
+    """Reading the old switch is an error once a new one was set."""
+    before = switch.fp32_precision
+    switch.fp32_precision = precision
+    try:
+        arguments = triton_attention.kernel_arguments(small_case().inputs(), SMALL.forward, False)
+    finally:
+        switch.fp32_precision = before
+    assert arguments['PRECISION'] == precision
+
+
 def test_default_tiles_spill_no_registers():
-    """Compiled for compute capabilities 8.0 and 9.0 by triton's own ptxas; needs no GPU."""
+    """Compiled for compute capabilities 8.0 and 9.0 by triton's own ptxas; needs no GPU.
+
+    All kernels are compiled where Triton makes constants of numbers, which the interpreter does
+    not do.
+    """
     script = Path(__file__).with_name('compile_triton_kernels.py')
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

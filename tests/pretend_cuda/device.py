@@ -66,10 +66,12 @@ class Record:
     Attributes:
         syncs: Times that the host waits for the device.
         faults: What a GPU would refuse.
+        current: The current device: not that of the tensors, unless it was changed.
     """
 
     syncs: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    current: int = 1
 
     def clear(self) -> None:
         """Begin anew."""
@@ -263,7 +265,8 @@ def install() -> None:
     torch.tensor, torch.as_tensor = _made_there(_tensor), _made_there(_as_tensor)
     torch._C._set_only_lift_cpu_tensors(True)
     torch.cuda._lazy_init = lambda: None
-    torch.cuda.current_device = lambda: 0
+    torch.cuda.current_device = lambda: RECORD.current
+    torch.cuda._exchange_device = torch.cuda._maybe_exchange_device = _exchange_device
     torch.cuda.is_bf16_supported = lambda *_, **__: True
     torch.cuda.get_device_capability = lambda *_: (7, 0)
     torch.cuda.get_device_properties = lambda *_: SimpleNamespace(
@@ -271,6 +274,14 @@ def install() -> None:
     )
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     nn.functional.scaled_dot_product_attention = _attention
+
+
+def _exchange_device(number: int) -> int:
+    """Make a device the current one, none if it is negative; which it was."""
+    if number < 0:
+        return -1
+    before, RECORD.current = RECORD.current, number
+    return before
 
 
 def _attention(

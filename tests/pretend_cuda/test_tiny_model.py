@@ -69,6 +69,11 @@ def test_host_syncs_are_few_and_none_is_the_bias_s(reports, way):
         assert not [place for place in syncs if '/bias/' in place or '/ops/' in place], syncs
 
 
+def test_the_fused_kernel_is_launched_on_the_device_of_its_tensors(reports):
+    """Which is not the current one here."""
+    assert reports['triton']['launched_on'] == [0]
+
+
 def test_the_fused_kernel_runs_where_it_can(reports):
     on_cuda = "attention with a bias runs on backend '{}' on cuda in torch.float32"
     assert on_cuda.format('dense') in reports['float32']['backends']

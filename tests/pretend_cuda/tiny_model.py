@@ -193,10 +193,14 @@ def distance(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float
     )
 
 
-def launch_in_interpreter(function: Callable) -> Callable:
-    """A function of the Triton backend on the CPU's tensors, which Triton's interpreter takes."""
+def launch_in_interpreter(function: Callable, launched_on: set[int]) -> Callable:
+    """A function of the Triton backend on the CPU's tensors, which Triton's interpreter takes.
+
+    The current devices, which Triton would take, are put into ``launched_on``.
+    """
 
     def launch(*args: Any) -> Any:
+        launched_on.add(torch.cuda.current_device())
         inputs, *tensors = args
         inputs = AttentionInputs(*map(device.to_cpu, inputs))
         result = function(inputs, *map(device.to_cpu, tensors), launch=ONE_PROGRAM)
@@ -223,12 +227,13 @@ def main() -> None:
         'wrapped': (None, True),
         'triton': (None, False),
     }
-    reports = {}
+    reports, launched_on = {}, set()
     for name, (amp, wrapped) in ways.items():
         if name == 'triton':
             torch.cuda.get_device_capability = lambda *_: (8, 0)
-            triton_attention.attend = launch_in_interpreter(triton_attention.attend)
-            triton_attention.gradients = launch_in_interpreter(triton_attention.gradients)
+            for part in ('attend', 'gradients'):
+                launch = launch_in_interpreter(getattr(triton_attention, part), launched_on)
+                setattr(triton_attention, part, launch)
         with device.PretendDevice():
             found = run(device.to_pretend, amp, wrapped)
         missing = [name for name, grad in found['grads'].items() if grad is None]
@@ -237,6 +242,7 @@ def main() -> None:
             without_gradient=missing,
             received=found['received'],
             backends=sorted(operator._logged_choices),
+            launched_on=sorted(launched_on),
             **{key: found[key] for key in ('training_syncs', 'inference_syncs', 'faults')},
         )
     sys.stdout.write(json.dumps(reports))

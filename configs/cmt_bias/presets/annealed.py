@@ -1,4 +1,5 @@
-# The learned scale starts in a narrow range that widens. Epochs of the 20-epoch recipe.
+# The learned scale starts in a narrow range that widens. Epochs of the 20-epoch recipes; the tiny
+# recipe has a schedule of its own.
 _base_ = './learnable.py'
 
 attention_bias_config = dict(bias_scale=2.0)

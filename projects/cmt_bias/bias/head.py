@@ -34,8 +34,8 @@ class AttentionBiasCmtHead(CmtHead):
     into a bias on the cross-attention of each decoder layer.
 
     Args:
-        weight_generator: Config of the weight generator; its ``embed_dims`` and
-            ``pc_range`` are filled in.
+        weight_generator: Config of the weight generator, an ``AQRWeightGenerator`` unless it says
+            otherwise; its ``embed_dims`` and ``pc_range`` are filled in.
         attention_bias_config: Config of the :class:`AttentionBiasGenerator`; its ``num_layers`` is
             filled in.
         kwargs: Arguments of :class:`CmtHead`; ``transformer`` must be an
@@ -59,7 +59,7 @@ class AttentionBiasCmtHead(CmtHead):
                 f'{type(self.transformer).__name__}, which cannot take an attention bias; set '
                 "transformer=dict(type='AttentionBiasCmtTransformer', ...)."
             )
-        weights = dict(weight_generator or dict(type='AQRWeightGenerator'))
+        weights = dict(dict(type='AQRWeightGenerator'), **weight_generator or {})
         known = dict(embed_dims=self.hidden_dim, pc_range=self.pc_range)
         cls = MODELS.get(weights['type']) if isinstance(weights['type'], str) else weights['type']
         taken = () if cls is None else inspect.signature(cls).parameters

@@ -27,7 +27,7 @@ class BiasScaleRangeHook(Hook):
 
     Raises:
         ValueError: If the schedule cannot be meant; before training, if a start value is outside
-            the first range.
+            the first range, or the config has a range as well.
         TypeError: Before training, if the training loop does not count epochs.
     """
 
@@ -60,6 +60,11 @@ class BiasScaleRangeHook(Hook):
                 f'{type(runner.train_loop).__name__}; use train_cfg=dict(by_epoch=True, ...)'
             )
         self._head = head = find_biased_head(runner.model, type(self).__name__)
+        if head.generator.range_is_configured:
+            raise ValueError(
+                f'BiasScaleRangeHook: {head.config} has min_scale or max_scale, which would hold '
+                'in testing in place of the range of the schedule; remove them, or this hook.'
+            )
         self.before_train_epoch(runner)
         low, high = head.generator.bounds()  # rounded as the scale is, unlike the schedule
         outside = [v for v in head.scale.detach().flatten().tolist() if not low <= v <= high]

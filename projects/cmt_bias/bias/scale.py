@@ -190,15 +190,16 @@ class BiasScale(nn.Module):
 class _ClampWithInwardGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        ctx.save_for_backward(value, low, high)
+        # not the value: the next forward pass may project it in place before this one's backward
+        ctx.save_for_backward(value >= high, value <= low)
         return torch.minimum(torch.maximum(value, low), high)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        value, low, high = ctx.saved_tensors
+        at_high, at_low = ctx.saved_tensors
         (gradient,) = gradients
         # Descent goes against the gradient: at the upper bound only a positive one leads inwards.
-        outward = ((value >= high) & (gradient < 0)) | ((value <= low) & (gradient > 0))
+        outward = (at_high & (gradient < 0)) | (at_low & (gradient > 0))
         return gradient.masked_fill(outward, 0), None, None
 
 

@@ -8,7 +8,7 @@ import torch
 from mmdet3d.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 
 from .box_encoding import MATCHED_BOX_SIZE, encode_boxes
 
@@ -33,7 +33,7 @@ class BBox3DL1Cost:
 
 
 @TASK_UTILS.register_module()
-class HungarianAssigner3D:
+class HungarianAssigner3D(nn.Module):
     """Hungarian matching on a class cost and an L1 cost of encoded boxes.
 
     Args:
@@ -47,6 +47,8 @@ class HungarianAssigner3D:
         ValueError: If ``iou_cost`` has a weight other than 0.
     """
 
+    code_weights: Tensor | None
+
     def __init__(
         self,
         cls_cost: dict,
@@ -55,6 +57,7 @@ class HungarianAssigner3D:
         pc_range: Sequence[float] | None = None,
         code_weights: Sequence[float] | None = None,
     ) -> None:
+        super().__init__()
         if iou_cost is not None and iou_cost.get('weight', 1.0) != 0:
             raise ValueError(
                 'HungarianAssigner3D: iou_cost is not part of the matching; set '
@@ -62,7 +65,8 @@ class HungarianAssigner3D:
             )
         self.cls_cost = TASK_UTILS.build(cls_cost)
         self.reg_cost = TASK_UTILS.build(reg_cost)
-        self.code_weights = code_weights
+        weights = None if code_weights is None else torch.tensor(code_weights).float()
+        self.register_buffer('code_weights', weights, persistent=False)
 
     def match(self, pairs: Sequence[tuple[InstanceData, InstanceData]]) -> list[Match]:
         """Match many sets of queries and boxes with one copy to the host and one back.
@@ -73,18 +77,27 @@ class HungarianAssigner3D:
                 ``labels`` ``(n,)``) on one device.
 
         Returns:
-            For each pair ``min(Q, n)`` queries, each with another box.
+            For each pair ``min(Q, n)`` queries, each with another box. Ground truth that is in
+            several pairs, as in those of all decoder layers, is encoded once.
 
         Raises:
             FloatingPointError: If a cost is not finite.
         """
         device = pairs[0][0].bboxes.device
-        costs = [self._cost(predicted, target).detach() for predicted, target in pairs]
+        targets = {id(target): target for _, target in pairs}
+        encoded = {key: self._weighted(encode_boxes(of.bboxes)) for key, of in targets.items()}
+        costs = [
+            self._cost(predicted, target, encoded[id(target)]).detach()
+            for predicted, target in pairs
+        ]
         on_host = torch.cat([cost.flatten() for cost in costs]).cpu()
         if not torch.isfinite(on_host).all():
             raise FloatingPointError(
                 'HungarianAssigner3D: the matching cost is not finite. A predicted logit or box, '
-                'or the centre, size or yaw of a ground-truth box, is NaN or infinite.'
+                'or the centre, size or yaw of a ground-truth box, is NaN or infinite; '
+                'NonFiniteHook says where that began. Correct the data, if it is the ground '
+                'truth; else go on from the newest checkpoint, with a lower learning rate or '
+                'gradient clipping.'
             )
         parts = on_host.split([cost.numel() for cost in costs])
         found = [
@@ -94,11 +107,13 @@ class HungarianAssigner3D:
         matched = torch.from_numpy(np.concatenate(found, axis=1)).to(device, non_blocking=True)
         return [Match(*part) for part in matched.split([part.shape[1] for part in found], dim=1)]
 
-    def _cost(self, pred_instances: InstanceData, gt_instances: InstanceData) -> Tensor:
-        predicted = pred_instances.bboxes
-        target = encode_boxes(gt_instances.bboxes)
-        if self.code_weights is not None:
-            weights = torch.tensor(self.code_weights).to(predicted, non_blocking=True)
-            predicted, target = predicted * weights, target * weights
-        reg_cost = self.reg_cost(predicted[:, :MATCHED_BOX_SIZE], target[:, :MATCHED_BOX_SIZE])
+    def _weighted(self, boxes: Tensor) -> Tensor:
+        """What counts of encoded boxes."""
+        weighted = boxes if self.code_weights is None else boxes * self.code_weights.to(boxes)
+        return weighted[:, :MATCHED_BOX_SIZE]
+
+    def _cost(
+        self, pred_instances: InstanceData, gt_instances: InstanceData, encoded: Tensor
+    ) -> Tensor:
+        reg_cost = self.reg_cost(self._weighted(pred_instances.bboxes), encoded)
         return self.cls_cost(pred_instances, gt_instances) + reg_cost

@@ -113,20 +113,20 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         )
 
     def loss(
-        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs: Any
+        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]
     ) -> dict[str, Tensor]:
         """Training losses of a batch."""
         metas = [sample.metainfo for sample in batch_data_samples]
         img_feats, pts_feats = self.extract_feat(batch_inputs_dict, metas)
-        return self.pts_bbox_head.loss(pts_feats, img_feats, batch_data_samples, **kwargs)
+        return self.pts_bbox_head.loss(pts_feats, img_feats, batch_data_samples)
 
     def predict(
-        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs: Any
+        self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]
     ) -> list[Det3DDataSample]:
         """Detect; the samples come back with ``pred_instances_3d``."""
         metas = [sample.metainfo for sample in batch_data_samples]
         img_feats, pts_feats = self.extract_feat(batch_inputs_dict, metas)
-        results = self.pts_bbox_head.predict(pts_feats, img_feats, batch_data_samples, **kwargs)
+        results = self.pts_bbox_head.predict(pts_feats, img_feats, batch_data_samples)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _forward(

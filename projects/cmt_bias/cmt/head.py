@@ -109,8 +109,7 @@ class CmtHead(BaseModule):
         self.denoising: dict[str, Any] = dict(
             max_groups=scalar, noise_scale=noise_scale, noise_trans=noise_trans, split=split
         )
-        self.class_names = [list(task['class_names']) for task in tasks]
-        self.classes_of_task = [len(names) for names in self.class_names]
+        self.classes_of_task = [len(task['class_names']) for task in tasks]
         self.bbox_coder = TASK_UTILS.build(bbox_coder)
         self.pc_range = self.bbox_coder.pc_range
         self.register_buffer('range_limits', torch.tensor(self.pc_range).float(), persistent=False)

@@ -12,7 +12,8 @@ windows are in ``cpu_kernel.cpp``, compiled when the package is installed.
 
 The denominator above is what the bias leaves of a query's mass. Where it is small, the error of o0
 would be divided by it: such queries, whose attention lies in a window with a strongly negative
-bias, are lost and attend once more, with the bias as a mask.
+bias, are lost and attend once more, with the bias as a mask. So are those with a bias so strongly
+positive that ``w_k`` overflows (from 88 on in float32).
 """
 
 import ctypes
@@ -88,8 +89,9 @@ def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
     output, unbiased = (tensor.contiguous() for tensor in _flash(inputs))
     logsumexp = unbiased.clone()
     _call('attend', inputs, torch.get_num_threads(), logsumexp, output)
-    # not the contrary: NaN counts as lost
-    lost = ~(logsumexp - unbiased >= math.log(_SMALLEST_SHARE)).all(-1)
+    # not the contrary: NaN counts as lost; so do strengths whose exponential is infinite
+    kept = (logsumexp - unbiased >= math.log(_SMALLEST_SHARE)) & logsumexp.isfinite()
+    lost = ~kept.all(-1)
     for part, queries, of_part, mask in _split(inputs, lost):
         output[part, queries], logsumexp[part, queries] = _flash(of_part, mask)
     return output, logsumexp, lost

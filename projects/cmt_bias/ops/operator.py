@@ -52,7 +52,7 @@ def biased_attention(
         query: ``(B, H, Q, D)``.
         key: ``(B, H, K, D)``.
         value: ``(B, H, K, D)``.
-        bias: On the keys; its strength up to about 80 in absolute value.
+        bias: On the keys.
         scale: Factor on the products of queries and keys; ``D ** -0.5`` if None.
         backend: ``'dense'``: all logits for some queries at a time, anywhere. ``'cpu'``: torch's
             flash kernel, and a compiled loop over the keys in windows. ``'triton'``: one fused
@@ -183,7 +183,10 @@ def _choose(name: str, inputs: AttentionInputs) -> Any:
     if name != 'auto':
         reason = _BACKENDS[name].why_not(inputs)
         if reason is not None:
-            raise RuntimeError(f"attention backend '{name}' cannot run: {reason}.")
+            raise RuntimeError(
+                f"attention backend '{name}' cannot run: {reason}. Use backend='auto' "
+                "(in a config attn_cfgs: bias_backend='auto')."
+            )
         return _BACKENDS[name]
     reasons = []
     for candidate, backend in _BACKENDS.items():
@@ -218,7 +221,9 @@ def _prepare(arguments: Sequence[Any]) -> tuple[Any, AttentionInputs]:
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Output, and what the backward pass wants to know."""
     backend, inputs = _prepare(arguments)
-    with torch.autocast(inputs.query.device.type, enabled=False):
+    query = inputs.query
+    # Triton launches on CUDA's current device, which need not be that of the tensors
+    with torch.cuda.device_of(query), torch.autocast(query.device.type, enabled=False):
         output, logsumexp, chosen = backend.attend(inputs)
     return output.to(arguments[0].dtype), logsumexp, chosen
 
@@ -235,7 +240,8 @@ def _backward(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
     *of_forward, output, logsumexp, chosen = arguments
     backend, inputs = _prepare(of_forward)
     grad_output, output = (t.to(inputs.query.dtype).contiguous() for t in (grad_output, output))
-    with torch.autocast(inputs.query.device.type, enabled=False):
+    query = inputs.query
+    with torch.cuda.device_of(query), torch.autocast(query.device.type, enabled=False):
         grads = backend.gradients(inputs, grad_output, output, logsumexp, chosen)
     return [
         grad_output.new_empty(0) if tensor is None else grad.to(tensor.dtype)

@@ -18,6 +18,8 @@ from .geometry import AttentionInputs
 
 _MIN_TRITON = (3, 0)
 _MAX_HEAD_DIM = 64
+# Cells of a map whose rows the kernels find exactly by a product in float32.
+_MAX_MAP = 2**20
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -98,10 +100,22 @@ def why_not(inputs: AttentionInputs) -> str | None:
         return f'heads of {query.shape[-1]} channels do not fit (at most {_MAX_HEAD_DIM})'
     if not query.numel():
         return 'the kernels do not take empty tensors'
+    rows, columns, _, view_rows, view_columns, *_ = inputs.sizes
+    largest = max(rows * columns, view_rows * view_columns)
+    if largest >= _MAX_MAP:
+        return f'a map of {largest} cells is too large (less than {_MAX_MAP})'
     capability = torch.cuda.get_device_capability(query.device)
     if capability < (8, 0):
         return f'it needs compute capability 8.0, this device has {".".join(map(str, capability))}'
     return _why_not_here()
+
+
+def _uses_tf32() -> bool:
+    """Whether torch's own products of float32 matrices use TF32."""
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, 'fp32_precision'):  # the older switch raises once this one was set
+        return matmul.fp32_precision == 'tf32'
+    return matmul.allow_tf32  # torch < 2.9
 
 
 def kernel_arguments(inputs: AttentionInputs, tiles: Tiles, is_sorted: bool) -> dict[str, Any]:
@@ -135,7 +149,7 @@ def kernel_arguments(inputs: AttentionInputs, tiles: Tiles, is_sorted: bool) -> 
         DP=max(16, 1 << (channels - 1).bit_length()),
         BM=tiles.queries,
         BN=tiles.keys,
-        PRECISION='tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee',
+        PRECISION='tf32' if _uses_tf32() else 'ieee',
         num_warps=tiles.warps,
         num_stages=tiles.stages,
     )

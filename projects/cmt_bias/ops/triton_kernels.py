@@ -123,7 +123,7 @@ def _gain(Cells, query, used, segment, cell, S, COLUMNS, RADIUS, FALLOFF, GAUSSI
           AXIS: tl.constexpr):  # fmt: skip
     """The windows' profiles on cells, which run along AXIS; 0 outside."""
     row, column = _middles(Cells, query, used, segment, S)
-    # cheaper than an integer division, exact below 2**20 cells
+    # cheaper than an integer division, exact below 2**20 cells, which why_not() sees to
     key_row = ((cell.to(tl.float32) + 0.5) * (1.0 / COLUMNS)).to(tl.int32)
     key_column = cell - key_row * COLUMNS
     # from the window's corner on: as unsigned numbers, those before it are large

@@ -90,6 +90,12 @@ def test_exact_zeros_belong_to_the_start_and_are_said_only_when_they_last():
     assert 'weight_generator is not trained' in last[0]
 
 
+def test_zeros_before_the_first_step_are_not_counted():
+    """Which comes late where gradients are accumulated, or the first ones overflow."""
+    before, start = gradient(None, **ZERO), gradient(0.0, **ZERO)
+    assert counts([before] * 5 + [start, start, GOOD]) == [0] * 8
+
+
 def test_a_zero_gradient_with_weights_is_said_when_it_lasts():
     dropped = gradient(0.0)
     assert counts([dropped] * 4) == [0, 0, 1, 0]

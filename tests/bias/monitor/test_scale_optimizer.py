@@ -22,12 +22,45 @@ def test_the_gradient_is_that_of_the_latest_step_until_released():
     scale.grad = torch.arange(4.0).reshape(2, 2)
     wrapper.step()
     wrapper.optimizer.zero_grad(set_to_none=False)
-    assert optimizer.gradient.tolist() == [0.0, 1.0, 2.0, 3.0] and not optimizer.lacks_gradient
+    assert optimizer.gradient == [0.0, 1.0, 2.0, 3.0] and not optimizer.lacks_gradient
     wrapper.optimizer.zero_grad()
     wrapper.step()
     assert optimizer.lacks_gradient
     optimizer.handle.remove()
     assert not wrapper.optimizer._optimizer_step_pre_hooks
+
+
+class Fused(torch.optim.SGD):
+    """Stands for a fused optimizer, which gets scaled gradients, and infinite ones."""
+
+    def step(self) -> None:
+        pass
+
+
+def test_a_step_does_not_wait_for_the_device():
+    """A tensor on 'meta' cannot be asked for its numbers, which on a GPU waits."""
+    scale = nn.Parameter(torch.ones(2, device='meta'))
+    wrapper = OptimWrapper(Fused([scale], lr=0.1))
+    find_scale_optimizer(wrapper, scale)
+    scale.grad = torch.ones_like(scale)
+    wrapper.optimizer.found_inf = wrapper.optimizer.grad_scale = torch.ones((), device='meta')
+    wrapper.step()
+
+
+def test_a_first_step_that_is_left_out_gives_no_gradient():
+    scale = nn.Parameter(torch.ones(2))
+    wrapper = OptimWrapper(Fused([scale], lr=0.1))
+    optimizer = find_scale_optimizer(wrapper, scale)
+    for found_inf, gradient, expected in (
+        (1.0, torch.inf, None),
+        (0.0, 8.0, [2.0, 2.0]),
+        (1.0, torch.nan, [2.0, 2.0]),
+    ):
+        scale.grad = torch.full_like(scale, gradient)
+        wrapper.optimizer.found_inf = torch.tensor(found_inf)
+        wrapper.optimizer.grad_scale = torch.tensor(4.0)
+        wrapper.step()
+        assert optimizer.gradient == expected
 
 
 class RatesOfScale(Hook):

@@ -121,8 +121,9 @@ class BiasScaleHook(Hook):
         kinds = {'bias_scale': self._head.scales_in_effect()}
         if self._optimizer is not None:
             record['learning_rate'] = shown['bias_scale_lr'] = self._optimizer.group['lr']
-            if not self._optimizer.lacks_gradient and self._optimizer.gradient is not None:
-                kinds['bias_scale_grad'] = self._optimizer.gradient.tolist()
+            gradient = self._optimizer.gradient
+            if gradient is not None and not self._optimizer.lacks_gradient:
+                kinds['bias_scale_grad'] = gradient
         for kind, values in kinds.items():
             shown |= {f'{kind}/{name}': v for name, v in zip(names, values, strict=True)}
         record |= shown

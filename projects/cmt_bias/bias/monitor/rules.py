@@ -116,9 +116,9 @@ RULES: tuple[Rule, ...] = (
         "optim_wrapper.dtype='bfloat16'; of weights: lower the rate of the weight_generator.",
         each=True,
     ),
-    Rule(  # all start at exactly 0, and leave it with the first step of the optimizer
+    Rule(  # all start at exactly 0, and leave it with the first step: it is there with a gradient
         'weights zero',
-        lambda s: bool(s.weights) and not any(s.weights),
+        lambda s: s.gradient is not None and bool(s.weights) and not any(s.weights),
         'All weights are still exactly 0 after {s.iteration} iterations, so {s.parameter} cannot '
         'be learned: the weight_generator is not trained.',
         'Take its head out of frozen_modules, and look for lr_mult=0 in '

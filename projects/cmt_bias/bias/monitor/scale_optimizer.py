@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor
@@ -24,9 +25,6 @@ class ScaleOptimizer:
         accumulated: Iterations to one step.
         is_like_adam: Whether a step is about as long as the learning rate, whatever the gradient.
         lacks_gradient: Whether the latest step was made without a gradient of the scale.
-        gradient: Flat gradient ``(n,)`` of the latest step that had one: the mean over all
-            processes and all accumulated iterations (by whose number mmengine divides the loss),
-            without the loss scale of mixed precision, and after clipping.
     """
 
     def __init__(self, wrapper: OptimWrapper, group_index: int, scale: Tensor) -> None:
@@ -37,18 +35,34 @@ class ScaleOptimizer:
         self.accumulated: int = getattr(wrapper, '_accumulative_counts', 1)
         self.is_like_adam = 'betas' in self.group
         self.lacks_gradient = False
-        self.gradient: Tensor | None = None
+        self._gradient = torch.zeros_like(scale).detach().flatten()
+        self._has_stepped: Tensor | bool = False
         self.handle = self._optimizer.register_step_pre_hook(self._keep_gradient)
 
     def _keep_gradient(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        # A fused optimizer is called in every case, and itself divides by the loss scale and
-        # leaves out the step after an overflow.
-        if bool(getattr(optimizer, 'found_inf', None)):
-            return
         gradient, loss_scale = self._scale.grad, getattr(optimizer, 'grad_scale', None)
         self.lacks_gradient = gradient is None
-        if gradient is not None:
-            self.gradient = gradient.detach().flatten() / (1 if loss_scale is None else loss_scale)
+        if gradient is None:
+            return
+        gradient = gradient.detach().flatten() / (1 if loss_scale is None else loss_scale)
+        # A fused optimizer is called in every case, and itself divides by the loss scale and
+        # leaves out the step after an overflow. To ask whether it does would wait for the device.
+        found_inf = getattr(optimizer, 'found_inf', None)
+        if found_inf is None:
+            self._gradient, self._has_stepped = gradient, True
+        else:
+            steps = found_inf == 0
+            self._gradient = torch.where(steps, gradient, self._gradient)
+            self._has_stepped = steps | self._has_stepped
+
+    @property
+    def gradient(self) -> list[float] | None:
+        """Of the flattened scale, at the latest step that had one; None before the first.
+
+        It is the mean over all processes and all accumulated iterations (by whose number mmengine
+        divides the loss), without the loss scale of mixed precision, and after clipping.
+        """
+        return self._gradient.tolist() if self._has_stepped else None
 
     def travel(self, runner: Runner) -> float | None:
         """How far the optimizer can move the scale from here on; None if that is not known.
