@@ -9,7 +9,7 @@ model = dict(
 )
 optim_wrapper = dict(paramwise_cfg=_base_.bias_paramwise_cfg)
 # The preset's schedule, of 20 epochs, in the 13 of this recipe.
-scale_schedule = [(0, (1.0, 2.5)), (3, (0.5, 4.0)), (10, (0.1, 5.0))]
+scale_schedule = [(0, (1.0, 2.5)), (3, (0.5, 4.0)), (9, (0.1, 5.0))]
 custom_hooks = [
     *_base_.custom_hooks,
     _base_.bias_hooks[0],
