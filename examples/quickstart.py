@@ -38,7 +38,7 @@ scale, router = BiasScale(bias_scale=1.0, learnable_scale=True), nn.Linear(2, 2,
 nn.init.zeros_(router.weight)  # no trust yet: training departs from attention without a bias
 groups = [dict(params=scale.parameters(), lr=0.03), dict(params=router.parameters(), lr=0.01)]
 optimizer = torch.optim.Adam(groups)
-curve = {'scale': [], 'gradient': [], 'loss': [], 'trust in healthy': [], 'in spoiled': []}
+curve = {'scale': [], 'gradient': [], 'loss': [], 'trust in healthy': [], 'trust in spoiled': []}
 for step in range(STEPS):
     tokens, places, hints, codes, health = make_scenes()
     trust = router(hints).tanh()  # (B, Q, 2)
@@ -55,6 +55,6 @@ for step in range(STEPS):
     if step % 50 == 0 or step == STEPS - 1:
         print(f'step {step:3d}  scale {values[0]:.2f}  gradient {values[1]:+.4f}  loss {loss:.3f}')
 plt.plot(torch.tensor(list(curve.values())).T, label=list(curve))
-plt.xlabel('step')
+plt.gca().set(xlabel='step', ylabel='scale in logits; the rest as it is')
 plt.legend()
 plt.savefig('quickstart.png')

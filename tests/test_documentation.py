@@ -1,18 +1,22 @@
 """What the documentation names exists: links, paths, tools, options; both READMEs agree."""
 
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+
+from cmt_bias.bias.scale import BiasScale
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), ROOT / 'docs/study/README.md'])
 ENGLISH, CHINESE = (ROOT / name for name in ('README.md', 'README.zh-CN.md'))
 # Made by a command or brought by the user.
-MADE = ('data/', 'work_dirs/', 'ckpts/', 'my_project')
+MADE = ('data/', 'work_dirs/', 'ckpts/', 'my_project', 'my_cmt_config')
 
 
 @pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -126,6 +130,11 @@ def numbers_in(text: str) -> list[str]:
     return sorted(re.findall(r'(?<![\w.])[-+]?\d+(?:\.\d+)?(?![\w.]*\w)', text))
 
 
+def decimals_in(text: str) -> list[str]:
+    """Measured values: numbers with a decimal point."""
+    return sorted(re.findall(r'\d+\.\d+', text))
+
+
 def test_both_readmes_have_the_same_headings_commands_links_and_figures():
     english, chinese = ENGLISH.read_text(), CHINESE.read_text()
     levels = [re.findall(r'^#+(?= )', text, flags=re.MULTILINE) for text in (english, chinese)]
@@ -139,10 +148,25 @@ def test_both_readmes_have_the_same_headings_commands_links_and_figures():
         x for x in links_of(CHINESE) if x not in others
     ]
     for first, second in zip(sections(ENGLISH), sections(CHINESE), strict=True):
+        assert decimals_in(first) == decimals_in(second)
         rows = [re.findall(r'^\|.*', text, flags=re.MULTILINE) for text in (first, second)]
         assert len(rows[0]) == len(rows[1])
         for row in zip(*rows, strict=True):
             assert numbers_in(row[0]) == numbers_in(row[1]), row
+
+
+def test_the_readmes_config_adds_what_the_shipped_one_adds(tmp_path):
+    (text,) = re.findall(r'```python\n(.*?)```', ENGLISH.read_text(), flags=re.DOTALL)
+    recipe = 'voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d.py'
+    base = ROOT / 'configs' / 'cmt' / f'cmt_{recipe}'
+    (tmp_path / 'mine.py').write_text(text.replace('./my_cmt_config.py', str(base)))
+    mine = Config.fromfile(tmp_path / 'mine.py')
+    shipped = Config.fromfile(ROOT / 'configs' / 'cmt_bias' / f'cmt-bias-learnable_{recipe}')
+    assert mine.optim_wrapper == shipped.optim_wrapper
+    assert mine.custom_hooks == shipped.custom_hooks
+    bias = shipped.model.pts_bbox_head.attention_bias_config
+    assert bias.pop('bias_scale') == inspect.signature(BiasScale).parameters['bias_scale'].default
+    assert mine.model == shipped.model
 
 
 def test_the_readme_is_a_page():

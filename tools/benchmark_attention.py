@@ -63,7 +63,7 @@ class Size:
 
 VIEWS = len(CAMERAS)
 SIZES = {
-    'tiny': Size((256, 96), TokenLayout((32, 32), VIEWS, (12, 32)), (Window(1), Window(1))),
+    'tiny': Size((256, 96), TokenLayout((40, 40), VIEWS, (6, 16)), (Window(1), Window(1))),
     '800x320': Size((800, 320), TokenLayout((128, 128), VIEWS, (20, 50)), (Window(2), Window(3))),
     '1600x640': Size(
         (1600, 640), TokenLayout((180, 180), VIEWS, (40, 100)), (Window(2), Window(7))

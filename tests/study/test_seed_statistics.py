@@ -63,11 +63,21 @@ def test_only_seeds_that_both_have_are_compared():
     assert compare(table, 'nobody', 'fixed').count == 0
 
 
-def test_equal_differences_are_certain():
-    seeds = range(3)
-    table = runs(a={s: s + 1.0 for s in seeds}, b={s: s + 1.5 for s in seeds})
-    assert compare(table, 'b', 'a').p_value == 0.0
-    assert compare(table.assign(c=table['a']), 'c', 'a').p_value == 1.0
+@pytest.mark.parametrize('count', [1, 2, 3, 5])
+@pytest.mark.parametrize('step', [0.0, 0.5, 1e-4])
+def test_differences_that_are_all_equal_but_for_rounding_say_nothing_of_their_noise(count, step):
+    values = {seed: 0.1 * seed + 0.3 for seed in range(count)}
+    found = compare(runs(a=values, b={s: v + step for s, v in values.items()}), 'b', 'a')
+    assert (found.count, found.mean) == (count, pytest.approx(step))
+    assert math.isnan(found.low) and math.isnan(found.p_value)
+    assert not found.leaves_out_zero and not found.is_significant
+
+
+def test_one_pair_has_an_interval_by_all_variants_and_no_p():
+    table = runs(a={0: 0.0, 1: 1.0}, b={0: 2.0, 1: 5.0}, c={0: 9.0})
+    found = compare(table, 'c', 'a')
+    assert found.count == 1 and found.low < 9.0 < found.high
+    assert math.isnan(found.p_value)
 
 
 def test_rest_of_two_seeds_and_two_variants_is_what_is_not_additive():
@@ -106,6 +116,16 @@ def test_interval_by_the_spread_of_all_variants_covers_the_truth_as_often_as_it_
     assert 0.94 < covered / 300 < 1  # a little more often: of two spreads the larger counts
 
 
+def test_interval_of_two_pairs_covers_most_often_where_a_variant_spreads_four_times_as_much():
+    random, names = np.random.default_rng(0), list('abcdefghij')
+    covered = 0
+    for _ in range(300):
+        noise = random.normal(size=(2, 10)) * ([4.0] + 9 * [1.0]) + random.normal(size=(2, 1))
+        found = compare(pd.DataFrame(noise, columns=names), 'a', 'b')
+        covered += found.low <= 0 <= found.high
+    assert covered / 300 > 0.81  # 0.78 if the freedom were that of all variants
+
+
 def test_of_two_pairs_that_differ_more_than_others_the_own_spread_counts():
     same = {0: 1.0, 1: 2.0}
     table = runs(a=same, b=same, c=same, d=same, e={0: 5.0, 1: 2.0})
@@ -123,9 +143,10 @@ def test_adjusted_p_values_of_a_worked_example():
 
 
 def test_a_difference_that_the_design_can_see_is_found_as_often_as_it_says():
-    count, deviation = 5, 0.002
-    difference = smallest_visible_difference(deviation, count)
-    samples = np.random.default_rng(0).normal(difference, deviation, (4000, count))
-    found = (stats.ttest_1samp(samples, 0.0, axis=1).pvalue < 0.05).mean()
-    assert 0.75 < found < 0.87  # 0.8 to first order
+    deviation = 0.002
+    for count, level in ((5, 0.95), (3, 0.99)):
+        difference = smallest_visible_difference(deviation, count, level=level)
+        samples = np.random.default_rng(0).normal(difference, deviation, (4000, count))
+        found = (stats.ttest_1samp(samples, 0.0, axis=1).pvalue < 1 - level).mean()
+        assert found == pytest.approx(0.8, abs=0.02)  # three standard errors
     assert math.isnan(smallest_visible_difference(deviation, 1))

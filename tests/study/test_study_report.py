@@ -1,17 +1,22 @@
 """The report on a made-up study: its numbers, and what it does where something is missing."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from cmt_bias.runs.preflight import ProblemsFound
+from cmt_bias.study import study_plots
+from cmt_bias.study.study_config import Question
+from cmt_bias.study.study_plots import save_curves
 from cmt_bias.study.study_report import write_report
 from cmt_bias.study.study_results import StudyResults, collect_results
 
-from .made_up_study import VARIANTS, write_made_up_study
+from .made_up_study import PARTS, VARIANTS, write_made_up_study, write_run
 
 
 @pytest.fixture
@@ -23,6 +28,16 @@ def study(tmp_path: Path) -> Path:
 def report(study: Path) -> tuple[str, StudyResults]:
     results = collect_results(study)
     return write_report({'made_up': results}, study / 'report').read_text(), results
+
+
+def add_variant(
+    study: Path, name: str, like: str, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+) -> None:
+    for seed in seeds:
+        write_run(study / name / f'seed_{seed}', like, seed, stream=777)
+    record = json.loads((study / 'record.json').read_text())
+    record['variants'][name] = f'the variant {name}'
+    (study / 'record.json').write_text(json.dumps(record))
 
 
 def section(text: str, title: str) -> str:
@@ -68,18 +83,60 @@ def test_what_stands_between_the_idea_and_a_gain_is_named(study):
     why = section(report(study)[0], 'Why')
     assert '(camera_drop_all +0.0500 to lidar_beams_4 +0.1200)' in why
     assert '15.0% of its attention is on cameras' in why
-    for folder in (study / 'no_bias').iterdir():  # stands in for an oracle that gains nothing
-        shutil.copytree(folder, study / 'oracle' / folder.name)
-    record = json.loads((study / 'record.json').read_text())
-    record['variants']['oracle'] = 'perfect weights'
-    (study / 'record.json').write_text(json.dumps(record))
-    assert 'gain is **the bias: even perfect weights' in section(report(study)[0], 'Why')
+    add_variant(study, 'oracle', like='no_bias')  # gains nothing
+    assert 'gain is **the bias: it is not shown that even' in section(report(study)[0], 'Why')
+    shutil.rmtree(study / 'oracle')
+    add_variant(study, 'oracle', like='learned_from_low')
+    # The reference is better than no bias by half of what its perfect weights are.
+    assert re.search(r'gain is \*\*nothing: the router gains [234]\d%', report(study)[0])
+
+
+def test_what_one_seed_or_no_adjusted_p_shows_is_not_said_to_stand_between(study):
+    add_variant(study, 'oracle', like='learned_from_low', seeds=(0,))
+    why = section(report(study)[0], 'Why')
+    assert '**Bias.** Weights that know' in why and 'stands between' not in why
+
+
+def test_answer_that_is_significant_alone_but_not_among_all_is_not_shown(study):
+    results = collect_results(study)
+    gain = np.array([0.0010, 0.0022, 0.0005, 0.0025, 0.0012])  # p = 0.02 alone
+    fixed = results.values.loc[('fixed', slice(None), 'whole'), 'mAP'].to_numpy()
+    results.values.loc[('per_modality', slice(None), 'whole'), 'mAP'] = fixed + gain
+    others = [Question('?', 'learned_from_high', 'fixed', part) for part in PARTS]
+    results.questions = (*results.questions, *others)
+    text = write_report({'made_up': results}, study / 'report').read_text()
+    assert 'Do sensors differ?** Not shown: its own interval leaves out 0' in text
 
 
 def test_starts_that_do_not_meet_are_told(study):
     ends = section(report(study)[0], 'Where the scale ends')
     assert '1.50 to 2.07, 3.50 to 3.31: 62% of the distance' in ends
     assert 'They do not meet' in ends
+
+
+def test_starts_that_are_alike_are_not_compared(study):
+    shutil.rmtree(study / 'learned_from_high')
+    add_variant(study, 'learned_slow', like='learned_from_low')
+    assert '### Where the scale ends' not in report(study)[0]
+
+
+def test_movement_of_scales_is_the_largest_of_any_seed(study):
+    results = collect_results(study)
+    drift = ('learned_from_low', slice(None), 'whole'), 'drift in the last fifth (shared)'
+    results.values.loc[drift] = [0.3, -0.3, 0.3, -0.3, 0.0]
+    text = write_report({'made_up': results}, study / 'report').read_text()
+    assert 'none of them moves by more than 0.300' in text
+
+
+def test_more_of_an_error_is_no_yes(study):
+    results = collect_results(study)
+    change = np.linspace(0.04, 0.06, 5)
+    for variant, errors in (('learned_from_low', 0.5 + change), ('no_bias', 5 * [0.5])):
+        results.values.loc[(variant, slice(None), 'whole'), 'mATE'] = errors
+    question = Question('Is the place better?', 'learned_from_low', 'no_bias', metric='mATE')
+    results.questions = (question,)
+    text = write_report({'made_up': results}, study / 'report').read_text()
+    assert 'Is the place better?** No, the opposite.' in text
 
 
 def test_page_has_all_studies_and_is_made_again_from_their_tables_alone(study):
@@ -94,11 +151,11 @@ def test_page_has_all_studies_and_is_made_again_from_their_tables_alone(study):
 def test_one_seed_gives_no_answer(tmp_path):
     write_made_up_study(tmp_path, seeds=(4,))
     answers = section(report(tmp_path)[0], 'Answers')
-    assert answers.count('Not known: 1 pairs of seeds.') == 3
+    assert answers.count('Not known: 1 pairs of seeds have both.') == 3
 
 
 def test_two_seeds_are_judged_by_the_spread_of_all_variants(tmp_path):
-    write_made_up_study(tmp_path, seeds=(0, 1))
+    write_made_up_study(tmp_path, seeds=(1, 2))
     answers = section(report(tmp_path)[0], 'Answers')
     assert answers.count('n = 2') == 3 and 'Does a bias help?** Yes.' in answers
 
@@ -124,7 +181,7 @@ def test_study_without_any_run_has_a_report(study):
         shutil.rmtree(study / variant)
     text, _ = report(study)
     assert '0 of 25 runs' in text
-    assert 'Not known: 0 pairs of seeds.' in text
+    assert 'Not known: 0 pairs of seeds have both.' in text
 
 
 def test_detections_that_are_not_those_of_the_test_are_named(study):
@@ -161,6 +218,19 @@ def test_tables_hold_every_measure_of_every_run(study):
     curves = pd.read_csv(study / 'report' / 'made_up' / 'curves.csv')
     assert {'loss', 'scale (shared)', 'scale (lidar)', 'scale (camera)'} <= set(curves)
     assert curves.groupby(['variant', 'seed']).size().max() <= 60
+
+
+def test_curves_run_forward_whatever_the_order_of_their_rows(study, monkeypatch):
+    figures = []
+    monkeypatch.setattr(study_plots, 'save_figure', lambda figure, path: figures.append(figure))
+    results = collect_results(study)
+    results.curves = results.curves.sort_index()
+    results.curves.loc[('fixed', 0, 0), 'scale (shared)'] = 2.5  # its first row, put last
+    results.curves = results.curves.iloc[::-1]
+    assert save_curves(results, study / 'curves.png')
+    for axes in figures[0].axes:
+        assert axes.lines
+        assert all((np.diff(line.get_xdata()) > 0).all() for line in axes.lines)
 
 
 def test_folder_that_is_no_study_is_refused(tmp_path):

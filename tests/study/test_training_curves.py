@@ -5,6 +5,7 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -36,6 +37,13 @@ def test_iteration_at_which_95_per_cent_of_the_improvement_is_done():
 def test_loss_that_does_not_improve_has_no_such_iteration():
     assert math.isnan(iterations_to_improve(pd.Series([1.0, 0.5, 1.0], index=[1, 2, 3])))
     assert math.isnan(iterations_to_improve(pd.Series(dtype=float)))
+
+
+def test_loss_that_falls_within_its_noise_has_no_such_iteration():
+    random, steps = np.random.default_rng(0), np.arange(48)
+    noise = random.normal(0, 0.2, len(steps))
+    assert math.isnan(iterations_to_improve(pd.Series(5 + noise - 0.002 * steps, index=steps)))
+    assert iterations_to_improve(pd.Series(5 + noise - 0.05 * steps, index=steps)) > 30
 
 
 def test_roughness_is_the_total_variation_around_the_running_mean():

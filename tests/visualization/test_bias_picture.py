@@ -96,6 +96,15 @@ def test_the_colour_scale_is_centred_at_zero():
     assert bar.get_xlim() == pytest.approx((-4.0, 4.0))
 
 
+def test_biases_beyond_the_limit_of_the_colours_are_drawn():
+    figure = draw_bias(*shown(), colour_limit=0.5)
+    (axes,) = (axes for axes in figure.axes if axes.get_title() == 'bias of each query')
+    low, high = axes.get_xlim()
+    places = np.concatenate([points.get_offsets()[:, 0] for points in axes.collections])
+    assert np.abs(places).max() > 0.56
+    assert ((low < places) & (places < high)).all()
+
+
 def test_texts_name_sample_scene_layer_scale_windows_and_shares():
     written = texts(draw_bias(*shown()))
     for text in (

@@ -9,6 +9,7 @@ from mmdet3d.models import Det3DDataPreprocessor
 from mmdet3d.registry import METRICS, MODELS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -48,12 +49,12 @@ class SampleCount(BaseMetric):
         return {'count': len(results)}
 
 
-def run_test(folder, **hook_settings) -> Runner:
+def run_test(folder, dataset=None, **hook_settings) -> Runner:
     loader = dict(
         batch_size=2,
         num_workers=0,
         sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=dataset_config(folder),
+        dataset=dataset or dataset_config(folder),
     )
     runner = Runner(
         model=dict(type='CarAheadDetector'),
@@ -94,6 +95,15 @@ def test_absolute_folder_interval_and_threshold_are_obeyed(tiny_folder, tmp_path
     legend_only = num_car_pixels(written[0])
     run_test(tiny_folder, out_dir=str(tmp_path / 'drawn'), max_samples=1, score_thr=0.3)
     assert num_car_pixels(tmp_path / 'drawn' / 'sample_00000.png') > legend_only + 100
+
+
+def test_samples_of_a_wrapped_dataset_are_not_mixed_up_but_left_out(tiny_folder, monkeypatch):
+    said = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *_: said.append(text))
+    wrapped = dict(type='ConcatDataset', datasets=[dataset_config(tiny_folder)])
+    run_test(tiny_folder, wrapped, out_dir='of_wrapped')
+    assert not (tiny_folder / 'work' / 'of_wrapped').exists()
+    assert any('the dataset is a ConcatDataset' in text for text in said)
 
 
 def test_pictures_of_one_sensor_are_shown_in_a_window_one_after_the_other(

@@ -28,7 +28,7 @@ questions = [
         subset='failures',
     ),
     dict(
-        text='Is the sign of the trust what helps?',
+        text='Is the right sign of the trust better than the wrong one?',
         variant='oracle',
         against='wrong_sign',
         subset='failures',

@@ -6,20 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 from ..metrics.intervals import LEVEL, t_interval
 
 POWER = 0.8
 LEAST_SEEDS = 3
 """Of a comparison that is judged by its own spread; with fewer it is that of all variants."""
+_EQUAL = 1e-9
+"""Relative difference below which values are equal but for rounding."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over ``count`` seeds, the ends of its 95 % interval, and p of a true mean of 0.
 
-    NaN is what is not known.
+    NaN is what is not known: of one seed p, of values that are all equal both, since a measure
+    that is too coarse to differ tells nothing of its noise.
     """
 
     count: int
@@ -33,24 +36,37 @@ class Estimate:
         """Whether the interval does."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def is_significant(self) -> bool:
+        """Whether p says so."""
+        return self.p_value < 1 - LEVEL
+
+    def text(self, digits: int = 4) -> str:
+        """The mean and, where it is known, its interval; '-' without any value."""
+        mean, low, high = (f'{x:+.{digits}f}' for x in (self.mean, self.low, self.high))
+        if math.isnan(self.mean):
+            return '-'
+        return mean if math.isnan(self.low) else f'{mean} [{low}, {high}]'
+
 
 def estimate(values: pd.Series) -> Estimate:
     """The mean of values by seed; seeds without a value (NaN) do not count."""
     known = values.dropna().to_numpy(float)
-    if len(known) < 2:
-        return Estimate(len(known), float(known.mean()) if len(known) else math.nan)
-    mean = float(known.mean())
-    equal = np.ptp(known) == 0
-    p_value = float(mean == 0 if equal else stats.ttest_1samp(known, 0.0).pvalue)
-    return Estimate(len(known), mean, *t_interval(known), p_value)
+    mean = float(known.mean()) if len(known) else math.nan
+    if len(known) < 2 or np.ptp(known) <= _EQUAL * np.abs(known).max():
+        return Estimate(len(known), mean)
+    return Estimate(
+        len(known), mean, *t_interval(known), float(stats.ttest_1samp(known, 0.0).pvalue)
+    )
 
 
 def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
     """The difference between two variants, taken seed by seed.
 
     With fewer than :data:`LEAST_SEEDS` pairs its spread is that of all variants together
-    (:func:`residual_spread`), as in the analysis of a randomized block design, or its own where
-    that is larger: variants that have little in common spread more than most.
+    (:func:`residual_spread`), as in the analysis of a randomized block design, unless its own is
+    larger: variants that have little in common spread more than most. One pair has no spread of
+    its own to tell, so that it has an interval, but no p.
 
     ``table`` is a measure by seed (rows) and variant (columns); NaN where a run is missing.
     """
@@ -60,12 +76,14 @@ def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
     if not 0 < found.count < LEAST_SEEDS:
         return found
     spread, freedom = residual_spread(table)
-    if freedom == 0 or spread == 0:
+    deviation = spread * math.sqrt(2)
+    if freedom == 0 or deviation <= _EQUAL * table.abs().max(axis=None):
         return Estimate(found.count, found.mean)
-    own = differences.std() if found.count > 1 else 0.0
-    error = max(spread * math.sqrt(2), own) / math.sqrt(found.count)
+    if found.count > 1 and differences.std() > deviation:
+        return found
+    error = deviation / math.sqrt(found.count)
     reach = error * stats.t.ppf((1 + LEVEL) / 2, freedom)
-    p_value = 2 * stats.t.sf(abs(found.mean) / error, freedom)
+    p_value = 2 * stats.t.sf(abs(found.mean) / error, freedom) if found.count > 1 else math.nan
     return Estimate(found.count, found.mean, found.mean - reach, found.mean + reach, p_value)
 
 
@@ -92,19 +110,20 @@ def smallest_visible_difference(
     """The true difference that a paired comparison of seeds would find with a given power.
 
     Args:
-        deviation: Standard deviation over seeds of the differences of pairs; for runs that are
-            independent of each other the square root of two times that of one variant.
+        deviation: Standard deviation over seeds of the differences of pairs, which is the square
+            root of two times that of :func:`residual_spread`.
         count: Number of pairs.
         power: Probability to find it.
         level: Of the interval that has to leave out 0.
 
     Returns:
-        By Student's t, to first order; NaN for fewer than two pairs.
+        By Student's t; NaN for fewer than two pairs.
     """
     if count < 2:
         return math.nan
-    quantiles = stats.t.ppf((1 + level) / 2, count - 1) + stats.t.ppf(power, count - 1)
-    return float(deviation * quantiles / math.sqrt(count))
+    bound = stats.t.ppf((1 + level) / 2, count - 1)
+    shift = optimize.brentq(lambda nc: stats.nct.sf(bound, count - 1, nc) - power, 0.0, 1e3)
+    return float(deviation * shift / math.sqrt(count))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping
 
 from ..failures import CLEAN
+from ..metrics.intervals import LEVEL
 from ..metrics.subset_evaluation import WHOLE
-from .seed_statistics import Estimate, estimate
+from .seed_statistics import Estimate, estimate, holm
 from .study_results import FAILURE, FAILURES, StudyResults
 
 NO_BIAS, ORACLE, LEARNED = 'no_bias', 'oracle', 'learned'
@@ -21,19 +22,12 @@ TELLS_APART = 0.02
 """Least difference of trust, of 2 possible, that is called one."""
 
 
-def interval(found: Estimate, digits: int = 4) -> str:
-    """A mean and its interval."""
-    text = f'{found.mean:+.{digits}f}'
-    if math.isnan(found.low):
-        return f'{text} (n = {found.count}, no interval)'
-    return f'{text} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]'
-
-
 def link_findings(results: StudyResults) -> list[str]:
     """Which of detector, bias and router a gain under failures is lost at.
 
     A gain needs a detector that failures cost something, a bias that helps with perfect weights,
-    and a router that finds them; the first that is not seen is named.
+    and a router that finds them; the first that is not shown is named, by p-values that are
+    adjusted as those of the answers are.
     """
     clean = results.of(NO_BIAS, CLEAN, 'mAP')
     failures = results.failures()
@@ -42,35 +36,33 @@ def link_findings(results: StudyResults) -> list[str]:
         return []
     costs = {name: (clean - results.of(NO_BIAS, name, 'mAP')).mean() for name in failures}
     share = results.of(NO_BIAS, CLEAN, 'camera attention').mean()
+    looks = '' if math.isnan(share) else f'; {share:.1%} of its attention is on cameras'
     lines = [
-        f'**Detector.** Without a bias the failures cost it {interval(cost)} mAP on average '
-        f'({_extremes(costs)}); {share:.1%} of its attention is on cameras.'
+        f'**Detector.** Without a bias the failures cost it {cost.text()} mAP on average '
+        f'({_extremes(costs)}){looks}.'
     ]
-    ceiling = results.compare(ORACLE, NO_BIAS, FAILURES)
-    router = results.compare(results.reference, NO_BIAS, FAILURES)
-    if ceiling.count:
+    perfect = results.judge(ORACLE, NO_BIAS, FAILURES)
+    router = results.judge(results.reference, NO_BIAS, FAILURES)
+    if perfect.count:
         gains = {name: results.compare(ORACLE, NO_BIAS, name).mean for name in failures}
         lines.append(
-            '**Bias.** Weights that know what has failed change the mAP under failures by '
-            f'{interval(ceiling)}, the ceiling of what trust can give here ({_extremes(gains)}).'
+            '**Bias.** Weights that know what has failed, 1 and -1 in these windows, change the '
+            f'mAP under failures by {perfect.text()} ({_extremes(gains)}).'
         )
     if router.count:
         lines.append(_router_finding(results, router))
-    if math.isnan(ceiling.low) or math.isnan(router.low):
+    if math.isnan(perfect.p_value) or math.isnan(router.p_value):
         return lines
-    if cost.mean <= 0:
-        verdict = 'the detector: failures cost it nothing'
-    elif ceiling.low <= 0:
-        verdict = (
-            'the bias: even perfect weights do not visibly help this detector; a gain above '
-            f'{max(ceiling.high, 0.0):.4f} mAP is excluded'
-        )
-    elif router.low <= 0:
-        verdict = 'the router: perfect weights help, those that it finds do not visibly'
+    if cost.mean <= 0 or cost.low <= 0:
+        verdict = 'the detector: it is not shown that failures cost it anything'
+    elif not (perfect.is_significant and perfect.mean > 0):
+        verdict = 'the bias: it is not shown that even perfect weights help this detector; more '
+        verdict += f'than {max(perfect.high, 0.0):.4f} mAP from them is excluded'
+    elif not (router.is_significant and router.mean > 0):
+        verdict = 'the router: perfect weights help; that those it finds do is not shown'
     else:
-        verdict = f'none: the router reaches {router.mean / ceiling.mean:.0%} of the ceiling'
-    begin = 'As far as one seed tells, what' if min(ceiling.count, router.count) == 1 else 'What'
-    return [*lines, f'{begin} stands between the idea and a gain is **{verdict}**.']
+        verdict = f'nothing: the router gains {router.mean / perfect.mean:.0%} of what they do'
+    return [*lines, f'What stands between the idea and a gain is **{verdict}**.']
 
 
 def _extremes(values: Mapping[str, float]) -> str:
@@ -81,15 +73,18 @@ def _extremes(values: Mapping[str, float]) -> str:
 
 
 def _router_finding(results: StudyResults, gain: Estimate) -> str:
+    changes = f'changes the mAP under failures by {gain.text()}'
     there, elsewhere = (
         results.of(results.reference, FAILURES, f'trust fall, {where}').mean()
         for where in ('spoiled part', 'elsewhere')
     )
+    if math.isnan(there):
+        return f'**Router.** The learned one ({results.reference}) {changes}.'
     told = ': it does not tell them apart' if abs(there - elsewhere) < TELLS_APART else ''
     return (
         f'**Router.** The learned one ({results.reference}) withdraws {there:+.4f} of its trust '
         f'where a sensor is spoiled and {elsewhere:+.4f} elsewhere, of 2 possible{told}. It '
-        f'changes the mAP under failures by {interval(gain)}.'
+        f'{changes}.'
     )
 
 
@@ -112,6 +107,8 @@ def scale_findings(results: StudyResults) -> list[str]:
     if len(scales) < 2:
         return []
     starts, ends = zip(*scales.values(), strict=True)
+    if max(starts) == min(starts):
+        return []
     left = (max(ends) - min(ends)) / (max(starts) - min(starts))
     told = ', '.join(f'{start:.2f} to {end:.2f}' for start, end in sorted(scales.values()))
     lines = [
@@ -124,10 +121,10 @@ def scale_findings(results: StudyResults) -> list[str]:
         )
     ]
     drift = 'drift in the last fifth (shared)'
-    most = max(abs(results.of(variant, WHOLE, drift).mean()) for variant in scales)
+    most = max(results.of(variant, WHOLE, drift).abs().max() for variant in scales)
     lines.append(
-        f'In the last fifth of the training none of them moves by more than {most:.3f}; '
-        'the learning rate has gone to 0 there, so that settling is no proof of an optimum.'
+        f'In the last fifth of the training none of them moves by more than {most:.3f}. With a '
+        'learning rate that has gone to 0 by then, that is no proof of an optimum.'
     )
     return lines
 
@@ -139,19 +136,26 @@ def condition_finding(results: StudyResults) -> list[str]:
         return []
     low, high = (choose(scales, key=lambda name: scales[name][1]) for choose in (min, max))
     parts = [part['name'] for part in results.parts if part['kind'] == 'condition']
-    found = {part: results.compare(high, low, part) for part in parts}
+    found = {part: results.compare(high, low, part) for part in parts if high != low}
+    found = {part: each for part, each in found.items() if each.count}
+    if not found:
+        return []
     lines = [
         f'Models that end at a scale of {scales[high][1]:.2f} ({high}) against those at '
         f'{scales[low][1]:.2f} ({low}), mAP: '
-        + ', '.join(f'{part} {interval(each)}' for part, each in found.items())
+        + ', '.join(f'{part} {each.text()}' for part, each in found.items())
         + '.'
     ]
-    seen = [part for part, each in found.items() if each.leaves_out_zero]
-    if any(not math.isnan(each.low) for each in found.values()):
+    adjusted = dict(zip(found, holm([each.p_value for each in found.values()]), strict=True))
+    seen = [part for part, p_value in adjusted.items() if p_value < 1 - LEVEL]
+    if not all(math.isnan(p_value) for p_value in adjusted.values()):
         said = (
-            f'An effect of the scale is seen for {", ".join(seen)}.'
+            f'An effect of the scale is seen for {", ".join(seen)}'
             if seen
-            else 'No condition prefers one of them visibly.'
+            else 'For none of them an effect of the scale is shown'
         )
-        lines.append(f'The claim is that conditions want different scales ({CLAIMED}). {said}')
+        lines.append(
+            f'It has been claimed that conditions want different scales ({CLAIMED}). {said} '
+            f'(p adjusted by Holm for {len(found)} conditions).'
+        )
     return lines

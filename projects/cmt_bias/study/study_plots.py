@@ -53,7 +53,7 @@ def save_differences(results: StudyResults, path: Path) -> bool:
             if each.count:
                 weight = 'bold' if each.leaves_out_zero else 'normal'
                 style = dict(ha='center', va='center', fontsize=8, fontweight=weight)
-                right.text(column, row, f'{1000 * each.mean:+.0f}', **style)
+                right.text(column, row, f'{1000 * each.mean:+.1f}', **style)
     names = [subset.removeprefix(FAILURE) for subset in found]
     right.set_xticks(range(len(found)), names, rotation=40, ha='left')
     right.xaxis.tick_top()
@@ -65,20 +65,28 @@ def save_differences(results: StudyResults, path: Path) -> bool:
 
 
 def save_curves(results: StudyResults, path: Path) -> bool:
-    """Loss (mean over seeds) and bias scale of all runs over iterations; False without any."""
+    """Loss and bias scale over iterations; False without any.
+
+    The loss is the mean over those seeds that all variants have, the scale that of each run.
+    """
     curves = results.curves
     if 'loss' not in curves:
         return False
     figure = _figure(13.0, 4.2)
     loss_axes, scale_axes = figure.subplots(1, 2)
     colors = _colors(results)
-    for variant, rows in curves['loss'].dropna().groupby('variant'):
-        smooth = rows.droplevel('variant').unstack('seed').apply(running_mean)
-        loss_axes.plot(smooth.mean(axis=1), color=colors[variant])
+    losses = curves['loss'].dropna().unstack(['variant', 'seed']).sort_index()
+    variants = losses.columns.unique('variant')
+    common = set.intersection(*(set(losses[variant]) for variant in variants))
+    for variant in variants:
+        smooth = losses[variant].apply(running_mean)  # (iterations, seeds)
+        seeds = sorted(common) or list(smooth)
+        loss_axes.plot(smooth[seeds].mean(axis=1), color=colors[variant])
     entries = sorted(set(curves) - {'loss'}, key=lambda name: ('shared' not in name, name))
     for style, name in zip(cycle(LINE_STYLES), entries, strict=False):
         for (variant, _), rows in curves[name].dropna().groupby(['variant', 'seed']):
-            scale_axes.plot(rows.droplevel([0, 1]), ls=style, color=colors[variant], lw=1.1)
+            curve = rows.droplevel([0, 1]).sort_index()
+            scale_axes.plot(curve, ls=style, color=colors[variant], lw=1.1)
     loss_axes.set(xlabel='iteration', ylabel='training loss (running mean)')
     scale_axes.set(xlabel='iteration', ylabel='bias scale in effect (logits)')
     handles = [Line2D([], [], color=colors[name], label=name) for name in results.variants]
@@ -104,7 +112,7 @@ def save_trust(results: StudyResults, path: Path) -> bool:
     _scatter(attention, results, rows, 'camera attention', 'full')
     trust.set_xlabel('fall of trust in the failed sensor; full: queries on it, hollow: others')
     attention.set_xlabel('share of attention on cameras')
-    attention.set_xlim(left=0.0)
+    trust.set_xscale('symlog', linthresh=0.01)  # an oracle's 2 beside a router's 0.001
     trust.set_yticks(range(len(rows)), [name.removeprefix(FAILURE) for name in rows])
     trust.set_ylim(len(rows) - 0.5, -0.5)
     colors = _colors(results)

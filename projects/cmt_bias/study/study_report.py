@@ -9,38 +9,41 @@ import pandas as pd
 from ..atomic_file import write_atomically
 from ..failures import CLEAN
 from ..metrics.intervals import LEVEL
-from ..metrics.nuscenes_metric_table import UNITS
+from ..metrics.nuscenes_metric_table import ERRORS, UNITS
 from ..metrics.subset_evaluation import SMALL_OBJECTS, WHOLE
 from .seed_statistics import (
     LEAST_SEEDS,
     POWER,
     Estimate,
     estimate,
-    holm,
     residual_spread,
     smallest_visible_difference,
 )
 from .study_findings import condition_finding, link_findings, scale_findings
 from .study_plots import save_curves, save_differences, save_trust
 from .study_results import FAILURE, FAILURES, STUDY_FILE, Question, StudyResults, load_results
+from .training_curves import CLEAR_FALL
 
 REPORT = 'README.md'
 MISSING = '-'
-LOWER_IS_BETTER = ('iterations to 95 %', 'loss roughness')
+OF_LOSSES = ('iterations to 95 %', 'loss roughness')
+LOWER_IS_BETTER = (*OF_LOSSES, *(name for _, name in ERRORS.values()))
 
 READING = f"""
 ## How to read this
 
 - A difference is taken seed by seed between two variants, then averaged; brackets hold its 95 %
-  interval by Student's t, n is the number of pairs. With fewer than {LEAST_SEEDS} pairs the
-  spread is that of all variants together (what seeds and variants, each with an effect of its own,
-  leave unexplained) or, where that is larger, its own: mind that variants may spread differently.
+  interval by Student's t, n is the number of pairs. With fewer than {LEAST_SEEDS} pairs of two
+  variants the spread is that of all variants together (what seeds and variants, each with an
+  effect of its own, leave unexplained), unless its own is larger: mind that variants may spread
+  differently, of which one pair tells nothing.
 - p is adjusted by Holm for all questions of a study together. Intervals are not adjusted: of
-  twenty of them one leaves out 0 by chance.
+  twenty of them one leaves out 0 by chance. What is said to be excluded lies outside of one.
 - Failures: mean over the sensor failures of the study, tested on fewer frames, as is 'clean'.
 - Iterations to 95 %: first iteration at which the running mean of the loss has done 95 % of its
-  way to its last value. Roughness: total variation of the logged loss around that mean. Drift:
-  change of the scale in the last fifth of the training, in which the learning rate goes to 0.
+  way to its last value; not known of a run in which it falls by less than {CLEAR_FALL:.0f} times
+  its own noise. Roughness: total variation of the logged loss around that mean. Drift: change of
+  the scale in the last fifth of the training.
 - Trust: the router's weight of a sensor, from -1 to 1. Its fall is taken query by query against
   the test without failure, where the query looks at a spoiled part and elsewhere.
 - All detection metrics are the official ones. A class without objects in a part counts there with
@@ -121,12 +124,14 @@ def _heading(results: StudyResults) -> str:
 
 
 def _noise(results: StudyResults) -> str:
-    """What the design can see, from the noise of the reference, whatever the outcome."""
+    """What the design can see, whatever the outcome."""
     count, num_questions = len(results.seeds), len(results.questions)
-    columns = ['measure', 'noise of a seed', f'visible with {count} seeds', 'as one of all']
+    columns = ['measure', 'noise of a run', f'visible with {count} seeds', 'as one of all']
     rows = []
     for subset, metric in dict.fromkeys((q.subset, q.metric) for q in results.questions):
-        noise = _spread(results, subset, metric)
+        table = results.table(subset, metric)
+        spread, freedom = residual_spread(table) if len(table) else (math.nan, 0)
+        noise = spread if freedom >= LEAST_SEEDS else math.nan
         visible = [
             smallest_visible_difference(math.sqrt(2) * noise, count, level=level)
             for level in (LEVEL, 1 - (1 - LEVEL) / num_questions)
@@ -134,40 +139,30 @@ def _noise(results: StudyResults) -> str:
         numbers = [_number(value, metric) for value in (noise, *visible)]
         rows.append([f'{metric}, {"all frames" if subset == WHOLE else subset}', *numbers])
     return (
-        '### What the design can see\n\nFrom the standard deviation of the reference over seeds '
-        f'(with less than {LEAST_SEEDS} of it that of all variants) alone: the true difference '
-        f'that {count} seeds a variant find with {POWER:.0%} probability, by itself and as one of '
-        f'all {num_questions} questions (Bonferroni).\n\n'
+        '### What the design can see\n\nFrom the noise of a run alone (what is left of it when '
+        'each seed and each variant has an effect of its own): the true difference that '
+        f'{count} seeds a variant find with {POWER:.0%} probability, by itself and as one of all '
+        f'{num_questions} questions (Bonferroni).\n\n'
         + _markdown(pd.DataFrame(rows, columns=columns))
     )
 
 
-def _spread(results: StudyResults, subset: str, metric: str) -> float:
-    """Standard deviation of the reference over seeds; of all variants where it has too few."""
-    own = results.of(results.reference, subset, metric)
-    if len(own) >= LEAST_SEEDS:
-        return float(own.std())
-    table = results.table(subset, metric)
-    spread, freedom = residual_spread(table) if len(table) else (math.nan, 0)
-    return spread if freedom >= LEAST_SEEDS else math.nan
-
-
 def _answers(results: StudyResults) -> list[str]:
     """Each question with its interval and one sentence."""
-    found = [results.compare(q.variant, q.against, q.subset, q.metric) for q in results.questions]
-    adjusted = holm([each.p_value for each in found])
     return [
-        f'**{question.text}** {_answer(question, each, p_value)}'
-        for question, each, p_value in zip(results.questions, found, adjusted, strict=True)
+        f'**{q.text}** {_answer(q, results.judge(q.variant, q.against, q.subset, q.metric))}'
+        for q in results.questions
     ]
 
 
-def _answer(question: Question, found: Estimate, p_value: float) -> str:
+def _answer(question: Question, found: Estimate) -> str:
     where = '' if question.subset == WHOLE else f' ({question.subset})'
     what = f'{question.variant} against {question.against}, {question.metric}{where}'
-    if math.isnan(found.low):
-        return f'Not known: {found.count} pairs of seeds. ({what})'
-    if p_value < 1 - LEVEL:
+    numbers = f'{what}: {found.text(_digits(question.metric))}, n = {found.count}'
+    if math.isnan(found.p_value):
+        why = f'{found.count} pairs of seeds have both' if found.count < 2 else 'all seeds alike'
+        return f'Not known: {why}. {numbers}.'
+    if found.is_significant:
         is_better = (found.mean > 0) != (question.metric in LOWER_IS_BETTER)
         said = 'Yes.' if is_better else 'No, the opposite.'
     elif found.leaves_out_zero:
@@ -178,26 +173,20 @@ def _answer(question: Question, found: Estimate, p_value: float) -> str:
             f'No difference seen; more than {_number(gain, question.metric)} above and '
             f'{_number(loss, question.metric)} below is excluded.'
         )
-    if found.count == 1:
-        said = f'As far as one seed tells: {said}'
     if question.claimed is not None:
         claim = _number(question.claimed, question.metric, '+')
         inside = found.low <= question.claimed <= found.high
         said += f' The claimed {claim} is {"not excluded" if inside else "excluded"}.'
-    numbers = _difference(found, question.metric)
-    return f'{said} {what}: {numbers}, n = {found.count}, p = {p_value:.2g}.'
+    return f'{said} {numbers}, p = {found.p_value:.2g}.'
+
+
+def _digits(metric: str) -> int:
+    """Of a score four, of iterations none."""
+    return {'iterations to 95 %': 0, 'loss roughness': 1}.get(metric, 4)
 
 
 def _number(value: float, metric: str = '', sign: str = '') -> str:
-    """A value of a metric: scores with four digits, iterations with none."""
-    digits = {'iterations to 95 %': 0, 'loss roughness': 1}.get(metric, 4)
-    return MISSING if math.isnan(value) else f'{value:{sign}.{digits}f}'
-
-
-def _difference(found: Estimate, metric: str = '') -> str:
-    """The mean and, where it is known, its interval."""
-    mean, low, high = (_number(x, metric, '+') for x in (found.mean, found.low, found.high))
-    return mean if math.isnan(found.low) else f'{mean} [{low}, {high}]'
+    return MISSING if math.isnan(value) else f'{value:{sign}.{_digits(metric)}f}'
 
 
 def _cell(results: StudyResults, variant: str, subset: str, metric: str) -> str:
@@ -212,7 +201,7 @@ def _changes(results: StudyResults, subset: str) -> list[str]:
     return [
         ''
         if variant == results.reference
-        else _difference(results.compare(variant, results.reference, subset))
+        else results.compare(variant, results.reference, subset).text()
         for variant in results.variants
     ]
 
@@ -247,11 +236,11 @@ def _training_table(results: StudyResults) -> str:
             [results.of(variant, WHOLE, f'{measure} ({entry})').mean() for entry in entries]
             for measure in ('final scale', 'drift in the last fifth')
         )
-        row = [variant, *(_cell(results, variant, WHOLE, metric) for metric in LOWER_IS_BETTER)]
+        row = [variant, *(_cell(results, variant, WHOLE, metric) for metric in OF_LOSSES)]
         row += ['; '.join(f'{e} {end:.2f}' for e, end in zip(entries, ends, strict=True))]
         row += ['; '.join(f'{drift:+.3f}' for drift in drifts)]
         rows.append([text or MISSING for text in row])
-    columns = ['variant', *LOWER_IS_BETTER, 'final scale', 'drift']
+    columns = ['variant', *OF_LOSSES, 'final scale', 'drift']
     return _markdown(pd.DataFrame(rows, columns=columns))
 
 
@@ -276,7 +265,7 @@ def _trust_table(results: StudyResults) -> str:
         'in cameras': signed(CLEAN, 'camera trust'),
         'fall of trust, spoiled part': signed(FAILURES, there),
         'elsewhere': signed(FAILURES, elsewhere),
-        'difference': [_difference(estimate(values)) for values in more],
+        'difference': [estimate(values).text() for values in more],
         'attention on cameras, clean': percents(CLEAN),
         'all cameras black': percents(f'{FAILURE}camera_drop_all'),
     }

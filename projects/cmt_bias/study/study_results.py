@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..metrics.subset_evaluation import EVALUATED_SPLITS, WHOLE, SubsetEvaluatio
 from ..problem import Problem
 from ..runs.data_check import innermost_datasets
 from ..runs.preflight import ProblemsFound
-from .seed_statistics import Estimate, compare
+from .seed_statistics import Estimate, compare, holm
 from .study_config import Question, Study
 from .study_run import CONFIG_FILE, DETECTIONS, FAILURES_FOLDER, TRAIN_FOLDER, RunState, read_state
 from .training_curves import loss_measures, read_losses, read_scales, scale_measures, thinned
@@ -100,6 +100,15 @@ class StudyResults:
     def compare(self, variant: str, against: str, subset: str, metric: str = 'mAP') -> Estimate:
         """The difference between two variants, see :func:`.seed_statistics.compare`."""
         return compare(self.table(subset, metric), variant, against)
+
+    def judge(
+        self, variant: str, against: str, subset: str = WHOLE, metric: str = 'mAP'
+    ) -> Estimate:
+        """The difference, its p adjusted for being one with all questions of the study."""
+        asked = [(q.variant, q.against, q.subset, q.metric) for q in self.questions]
+        family = list(dict.fromkeys([(variant, against, subset, metric), *asked]))
+        found = [self.compare(*each) for each in family]
+        return replace(found[0], p_value=holm([each.p_value for each in found])[0])
 
     def subsets(self) -> list[str]:
         """All that mAP is known of: the whole, parts, the mean over failures, each failure."""

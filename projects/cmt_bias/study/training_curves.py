@@ -1,6 +1,7 @@
 """Loss and bias scale of a training, and what is read off their curves."""
 
 import json
+import math
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from ..bias.monitor.history import FILE_NAME, read_history
 
 LEAST_SMOOTHING = 5
 """Points in a running mean, which else takes a twentieth of a curve's."""
+CLEAR_FALL = 4.0
+"""Times the noise of the running mean that a loss must fall for its speed to mean something."""
 CURVE_POINTS = 60
 """Points that are kept of each curve; a picture shows no more."""
 
@@ -42,17 +45,21 @@ def read_losses(train_dir: Path) -> pd.Series:
 
 def running_mean(curve: pd.Series) -> pd.Series:
     """The mean over a centred window of a twentieth of the points, at least five."""
-    window = max(LEAST_SMOOTHING, round(0.05 * len(curve)))
-    return curve.rolling(window, center=True, min_periods=1).mean()
+    return curve.rolling(_window(curve), center=True, min_periods=1).mean()
+
+
+def _window(curve: pd.Series) -> int:
+    return max(LEAST_SMOOTHING, round(0.05 * len(curve)))
 
 
 def iterations_to_improve(curve: pd.Series) -> float:
     """When the running mean has first done 95 % of its way from its first to its last value.
 
-    NaN for an empty curve, or one that does not end lower.
+    NaN for an empty curve, or one whose fall is not clear of its noise.
     """
     smooth = running_mean(curve)
-    if smooth.empty or not smooth.iloc[-1] < smooth.iloc[0]:
+    noise = (curve - smooth).std() / math.sqrt(_window(curve)) if len(curve) > 1 else 0.0
+    if smooth.empty or not smooth.iloc[0] - smooth.iloc[-1] > CLEAR_FALL * noise:
         return float('nan')
     wanted = smooth.iloc[0] + 0.95 * (smooth.iloc[-1] - smooth.iloc[0])
     return float(smooth.index[(smooth <= wanted).to_numpy().argmax()])

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from ..ops import WindowedBias, dense_bias
 from .camera_view import FloatArray
 
-_OPACITY = (0.85, 0.5)
+_OPACITY = (0.6, 0.5)
 """Of the cells in a BEV map and in images."""
 _WHOLE_OPACITY = 0.25
 """Of a bias on all cells, under which the picture must stay visible."""

@@ -51,7 +51,8 @@ def draw_queries(
         axes.scatter(of_sensor, rows, marker=marker, c=colours.to_rgba(of_sensor), **style)
     axes.set_yticks(rows, names, fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(*1.12 * np.array(colours.get_clim()))
+    reach = 1.12 * max(colours.get_clim()[1], float(np.abs(bias).max()))
+    axes.set_xlim(-reach, reach)
     for row, (lidar, camera) in enumerate(weights):
         text = f'{lidar:+.2f}  {camera:+.2f}'
         axes.text(1.05, row, text, transform=axes.get_yaxis_transform(), fontsize=8, va='center')

@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmdet3d.registry import HOOKS
 from mmdet3d.structures import Det3DDataSample
+from mmengine.dataset import BaseDataset
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -63,9 +65,16 @@ class DetectionPictureHook(Hook):
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Choose the samples to picture."""
         if mode != 'train':
-            loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
-            self._scenes = DatasetScenes(loader.dataset)
-            self._chosen = spread_samples(len(loader.dataset), self.interval, self.max_samples)
+            dataset = (runner.val_dataloader if mode == 'val' else runner.test_dataloader).dataset
+            self._scenes = DatasetScenes(dataset)
+            self._chosen = spread_samples(len(dataset), self.interval, self.max_samples)
+            if not isinstance(dataset, BaseDataset):  # sample_idx is that of a dataset inside
+                MMLogger.get_current_instance().warning(
+                    'DetectionPictureHook draws nothing: the dataset is a '
+                    f'{type(dataset).__name__}, of which it cannot tell the samples apart; '
+                    'validate and test on one dataset that is not wrapped'
+                )
+                self._chosen = []
             self._num_written = 0
             self._folder = Path(runner.work_dir) / self.out_dir
             if mode == 'val':
@@ -101,7 +110,10 @@ class DetectionPictureHook(Hook):
         """Say where the pictures lie."""
         if mode != 'train' and self.save:
             logger = MMLogger.get_current_instance()
-            logger.info(f'{self._num_written} pictures of detections written to {self._folder}')
+            of_all = ' by this process' if get_world_size() > 1 else ''
+            logger.info(
+                f'{self._num_written} pictures of detections written to {self._folder}{of_all}'
+            )
 
 
 def show_figure(figure: Figure, seconds: float) -> None:
