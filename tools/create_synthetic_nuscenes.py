@@ -8,6 +8,7 @@ workers. An interrupted run is continued by the same command; a finished one is 
 
 import argparse
 import dataclasses
+import errno
 import os
 import sys
 import time
@@ -62,6 +63,12 @@ def main() -> int:
         written = generate_dataset(out, settings, workers)
     except (DatasetConflictError, ValueError) as error:
         sys.stderr.write(f'create_synthetic_nuscenes: {error}\n')
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.ENOSPC):
+            raise
+        what = f"'{error.filename or out}' cannot be written to ({error.strerror})"
+        sys.stderr.write(f'create_synthetic_nuscenes: {what}: name another folder with --out\n')
         return 2
     size = sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6
     samples = (settings.train_scenes + settings.val_scenes) * settings.samples_per_scene

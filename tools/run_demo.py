@@ -59,6 +59,11 @@ SHOWN = (
     r'^  \w+(?: +(?:\d+\.\d+|-|[A-Z]{2,3})){6}|^mAP \d.*|\[[> ]+\] .*|[\w ]+: +\d+%.*|'
     r'\d+/\d+ .*: NDS .*|drawing .*|.* pictures in .*|.* keyframes, .*'
 )
+NEXT = """The fine-tuned model has had two more epochs than the base; what of the difference is the
+bias, docs/study/README.md says. Next:
+  pictures, the curve of the scale        work_dirs/demo/
+  your own CMT config with the bias       README.md, "Add it to your CMT config"
+  nuScenes                                docs/training_on_nuscenes.md"""
 
 
 @dataclass(frozen=True)
@@ -293,7 +298,7 @@ def main() -> None:
     times.add_row('all', f'{sum(seconds):.0f}')
     console.print(times)
     if what == 'demo':
-        print(f'\n{scores_table(root / "sensors" / "robustness.csv")}')
+        print(f'\n{scores_table(root / "sensors" / "robustness.csv")}\n\n{NEXT}')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,5 @@
 """A camera that renders the boxes and the ground of a scene, one ray per pixel."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -118,19 +117,6 @@ class LampLight:
         return np.where(inside, self._grid.ravel()[cell], np.float32(0))
 
 
-@dataclass(frozen=True)
-class CameraView:
-    """A rendered image and what its pixels show.
-
-    Attributes:
-        image: (H, W, 3) uint8 BGR.
-        hits: (H * W) what the ray of each pixel meets.
-    """
-
-    image: np.ndarray
-    hits: Hits
-
-
 class Renderer:
     """Renders what stands around the ego vehicle at one time.
 
@@ -167,8 +153,12 @@ class Renderer:
         self._first_texel = (faces * TEXELS**2).ravel().astype(np.int32)
         self._texels = texture_atlas().ravel()
 
-    def render(self, camera: Camera, rng: np.random.Generator) -> CameraView:
-        """Render one image; ``rng`` is the source of noise."""
+    def render(self, camera: Camera, rng: np.random.Generator) -> tuple[np.ndarray, Hits]:
+        """Render one image; ``rng`` is the source of noise.
+
+        Returns:
+            The (H, W, 3) uint8 BGR image, and (H * W) what the ray of each pixel meets.
+        """
         hits = self._caster.cast(camera.rays)
         depth = hits.distance
         on_solid, in_sky = hits.triangle >= 0, np.isinf(depth)
@@ -186,7 +176,7 @@ class Renderer:
         image *= np.exp(depth * np.float32(-1.0 / self._weather.visibility))
         image += horizon + np.where(in_sky, camera.elevation, 0) * (zenith - horizon)
         image = cv2.merge(list(image.reshape(3, *camera.shape)))
-        return CameraView(_degrade(image, self._weather, rng), hits)
+        return _degrade(image, self._weather, rng), hits
 
     def _ground(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Columns of the colour table and daylight of ground points x, y in the ego frame."""

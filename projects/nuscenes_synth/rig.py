@@ -94,7 +94,6 @@ LIDAR = LidarCalibration(
 # axle on the ground; nuScenes draws it with these sizes.
 EGO_LENGTH = 4.084
 EGO_WIDTH = 1.73
-EGO_HEIGHT = 1.562
 EGO_CENTER_AHEAD_OF_ORIGIN = 1.3
 
 

@@ -77,8 +77,8 @@ class SceneWriter:
             if not sweep:
                 sample = {'timestamp': self._timestamp(time), 'scene_token': self._token}
                 self._rows['sample'].append({'token': token, **sample})
-                visible_shares = self._write_images(caster, time, token)
-                self._annotate(time, token, cloud, visible_shares)
+                shares = self._write_images(caster, time, token)
+                self._annotate(time, token, cloud, shares)
         link_in_order(self._rows['sample'])
         self._link_sensor_data()
         self._rows['instance'] = self._instances()
@@ -103,7 +103,7 @@ class SceneWriter:
         renderer = Renderer(caster, frame, scene.road, self._plan.weather, self._lamps)
         cameras = rig_cameras(*self._settings.image_size)
         for number, (calibration, camera) in enumerate(zip(CAMERAS, cameras, strict=True), 1):
-            image = renderer.render(camera, self._rng(time, number)).image
+            image, _ = renderer.render(camera, self._rng(time, number))
             ok, encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
             if not ok:
                 raise RuntimeError(f'OpenCV could not encode an image of {self._plan.name}')
@@ -111,7 +111,7 @@ class SceneWriter:
         return visible_shares(caster, cameras, len(scene.actors))
 
     def _annotate(
-        self, time: float, sample_token: str, cloud: np.ndarray, visible_shares: np.ndarray
+        self, time: float, sample_token: str, cloud: np.ndarray, shares: np.ndarray
     ) -> None:
         """Append an annotation of every actor; those without a LiDAR point are dropped later."""
         world_from_lidar = self._scene.world_from_ego(time) @ LIDAR.ego_from_sensor()
@@ -130,7 +130,7 @@ class SceneWriter:
                     'token': make_token(sample_token, 'annotation', index),
                     'sample_token': sample_token,
                     'instance_token': make_token(self._token, 'instance', index),
-                    'visibility_token': visibility_token(visible_shares[index]),
+                    'visibility_token': visibility_token(shares[index]),
                     'attribute_tokens': attribute,
                     'translation': center,
                     'size': [width, length, height],

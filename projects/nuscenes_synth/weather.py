@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-RGB = tuple[float, float, float]
+from .shapes import Color
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Weather:
     description: str
     is_night: bool = False
     is_wet: bool = False
-    sky_horizon: RGB = (235.0, 225.0, 210.0)
-    sky_zenith: RGB = (210.0, 150.0, 95.0)
+    sky_horizon: Color = (235.0, 225.0, 210.0)
+    sky_zenith: Color = (210.0, 150.0, 95.0)
     sun: float = 0.5
     ambient: float = 1.0
     visibility: float = 400.0

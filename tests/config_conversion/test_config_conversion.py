@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmdet3d.registry import HOOKS, MODELS, TRANSFORMS
+from mmdet3d.registry import DATASETS, HOOKS, MODELS, PARAM_SCHEDULERS, TRANSFORMS
 from mmengine.config import Config
+from torch import Tensor
+from torch.optim import SGD
 
 from cmt_bias.config_conversion import convert_config
 
@@ -261,6 +263,95 @@ def test_a_derived_project_keeps_its_own_classes_and_is_told_so(write_old):
     ramp, cosine = new.param_scheduler
     assert (ramp.type, ramp.start_factor, ramp.end) == ('LinearLR', 0.3, 1000)
     assert (cosine.type, cosine.T_max, cosine.eta_min_ratio) == ('CosineAnnealingLR', 6, 1e-3)
+
+
+BY_EPOCH = """
+runner = dict(type='EpochBasedRunner', max_epochs=6)
+lr_config = dict(policy='CosineAnnealing', warmup='linear', warmup_iters=2, warmup_by_epoch=True,
+                 warmup_ratio=0.1, min_lr_ratio=1e-3, by_epoch=False)
+"""
+
+
+def test_what_has_a_counterpart_keeps_its_meaning(write_old):
+    path = write_old(schedule=BY_EPOCH)
+    text = path.read_text()
+    text = text.replace('checkpoint_config = dict(', 'checkpoint_config = dict(max_keep_ckpts=7, ')
+    text = text.replace("loss_scale='dynamic'", "loss_scale='dynamic', cumulative_iters=4")
+    path.write_text(text + "data['train_dataloader'] = dict(samples_per_gpu=8)\n")
+    new, report = convert(path)
+    assert new.default_hooks.checkpoint.max_keep_ckpts == 7
+    assert new.optim_wrapper.accumulative_counts == 4
+    assert (new.train_dataloader.batch_size, new.auto_scale_lr.base_batch_size) == (8, 64)
+    ramp = PARAM_SCHEDULERS.build(
+        dict(new.param_scheduler[0], optimizer=SGD([Tensor()], lr=1.0), epoch_length=100)
+    )
+    assert (ramp.begin, ramp.end, ramp.by_epoch) == (0, 200, False)
+    assert not {key for key in report.lost if key.startswith(('lr_config', 'data.train_data'))}
+
+
+LOST = {
+    'evaluation.save_best': ('evaluation = dict(', "evaluation = dict(save_best='NDS', "),
+    'checkpoint_config.out_dir': (
+        'checkpoint_config = dict(',
+        "checkpoint_config = dict(out_dir='s3://', ",
+    ),
+    'checkpoint_config.interval': (
+        'checkpoint_config = dict(',
+        'checkpoint_config = dict(by_epoch=False, ',
+    ),
+    'optimizer_config.coalesce': ('grad_clip=dict(', 'coalesce=True, grad_clip=dict('),
+    'lr_config.anneal_strategy': ("policy='cyclic', ", "policy='cyclic', anneal_strategy='cos', "),
+    'log_config.hooks[0]': ('TensorboardLoggerHook', 'WandbLoggerHook'),
+    'log_config.by_epoch': ('log_config = dict(', 'log_config = dict(by_epoch=False, '),
+    'data.shuffler_sampler': (
+        'data = dict(',
+        "data = dict(shuffler_sampler=dict(type='DistributedGroupSampler'), ",
+    ),
+    'data.val_dataloader': ('data = dict(', 'data = dict(val_dataloader=dict(), '),
+    'data.train_dataloader.pin_memory': (
+        'data = dict(',
+        'data = dict(train_dataloader=dict(pin_memory=True), ',
+    ),
+    'data.train.filter_empty': ("type='CBGSDataset', ", "type='CBGSDataset', filter_empty=True, "),
+    'data.val.eval_version': ('load_interval=1', "eval_version='detection_cvpr_2019'"),
+    'runner.rank': ('total_epochs = 20', 'runner = dict(max_epochs=20, rank=0)'),
+}
+
+
+@pytest.mark.parametrize('key', LOST)
+def test_a_setting_that_is_not_converted_is_named(write_old, key):
+    path = write_old()
+    old, new = LOST[key]
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    converted, report = convert(path)
+    assert key in report.lost
+    for split in ('train', 'val', 'test'):
+        dataset = converted[f'{split}_dataloader'].dataset
+        dataset = dataset.get('dataset', dataset)
+        DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
+
+
+def test_a_training_that_counts_iterations_is_told(write_old):
+    path = write_old(
+        schedule="runner = dict(type='IterBasedRunner', max_iters=80000)\n"
+        "lr_config = dict(policy='CosineAnnealing', min_lr_ratio=1e-3)"
+    )
+    path.write_text(path.read_text().replace('interval=20', 'interval=2000'))
+    new, report = convert(path)
+    assert 'max_iters=80000' in report.lost['runner.max_iters']
+    assert 'set max_epochs' in report.lost['runner.max_iters']
+    assert report.lost['evaluation.interval'].startswith('2000 iterations')
+    assert new.train_cfg.val_interval == new.default_hooks.checkpoint.interval == 1
+
+
+@pytest.mark.parametrize('missing', ['ann_file', 'pipeline'])
+def test_a_dataset_without_its_parts_is_named(write_old, missing):
+    path = write_old()
+    path.write_text(path.read_text() + f"del data['val']['{missing}']\n")
+    with pytest.raises(ValueError, match=f"data.val has no '{missing}'"):
+        convert(path)
 
 
 def test_an_unknown_schedule_is_named(write_old):

@@ -91,6 +91,9 @@ BAD = {
     'lidar2sensor of a sweep': set_in(
         'lidar_sweeps', 0, 'lidar_points', 'lidar2sensor', value=[[NAN]]
     ),
+    'no lidar_sweeps.lidar_points.lidar2sensor': lambda sample: sample['lidar_sweeps'][0][
+        'lidar_points'
+    ].pop('lidar2sensor'),
     'labels [99]': set_in('instances', 0, 'bbox_label_3d', value=99),
     'without velocity': lambda sample: sample['instances'][1].pop('velocity'),
     'without num_lidar_pts': lambda sample: sample['instances'][0].pop('num_lidar_pts'),
@@ -124,6 +127,7 @@ def test_a_frame_that_cannot_be_trained_on_is_named_with_its_fault(tmp_path, fau
         (UsedData(images=False), lambda sample: sample.pop('images')),
         (UsedData(points=False), lambda sample: sample.pop('lidar_points')),
         (UsedData(sweeps=0), BAD['lidar2sensor of a sweep']),
+        (UsedData(sweeps=0), BAD['no lidar_sweeps.lidar_points.lidar2sensor']),
         (UsedData(annotation_keys=('bbox_3d', 'bbox_label_3d')), BAD['without velocity']),
     ],
 )

@@ -41,6 +41,25 @@ def test_testing_always_masks_the_same_and_keeps_shapes_and_matrices(make_sample
     np.testing.assert_array_equal(before['gt_labels_3d'], after['gt_labels_3d'])
 
 
+@pytest.mark.parametrize('label', [{}, dict(spoiled_sensors='')])
+def test_what_is_masked_counts_as_spoiled_as_under_any_other_failure(make_sample, label):
+    transform = ModalMask3D(mode='train', image_drop_prob=0.4, points_drop_prob=0.4)
+    np.random.seed(0)
+    found = set()
+    for _ in range(20):
+        sample = transform(
+            make_sample(num_views=2, num_points=3, num_boxes=0, image_size=(2, 2)) | label
+        )
+        masked = masked_inputs(sample)
+        found.add(masked)
+        expected = dict(image='C', points='L').get(masked, label.get('spoiled_sensors'))
+        assert sample.get('spoiled_sensors') == expected
+        assert ('spoiled_views' in sample) == (masked == 'image')
+        assert ('spoiled_regions' in sample) == (masked == 'points')
+        assert np.all(sample.get('spoiled_views', True))
+    assert found == {'image', 'points', 'none'}
+
+
 def test_an_empty_cloud_stays_empty(make_sample):
     sample = ModalMask3D(mode='test', mask_modal='points')(make_sample(num_points=0))
     assert sample['points'].shape == (0, 5)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import pickle
 import shutil
@@ -11,7 +12,7 @@ from nuscenes import NuScenes
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.utils.data_classes import LidarPointCloud
 
-from cmt_bias.datasets import LoadAlignedSweeps
+from cmt_bias.datasets import LoadAlignedSweeps, nuscenes_conversion
 from cmt_bias.datasets.nuscenes_conversion import (
     DatasetLayoutError,
     _prepared_converter,
@@ -181,6 +182,71 @@ def test_output_folder_may_differ_and_workers_change_nothing(
     first = mmengine.load(smallest_nuscenes / 'nuscenes_infos_val.pkl')
     second = mmengine.load(tmp_path / 'out' / 'other_infos_val.pkl')
     assert repr(first['data_list']) == repr(second['data_list'])
+
+
+def test_a_conversion_killed_over_an_older_one_leaves_no_part_of_a_database(
+    copied_tables, tmp_path, monkeypatch
+):
+    out = tmp_path / 'out'
+    database = out / 'nuscenes_gt_database'
+    database.mkdir(parents=True)
+    old = {f'{number}.bin' for number in range(5)}
+    for name in old:
+        (database / name).write_bytes(b'')
+    (out / 'nuscenes_dbinfos_train.pkl').write_bytes(b'old')
+    remove = shutil.rmtree
+
+    def killed_meanwhile(path, **options):
+        """Deleting many files takes minutes; of what a later run ends, nothing matters."""
+        if path.name == '.unfinished_conversion':
+            remove(path, **options)
+        else:
+            next(path.iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, 'rmtree', killed_meanwhile)
+    with contextlib.suppress(KeyboardInterrupt):
+        convert_nuscenes(copied_tables, out, image_crops=False)
+    there = {path.name for path in database.iterdir()}
+    if there != old:
+        entries = pickle.loads((out / 'nuscenes_dbinfos_train.pkl').read_bytes())
+        named = (entry['path'] for found in entries.values() for entry in found)
+        assert there == {name.split('/')[-1] for name in named}
+    assert not (out / '.unfinished_conversion').exists()
+
+
+@pytest.mark.parametrize('name', ['nuscenes_infos_train.pkl', 'nuscenes_infos_val.pkl'])
+def test_another_version_is_not_replaced(copied_tables, name):
+    content = pickle.dumps(dict(metainfo=dict(version='v1.0-mini'), data_list=[]))
+    (copied_tables / name).write_bytes(content)
+    with pytest.raises(
+        DatasetLayoutError, match=rf'{name} is of v1\.0-mini.*--extra-tag.*--out-dir'
+    ):
+        convert_nuscenes(copied_tables, copied_tables)
+    assert (copied_tables / name).read_bytes() == content
+    assert not list(copied_tables.glob('*dbinfos*'))
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        pickle.dumps(dict(metainfo=dict(version='v1.0-trainval'), data_list=[])),
+        pickle.dumps(dict(metainfo={}, data_list=[])),
+        pickle.dumps(dict(infos=[], metadata=dict(version='v1.0-mini'))),  # before mmdet3d 1.1
+        b'damaged',
+    ],
+)
+def test_a_file_of_the_same_version_or_of_none_is_replaced(copied_tables, monkeypatch, content):
+    class ReachedError(Exception):
+        pass
+
+    def load_tables(*_args, **_settings):
+        raise ReachedError
+
+    monkeypatch.setattr(nuscenes_conversion, 'NuScenes', load_tables)
+    (copied_tables / 'nuscenes_infos_val.pkl').write_bytes(content)
+    with pytest.raises(ReachedError):
+        convert_nuscenes(copied_tables, copied_tables)
 
 
 def test_missing_dataset_folder_is_named(tmp_path):

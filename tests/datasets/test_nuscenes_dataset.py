@@ -78,6 +78,23 @@ def test_a_bad_frame_is_named_with_its_token_file_and_fault(folder, name, fault,
     assert 'skip_bad_frames=True' in message
 
 
+@pytest.mark.parametrize('values', [4, 6])
+def test_files_with_another_number_of_values_a_point_are_not_taken_for_damaged(folder, values):
+    for number in range(NUM_FRAMES):
+        np.zeros((51, values), np.float32).tofile(folder / f'{number}.bin')
+    config = dataset_config(folder, training=True)
+    config['pipeline'][0].update(load_dim=values, use_dim=4)
+    frames = DATASETS.build(dict(config, type='CheckedNuScenesDataset', skip_bad_frames=True))
+    assert frames[1]['inputs']['points'].shape == (51, 4)
+    frames.pipeline.transforms.append(lambda results: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        frames[1]
+    (folder / '1.bin').write_bytes(bytes(4 * values + 1))
+    with pytest.raises(BadFrameError, match=f'no whole number of points of {4 * values}'):
+        frames.skip_bad_frames = False
+        frames[1]
+
+
 def test_bad_frames_are_left_out_of_a_training_and_counted_across_processes(folder):
     DAMAGES['1.bin']['is cut off'](folder / '1.bin')
     DAMAGES['1.png']['is empty'](folder / '2.png')
@@ -120,7 +137,7 @@ FRAMES = [
 ]
 
 
-def balanced_dataset(cls, folder):
+def balanced_dataset(cls, folder, **settings):
     frames = []
     for boxes in FRAMES:
         instances = [
@@ -144,6 +161,7 @@ def balanced_dataset(cls, folder):
         ann_file='infos.pkl',
         metainfo=dict(classes=CLASSES),
         modality=dict(use_lidar=True, use_camera=False),
+        **settings,
     )
 
 
@@ -158,6 +176,13 @@ def test_boxes_without_points_count_for_class_balancing(tmp_path, cls, counts):
     dataset = balanced_dataset(cls, tmp_path)
     classes = [dataset.get_cat_ids(index) - {-1} for index in range(len(dataset))]
     assert Counter(CLASSES[label] for found in classes for label in found) == counts
+
+
+def test_with_the_valid_flag_the_valid_boxes_count(tmp_path):
+    dataset = balanced_dataset(AllBoxesNuScenesDataset, tmp_path, use_valid_flag=True)
+    classes = [dataset.get_cat_ids(index) - {-1} for index in range(len(dataset))]
+    expected = [set(dataset.get_ann_info(i)['gt_labels_3d']) - {-1} for i in range(len(dataset))]
+    assert classes == expected == [{1}, {1}, {0}, set()]
 
 
 def test_a_class_is_drawn_from_frames_where_only_hidden_boxes_have_it(tmp_path):

@@ -1,5 +1,6 @@
 import itertools
 import pickle
+import shutil
 
 import cv2
 import mmengine
@@ -9,6 +10,7 @@ from mmdet3d.datasets.transforms import DataBaseSampler
 
 from cmt_bias.datasets.loading import camera_matrices
 from cmt_bias.datasets.object_database import check_database
+from cmt_bias.datasets.object_image_crops import add_image_crops
 
 CLASSES = (
     'car',
@@ -97,6 +99,17 @@ def test_preflight_check_finds_nothing_wrong(smallest_nuscenes):
     path = str(smallest_nuscenes / 'nuscenes_dbinfos_train.pkl')
     sampler = dict(info_path=path, data_root=str(smallest_nuscenes), classes=CLASSES)
     assert check_database(dict(sample_2d=True, db_sampler=sampler), read_all=True) == []
+
+
+def test_a_crop_that_cannot_be_written_ends_the_conversion(smallest_nuscenes, tmp_path):
+    for name in ('nuscenes_dbinfos_train.pkl', 'nuscenes_infos_train.pkl'):
+        shutil.copy(smallest_nuscenes / name, tmp_path / name)
+    with pytest.raises(OSError, match=r'nuscenes_gt_database.*\.jpg'):  # there is no such folder
+        add_image_crops(
+            tmp_path / 'nuscenes_dbinfos_train.pkl',
+            tmp_path / 'nuscenes_infos_train.pkl',
+            smallest_nuscenes,
+        )
 
 
 def test_stock_sampler_reads_the_extended_database(smallest_nuscenes, monkeypatch):

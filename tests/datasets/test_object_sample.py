@@ -261,6 +261,17 @@ def test_a_file_lost_after_the_start_is_named_too(make_sample, make_database):
         transform(scene(make_sample))
 
 
+def test_a_crop_that_cannot_be_decoded_is_named_too(make_sample, make_database):
+    info_path = make_database()
+    transform = pasting(info_path, sample_2d=True)
+    for path in (info_path.parent / 'db').glob('*.png'):
+        path.write_bytes(b'text')
+    with pytest.raises(
+        ValueError, match=r'(?s)\.png. \(4 bytes\) is not a readable image.*tools/create_data.py'
+    ):
+        transform(scene(make_sample))
+
+
 def test_a_missing_database_is_named_with_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'(?s)nothing.pkl.*tools/create_data.py'):
         pasting(tmp_path / 'nothing.pkl')

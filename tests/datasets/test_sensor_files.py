@@ -5,7 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmdet3d.datasets.transforms import LoadPointsFromFile
+from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures.points import LiDARPoints
 
 from cmt_bias.datasets.sensor_files import (
     SensorFile,
@@ -17,7 +20,7 @@ from cmt_bias.datasets.sensor_files import (
 
 BOTH = dict(use_lidar=True, use_camera=True)
 POINTS = dict(type='LoadPointsFromFile', load_dim=4)
-SWEEPS = dict(type='LoadPointsFromMultiSweeps', sweeps_num=2)
+SWEEPS = dict(type='LoadPointsFromMultiSweeps', sweeps_num=2, test_mode=True)
 IMAGES = dict(type='LoadCalibratedMultiViewImages')
 
 
@@ -31,7 +34,10 @@ IMAGES = dict(type='LoadCalibratedMultiViewImages')
             dict(modality=BOTH, pipeline=[dict(type='LoadMultiViewImageFromFiles')]),
             (False, 0, True),
         ),
-        (dict(pipeline=[POINTS, dict(type='LoadAlignedSweeps'), IMAGES]), (True, 10, False)),
+        (
+            dict(pipeline=[POINTS, dict(type='LoadAlignedSweeps', test_mode=True), IMAGES]),
+            (True, 10, False),
+        ),
         (
             dict(
                 modality=dict(use_camera=True),
@@ -51,6 +57,34 @@ def test_what_a_dataset_loads_is_what_modality_and_pipeline_both_have(dataset, u
     found = used_data(dataset)
     expected = used or (False, 0, False)  # a loader of another name is not known to need files
     assert (found.points, found.sweeps, found.images) == expected
+
+
+@pytest.mark.parametrize('sweeps_num', [0, 1, 3, 9])
+@pytest.mark.parametrize('test_mode', [True, False])
+def test_every_sweep_that_the_loader_may_read_is_looked_at(monkeypatch, sweeps_num, test_mode):
+    step = dict(type='LoadAlignedSweeps', sweeps_num=sweeps_num, test_mode=test_mode, use_dim=5)
+    sweeps = [
+        dict(
+            timestamp=-float(number),
+            lidar_points=dict(lidar_path=f'sweeps/{number}.bin', lidar2sensor=np.eye(4)),
+        )
+        for number in range(6)
+    ]
+    read = set()
+
+    def remember(path: str) -> np.ndarray:
+        read.add(Path(path).name)
+        return np.zeros((2, 5), np.float32)
+
+    loader = TRANSFORMS.build(step)
+    monkeypatch.setattr(loader, '_load_points', remember)
+    np.random.seed(0)
+    for _ in range(40):
+        points = LiDARPoints(torch.zeros(2, 5), points_dim=5)
+        loader(dict(points=points, lidar_sweeps=sweeps, timestamp=0.0))
+    frame = dict(lidar_points=dict(lidar_path='a.bin'), lidar_sweeps=sweeps)
+    listed = sensor_files(frame, dict(pipeline=[POINTS, step]))
+    assert {file.path.name for file in listed} == {'a.bin', *read}
 
 
 def test_files_of_a_frame_are_looked_for_where_mmdet3d_loads_them():

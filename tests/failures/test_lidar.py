@@ -101,6 +101,26 @@ def test_about_half_of_the_objects_lose_all_their_points():
     assert 240 <= lost <= 360  # five standard deviations
 
 
+@pytest.mark.parametrize('where', ['ann_info', 'eval_ann_info'])
+def test_pasted_objects_fail_move_and_have_ghosts_like_those_of_the_scene(where):
+    def training_sample() -> dict:
+        """The second object is pasted, so that the annotations of the scene lack it."""
+        results = two_objects()
+        boxes = results.pop('eval_ann_info')['gt_bboxes_3d']
+        boxes.tensor[1, 7] = 5.0  # velocity along x
+        return {**results, 'gt_bboxes_3d': boxes, where: dict(gt_bboxes_3d=boxes[:1])}
+
+    pasted = [2]  # a point of it, of now
+    assert not set(pasted) & set(
+        LiDARObjectFailure(probability=1.0)(training_sample())['points'].tensor[:, 3].tolist()
+    )
+    ghosts = LiDARGhosts()(training_sample())['points'].tensor[6:, 3].tolist()
+    assert set(pasted) <= set(ghosts)
+    before, after = training_sample(), LiDARTimeOffset(severity=3)(training_sample())
+    moved = (after['points'].tensor - before['points'].tensor)[pasted, :3]
+    torch.testing.assert_close(moved, torch.tensor([[-2.0, 4.0, 0.0]]))
+
+
 def test_object_failure_without_annotations_says_what_to_set():
     results = two_objects()
     del results['eval_ann_info']

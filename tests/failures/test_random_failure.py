@@ -94,6 +94,11 @@ def test_a_failure_of_a_sensor_that_is_not_there_is_never_drawn():
         assert 'lidar_drop' not in names and '' not in names
 
 
+def test_a_failure_of_both_sensors_is_drawn_for_a_sample_of_one():
+    transform = RandomFailure({'rain_3': 1.0, 'lidar_drop': 1.0}, probability=1.0)
+    assert {name for name, _ in drawn(transform, 0).values()} == {'rain_3'}
+
+
 def test_a_healthy_sample_says_that_nothing_is_spoiled(sample_of_both):
     transform = RandomFailure(FAILURES, probability=0.0)
     transform.epoch.fill_(3)
@@ -151,5 +156,8 @@ def test_the_hook_tells_nested_datasets_the_epoch_of_a_resumed_run():
         def __len__(self) -> int:
             return 1
 
-    FailureEpochHook().before_train_epoch(RunnerAt(Wrapper(), epoch=7))
+    # hooks may look at the data before the first epoch
+    FailureEpochHook().before_train(RunnerAt(Wrapper(), epoch=7))
     assert int(transform.epoch) == 7
+    FailureEpochHook().before_train_epoch(RunnerAt(Wrapper(), epoch=8))
+    assert int(transform.epoch) == 8

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures.points import LiDARPoints
 
 from cmt_bias.failures import all_failures
 from cmt_bias.failures.cameras import (
@@ -128,6 +129,23 @@ def test_a_failure_that_changes_nothing_says_so():
     for positions in (kept, np.zeros((0, 3))):
         after = transform(dict(points=cloud(positions), token='t'))
         assert not after['changed_by_failure'] and 'spoiled_sensors' not in after
+
+
+@pytest.mark.parametrize(
+    'failure',
+    [failure for failure in all_failures() if 'L' in failure.spoils],
+    ids=lambda failure: failure.name,
+)
+def test_no_failure_takes_the_time_of_points_for_their_intensity(failure, sample):
+    """``use_dim=[0, 1, 2, 4]``, the default of the loaders of sweeps."""
+    columns = sample['points'].tensor[:, [0, 1, 2, 4]]
+    sample['points'] = LiDARPoints(columns, points_dim=4)
+    if failure.name in ('lidar_drop', 'lidar_fov_60'):  # which look at places alone
+        left = spoil(failure, sample)['points'].tensor
+        assert set(left[:, 3].tolist()) <= {0.0, *columns[:, 3].tolist()}
+    else:
+        with pytest.raises(ValueError, match=r'use_dim=\[0, 1, 2, 3, 4\]'):
+            spoil(failure, sample)
 
 
 def test_a_failure_before_the_loading_says_so():

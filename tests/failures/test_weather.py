@@ -1,6 +1,8 @@
 """Rain, fog and night get worse with their severity."""
 
 import numpy as np
+import pytest
+import torch
 
 from cmt_bias.failures.weather import CameraNight, LiDARFog, Rain
 
@@ -31,13 +33,33 @@ def test_fog_loses_far_points_and_puts_echoes_near_the_sensor():
 
 def test_rain_weakens_both_sensors_and_takes_one_alone():
     grey = [np.full((90, 160, 3), 60, dtype=np.uint8)]
-    numbers, spread = [], []
+    numbers = []
     for severity in (1, 2, 3):
         after = Rain(severity)(dict(points=ground(), img=grey, token='t'))
         numbers.append(len(after['points']))
-        spread.append(float(after['points'].tensor[:, :3].norm(dim=1).max()))
         assert after['img'][0].mean() > 60  # grey veil and bright streaks
         assert after['img'][0].max() > 120
     assert 20000 * 0.97 > numbers[0] > numbers[1] > numbers[2]
     assert 'img' not in Rain()(dict(points=ground(), token='t'))
     assert 'points' not in Rain()(dict(img=grey, token='t'))
+
+
+@pytest.mark.parametrize('severity', [1, 2, 3])
+def test_rain_moves_points_along_their_rays_by_the_noise_of_its_level(severity):
+    before = ground()
+    before.tensor[:, 4] = torch.arange(len(before))  # which point it is
+    after = Rain(severity)(dict(points=before, token='t'))['points'].tensor
+    origin = before.tensor[after[:, 4].long()]
+    distance = after[:, :3].norm(dim=1)
+    shift = distance - origin[:, :3].norm(dim=1)
+    kept = shift.abs() < 1  # others are echoes from drops
+    assert kept.float().mean() > 0.5
+    # the median of a normal distribution's absolute values lies at 0.6745 of its deviation
+    deviation = float(shift[kept].abs().median()) / 0.6745
+    assert deviation == pytest.approx(Rain.levels[severity - 1].range_noise, rel=0.05)
+    torch.testing.assert_close(
+        after[:, :3] / distance[:, None],
+        origin[:, :3] / origin[:, :3].norm(dim=1, keepdim=True),
+        atol=1e-5,
+        rtol=0,
+    )

@@ -28,7 +28,8 @@ def view(solids, weather='day'):
 
 def owners(result):
     """(H, W) number of the box that a pixel shows, -1 for none."""
-    triangle = result.hits.triangle.reshape(HEIGHT, WIDTH)
+    _, hits = result
+    triangle = hits.triangle.reshape(HEIGHT, WIDTH)
     return np.where(triangle >= 0, triangle // TRIANGLES_PER_BOX, -1)
 
 
@@ -51,14 +52,14 @@ def test_object_is_drawn_exactly_where_its_corners_project(boxes):
 def test_object_changes_the_colour_at_its_projected_centre(boxes):
     solids = boxes(((15.0, 2.0, 1.0), (4.0, 2.0, 2.0)))
     column, row = project(solids.centers)[0].astype(int)
-    with_object = view(solids).image[row, column].astype(int)
-    without = view(boxes()).image[row, column].astype(int)
+    with_object = view(solids)[0][row, column].astype(int)
+    without = view(boxes())[0][row, column].astype(int)
     assert np.abs(with_object - without).max() > 40
 
 
 def test_depth_is_that_of_the_front_face(boxes):
     result = view(boxes(((15.0, 0.0, 1.0), (4.0, 2.0, 2.0))))
-    depth = result.hits.distance.reshape(HEIGHT, WIDTH)[owners(result) == 0]
+    depth = result[1].distance.reshape(HEIGHT, WIDTH)[owners(result) == 0]
     np.testing.assert_allclose(depth.min(), 13.0 - FRONT.translation[0], atol=0.1)
 
 
@@ -101,7 +102,7 @@ def test_texture_is_upright_and_faces_the_right_way(boxes):
     def pixel(boxes_seen, height, left):
         point = np.array([[13.0, left, height]])
         column, row = project(point)[0].astype(int)
-        return view(boxes_seen).image[row, column].astype(int)
+        return view(boxes_seen)[0][row, column].astype(int)
 
     assert pixel(rear, 1.8, 0.0).min() > 120, 'the band in the middle'
     blue, green, _ = pixel(rear, 2.9, 0.0)
@@ -123,7 +124,7 @@ def street():
 
     def look(weather):
         renderer = Renderer(caster, pose, scene.road, weather, lamps)
-        return renderer.render(CAMERA, np.random.default_rng(0)).image.astype(float)
+        return renderer.render(CAMERA, np.random.default_rng(0))[0].astype(float)
 
     return look
 

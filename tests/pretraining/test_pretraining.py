@@ -8,6 +8,7 @@ from mmdet3d.registry import HOOKS, MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -52,6 +53,23 @@ def test_pretraining_teaches_both_branches(pretrained, batch):
     sum(losses.values()).backward()
     untaught = [name for name, value in pretrained.named_parameters() if value.grad is None]
     assert not untaught
+
+
+def test_mixed_precision_changes_no_target_of_the_cameras(pretrained, batch):
+    pretrained.train()
+    data = pretrained.data_preprocessor(batch, training=True)
+    samples = data['data_samples']
+    metas = [sample.metainfo for sample in samples]
+    with torch.no_grad():
+        cameras, bev = pretrained.extract_feat(data['inputs'], metas)
+        cameras = [cameras[0].bfloat16()]
+        head = pretrained.pts_bbox_head
+        expected = head.loss(bev, [cameras[0].float()], samples)
+        with torch.autocast('cpu', torch.bfloat16):
+            found = head.loss(bev, cameras, samples)
+    for name in ('camera.loss_cls', 'camera.loss_depth', 'camera.loss_size'):
+        assert expected[name] > 0
+        assert found[name] == expected[name], name
 
 
 def test_every_part_in_front_of_the_decoder_is_taken_over(pretrained):
@@ -112,6 +130,90 @@ def test_tokens_of_both_sensors_start_at_one_scale_and_a_resumed_run_is_left_alo
     *still_looking, scaled = weight.detach().chunk(3)
     assert all(map(torch.equal, looking, still_looking))
     torch.testing.assert_close(scaled, values * (2 if iteration == 0 else 1))
+
+
+def only(batch: dict, number: int, **meta: str) -> dict:
+    """A batch of one sample of another one."""
+    sample = batch['data_samples'][number].clone()
+    sample.set_metainfo(meta)
+    inputs = {key: [values[number]] for key, values in batch['inputs'].items()}
+    return dict(inputs=inputs, data_samples=[sample])
+
+
+def together(*batches: dict) -> dict:
+    """One batch of the samples of several."""
+    inputs = {
+        key: [value for batch in batches for value in batch['inputs'][key]]
+        for key in ('points', 'img')
+    }
+    return dict(
+        inputs=inputs, data_samples=[sample for b in batches for sample in b['data_samples']]
+    )
+
+
+@pytest.mark.parametrize(
+    ('meta', 'counts'),
+    [
+        (dict(spoiled_sensors=''), True),
+        (dict(spoiled_sensors='C'), False),
+        (dict(spoiled_sensors='LC'), False),
+        # as for the shipped base
+        (dict(spoiled_sensors='C', masked_modality='image'), True),
+    ],
+)
+def test_tokens_are_measured_on_samples_that_no_failure_has_spoiled(batch, meta, counts):
+    torch.manual_seed(2)
+    tiny = MODELS.build(Config.fromfile(TINY).model)
+    tiny.init_weights()
+    healthy, other = only(batch, 0, spoiled_sensors=''), only(batch, 1, **meta)
+    runner = RunnerOf(tiny, batch)
+    runner.train_dataloader = [other, together(healthy, other), together(other, healthy)]
+    if counts:  # so that a batch more or less does not matter
+        runner.train_dataloader = [together(healthy, other)]
+    HOOKS.build(dict(type='TokenScaleHook', std=0.29)).before_train(runner)
+    measured = together(healthy, other) if counts else healthy
+    assert token_stds(tiny, measured) == pytest.approx([0.29, 0.29], rel=1e-3)
+
+
+def test_where_all_samples_are_spoiled_the_weights_stay(batch):
+    tiny = MODELS.build(Config.fromfile(TINY).model)
+    before = {key: value.clone() for key, value in tiny.state_dict().items()}
+    runner = RunnerOf(tiny, batch)
+    runner.train_dataloader = [only(batch, 0, spoiled_sensors='L')]
+    HOOKS.build(dict(type='TokenScaleHook', std=0.29)).before_train(runner)
+    assert all(torch.equal(value, before[key]) for key, value in tiny.state_dict().items())
+
+
+def test_any_normalization_of_the_neck_can_be_scaled(batch):
+    torch.manual_seed(2)
+    model = Config.fromfile(TINY).model
+    model.img_neck.norm_cfg = dict(type='GN', num_groups=8)
+    tiny = MODELS.build(model)
+    tiny.init_weights()
+    HOOKS.build(dict(type='TokenScaleHook', std=0.29)).before_train(RunnerOf(tiny, batch))
+    assert token_stds(tiny, batch) == pytest.approx([0.29, 0.29], rel=1e-3)
+
+
+@pytest.mark.parametrize('preset', ['robust', 'robust-finetune'])
+def test_a_training_under_failures_begins(preset, smallest_nuscenes, tmp_path):
+    (path,) = (CONFIGS / 'cmt_bias').glob(f'cmt-bias-{preset}-tiny_*.py')
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(tmp_path),
+            'load_from': None,
+            'train_cfg.max_epochs': 1,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'train_dataloader.dataset.data_root': f'{smallest_nuscenes}/',
+            'model.pts_bbox_head.num_query': 40,
+        }
+    )
+    for part in ('dataloader', 'cfg', 'evaluator'):
+        cfg[f'val_{part}'] = cfg[f'test_{part}'] = None
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter > 0
 
 
 def test_frozen_statistics_stand_still_while_weights_train(batch):

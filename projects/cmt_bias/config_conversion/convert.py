@@ -25,7 +25,8 @@ def convert_config(old: Config) -> tuple[str, ConversionReport]:
         Text of a config file that inherits this package's default runtime, and what changed.
 
     Raises:
-        ValueError: If it has no ``model`` or no ``data``.
+        ValueError: If it has no ``model`` or no ``data``, or a dataset without annotation file or
+            pipeline.
     """
     settings = old.to_dict()
     if 'model' not in settings or 'data' not in settings:

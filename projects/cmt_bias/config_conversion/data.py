@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmdet3d.registry import TRANSFORMS
+from mmdet3d.registry import DATASETS, TRANSFORMS
 from mmengine.config import Config
 
 from ..shipped_configs import config_path
@@ -58,7 +58,11 @@ def image_preparation(pipeline: Sequence[Mapping], report: ConversionReport) -> 
 def convert_data(old: Mapping, report: ConversionReport) -> dict:
     """The dataloaders and evaluators for ``data`` of an old config."""
     data = old['data']
-    samples, workers = data.get('samples_per_gpu', 1), data.get('workers_per_gpu', 2)
+    own = data.get('train_dataloader') or {}  # mmdet 2.2x: what differs from the settings for all
+    sizes = ('samples_per_gpu', 'workers_per_gpu')
+    report.lose_others('data', data, (*sizes, 'train', 'val', 'test', 'train_dataloader'))
+    report.lose_others('data.train_dataloader', own, sizes)
+    samples, workers = ({**data, **own}.get(*size) for size in zip(sizes, (1, 2), strict=True))
     gpus = len(list(old.get('gpu_ids') or range(8)))
     report.changed['data.samples_per_gpu'] = 'train_dataloader.batch_size'
     report.changed['data.workers_per_gpu'] = 'train_dataloader.num_workers, val_..., test_...'
@@ -90,13 +94,18 @@ def convert_data(old: Mapping, report: ConversionReport) -> dict:
 def _convert_dataset(old: Mapping, path: str, training: bool, report: ConversionReport) -> dict:
     if 'dataset' in old:
         inner = _convert_dataset(old['dataset'], f'{path}.dataset', training, report)
-        return dict(old, dataset=inner)
+        new = dict(old, dataset=inner)
+        return keep_accepted(new, DATASETS.get(new['type']), path, report)
+    for key in ('ann_file', 'pipeline'):
+        if key not in old:
+            raise ValueError(
+                f"{path} has no '{key}': only a dataset of annotations, or wrappers that have one "
+                "as 'dataset', can be converted"
+            )
     new = dict(old)
     if old['type'] in _NUSCENES:
         new['type'] = 'AllBoxesNuScenesDataset' if training else 'CheckedNuScenesDataset'
         report.changed[f'{path}.type'] = f"'{old['type']}' is '{new['type']}'"
-    else:
-        report.lost[f'{path}.type'] = f'no dataset {old["type"]} here; kept'
     root = new['data_root'] = old['data_root'].rstrip('/') + '/' if old.get('data_root') else ''
     if isinstance(old['ann_file'], str):
         new['ann_file'] = old['ann_file'].removeprefix(root).lstrip('/')
@@ -117,7 +126,7 @@ def _convert_dataset(old: Mapping, path: str, training: bool, report: Conversion
     ours = Config.fromfile(config_path('_base_/datasets/nus-3d-fusion.py'))
     new['data_prefix'] = ours.data_prefix.to_dict()
     new['pipeline'] = _convert_pipeline(old['pipeline'], f'{path}.pipeline', root, ours, report)
-    return new
+    return keep_accepted(new, DATASETS.get(new['type']), path, report)
 
 
 def _convert_pipeline(

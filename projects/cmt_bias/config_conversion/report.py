@@ -1,5 +1,6 @@
 """What became of the keys of a converted config."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 
@@ -16,6 +17,12 @@ class ConversionReport:
     changed: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
+
+    def lose_others(self, key: str, given: Mapping, known: Collection[str]) -> None:
+        """Name what is set below ``key`` and not known as lost."""
+        for name, value in given.items():
+            if name not in known and value is not None:
+                self.lost[f'{key}.{name}'] = 'not converted; look for what stands for it by hand'
 
     def __str__(self) -> str:
         parts = {'Changed': self.changed, 'No counterpart': self.lost, 'Added': self.added}

@@ -21,19 +21,43 @@ HANDLED_RUN_KEYS = (
     *('optimizer_config', 'fp16', 'lr_config', 'momentum_config', 'runner', 'log_level'),
     *('load_from', 'custom_hooks', 'find_unused_parameters'),
 )
+_KNOWN = dict(
+    runner=('type', 'max_epochs', 'max_iters'),
+    evaluation=('interval', 'by_epoch'),
+    checkpoint_config=('interval', 'by_epoch', 'max_keep_ckpts'),
+    optimizer_config=('type', 'loss_scale', 'grad_clip', 'custom_fp16', 'cumulative_iters'),
+    fp16=('loss_scale',),
+    log_config=('interval', 'hooks'),
+)
+_KNOWN_OF_WARMUP = ('warmup', 'warmup_iters', 'warmup_ratio', 'warmup_by_epoch')
+_KNOWN_OF_POLICY = dict(
+    cyclic=('target_ratio', 'cyclic_times', 'step_ratio_up'),
+    CosineAnnealing=('min_lr', 'min_lr_ratio'),
+)
+_LOGGERS = ('TextLoggerHook', 'TensorboardLoggerHook')
 _EPOCHS_WITHOUT_PASTING = 5
 
 
 def convert_run(old: Mapping, train_pipeline: list[Mapping], report: ConversionReport) -> dict:
     """All of a config but ``model`` and ``data``."""
-    epochs = old.get('total_epochs') or old.get('runner', {}).get('max_epochs', 1)
-    log, resume_from = old.get('log_config', {}), old.get('resume_from')
+    runner = old.get('runner') or {}
+    epochs = old.get('total_epochs') or runner.get('max_epochs', 1)
+    by_epoch = 'max_iters' not in runner
+    if not by_epoch:
+        what = f'max_iters={runner["max_iters"]}, but trainings count epochs here: set max_epochs'
+        report.lost['runner.max_iters'] = f'{what}, intervals and param_scheduler by hand'
+    log, resume_from = old.get('log_config') or {}, old.get('resume_from')
     report.changed.update({key: new for key, new in _RENAMED.items() if old.get(key)})
+    for key, known in _KNOWN.items():
+        report.lose_others(key, old.get(key) or {}, known)
+    for index, hook in enumerate(log.get('hooks', ())):
+        if hook['type'] not in _LOGGERS:
+            report.lost[f'log_config.hooks[{index}]'] = f'{hook["type"]}: add a vis_backend for it'
     new: dict[str, Any] = dict(
         train_cfg=dict(
             by_epoch=True,
             max_epochs=epochs,
-            val_interval=old.get('evaluation', {}).get('interval', 1),
+            val_interval=_interval('evaluation', old, by_epoch, report),
         ),
         optim_wrapper=_optim_wrapper(old, report),
         param_scheduler=[
@@ -47,15 +71,30 @@ def convert_run(old: Mapping, train_pipeline: list[Mapping], report: ConversionR
         find_unused_parameters=bool(old.get('find_unused_parameters')),
         default_hooks=dict(
             logger=dict(interval=log.get('interval', 50)),
-            checkpoint=dict(interval=old.get('checkpoint_config', {}).get('interval', 1)),
+            checkpoint=dict(interval=_interval('checkpoint_config', old, by_epoch, report)),
         ),
     )
+    kept = (old.get('checkpoint_config') or {}).get('max_keep_ckpts')
+    if kept is not None:
+        new['default_hooks']['checkpoint']['max_keep_ckpts'] = kept
+        key = 'checkpoint_config.max_keep_ckpts'
+        report.changed[key] = 'default_hooks.checkpoint.max_keep_ckpts'
     if 'dist_params' in old:
         new['env_cfg'] = dict(dist_cfg=dict(old['dist_params']))
     if any(hook['type'] == 'TensorboardLoggerHook' for hook in log.get('hooks', ())):
         backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
         new['visualizer'] = dict(vis_backends=backends)
     return new
+
+
+def _interval(key: str, old: Mapping, by_epoch: bool, report: ConversionReport) -> int:
+    """Epochs between two validations or checkpoints; 1 where the old config counts iterations."""
+    config = old.get(key) or {}
+    interval = config.get('interval', 1)
+    if config.get('by_epoch', by_epoch):
+        return interval
+    report.lost[f'{key}.interval'] = f'{interval} iterations; it is once an epoch'
+    return 1
 
 
 def _optim_wrapper(old: Mapping, report: ConversionReport) -> dict:
@@ -74,6 +113,9 @@ def _optim_wrapper(old: Mapping, report: ConversionReport) -> dict:
     if settings.get('grad_clip'):
         wrapper['clip_grad'] = settings['grad_clip']
         report.changed['optimizer_config.grad_clip'] = 'optim_wrapper.clip_grad'
+    if settings.get('cumulative_iters', 1) != 1:
+        wrapper['accumulative_counts'] = settings['cumulative_iters']
+        report.changed['optimizer_config.cumulative_iters'] = 'optim_wrapper.accumulative_counts'
     return dict(wrapper, constructor='MergedParamGroupsConstructor', optimizer=optimizer)
 
 
@@ -98,9 +140,13 @@ def _schedulers(
     if config.get('warmup') == 'linear':
         start, steps = config.get('warmup_ratio', 0.1), config.get('warmup_iters', 0)
         ramp = dict(start_factor=start, begin=0, end=steps, by_epoch=False)
+        if config.get('warmup_by_epoch'):
+            ramp.update(by_epoch=True, convert_to_iter_based=True)
         new.insert(0, dict(type=f'Linear{kind}', **ramp))
     elif config.get('warmup'):
         report.lost[f'{key}.warmup'] = f'{config["warmup"]!r}: choose a scheduler of mmengine'
+    known = ('policy', 'by_epoch', *_KNOWN_OF_POLICY[policy], *_KNOWN_OF_WARMUP)
+    report.lose_others(key, config, known)
     report.changed[key] = f'param_scheduler: {", ".join(step["type"] for step in new)}'
     return new
 

@@ -83,6 +83,9 @@ def frame_faults(frame: Mapping, used: UsedData) -> Iterator[str]:
     missing = [key for key in wanted if key not in frame]
     if used.points and 'lidar_path' not in frame.get('lidar_points', {'lidar_path': ''}):
         missing.append('lidar_points.lidar_path')
+    sweeps = frame.get('lidar_sweeps', ())[: used.sweeps]
+    if any('lidar2sensor' not in sweep.get('lidar_points', {}) for sweep in sweeps):
+        missing.append('lidar_sweeps.lidar_points.lidar2sensor')
     cameras: Mapping[str, Mapping] = frame.get('images', {}) if used.images else {}
     for name, camera in cameras.items():
         keys = ('img_path', 'cam2img', 'lidar2cam')
@@ -90,11 +93,10 @@ def frame_faults(frame: Mapping, used: UsedData) -> Iterator[str]:
     if missing:
         yield f'no {", ".join(missing)}'
         return
-    sweeps = frame.get('lidar_sweeps', ())[: used.sweeps]
     matrices = {
         'cam2img of a camera': [camera['cam2img'] for camera in cameras.values()],
         'lidar2cam of a camera': [camera['lidar2cam'] for camera in cameras.values()],
-        'lidar2sensor of a sweep': [s['lidar_points'].get('lidar2sensor', 0) for s in sweeps],
+        'lidar2sensor of a sweep': [sweep['lidar_points']['lidar2sensor'] for sweep in sweeps],
     }
     for name, values in matrices.items():
         if not all(map(_is_finite, values)):

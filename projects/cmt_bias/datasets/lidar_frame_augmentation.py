@@ -91,7 +91,8 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
 
     A point p becomes ``scale * R(angle) p + translation``, the rotation counter-clockwise about
     the z axis. Samples without points, boxes or images work. The arguments are those of the stock
-    class: ``rot_range``, radians, ``scale_ratio_range`` and ``translation_std``, metres.
+    class: ``rot_range``, radians, ``scale_ratio_range``, ``translation_std``, metres, and
+    ``shift_height``.
     """
 
     def transform(self, results: dict) -> dict:

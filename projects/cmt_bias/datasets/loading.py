@@ -24,7 +24,7 @@ class LoadCalibratedMultiViewImages(BaseTransform):
     - ``filename``, ``camera_names``: lists of V strings.
     - ``cam2img``, ``lidar2cam``, ``lidar2img``: float64 arrays (V, 4, 4); ``lidar2img @ (x, y, z,
       1)`` is ``(u d, v d, d, 1)`` with the pixel (u, v) and the depth d in metres.
-    - ``ori_cam2img``, ``ori_lidar2img``: copies which later transforms leave as they are.
+    - ``ori_lidar2img``: a copy which later transforms leave as it is.
     - ``img_shape``, ``ori_shape``, ``pad_shape``: (H, W); the largest, where cameras differ.
     - ``num_views``: V.
 
@@ -51,8 +51,7 @@ class LoadCalibratedMultiViewImages(BaseTransform):
         for key in ('cam2img', 'lidar2cam'):
             results[key] = camera_matrices(cameras, key)
         results['lidar2img'] = results['cam2img'] @ results['lidar2cam']
-        for key in ('cam2img', 'lidar2img'):
-            results[f'ori_{key}'] = results[key].copy()
+        results['ori_lidar2img'] = results['lidar2img'].copy()
         height, width = np.max([image.shape[:2] for image in results['img']], axis=0)
         for key in ('img_shape', 'ori_shape', 'pad_shape'):
             results[key] = (int(height), int(width))
@@ -115,8 +114,8 @@ class LoadAlignedSweeps(LoadPointsFromMultiSweeps):
         clouds = [keyframe]
         sweeps = results.get('lidar_sweeps') or []
         if not sweeps and self.pad_empty_sweeps:
-            copy = self._remove_close(keyframe) if self.remove_close else keyframe
-            clouds += [copy] * self.sweeps_num
+            again = self._remove_close(keyframe) if self.remove_close else keyframe
+            clouds += [again] * self.sweeps_num
         chosen = np.arange(min(len(sweeps), self.sweeps_num))  # the latest
         if len(sweeps) > self.sweeps_num and not self.test_mode:
             chosen = np.asarray(np.random.choice(len(sweeps), self.sweeps_num, replace=False))

@@ -22,6 +22,7 @@ from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures.points import BasePoints
 
 from ..config_type import type_name
+from ..spoiled_parts import add_spoiled
 
 MASKED_MODALITY = {'LC': None, 'L': 'image', 'C': 'points'}
 """What is masked for each set of sensors (value of ``--modality``) that shall see anything."""
@@ -50,7 +51,8 @@ class ModalMask3D(BaseTransform):
         points_drop_prob: Probability in mode 'train' that the points are zeroed; the two never
             happen together.
 
-    Added key: ``masked_modality``, 'image', 'points' or None.
+    Added keys: ``masked_modality``, 'image', 'points' or None, and in a sample that is masked what
+    :mod:`cmt_bias.spoiled_parts` says of the sensor that is missing.
 
     Raises:
         ValueError: If an argument has no meaning.
@@ -95,6 +97,7 @@ class ModalMask3D(BaseTransform):
                 'one sensor needs no ModalMask3D'
             )
         results[key] = black(results[key]) if masked == 'image' else zeroed(results[key])
+        add_spoiled(results, 'C' if masked == 'image' else 'L')
         return results
 
 

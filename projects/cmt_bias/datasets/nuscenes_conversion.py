@@ -28,6 +28,7 @@ from nuscenes import NuScenes, nuscenes
 from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
 
+from ..plain_pickle import InfoFileError, load_info_file
 from .loading import LoadAlignedSweeps
 from .nuscenes_layout import CONVERTED_SPLITS, NUSCENES_TABLES, read_table
 from .object_image_crops import add_image_crops
@@ -39,7 +40,7 @@ _CAMERA_PLACES = ('FRONT', 'FRONT_RIGHT', 'FRONT_LEFT', 'BACK', 'BACK_LEFT', 'BA
 
 
 class DatasetLayoutError(RuntimeError):
-    """A dataset folder lacks something that the conversion needs."""
+    """A folder lacks something that the conversion needs, or holds what it would destroy."""
 
 
 def convert_nuscenes(
@@ -54,7 +55,8 @@ def convert_nuscenes(
     """Write ``<prefix>_infos_{train,val}.pkl`` and the database for pasting.
 
     Of v1.0-test, which has no annotations, only ``<prefix>_infos_test.pkl``. A killed run leaves
-    ``out_dir`` as it was; ``<prefix>_dbinfos_train.pkl`` comes last.
+    ``out_dir`` as it was; one that is killed while the files take their places, at the very end,
+    leaves it without ``<prefix>_dbinfos_train.pkl``, which comes last.
 
     Args:
         root: Dataset folder with ``samples/``, ``sweeps/``, ``maps/`` and the tables.
@@ -69,16 +71,19 @@ def convert_nuscenes(
         Number of samples of each info file, of database ``objects`` and of image ``crops``.
 
     Raises:
-        DatasetLayoutError: If the dataset is incomplete; the message names the remedy.
+        DatasetLayoutError: If the dataset is incomplete, or ``out_dir`` has info files of another
+            version under these names; the message names the remedy.
     """
     check_layout(root, version)
+    names = [f'{prefix}_infos_{split}.pkl' for split in CONVERTED_SPLITS[version]]
+    for name in reversed(names):  # the smaller one first
+        _check_replaced(out_dir / name, version)
     out_dir.mkdir(parents=True, exist_ok=True)
     tables = NuScenes(version=version, dataroot=str(root), verbose=False)
     staging = out_dir.resolve() / _STAGING_FOLDER
     shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
     staging.mkdir()
     counts = dict(objects=0, crops=0)
-    names = [f'{prefix}_infos_{split}.pkl' for split in CONVERTED_SPLITS[version]]
     try:
         with _prepared_converter(tables) as converter:
             # The converter joins root and prefix; an absolute prefix puts its output elsewhere.
@@ -94,7 +99,8 @@ def convert_nuscenes(
             counts['crops'] = add_image_crops(staging / names[-1], staging / names[0], root)
         if 'train' in counts:  # a list is never beside the files of another database
             (out_dir / names[-1]).unlink(missing_ok=True)
-            shutil.rmtree(out_dir / names[-2], ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # at once; to delete it takes long
+                os.replace(out_dir / names[-2], staging / 'replaced')
         for name in names:
             os.replace(staging / name, out_dir / name)
     finally:
@@ -139,6 +145,21 @@ def check_layout(root: Path, version: str) -> None:
                 f'{tables} has no scene of the official split {official}; '
                 'each split of a version needs one. Is --version right?'
             )
+
+
+def _check_replaced(path: Path, version: str) -> None:
+    """Refuse to replace an info file of another version of the tables, if it tells its own."""
+    try:
+        infos = load_info_file(path)
+    except (OSError, InfoFileError):
+        return
+    metainfo = infos.get('metainfo') if isinstance(infos, dict) else None
+    found = (metainfo or {}).get('version', version)
+    if found != version:
+        raise DatasetLayoutError(
+            f'{path} is of {found}, and would be replaced by one of {version}. Give the files '
+            'another name with --extra-tag or another folder with --out-dir, or delete it.'
+        )
 
 
 def _load_converter() -> SimpleNamespace:

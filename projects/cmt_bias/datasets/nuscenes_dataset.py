@@ -73,11 +73,14 @@ class CheckedNuScenesDataset(NuScenesDataset):
         loaders = [self, *self.pipeline.transforms]
         if not all(is_local(getattr(loader, 'backend_args', None)) for loader in loaders):
             return None
+        values = next(
+            (step.load_dim for step in loaders if hasattr(step, 'load_dim')), POINT_VALUES
+        )
         info = self.get_data_info(index)
         clouds = [info['lidar_path']] if 'lidar_path' in info else []
         clouds += [s['lidar_points']['lidar_path'] for s in info.get('lidar_sweeps', ()) if clouds]
         images = info.get('images', {}) if self.modality['use_camera'] else {}
-        files = [SensorFile(Path(path), POINT_VALUES) for path in clouds]
+        files = [SensorFile(Path(path), values) for path in clouds]
         files += [SensorFile(Path(image['img_path'])) for image in images.values()]
         faults = ((file, fault_of_file(file)) for file in files)
         return next((f"'{file.path}' {fault}" for file, fault in faults if fault), None)
@@ -89,13 +92,17 @@ class AllBoxesNuScenesDataset(CheckedNuScenesDataset):
 
     ``CBGSDataset`` draws frames by the classes they hold. In mmdet3d 1.0, with which CMT was
     trained, a box counts whether or not a LiDAR point lies in it; 1.4 counts only those with
-    points. The boxes that the model is trained on are the same: those with points.
+    points. With ``use_valid_flag`` both count the boxes that the info file says to be valid. The
+    boxes that the model is trained on are the same: those with points, or the valid ones.
     """
 
     def get_cat_ids(self, idx: int) -> set[int]:
-        """Classes of all boxes of frame ``idx``, -1 for those of no class."""
-        instances = self.get_data_info(idx)['instances']
-        return {self.label_mapping[instance['bbox_label_3d']] for instance in instances}
+        """Classes of all boxes of frame ``idx`` that count, -1 for those of no class."""
+        return {
+            self.label_mapping[instance['bbox_label_3d']]
+            for instance in self.get_data_info(idx)['instances']
+            if not self.use_valid_flag or instance['bbox_3d_isvalid']
+        }
 
 
 def _is_finite(example: dict | None) -> bool:

@@ -237,9 +237,17 @@ class UnifiedDataBaseSampler(ObjectDatabase):
         return points
 
     def load_image_crop(self, path: str) -> np.ndarray:
-        """Read a crop (h, w, 3), uint8 BGR, that an entry names."""
+        """Read a crop (h, w, 3), uint8 BGR, that an entry names.
+
+        Raises:
+            ValueError: If the file is not an image that can be decoded.
+        """
         encoded = mmengine.fileio.get(self.full_path(path), backend_args=self.backend_args)
-        return mmcv.imfrombytes(encoded, flag='color')
+        crop = mmcv.imfrombytes(encoded, flag='color')
+        if crop is None:
+            what = f"'{self.full_path(path)}' ({len(encoded)} bytes) is not a readable image"
+            raise ValueError(f'objects for pasting: {what}; {self.remedy}')
+        return crop
 
     def _filter(self, prepare: Mapping) -> None:
         for name, argument in prepare.items():

@@ -43,6 +43,7 @@ def add_image_crops(database_path: Path, info_path: Path, data_root: Path) -> in
 
     Raises:
         FileNotFoundError: If an image is missing.
+        OSError: If a crop cannot be written.
     """
     database = mmengine.load(database_path)
     samples = mmengine.load(info_path)['data_list']
@@ -81,5 +82,6 @@ def _cut_from_sample(
                 entries[index].update(image_crop_key=camera, image_crop_depth=float(depth))
     for index, crop in largest.items():
         path = os.path.splitext(entries[index]['path'])[0] + '.jpg'
-        cv2.imwrite(str(crop_root / path), crop, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        _, encoded = cv2.imencode('.jpg', crop, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        (crop_root / path).write_bytes(encoded.tobytes())  # a full disk is an error
         entries[index]['image_path'] = path

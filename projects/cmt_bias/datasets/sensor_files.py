@@ -1,6 +1,7 @@
 """Which files of its sensors a frame is read from, and whether each of them can be read."""
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ class UsedData(NamedTuple):
     """What the pipeline of a dataset loads."""
 
     points: bool = True
-    sweeps: int = 0  # earlier sweeps that are added to them
+    sweeps: int = 0  # of the listed earlier sweeps, the first so many may be added to them
     images: bool = True
     point_values: int = POINT_VALUES  # float32 values of a point in the files
     annotation_keys: tuple[str, ...] = ('bbox_3d', 'bbox_label_3d', 'velocity', 'num_lidar_pts')
@@ -58,12 +59,18 @@ def used_data(dataset: Mapping) -> UsedData:
     sweep_steps = [step for kind, step in steps if re.match(r'Load\w*Sweeps', kind)]
     return UsedData(
         points=lidar and bool(point_steps),
-        sweeps=max((int(step.get('sweeps_num', 10)) for step in sweep_steps), default=0) * lidar,
+        sweeps=max(map(_sweeps_read, sweep_steps), default=0) if lidar else 0,
         images=camera and any(re.match(r'Load\w*Image', kind) for kind, _ in steps),
         point_values=next((s['load_dim'] for s in point_steps if 'load_dim' in s), POINT_VALUES),
         annotation_keys=tuple(keys),
         from_here=all(is_local(step.get('backend_args')) for _, step in steps),
     )
+
+
+def _sweeps_read(step: Mapping) -> int:
+    """How many of the listed sweeps a step that loads them may read: in training it draws."""
+    number = int(step.get('sweeps_num', 10))
+    return number if step.get('test_mode') or number == 0 else sys.maxsize
 
 
 def _steps(pipeline: Sequence) -> Iterator[tuple[str, Mapping]]:

@@ -9,9 +9,9 @@ import numpy as np
 from mmdet3d.registry import TRANSFORMS
 
 from ..datasets.modal_mask import black
+from ..spoiled_parts import SpoiledPart
 from .recorded_files import file_at, file_of_other_scene
 from .sensor_failure import Degradation, SensorFailure
-from .spoiled_parts import SpoiledPart
 
 Pictures = Sequence[np.ndarray | None]
 
@@ -145,7 +145,12 @@ class CameraFrozen(_OtherRecording):
 
 @TRANSFORMS.register_module()
 class CameraForeignScene(_OtherRecording):
-    """Cameras that show a picture of another scene, each its own."""
+    """Cameras that show a picture of another scene, each its own.
+
+    It is drawn from all files of the camera's folder, whatever split they belong to: a training
+    may see pictures of validation scenes (without their boxes), a test such that the detector was
+    trained on.
+    """
 
     def other_file(self, path: str, rng: np.random.Generator) -> str | None:
         return file_of_other_scene(path, rng)

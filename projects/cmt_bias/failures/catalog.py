@@ -11,8 +11,8 @@ from typing import Any
 from mmdet3d.datasets.transforms import Pack3DDetInputs
 
 from ..config_type import type_name
+from ..spoiled_parts import SPOILED_REGIONS_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY
 from .sensor_failure import CHANGED_KEY, SEVERITIES
-from .spoiled_parts import SPOILED_REGIONS_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY
 
 CLEAN = 'clean'
 """Name of the test without any failure."""

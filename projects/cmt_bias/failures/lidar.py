@@ -9,8 +9,10 @@ from torch import Tensor
 
 from ..datasets.box_overlap import points_in_boxes
 from ..datasets.modal_mask import zeroed
+from ..spoiled_parts import SpoiledPart, box_regions, sector_regions
 from .point_columns import (
     NUM_RINGS,
+    check_columns,
     into_sweep_frame,
     positions_when_taken,
     ring_column,
@@ -20,7 +22,6 @@ from .point_columns import (
 )
 from .recorded_files import file_at
 from .sensor_failure import Degradation, SensorFailure
-from .spoiled_parts import SpoiledPart, box_regions, sector_regions
 
 _COLUMNS = 5  # of a nuScenes cloud: x, y, z, intensity, ring
 _MARGIN = 0.05  # metres: a box is annotated to this, and its points lie on its surface
@@ -193,6 +194,7 @@ class LiDARFrozen(SensorFailure):
         cloud = np.fromfile(path, dtype=np.float32).reshape(-1, _COLUMNS)
         cloud[:, -1] = 0  # seconds by which a point is older than the keyframe
         points = results['points']
+        check_columns(points.tensor)
         results['points'] = points.new_point(torch.from_numpy(cloud[:, : points.shape[1]].copy()))
 
 
@@ -206,6 +208,11 @@ class LiDARTimeOffset(Degradation):
     all points into the LiDAR frame of that sweep, but are taken for current ones. So the cloud
     keeps its density and its sweeps; what it lacks is the turning of objects and what has come
     into view since. A sample without such a sweep (the first of a scene has none) stays as it is.
+
+    The offset is the age of that sweep, at least half of the level's. It has no upper limit: where
+    sweeps are far apart it is longer than the level says, and two levels may be the same. The
+    synthetic data have a sweep every 0.25 s, so that severities 1 and 2 are both 0.25 s, and 3 is
+    0.5 s.
     """
 
     spoiled = ('points',)
@@ -230,7 +237,7 @@ class LiDARTimeOffset(Degradation):
 
 
 def annotated_boxes(results: Mapping) -> np.ndarray:
-    """The boxes of a sample's annotated objects, ``ann_info`` in training, else ``eval_ann_info``.
+    """The boxes of a sample's objects: those loaded and pasted, or in a test its annotations.
 
     Returns:
         (M, 9) float64: x, y, z of the bottom's centre, sizes along x, y, z, yaw, velocity along
@@ -239,14 +246,14 @@ def annotated_boxes(results: Mapping) -> np.ndarray:
     Raises:
         KeyError: If the dataset gives no annotations.
     """
-    for key in ('eval_ann_info', 'ann_info'):
-        annotations = results.get(key)
+    for annotations in (results, results.get('eval_ann_info'), results.get('ann_info')):
         if annotations is not None and 'gt_bboxes_3d' in annotations:
             given = annotations['gt_bboxes_3d'].tensor.double().numpy()[:, :9]
             return np.nan_to_num(np.pad(given, ((0, 0), (0, 9 - given.shape[1]))))
     raise KeyError(
-        "a sensor failure needs the annotated boxes, but the sample has neither 'eval_ann_info' "
-        "nor 'ann_info'; set test_mode=True and leave load_eval_anns=True in the dataset"
+        "a sensor failure needs the annotated boxes, but the sample has no 'gt_bboxes_3d', "
+        "'eval_ann_info' or 'ann_info'; in a training put it behind LoadAnnotations3D, for a test "
+        'set test_mode=True and leave load_eval_anns=True in the dataset'
     )
 
 

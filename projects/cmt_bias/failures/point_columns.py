@@ -3,7 +3,8 @@
 A nuScenes file has x, y, z in metres, intensity 0-255 and the ring index 0-31 of the HDL-32E.
 ``LoadAlignedSweeps`` overwrites the ring index by the time in seconds for which a point is older
 than the keyframe. Both are told apart by their values: the lags of a cloud are below one second,
-and ring indices are whole numbers up to 31.
+and ring indices are whole numbers up to 31. Of four columns the last may be intensity or time
+(``use_dim=[0, 1, 2, 4]`` is the default of the loaders of sweeps), which nothing tells apart.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,26 @@ ELEVATION_STEP = 4.0 / 3.0
 _SAME_TIME = 1e-3
 
 
+def check_columns(points: Tensor) -> None:
+    """Refuse points (N, D) of which nobody knows what their columns are.
+
+    Raises:
+        ValueError: If they have four.
+    """
+    if points.shape[1] == FIFTH:
+        raise ValueError(
+            'a sensor failure cannot tell whether the fourth column of the points is intensity or '
+            'time; set use_dim=[0, 1, 2, 3, 4] in the transforms that load points and sweeps'
+        )
+
+
 def ring_column(points: Tensor) -> Tensor | None:
-    """Ring indices (N,), int64, of points (N, D); None if the points carry none."""
+    """Ring indices (N,), int64, of points (N, D); None if the points carry none.
+
+    Raises:
+        ValueError: See :func:`check_columns`.
+    """
+    check_columns(points)
     if points.shape[1] <= FIFTH or len(points) == 0:
         return None
     column = points[:, FIFTH]

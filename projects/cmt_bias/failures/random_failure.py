@@ -12,9 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..datasets.pasting_switch_off_hook import transforms_with
+from ..spoiled_parts import add_spoiled
 from .catalog import Failure, all_failures
 from .sensor_failure import sample_generator
-from .spoiled_parts import add_spoiled
 
 
 @TRANSFORMS.register_module()
@@ -71,8 +71,8 @@ class RandomFailure(BaseTransform):
 
     def _draw(self, results: Mapping, rng: np.random.Generator) -> Failure | None:
         """A failure of the sensors that the sample has."""
-        sensors = {sensor for sensor, key in (('L', 'points'), ('C', 'img')) if key in results}
-        fitting = [(f, weight) for f, weight in self.failures if set(f.spoils) <= sensors]
+        sensors = ''.join(s for s, key in (('L', 'points'), ('C', 'img')) if key in results)
+        fitting = [(f, weight) for f, weight in self.failures if f.applies_to(sensors)]
         if rng.random() >= self.probability or not fitting:
             return None
         weights = np.array([weight for _, weight in fitting])
@@ -86,6 +86,10 @@ class FailureEpochHook(Hook):
     Below any nesting of dataset wrappers and of transforms. A training that counts iterations is
     one epoch.
     """
+
+    def before_train(self, runner: Runner) -> None:
+        """Tell it for hooks that look at the data before the first epoch."""
+        self.before_train_epoch(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell the new epoch, before the data loader begins it."""

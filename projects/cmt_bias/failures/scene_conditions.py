@@ -8,8 +8,8 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from ..datasets.nuscenes_layout import scenes_of_samples
+from ..spoiled_parts import add_spoiled
 from .sensor_failure import sample_token
-from .spoiled_parts import add_spoiled
 
 DAY = 'day'
 CONDITION_WORDS = {'night': r'\bnight', 'rain': r'\brain', 'fog': r'\bfog'}
@@ -41,22 +41,28 @@ class LabelSpoiledSensors(BaseTransform):
         data_root: Folder of the nuScenes data.
         version: Folder of the tables in it.
         spoiled_by: For conditions of :func:`scene_condition` the sensors that suffer: 'L', 'C' or
-            'LC'.
+            'LC'. 'night' also means nights with rain, 'night and rain' these alone.
 
     Raises:
         FileNotFoundError: If the tables are not there.
-        ValueError: If ``spoiled_by`` names something else than sensors.
+        ValueError: If ``spoiled_by`` names something else than conditions and sensors.
     """
 
     def __init__(self, data_root: str, version: str, spoiled_by: Mapping[str, str]) -> None:
+        known = {DAY, *CONDITION_WORDS}
         for condition, sensors in spoiled_by.items():
+            if not set(condition.split(' and ')) <= known:
+                raise ValueError(
+                    f"LabelSpoiledSensors: spoiled_by['{condition}'] is no condition; there are "
+                    f"{', '.join(sorted(known))}, and several with ' and ' between them"
+                )
             if not set(sensors) <= set('LC'):
                 raise ValueError(
                     f"LabelSpoiledSensors: spoiled_by['{condition}']='{sensors}' must be 'L', 'C' "
                     "or 'LC'"
                 )
         self.sensors_of_token = {
-            token: spoiled_by.get(scene_condition(scene['description']), '')
+            token: _suffering(scene_condition(scene['description']), spoiled_by)
             for token, scene in scenes_of_samples(Path(data_root) / version).items()
         }
 
@@ -64,3 +70,9 @@ class LabelSpoiledSensors(BaseTransform):
         """Label one sample."""
         add_spoiled(results, self.sensors_of_token.get(sample_token(results), ''))
         return results
+
+
+def _suffering(condition: str, spoiled_by: Mapping[str, str]) -> str:
+    """The sensors that suffer from any part of a condition such as 'night and rain'."""
+    parts = set(condition.split(' and '))
+    return ''.join(s for name, s in spoiled_by.items() if set(name.split(' and ')) <= parts)

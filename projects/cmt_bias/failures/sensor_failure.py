@@ -9,7 +9,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.structures.points import BasePoints
 
-from .spoiled_parts import SpoiledPart, add_spoiled
+from ..spoiled_parts import SpoiledPart, add_spoiled
 
 CHANGED_KEY = 'changed_by_failure'
 """Key of a sample that tells whether a failure has changed its input."""
@@ -30,7 +30,7 @@ class SensorFailure(BaseTransform):
 
     Added keys: ``changed_by_failure``, whether the input differs now (a failure that leaves a
     whole data set as it was is a mistake, see ``tools/test_robustness.py``), and which sensors, or
-    which part of them, give wrong data (see :mod:`.spoiled_parts`).
+    which part of them, give wrong data (see :mod:`cmt_bias.spoiled_parts`).
 
     Args:
         seed: Seed of the random numbers; without effect where nothing is random.

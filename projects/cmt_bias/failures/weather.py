@@ -10,6 +10,7 @@ from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures.points import BasePoints
 from torch import Tensor
 
+from .point_columns import check_columns
 from .sensor_failure import Degradation
 
 _VEIL = 160.0  # grey of the air full of drops
@@ -149,11 +150,15 @@ def scatter_points(
         extinction: Extinction coefficient, 1/m.
         backscatter: Share of the lost echoes that come back from the drops, 0-1.
         rng: Random numbers.
+
+    Raises:
+        ValueError: See :func:`check_columns`.
     """
 
     def draw() -> Tensor:
         return torch.from_numpy(rng.random(len(cloud), dtype='float32'))
 
+    check_columns(points.tensor)
     cloud = points.tensor.clone()
     distance = cloud[:, :3].norm(dim=1).clamp(min=1e-3)
     transmitted = torch.exp(-2 * extinction * distance)

@@ -9,12 +9,11 @@ from scipy import stats
 LEVEL = 0.95
 
 
-def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The interval of Student's t for a mean.
+def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The interval of Student's t that covers the true mean with probability :data:`LEVEL`.
 
     Args:
         values: Independent observations.
-        level: Probability that such an interval covers the true mean.
 
     Returns:
         Lower and upper end; NaN for fewer than two values, the value itself if all are equal.
@@ -23,5 +22,5 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> tu
         return math.nan, math.nan
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    interval = stats.ttest_1samp(values, 0.0).confidence_interval(level)
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval(LEVEL)
     return float(interval.low), float(interval.high)

@@ -25,7 +25,7 @@ class CameraTargets(NamedTuple):
     log_depth: Tensor
     """``(V, h, w)`` log of the depth of the box's centre, metres; 0 in background."""
     log_size: Tensor
-    """``(V, h, w, 3)`` log of width, length and height, metres; 0 in background."""
+    """``(V, h, w, 3)`` log of length, width and height, metres; 0 in background."""
 
 
 def camera_targets(

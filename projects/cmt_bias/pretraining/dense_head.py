@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ..cmt.precision import autocast_off
 from .camera_targets import CameraTargets, camera_targets
 
 PRIOR_LOGIT = -2.19
@@ -69,19 +70,20 @@ class DensePretrainingHead(BaseModule):
             CenterPoint's losses, ``camera.loss_cls``, ``camera.loss_depth``, ``camera.loss_size``.
         """
         losses = self.bev.loss(pts_feats[:1], batch_data_samples)
-        features = img_feats[0]
-        targets = [
-            camera_targets(
-                sample.gt_instances_3d.bboxes_3d,
-                sample.gt_instances_3d.labels_3d,
-                torch.as_tensor(sample.metainfo['lidar2img']).to(features),
-                sample.metainfo['pad_shape'][:2],
-                features.shape[-2:],
-                self.camera_num_classes,
-            )
-            for sample in batch_data_samples
-        ]
-        return {**losses, **self._camera_losses(features, targets)}
+        features = img_feats[0].float()
+        with autocast_off(features):  # half a float does not tell pixels apart
+            targets = [
+                camera_targets(
+                    sample.gt_instances_3d.bboxes_3d,
+                    sample.gt_instances_3d.labels_3d,
+                    torch.as_tensor(sample.metainfo['lidar2img']).to(features),
+                    sample.metainfo['pad_shape'][:2],
+                    features.shape[-2:],
+                    self.camera_num_classes,
+                )
+                for sample in batch_data_samples
+            ]
+            return {**losses, **self._camera_losses(features, targets)}
 
     def predict(
         self,

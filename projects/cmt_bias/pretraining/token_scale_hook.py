@@ -1,5 +1,6 @@
 """Give the tokens of both sensors one scale before the decoder sees them."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from ..spoiled_parts import SPOILED_SENSORS_KEY
 from ..unwrapping import unwrapped
 
 # Standard deviation of a normalized and rectified Gaussian, for which values are initialized.
@@ -27,13 +29,16 @@ class TokenScaleHook(Hook):
     ``shared_conv``, so that the model stays the one of the config and its checkpoints hold them. A
     resumed training is left as it is.
 
+    Samples that a failure has spoiled are not measured: half of them are black, zeroed or foggy.
+    Those of a :class:`ModalMask3D`, which are few, are, as for the shipped base.
+
     Tokens and their positions are added where attention looks. The smaller the tokens, the more it
     looks by place, at first; the projections of the values are multiplied by the inverse, so that
     what attention finds stays as large.
 
     Args:
         std: Standard deviation within channels; :data:`FRESH` is that of fresh LiDAR tokens.
-        num_batches: Training batches to measure on.
+        num_batches: Training batches to measure on, of those with a healthy sample.
     """
 
     priority = 'LOW'
@@ -48,6 +53,9 @@ class TokenScaleHook(Hook):
             return
         model = unwrapped(runner.model)
         found = self._measure(runner, model)
+        if not found:
+            runner.logger.warning('TokenScaleHook: no healthy sample, so tokens stay as they are')
+            return
         for sensor, (mean, std) in found.items():
             _scale_tokens(model, sensor, mean, self.std / std.clamp(min=1e-6))
         head: Any = model.pts_bbox_head
@@ -66,7 +74,8 @@ class TokenScaleHook(Hook):
         training = model.training
         model.eval()
         moments: dict[str, Tensor] = {}
-        for _, batch in zip(range(self.num_batches), runner.train_dataloader, strict=False):
+        batches = _without_failures(runner.train_dataloader)
+        for _, batch in zip(range(self.num_batches), batches, strict=False):
             data = model.data_preprocessor(batch, False)
             for sensor, tokens in _tokens_of(model, data).items():
                 channels = tokens.transpose(0, 1).flatten(1)
@@ -81,6 +90,22 @@ class TokenScaleHook(Hook):
             mean = total / count
             measured[sensor] = mean, (square / count - mean**2).mean().clamp(min=0).sqrt()
         return measured
+
+
+def _without_failures(batches: Iterable[dict]) -> Iterator[dict]:
+    """Batches of the samples that no failure has spoiled."""
+    for batch in batches:
+        metas = [sample.metainfo for sample in batch['data_samples']]
+        kept = [
+            number
+            for number, meta in enumerate(metas)
+            if meta.get('masked_modality') or not meta.get(SPOILED_SENSORS_KEY)
+        ]
+        if kept:
+            inputs = {
+                key: [values[number] for number in kept] for key, values in batch['inputs'].items()
+            }
+            yield dict(inputs=inputs, data_samples=[batch['data_samples'][n] for n in kept])
 
 
 def _tokens_of(model: Any, data: dict) -> dict[str, Tensor]:
@@ -99,10 +124,10 @@ def _tokens_of(model: Any, data: dict) -> dict[str, Tensor]:
 def _scale_tokens(model: Any, sensor: str, mean: Tensor, factor: Tensor) -> None:
     """Multiply a sensor's tokens; those of the cameras, which nothing rectifies, centred."""
     if sensor == 'LiDAR':
-        layer: Any = model.pts_bbox_head.shared_conv.bn
+        layer: Any = model.pts_bbox_head.shared_conv.norm
     else:
         output = model.img_neck.fpn_convs[0]
-        layer = output.bn if output.with_norm else output.conv
+        layer = output.norm if output.with_norm else output.conv
         layer.bias.sub_(mean)
     layer.weight.mul_(factor)
     layer.bias.mul_(factor)

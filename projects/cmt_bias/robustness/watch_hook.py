@@ -18,9 +18,9 @@ from ..bias.head_lookup import biased_heads
 from ..bias.weights.oracle import OracleWeightGenerator
 from ..cmt.head import CmtHead
 from ..failures import CHANGED_KEY
-from ..failures.spoiled_parts import SPOILED_SENSORS_KEY
 from ..metrics.attention_mass import attention_shares, watch_attention
 from ..ops import WindowedBias
+from ..spoiled_parts import SPOILED_SENSORS_KEY
 from ..unwrapping import unwrapped
 from .trust_shift import trust_falls
 

@@ -8,8 +8,8 @@ from cmt_bias.bias import OracleWeightGenerator, find_windows
 from cmt_bias.cmt.position_encoding import CameraGeometry
 from cmt_bias.failures.cameras import CameraDrop
 from cmt_bias.failures.lidar import LiDARFieldOfView
-from cmt_bias.failures.spoiled_parts import box_regions
 from cmt_bias.ops import TokenLayout, Window
+from cmt_bias.spoiled_parts import box_regions
 
 from .test_router import some_windows
 
@@ -109,8 +109,8 @@ def test_a_blind_sector_is_spoiled_for_the_queries_in_it_wherever_augmentation_h
     assert camera == [1, 1, 1, 1]
 
 
-def test_boxes_are_spoiled_within_their_turned_footprint():
+def test_boxes_are_spoiled_within_a_metre_of_their_turned_footprint():
     boxes = np.array([[8.0, 0.5, 0, 4.0, 1.0, 1.0, np.pi / 2]])
-    meta = dict(spoiled_sensors='L', spoiled_regions=box_regions(boxes, margin=0.1))
-    inside = torch.tensor([[8.1, 2.1, 0], [8.4, 0.4, 0], [9.6, 0.4, 0], [8.1, 3.1, 0]])
+    meta = dict(spoiled_sensors='L', spoiled_regions=box_regions(boxes))
+    inside = torch.tensor([[8.1, 3.1, 0], [8.4, 0.4, 0], [9.6, 0.4, 0], [8.1, 3.6, 0]])
     assert weights_at(inside, meta)[0] == [-1, -1, 1, 1]

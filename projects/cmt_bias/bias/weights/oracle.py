@@ -8,12 +8,12 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ...cmt.position_encoding import denormalize_points
-from ...failures.spoiled_parts import (
+from ...ops import NOT_SEEN, QueryWindows
+from ...spoiled_parts import (
     SPOILED_REGIONS_KEY,
     SPOILED_SENSORS_KEY,
     SPOILED_VIEWS_KEY,
 )
-from ...ops import NOT_SEEN, QueryWindows
 from .weight_generator import WeightGenerator
 
 
@@ -24,7 +24,7 @@ class OracleWeightGenerator(WeightGenerator):
     No detector has such labels; a study compares a router with it. The samples need
     ``spoiled_sensors`` in their meta information, which the transforms of
     ``cmt_bias.failures`` and :class:`LabelSpoiledSensors` write, and for failures of a part
-    ``spoiled_views`` and ``spoiled_regions`` (see ``cmt_bias/failures/spoiled_parts.py``): the
+    ``spoiled_views`` and ``spoiled_regions`` (see ``cmt_bias/spoiled_parts.py``): the
     cameras are spoiled for a query if one of the views that see its reference point is, the LiDAR
     if the BEV cell of that point has its centre in a spoiled region. A label without parts holds
     for all queries. There are no parameters.

@@ -1,4 +1,4 @@
-"""Which part of a sample's input a failure has spoiled: whole sensors, or what some queries see.
+"""Which part of a sample's input is spoiled: whole sensors, or what some queries see.
 
 A sample tells it by three keys: ``spoiled_sensors``, letters of 'LC' ('' for none);
 ``spoiled_views``, a bool array (V,) of the cameras; and ``spoiled_regions``, an array (R, 4, 2) of
@@ -16,6 +16,9 @@ SPOILED_REGIONS_KEY = 'spoiled_regions'
 
 FAR = 1e4
 """Metres: farther than any sensor sees."""
+
+MARGIN = 1.0
+"""Metres around a spoiled object."""
 
 EVERYWHERE = np.array([[[-FAR, -FAR], [FAR, -FAR], [FAR, FAR], [-FAR, FAR]]])
 
@@ -56,14 +59,13 @@ def sector_regions(start: float, stop: float) -> np.ndarray:
     return np.stack((sensor, ends[:-1], ends[1:], sensor), axis=1)
 
 
-def box_regions(boxes: np.ndarray, margin: float = 1.0) -> np.ndarray:
-    """Footprints (M, 4, 2) of boxes.
+def box_regions(boxes: np.ndarray) -> np.ndarray:
+    """Footprints (M, 4, 2) of boxes and of :data:`MARGIN` around them.
 
     Args:
         boxes: (M, 7 or more): x, y, z, sizes along x and y of the box, height, yaw; LiDAR frame.
-        margin: Metres added on each side.
     """
-    half = boxes[:, 3:5] / 2 + margin
+    half = boxes[:, 3:5] / 2 + MARGIN
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     local = half[:, None] * signs
     cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
