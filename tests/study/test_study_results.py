@@ -120,16 +120,17 @@ def test_work_directory_has_a_record_and_no_tables(study):
     assert [path.name for path in study.glob('*.*')] == ['record.json']
 
 
-@pytest.mark.parametrize('name', ['1', '007', 'NA', 'nan', 'true'])
-def test_every_name_of_a_variant_is_read_as_it_was_saved(study, name, tmp_path):
+@pytest.mark.parametrize(
+    'names',
+    [list('12345'), ['007', '1e3', '0x1', 'true', 'inf'], ['NA', 'nan', 'null', 'None', 'n']],
+)
+def test_every_name_of_a_variant_is_read_as_it_was_saved(study, names, tmp_path):
     results = collect_results(study)
     for table in (results.values, results.curves):
-        table.index = table.index.set_levels(
-            ['fixed', name, 'b', 'c', 'd'], level='variant', verify_integrity=False
-        )
+        table.index = table.index.set_levels(names, level='variant', verify_integrity=False)
     results.save(tmp_path / 'saved')
     read = load_results(tmp_path / 'saved')
     assert read.values.index.equals(results.values.index)
     assert read.curves.index.equals(results.curves.index)
-    assert len(read.of(name, 'whole', 'mAP')) == 3
+    assert len(read.of(names[1], 'whole', 'mAP')) == 3
     assert read.values['mAP'].isna().equals(results.values['mAP'].isna())
