@@ -6,8 +6,6 @@ train_cfg = dict(val_begin=1000)  # never: every run is tested afterwards
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'attention_bias_generator.bias_scale': dict(lr_mult=1.0)})
 )
-# As this study was laid out: objects are pasted to the end, in the variant without bias as well.
-custom_hooks = [_base_.custom_hooks[-1]]
 default_hooks = dict(logger=dict(interval=50))
 log_processor = dict(window_size=50)
 load_from = 'ckpts/cmt_voxel0100_r50_800x320.pth'
