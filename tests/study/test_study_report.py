@@ -88,7 +88,12 @@ def test_what_stands_between_the_idea_and_a_gain_is_named(study):
     shutil.rmtree(study / 'oracle')
     add_variant(study, 'oracle', like='learned_from_low')
     # The reference is better than no bias by half of what its perfect weights are.
-    assert re.search(r'gain is \*\*nothing: the router gains [234]\d%', report(study)[0])
+    assert re.search(r'gain is \*\*nothing: the router gains [234]\d% of what', report(study)[0])
+    results = collect_results(study)
+    fall = ('fixed', slice(None), 'failures'), 'trust fall, spoiled part'
+    results.values.loc[fall] = results.values.loc[fall[0], 'trust fall, elsewhere'].to_numpy()
+    text = write_report({'made_up': results}, study / 'report').read_text()
+    assert 'the router: not by telling what is spoiled, it gains' in text
 
 
 def test_what_one_seed_or_no_adjusted_p_shows_is_not_said_to_stand_between(study):

@@ -35,8 +35,8 @@ def link_findings(results: StudyResults) -> list[str]:
     if not cost.count:
         return []
     costs = {name: (clean - results.of(NO_BIAS, name, 'mAP')).mean() for name in failures}
-    share = results.of(NO_BIAS, CLEAN, 'camera attention').mean()
-    looks = '' if math.isnan(share) else f'; {share:.1%} of its attention is on cameras'
+    seen = results.of(NO_BIAS, CLEAN, 'camera attention').mean()
+    looks = '' if math.isnan(seen) else f'; {seen:.1%} of its attention is on cameras'
     lines = [
         f'**Detector.** Without a bias the failures cost it {cost.text()} mAP on average '
         f'({_extremes(costs)}){looks}.'
@@ -61,7 +61,11 @@ def link_findings(results: StudyResults) -> list[str]:
     elif not (router.is_significant and router.mean > 0):
         verdict = 'the router: perfect weights help; that those it finds do is not shown'
     else:
-        verdict = f'nothing: the router gains {router.mean / perfect.mean:.0%} of what they do'
+        there, elsewhere = _trust_falls(results)
+        verdict = 'nothing: the router'
+        if there - elsewhere < TELLS_APART:
+            verdict = 'the router: not by telling what is spoiled, it'
+        verdict += f' gains {router.mean / perfect.mean:.0%} of what perfect weights do'
     return [*lines, f'What stands between the idea and a gain is **{verdict}**.']
 
 
@@ -72,15 +76,21 @@ def _extremes(values: Mapping[str, float]) -> str:
     return ' to '.join(f'{name.removeprefix(FAILURE)} {values[name]:+.4f}' for name in ends)
 
 
-def _router_finding(results: StudyResults, gain: Estimate) -> str:
-    changes = f'changes the mAP under failures by {gain.text()}'
+def _trust_falls(results: StudyResults) -> tuple[float, float]:
+    """The reference's loss of trust under failures: where a sensor is spoiled, and elsewhere."""
     there, elsewhere = (
         results.of(results.reference, FAILURES, f'trust fall, {where}').mean()
         for where in ('spoiled part', 'elsewhere')
     )
+    return there, elsewhere
+
+
+def _router_finding(results: StudyResults, gain: Estimate) -> str:
+    changes = f'changes the mAP under failures by {gain.text()}'
+    there, elsewhere = _trust_falls(results)
     if math.isnan(there):
         return f'**Router.** The learned one ({results.reference}) {changes}.'
-    told = ': it does not tell them apart' if abs(there - elsewhere) < TELLS_APART else ''
+    told = ': it does not tell them apart' if there - elsewhere < TELLS_APART else ''
     return (
         f'**Router.** The learned one ({results.reference}) withdraws {there:+.4f} of its trust '
         f'where a sensor is spoiled and {elsewhere:+.4f} elsewhere, of 2 possible{told}. It '
