@@ -25,10 +25,8 @@ PREFIX = dict(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP', CAM_FRONT='sam
 def frame(token: str) -> dict:
     image = dict(img_path=f'{token}.jpg', cam2img=[[1.0]], lidar2cam=[[1.0]])
     car = dict(bbox_3d=[0, 9, 0, 4, 2, 1, 0], bbox_label_3d=0, velocity=[0, 0], num_lidar_pts=3)
-    sweeps = [
-        dict(lidar_points=dict(lidar_path=f'sweeps/LIDAR_TOP/{token}-1.bin')),
-        dict(lidar_points=dict(lidar_path=f'samples/LIDAR_TOP/{token}-2.bin')),
-    ]
+    paths = f'sweeps/LIDAR_TOP/{token}-1.bin', f'samples/LIDAR_TOP/{token}-2.bin'
+    sweeps = [dict(lidar_points=dict(lidar_path=p, lidar2sensor=[[1.0]])) for p in paths]
     return dict(
         sample_idx=0,
         token=token,
