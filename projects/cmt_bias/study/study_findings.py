@@ -41,8 +41,8 @@ def link_findings(results: StudyResults) -> list[str]:
         f'**Detector.** Without a bias the failures cost it {cost.text()} mAP on average '
         f'({_extremes(costs)}){looks}.'
     ]
-    perfect = results.judge(ORACLE, NO_BIAS, FAILURES)
-    router = results.judge(results.reference, NO_BIAS, FAILURES)
+    (perfect,) = results.judge((ORACLE, NO_BIAS, FAILURES, 'mAP'))
+    (router,) = results.judge((results.reference, NO_BIAS, FAILURES, 'mAP'))
     if perfect.count:
         gains = {name: results.compare(ORACLE, NO_BIAS, name).mean for name in failures}
         lines.append(

@@ -150,8 +150,8 @@ def _noise(results: StudyResults) -> str:
 def _answers(results: StudyResults) -> list[str]:
     """Each question with its interval and one sentence."""
     return [
-        f'**{q.text}** {_answer(q, results.judge(q.variant, q.against, q.subset, q.metric))}'
-        for q in results.questions
+        f'**{question.text}** {_answer(question, found)}'
+        for question, found in zip(results.questions, results.judge(), strict=True)
     ]
 
 

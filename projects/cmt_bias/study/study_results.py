@@ -101,14 +101,15 @@ class StudyResults:
         """The difference between two variants, see :func:`.seed_statistics.compare`."""
         return compare(self.table(subset, metric), variant, against)
 
-    def judge(
-        self, variant: str, against: str, subset: str = WHOLE, metric: str = 'mAP'
-    ) -> Estimate:
-        """The difference, its p adjusted for being one with all questions of the study."""
+    def judge(self, *comparisons: tuple[str, str, str, str]) -> list[Estimate]:
+        """Differences, their p adjusted for being judged with all questions of the study.
+
+        ``comparisons`` are the arguments of :meth:`compare`; without any, those of the questions.
+        """
         asked = [(q.variant, q.against, q.subset, q.metric) for q in self.questions]
-        family = list(dict.fromkeys([(variant, against, subset, metric), *asked]))
-        found = [self.compare(*each) for each in family]
-        return replace(found[0], p_value=holm([each.p_value for each in found])[0])
+        family = {each: self.compare(*each) for each in dict.fromkeys([*comparisons, *asked])}
+        adjusted = dict(zip(family, holm([e.p_value for e in family.values()]), strict=True))
+        return [replace(family[c], p_value=adjusted[c]) for c in comparisons or asked]
 
     def subsets(self) -> list[str]:
         """All that mAP is known of: the whole, parts, the mean over failures, each failure."""
