@@ -7,9 +7,9 @@ starts. The reference of a study has a router.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..failures import CLEAN
-from ..metrics.intervals import LEVEL
 from ..metrics.subset_evaluation import WHOLE
 from .seed_statistics import Estimate, estimate, holm
 from .study_results import FAILURE, FAILURES, StudyResults
@@ -156,9 +156,10 @@ def condition_finding(results: StudyResults) -> list[str]:
         + ', '.join(f'{part} {each.text()}' for part, each in found.items())
         + '.'
     ]
-    adjusted = dict(zip(found, holm([each.p_value for each in found.values()]), strict=True))
-    seen = [part for part, p_value in adjusted.items() if p_value < 1 - LEVEL]
-    if not all(math.isnan(p_value) for p_value in adjusted.values()):
+    adjusted = holm([each.p_value for each in found.values()])
+    judged = zip(found.items(), adjusted, strict=True)
+    seen = [part for (part, each), p in judged if replace(each, p_value=p).is_significant]
+    if not all(map(math.isnan, adjusted)):
         said = (
             f'An effect of the scale is seen for {", ".join(seen)}'
             if seen
