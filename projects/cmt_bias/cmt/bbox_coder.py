@@ -51,9 +51,6 @@ class MultiTaskBBoxCoder:
             For each sample ``bboxes`` ``(n, 9)`` (gravity centre, sizes, yaw, velocity; metres,
             LiDAR frame), ``scores`` ``(n,)`` in descending order, ``labels`` ``(n,)`` counted
             through the groups, and ``queries`` ``(n,)`` that the boxes come from.
-
-        Raises:
-            ValueError: If the groups' classes do not add up to ``num_classes``.
         """
         classes_of_task = [logits.shape[-1] for logits in task_logits]
         if sum(classes_of_task) != self.num_classes:
@@ -73,8 +70,7 @@ class MultiTaskBBoxCoder:
     ) -> dict[str, Tensor]:
         """Decode ``(Q, num_classes)`` scores and ``(tasks, Q, 10)`` boxes."""
         scores, pairs = scores.flatten().topk(min(self.max_num, scores.numel()))
-        queries = torch.div(pairs, self.num_classes, rounding_mode='floor')
-        labels = pairs % self.num_classes
+        queries, labels = pairs // self.num_classes, pairs % self.num_classes
         decoded = decode_boxes(boxes[task_of_class[labels], queries])
 
         keep = torch.ones_like(scores, dtype=torch.bool)

@@ -33,9 +33,6 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
             (``norm_eval`` of mmdet's backbones, for any part); their weights train.
         kwargs: Arguments of mmdet3d's ``MVXTwoStageDetector``: the parts and ``train_cfg``,
             ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
-
-    Raises:
-        ValueError: If ``frozen_modules`` or ``frozen_statistics`` names what is not there.
     """
 
     def __init__(
@@ -103,10 +100,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     def extract_feat(
         self, batch_inputs_dict: dict, batch_input_metas: Sequence[dict]
     ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
-        """Camera features and LiDAR features, None for a sensor that is missing.
-
-        The inputs are ``voxels`` and ``imgs`` of the data preprocessor.
-        """
+        """Features of ``imgs`` and of ``voxels``; None for a sensor that is missing."""
         return (
             self.extract_img_feat(batch_inputs_dict.get('imgs')),
             self.extract_pts_feat(batch_inputs_dict.get('voxels'), len(batch_input_metas)),

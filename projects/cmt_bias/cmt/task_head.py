@@ -21,11 +21,6 @@ class GroupLayerNorm1d(nn.Module):
     """Layer normalization over the channels of each group, at every position on its own.
 
     ``torch.nn.GroupNorm`` normalizes over the positions too, so it is another operation.
-
-    Args:
-        channels: All channels together.
-        groups: Number of groups; divides ``channels``.
-        eps: Added to the variance.
     """
 
     def __init__(self, channels: int, groups: int = 1, eps: float = 1e-6) -> None:
@@ -50,8 +45,7 @@ class GroupLayerNorm1d(nn.Module):
 class SeparateTaskHead(BaseModule):
     """One small convolutional branch for each predicted quantity.
 
-    All decoder layers run at once as groups of the convolutions; every layer has weights of its
-    own.
+    All decoder layers run at once, as groups of the convolutions with weights of their own.
 
     Args:
         in_channels: Channels C of a query.

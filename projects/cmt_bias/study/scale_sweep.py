@@ -192,9 +192,9 @@ class ScaleSweepLoop(TestLoop):
         self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
         model = cast(CmtDetector, unwrapped(self.runner.model))
         if idx == 0:  # an averaged model has its own scale, and only during the test
-            head = find_swept_head(model)
-            names = head.generator.scale_names()
-            self.learned = dict(zip(names, head.scales_in_effect(), strict=True))
+            generator = find_swept_head(model).generator
+            values = generator.scale_in_effect().flatten().tolist()
+            self.learned = dict(zip(generator.scale_names(), values, strict=True))
         with autocast(enabled=self.fp16):
             for scale, outputs in predictions_by_scale(model, data_batch, [*self._evaluators]):
                 self._evaluators[scale].process(data_samples=outputs, data_batch=data_batch)

@@ -60,30 +60,28 @@ class BiasScaleHook(Hook):
         if not is_main_process():
             return
         self._head, generator = head, head.generator
-        self._history = history.BiasScaleHistory(
-            Path(runner.work_dir) / history.FILE_NAME, generator.scale_names()
-        )
+        names, (low, high) = generator.scale_names(), generator.bounds()
+        path = Path(runner.work_dir) / history.FILE_NAME
+        self._history = history.BiasScaleHistory(path, names)
         self._history.begin(runner.iter)
         self._handle = head.weight_generator.register_forward_hook(self._keep_weights)
-        travel = None
-        if generator.learnable_scale:
-            is_judged = False
-            if head.scale.requires_grad:
-                self._optimizer = find_scale_optimizer(runner.optim_wrapper, head.scale)
-            if self._optimizer is not None:
-                travel = self._optimizer.travel(runner)
-                is_judged = self._optimizer.is_like_adam and runner.iter == 0
-            self._watch = BiasScaleWatch(head, self._optimizer, travel if is_judged else None)
-        values = zip(generator.scale_names(), head.scales_in_effect(), strict=True)
-        low, high = generator.bounds()
+        values = zip(names, generator.scale_in_effect().flatten().tolist(), strict=True)
         text = (
-            f'Bias scale {head.scale_name}: {"learnable" if self._watch else "fixed"}, '
+            f'Bias scale {head.scale_name}: '
+            f'{"learnable" if generator.learnable_scale else "fixed"}, '
             + ', '.join(f'{name} {value:.4g}' for name, value in values)
             + f'; range [{low:g}, {high:g}]'
         )
-        if self._optimizer is not None:
-            sums_up = 'is not known beforehand' if travel is None else f'sums up to {travel:.3g}'
-            text += f'; its learning rate over the steps to come {sums_up}'
+        if generator.learnable_scale:
+            judged = None
+            if generator.bias_scale.requires_grad:
+                self._optimizer = find_scale_optimizer(runner.optim_wrapper, generator.bias_scale)
+            if self._optimizer is not None:
+                travel = self._optimizer.travel(runner)
+                told = 'is not known beforehand' if travel is None else f'sums up to {travel:.3g}'
+                text += f'; its learning rate over the steps to come {told}'
+                judged = travel if self._optimizer.is_like_adam and runner.iter == 0 else None
+            self._watch = BiasScaleWatch(head, self._optimizer, judged)
         MMLogger.get_current_instance().info(text)
         self._take_record(runner, runner.iter)
 
@@ -114,21 +112,21 @@ class BiasScaleHook(Hook):
     def _take_record(self, runner: Runner, iteration: int) -> None:
         """Give a record to the history, the message hub and the rules."""
         assert self._head is not None
-        names, (low, high) = self._head.generator.scale_names(), self._head.generator.bounds()
-        record: dict[str, float | None] = dict(iteration=iteration, epoch=runner.epoch + 1)
-        record |= dict(learning_rate=None, range_low=low, range_high=high)
+        generator, optimizer = self._head.generator, self._optimizer
         shown: dict[str, float] = {}
-        kinds = {'bias_scale': self._head.scales_in_effect()}
-        if self._optimizer is not None:
-            record['learning_rate'] = shown['bias_scale_lr'] = self._optimizer.group['lr']
-            gradient = self._optimizer.gradient
-            if gradient is not None and not self._optimizer.lacks_gradient:
-                kinds['bias_scale_grad'] = gradient
-        for kind, values in kinds.items():
-            shown |= {f'{kind}/{name}': v for name, v in zip(names, values, strict=True)}
+        entries = {'bias_scale': generator.scale_in_effect().flatten().tolist()}
+        low, high = generator.bounds()
+        record: dict[str, float | None] = dict(range_low=low, range_high=high)
+        record |= dict(iteration=iteration, epoch=runner.epoch + 1)
+        if optimizer is not None:
+            record['learning_rate'] = shown['bias_scale_lr'] = optimizer.group['lr']
+            if optimizer.gradient is not None and not optimizer.lacks_gradient:
+                entries['bias_scale_grad'] = optimizer.gradient
+        raw = generator.bias_scale.flatten().tolist()
+        for index, name in enumerate(generator.scale_names()):
+            shown |= {f'{kind}/{name}': values[index] for kind, values in entries.items()}
+            record[f'bias_scale_raw/{name}'] = raw[index]
         record |= shown
-        raw = self._head.scale.detach().flatten().tolist()
-        record |= {f'bias_scale_raw/{name}': v for name, v in zip(names, raw, strict=True)}
         for modality, weights in zip(MODALITIES, self._weights, strict=False):
             mean, deviation = weights.double().mean(), weights.double().std(correction=0)
             for kind, found in (('mean', mean), ('std', deviation)):
