@@ -297,10 +297,9 @@ class PETRMultiheadAttention(BaseModule):
 class PETRMultiheadFlashAttention(PETRMultiheadAttention):
     """The attention the released recipes name for cross-attention, with the same parameters.
 
-    Softmax(QK')V runs in the surrounding autocast's precision. The released class hands its
-    dropout to the flash-attn package in the wrong position, so the published models were trained
-    without dropout of the attention probabilities; here that is the definition: ``dropout``
-    concerns the residual branch alone.
+    Softmax(QK')V runs in the surrounding autocast's precision. ``dropout`` concerns the residual
+    branch alone: the released class hands it to the flash-attn package in the wrong position, so
+    the published models were trained without dropout of the attention probabilities.
     """
 
     is_flash = True
