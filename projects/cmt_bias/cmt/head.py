@@ -76,6 +76,9 @@ class CmtHead(BaseModule):
     """
 
     range_limits: Tensor
+    criterion: CmtCriterion | None
+    shared_conv: nn.Module | None
+    rv_embedding: RayEmbedding | None
 
     def __init__(
         self,
@@ -105,8 +108,7 @@ class CmtHead(BaseModule):
         if not norm_bbox:
             raise ValueError('pts_bbox_head: norm_bbox must be True; remove it from the config.')
         super().__init__()
-        self.num_query = num_query
-        self.hidden_dim = hidden_dim
+        self.num_query, self.hidden_dim = num_query, hidden_dim
         self.denoising: dict[str, Any] = dict(
             max_groups=scalar, noise_scale=noise_scale, noise_trans=noise_trans, split=split
         )
@@ -117,14 +119,13 @@ class CmtHead(BaseModule):
         grid_size = (train_cfg or test_cfg or {}).get('grid_size')
         # rows along y, columns along x
         self.bev_shape = grid_size and tuple(n // downsample_scale for n in grid_size[1::-1])
-        self.criterion: CmtCriterion | None = None
+        self.criterion = None
         if train_cfg:
             losses = loss_cls, loss_bbox, train_cfg['assigner'], train_cfg['code_weights']
             self.criterion = CmtCriterion(*losses, self.classes_of_task, dn_weight, split)
 
-        self.shared_conv: nn.Module | None = ConvModule(
-            in_channels, hidden_dim, kernel_size=3, padding=1, norm_cfg=dict(type='BN2d')
-        )
+        norm_cfg = dict(type='BN2d')
+        self.shared_conv = ConvModule(in_channels, hidden_dim, 3, padding=1, norm_cfg=norm_cfg)
         self.transformer = MODELS.build(transformer)
         if self.transformer.embed_dims != hidden_dim:
             raise ValueError(
@@ -133,7 +134,7 @@ class CmtHead(BaseModule):
             )
         self.reference_points = nn.Embedding(num_query, 3)
         self.bev_embedding = BevEmbedding(hidden_dim)
-        self.rv_embedding: RayEmbedding | None = RayEmbedding(hidden_dim, depth_num, self.pc_range)
+        self.rv_embedding = RayEmbedding(hidden_dim, depth_num, self.pc_range)
         layers = self.transformer.decoder.num_layers
         branches = dict(separate_head, in_channels=hidden_dim, groups=layers)
         self.task_heads = nn.ModuleList(

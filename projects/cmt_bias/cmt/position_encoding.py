@@ -62,8 +62,7 @@ def period(channel: Tensor, num_pos_feats: int) -> Tensor:
 def cell_centers(num_cells: int, device: torch.device | str) -> Tensor:
     """``(num_cells,)`` normalized centres of the BEV cells along one axis.
 
-    NOTE: the released code divides x by the number of rows and y by the number of columns; it is
-    right for square maps only. Here each axis has its own size.
+    NOTE: the released code mixes the axes up, which shows in maps that are not square.
     """
     return (torch.arange(num_cells, dtype=torch.float32, device=device) + 0.5) / num_cells
 
@@ -113,9 +112,10 @@ def camera_cell_pixels(
 
     ``pad_shape`` is that of :class:`CameraGeometry`.
     """
-    rows, columns = feature_shape
-    v = torch.arange(rows, dtype=torch.float32, device=device) * pad_shape[0] / rows
-    u = torch.arange(columns, dtype=torch.float32, device=device) * pad_shape[1] / columns
+    v, u = (
+        torch.arange(cells, dtype=torch.float32, device=device) * pixels / cells
+        for cells, pixels in zip(feature_shape, pad_shape, strict=True)
+    )
     grid_v, grid_u = torch.meshgrid(v, u, indexing='ij')
     return torch.stack((grid_u, grid_v), dim=-1)
 

@@ -10,6 +10,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ...atomic_file import save_figure
 from ...ops import MODALITIES
 from ..head_lookup import BiasedHead, find_biased_head
 from . import history, plot
@@ -147,7 +148,8 @@ class BiasScaleHook(Hook):
         try:
             rows = history.read_history(path)
             if self.draw_curve:
-                plot.save_bias_scale_curve(path.with_name(plot.FILE_NAME), rows)
+                figure = plot.draw_bias_scale_curve(rows)
+                save_figure(figure, path.with_name(plot.FILE_NAME))
         except Exception as error:  # must not cost the checkpoint that is being written
             logger.warning(f"the curve of '{path}' could not be drawn: {error!r}")
             return

@@ -1,6 +1,5 @@
 """Draw the path of the bias scale and of the weights over a training run."""
 
-import os
 import re
 from typing import Any
 
@@ -11,17 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ...atomic_file import save_figure
 from ...ops import MODALITIES
 
 FILE_NAME = 'bias_scale_curve.png'
 _COLORS = {'lidar': '#0b5fa5', 'camera': '#d9731a'}
 _LEAST_SPAN = 1.0
-
-
-def save_bias_scale_curve(path: str | os.PathLike[str], history: pd.DataFrame) -> None:
-    """Draw a history into a PNG file, which is replaced at once."""
-    save_figure(draw_bias_scale_curve(history), path)
 
 
 def draw_bias_scale_curve(history: pd.DataFrame) -> Figure:
