@@ -59,8 +59,7 @@ def make_denoising_queries(
     """Noise and repeat the boxes of a batch; without boxes there are no denoising queries.
 
     Args:
-        gt_boxes: For each sample ``(n_b, 9)`` gravity centre, sizes, yaw, velocity; metres, LiDAR
-            frame.
+        gt_boxes: For each sample ``(n_b, 9)``, as :attr:`DenoisingQueries.boxes`; metres.
         gt_labels: For each sample ``(n_b,)`` class indices.
         num_learned: Q.
         pc_range: Range by which centres are normalized, metres.

@@ -36,10 +36,7 @@ def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
 
     Args:
         positions: ``(..., 2 or more)`` normalized x and y; further coordinates are ignored.
-        num_pos_feats: Channels for each of the two coordinates; even.
-
-    Returns:
-        ``(..., 2 * num_pos_feats)``: the embedding of y, then the embedding of x.
+        num_pos_feats: Channels for each of the two coordinates, y before x; even.
     """
     return axis_embedding(positions[..., :2].flip(-1), num_pos_feats).flatten(-2)
 
@@ -178,10 +175,7 @@ def camera_ray_hidden(
         img2lidar: ``(B, V, 4, 4)`` inverse projections.
         depths: ``(D,)`` metres.
         pc_range: Range by which the points are normalized.
-        linear: On the points of a ray, ``(..., D * 3)``, to ``(..., out)``.
-
-    Returns:
-        ``(B, V, ..., out)``.
+        linear: From ``(B, V, ..., D * 3)``, the points of a ray, to what is returned.
     """
     weight = linear.weight.unflatten(1, (-1, 3))  # (out, D, 3)
     low, high = range_limits(pc_range, pixels)

@@ -60,7 +60,7 @@ class CmtTransformer(BaseModule):
         self_attn_mask: Tensor | None = None,
         attention_bias: WindowedBias | None = None,
     ) -> Tensor:
-        """Decode the queries, whose content starts at zero.
+        """Decode the queries, whose content starts at zero: ``(L, B, Q, C)``.
 
         Args:
             memory: ``(B, K, C)`` tokens of all sensors.
@@ -68,9 +68,6 @@ class CmtTransformer(BaseModule):
             query_pos: ``(B, Q, C)``.
             self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another.
             attention_bias: On the logits of the layers' cross-attention.
-
-        Returns:
-            ``(L, B, Q, C)``.
         """
         query = torch.zeros_like(query_pos)
         return self.decoder(query, memory, query_pos, memory_pos, self_attn_mask, attention_bias)
@@ -240,7 +237,7 @@ class PETRMultiheadAttention(BaseModule):
         attn_mask: Tensor | None = None,
         logit_bias: WindowedBias | None = None,
     ) -> Tensor:
-        """Attend, and add the query without its position.
+        """Attend, and add the query without its position: ``(B, Q, C)``, as ``query`` is.
 
         Args:
             query: ``(B, Q, C)``.
@@ -250,9 +247,6 @@ class PETRMultiheadAttention(BaseModule):
             key_pos: Added to the key.
             attn_mask: ``(Q, K)`` bool, True where a query must not see a key.
             logit_bias: Added to the logits, in place of a mask and of ``attn_drop``.
-
-        Returns:
-            ``(B, Q, C)``.
         """
         with autocast_off(query):
             heads = self.project_heads(query, key, value, query_pos, key_pos)

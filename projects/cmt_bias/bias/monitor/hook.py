@@ -26,20 +26,16 @@ class BiasScaleHook(Hook):
     ``work_dir/bias_scale.csv`` (:func:`history.columns` explains it), which a kill or a resume
     leaves without gaps and doubles; but for raw values and range to mmengine's message hub, and
     so to the console line, ``vis_data/*.json`` and TensorBoard; and with a learnable scale to the
-    rules, which warn of what keeps it from learning. ``work_dir/bias_scale_curve.png`` is drawn
-    at every checkpoint.
+    rules, which warn of what keeps it from learning.
 
-    The scale is the one in effect after the iteration, its gradient that of the optimizer's latest
-    step. The weights are those of this iteration's batch on the first process, denoising queries
-    included; their spread is the standard deviation.
+    Weights are those of this iteration's batch on the first process, denoising queries included.
 
     Args:
         interval: Iterations from one row to the next.
-        draw_curve: Whether to draw the picture.
+        draw_curve: Draw ``work_dir/bias_scale_curve.png`` at every checkpoint and at the end.
 
     Raises:
-        ValueError: If ``interval`` is not positive; before training, if the model has no part with
-            an attention bias, or several.
+        ValueError: Before training, if the model has no part with an attention bias, or several.
     """
 
     # Before mmengine's LoggerHook (BELOW_NORMAL), which shows what the message hub has.

@@ -60,20 +60,12 @@ def _draw_scales(axes: Axes, history: pd.DataFrame) -> None:
         low, high = bounds.iloc[-1].fillna({'range_low': -np.inf, 'range_high': np.inf})
         axes.lines[-1].set_label(f'range: [{low:g}, {high:g}]')
     if scales.notna().any(axis=None):
-        axes.set_ylim(*_limits(scales.to_numpy(), bounds.to_numpy()))
+        # Not as far as the bounds, which would press the curves flat.
+        lowest, highest = scales.min(axis=None), scales.max(axis=None)
+        room = 0.3 * max(highest - lowest, _LEAST_SPAN)
+        axes.set_ylim(lowest - room, highest + room)
     axes.set_ylabel('bias scale in effect\n(logits for a weight of 1)')
     axes.set_title('Bias scale and weights over the training run', loc='left', fontsize=11)
-
-
-def _limits(scales: np.ndarray, bounds: np.ndarray) -> tuple[float, float]:
-    """Limits of the axis: all values, and those bounds that do not press the curves flat."""
-    lowest, highest = np.nanmin(scales), np.nanmax(scales)
-    reach = max(highest - lowest, _LEAST_SPAN)
-    middle = (lowest + highest) / 2
-    near = bounds[(bounds >= lowest - reach) & (bounds <= highest + reach)]
-    shown = [lowest, highest, middle - _LEAST_SPAN / 2, middle + _LEAST_SPAN / 2, *near]
-    margin = 0.05 * (max(shown) - min(shown))
-    return min(shown) - margin, max(shown) + margin
 
 
 def _draw_weights(axes: Axes, history: pd.DataFrame) -> None:
