@@ -117,13 +117,13 @@ class BiasScaleHook(Hook):
         record |= dict(iteration=iteration, epoch=runner.epoch + 1)
         if optimizer is not None:
             record['learning_rate'] = shown['bias_scale_lr'] = optimizer.group['lr']
-            if optimizer.gradient is not None and not optimizer.lacks_gradient:
-                entries['bias_scale_grad'] = optimizer.gradient
-        raw = generator.bias_scale.flatten().tolist()
-        for index, name in enumerate(generator.scale_names()):
-            shown |= {f'{kind}/{name}': values[index] for kind, values in entries.items()}
-            record[f'bias_scale_raw/{name}'] = raw[index]
-        record |= shown
+            gradient = optimizer.gradient
+            if gradient is not None and not optimizer.lacks_gradient:
+                entries['bias_scale_grad'] = gradient
+        names, raw = generator.scale_names(), generator.bias_scale.flatten().tolist()
+        for kind, values in entries.items():
+            shown |= {f'{kind}/{name}': value for name, value in zip(names, values, strict=True)}
+        record |= shown | {f'bias_scale_raw/{name}': v for name, v in zip(names, raw, strict=True)}
         for modality, weights in zip(MODALITIES, self._weights, strict=False):
             mean, deviation = weights.double().mean(), weights.double().std(correction=0)
             for kind, found in (('mean', mean), ('std', deviation)):
