@@ -86,7 +86,7 @@ class CmtCriterion(nn.Module):
             if 'denoising' in tasks[0]:
                 noised = _predictions(tasks, 'dn_')
                 kinds['dn_'] = self._denoising_losses(noised, tasks[0]['denoising'])
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for prefix, of_layers in kinds.items():
             for number, of_layer in enumerate(of_layers, start=1):
                 layer = '' if number == len(of_layers) else f'd{number - 1}.'
