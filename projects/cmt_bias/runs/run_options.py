@@ -154,12 +154,9 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Go on with an earlier training: from a path, or 'auto' from the latest checkpoint.
+    """Go on with an earlier training: from a path, or 'auto' from :func:`newest_checkpoint`.
 
     Where 'auto' finds none, training starts as without it, from the config's ``load_from``.
-
-    Raises:
-        CheckpointError: If there are checkpoints, but none that can be used.
     """
     if resume == 'auto':
         resume = newest_checkpoint(cfg, cfg.work_dir)

@@ -161,21 +161,19 @@ def schedule_warnings(
         for scheduler in schedulers
         if getattr(scheduler, 'param_name', '') == 'lr' and getattr(scheduler, 'eta_min', None)
     }
-    absolute = ', '.join(sorted(with_minimum))
-    remedy = 'Use eta_min_ratio, a factor on the rate of each group, instead of eta_min.'
+    reason = (
+        f' {", ".join(sorted(with_minimum))} has an absolute eta_min. Use eta_min_ratio, a factor '
+        'on the rate of each group, instead.'
+    ) * bool(with_minimum)
     warnings = []
     gains = [peak.gain for peak in peaks if peak.base]
     if gains and max(gains) - min(gains) > GAIN_TOLERANCE * max(gains):
         warnings.append(
             f'The schedule raises the parameter groups by different factors, {min(gains):g} to '
-            f'{max(gains):g}: lr_mult does not hold at the peak.'
-            + (f' {absolute} has an absolute eta_min. {remedy}' if absolute else '')
+            f'{max(gains):g}: lr_mult does not hold at the peak.{reason}'
         )
-    if absolute and scaled:
-        warnings.append(
-            f'auto_scale_lr has scaled the base learning rate, but not the absolute eta_min of '
-            f'{absolute}. {remedy}'
-        )
+    if with_minimum and scaled:
+        warnings.append(f'auto_scale_lr has not scaled all of the learning rate.{reason}')
     return warnings
 
 
