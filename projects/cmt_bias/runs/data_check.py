@@ -44,15 +44,14 @@ def check_config_data(
     length = train.get('max_epochs') or train.get('max_iters') or float('inf')
     evaluated = ('val', 'test') if train.get('val_begin', 1) <= length else ('test',)
     for split in splits:
-        dataloader = cfg.get(f'{split}_dataloader')
-        if dataloader is None:
-            continue
-        outer = dataloader['dataset']
+        dataloader = cfg.get(f'{split}_dataloader') or {}
+        outer = dataloader.get('dataset')
         for dataset in innermost_datasets(outer):
             batch_size, balanced = dataloader.get('batch_size', 1), _is_balanced(outer)
             found = check_dataset(dataset, sampled_frames, depth, batch_size, balanced)
-            if not found and evaluates and split in evaluated:
-                found = check_evaluation(cfg.get(f'{split}_evaluator'), dataset)
+            if not found and evaluates and split in evaluated and _is_checked(dataset):
+                metrics = nuscenes_metric_configs(cfg.get(f'{split}_evaluator'))
+                found = [p for metric in metrics if (p := _check_metric(metric, dataset))]
             problems.update(dict.fromkeys(found))
     return list(problems)
 
@@ -75,10 +74,12 @@ def _is_balanced(dataset: Any) -> bool:
     return type_name(dataset) == 'CBGSDataset' or _is_balanced(dataset.get('dataset'))
 
 
-def _is_nuscenes(dataset: Mapping) -> bool:
+def _is_checked(dataset: Mapping) -> bool:
+    """Whether a dataset's needs are known, and are files of this machine."""
     kind = dataset.get('type', NuScenesDataset)
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    return isinstance(kind, type) and issubclass(kind, NuScenesDataset)
+    is_nuscenes = isinstance(kind, type) and issubclass(kind, NuScenesDataset)
+    return is_nuscenes and is_local(dataset.get('backend_args'))
 
 
 def check_dataset(
@@ -88,18 +89,18 @@ def check_dataset(
     batch_size: int = 1,
     balanced: bool = False,
 ) -> list[Problem]:
-    """Look at one dataset's info file, sensor files and database for pasting.
+    """Look at the info file, sensor files and database for pasting of a ``NuScenesDataset``.
+
+    Another dataset, and one that is not read from local files, are passed over.
 
     Args:
-        dataset: Config of a ``NuScenesDataset``. Another dataset, whose needs are not known here,
-            and one that is read from elsewhere than local files are passed over.
-        sampled_frames: Frames, spread over the info file, whose sensor files are looked for.
-        depth: 'all': read every file of every frame, with a progress bar, and list all that are
-            bad. 'sampled': see that the files of a few frames exist.
+        dataset: Its config.
+        sampled_frames: Frames, spread over the info file, whose sensor files must exist.
+        depth: 'all': read every file of every frame instead, and list all that are bad.
         batch_size: Frames that are put together.
         balanced: Whether a ``CBGSDataset`` draws from it.
     """
-    if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
+    if not _is_checked(dataset):
         return []
     root = Path(dataset.get('data_root') or '.')
     path = str(root / dataset['ann_file'])
@@ -113,10 +114,9 @@ def check_dataset(
     infos = info_file_check.read_info_file(path)
     if isinstance(infos, Problem):
         return [infos]
-    frames = infos['data_list']
     problems = info_file_check.check_frames(infos, path, used)
     if not problems and used.images:
-        problems += info_file_check.check_cameras(infos, path, batch_size)
+        problems = info_file_check.check_cameras(infos, path, batch_size)
     if problems:
         return problems
     if balanced:
@@ -124,7 +124,7 @@ def check_dataset(
         least_points = 0 if type_name(dataset) == 'AllBoxesNuScenesDataset' else 1
         problems += info_file_check.check_class_balance(infos, path, classes, least_points)
     if used.from_here:
-        problems += _check_files(dataset, path, frames, sampled_frames, depth)
+        problems += _check_files(dataset, path, infos['data_list'], sampled_frames, depth)
     for step in dataset.get('pipeline', ()):
         if isinstance(step, Mapping) and step.get('db_sampler') is not None:
             problems += check_database(step, read_all=depth == 'all')
@@ -166,22 +166,8 @@ def _check_files(
     return []
 
 
-def check_evaluation(
-    evaluator: Mapping | Sequence[Mapping] | None, dataset: Mapping
-) -> list[Problem]:
-    """Look for what the official nuScenes evaluation of a dataset needs.
-
-    Args:
-        evaluator: Config of one metric or several; others than ``NuScenesMetric`` are passed over.
-        dataset: Config of the dataset that is evaluated; its info file is known to be good.
-    """
-    if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
-        return []
-    found = [_check_metric(metric, dataset) for metric in nuscenes_metric_configs(evaluator)]
-    return [problem for problem in found if problem]
-
-
 def _check_metric(metric: Mapping, dataset: Mapping) -> Problem | None:
+    """Whether what the official evaluation needs is there, for a dataset whose info file is."""
     info_path = Path(dataset.get('data_root') or '.') / dataset['ann_file']
     if Path(metric['ann_file']).resolve() != info_path.resolve():
         what = f"the evaluator reads '{metric['ann_file']}', but its dataset '{info_path}'"
@@ -199,9 +185,8 @@ def _check_metric(metric: Mapping, dataset: Mapping) -> Problem | None:
     assumed = dict(dataset.get('metainfo') or {}).get('version', 'v1.0-trainval')
     if assumed != version:
         what = f"'{info_path}' was made from {version}, but the dataset's config says {assumed}"
-        return Problem(
-            what, f"set metainfo=dict(version='{version}', ...) in the dataset's config"
-        )
+        remedy = f"set metainfo=dict(version='{version}', ...) in the dataset's config"
+        return Problem(what, remedy)
     if version not in EVALUATED_SPLITS:
         what = f"'{info_path}' was made from {version}, which has no annotations to evaluate with"
         return Problem(what, f'evaluate on v1.0-trainval or v1.0-mini; {PREDICT}')
