@@ -162,6 +162,7 @@ def test_an_evaluator_of_other_data_than_its_dataset_is_refused(root):
 
 def test_a_missing_database_for_pasting_is_named(root):
     sampler = dict(info_path=f'{root}/dbinfos.pkl', data_root=str(root), classes=['car'])
+    sampler.update(rate=1.0, prepare={}, sample_groups=dict(car=1))
     paste = dict(type='UnifiedObjectSample', sample_2d=True, db_sampler=sampler)
     cfg = config(root, pipeline=[paste])
     problem = the_problem(cfg)

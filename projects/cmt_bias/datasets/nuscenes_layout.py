@@ -4,19 +4,8 @@ import json
 from pathlib import Path
 
 NUSCENES_TABLES = (
-    'attribute',
-    'calibrated_sensor',
-    'category',
-    'ego_pose',
-    'instance',
-    'log',
-    'map',
-    'sample',
-    'sample_annotation',
-    'sample_data',
-    'scene',
-    'sensor',
-    'visibility',
+    *('attribute', 'calibrated_sensor', 'category', 'ego_pose', 'instance', 'log', 'map'),
+    *('sample', 'sample_annotation', 'sample_data', 'scene', 'sensor', 'visibility'),
 )
 
 CONVERTED_SPLITS = {
@@ -26,9 +15,7 @@ CONVERTED_SPLITS = {
 }
 """Version of the tables -> info file (``nuscenes_infos_<name>.pkl``) -> official split in it."""
 
-EVALUATED_SPLITS = {
-    version: splits['val'] for version, splits in CONVERTED_SPLITS.items() if 'val' in splits
-}
+EVALUATED_SPLITS = {'v1.0-trainval': 'val', 'v1.0-mini': 'mini_val'}
 """Version of the tables -> the split that mmdet3d's ``NuScenesMetric`` evaluates."""
 
 

@@ -23,7 +23,7 @@ class UsedData(NamedTuple):
     points: bool = True
     sweeps: int = 0  # of the listed earlier sweeps, the first so many may be added to them
     images: bool = True
-    point_values: int = POINT_VALUES  # float32 values of a point in the files
+    point_values: int = POINT_VALUES
     annotation_keys: tuple[str, ...] = ('bbox_3d', 'bbox_label_3d', 'velocity', 'num_lidar_pts')
     from_here: bool = True  # the files are those of this machine
 
@@ -42,11 +42,9 @@ def is_local(backend_args: Mapping | None) -> bool:
 
 
 def used_data(dataset: Mapping) -> UsedData:
-    """What a dataset's pipeline loads, of the sensors that its ``modality`` lets it load.
+    """What the pipeline in a dataset's config loads, of the sensors that its ``modality`` has.
 
-    Args:
-        dataset: Config of a dataset of mmdet3d's ``Det3DDataset`` family; one without a pipeline
-            is taken to load all of its modality.
+    One without a pipeline is taken to load all of its modality.
     """
     modality = dataset.get('modality') or dict(use_lidar=True, use_camera=False)
     lidar, camera = bool(modality.get('use_lidar')), bool(modality.get('use_camera'))
@@ -59,11 +57,11 @@ def used_data(dataset: Mapping) -> UsedData:
     sweep_steps = [step for kind, step in steps if re.match(r'Load\w*Sweeps', kind)]
     return UsedData(
         points=lidar and bool(point_steps),
-        sweeps=max(map(_sweeps_read, sweep_steps), default=0) if lidar else 0,
+        sweeps=max(map(_sweeps_read, sweep_steps), default=0) * lidar,
         images=camera and any(re.match(r'Load\w*Image', kind) for kind, _ in steps),
         point_values=next((s['load_dim'] for s in point_steps if 'load_dim' in s), POINT_VALUES),
         annotation_keys=tuple(keys),
-        from_here=all(is_local(step.get('backend_args')) for _, step in steps),
+        from_here=all(is_local(c.get('backend_args')) for c in (dataset, *(s for _, s in steps))),
     )
 
 
@@ -88,8 +86,7 @@ def sensor_files(frame: Mapping, dataset: Mapping) -> list[SensorFile]:
 
     Args:
         frame: One entry of an info file's ``data_list``.
-        dataset: The dataset's config: ``data_root``, ``data_prefix``, ``modality`` and
-            ``pipeline`` count.
+        dataset: The dataset's config.
     """
     used = used_data(dataset)
     root = Path(dataset.get('data_root') or '.')
@@ -109,10 +106,7 @@ def sensor_files(frame: Mapping, dataset: Mapping) -> list[SensorFile]:
 
 
 def fault_of_file(file: SensorFile) -> str | None:
-    """What is wrong with a file, having read it: None if nothing is.
-
-    A cloud without points is none of it: a sensor may return nothing.
-    """
+    """What is wrong with a file, having read it; a sensor may return no point at all."""
     try:
         content = file.path.read_bytes()
     except OSError as error:
