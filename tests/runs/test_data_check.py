@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +31,7 @@ def frame(token: str) -> dict:
     return dict(
         sample_idx=0,
         token=token,
-        lidar_points=dict(lidar_path=f'{token}.bin'),
+        lidar_points=dict(lidar_path=f'{token}.bin', num_pts_feats=5),
         images=dict(CAM_FRONT=image),
         lidar_sweeps=sweeps,
         instances=[car],
@@ -108,6 +109,13 @@ def test_a_missing_sensor_file_is_named_once(root, missing):
     problem = the_problem(config(root))
     assert f"names '{root / missing}', which does not exist" in problem.what
     assert 'data_root' in problem.remedy
+
+
+@pytest.mark.parametrize('prefix', PREFIX.values())
+def test_a_missing_folder_of_a_sensor_is_named_by_its_first_file(root, prefix):
+    shutil.rmtree(root / prefix)
+    problem = the_problem(config(root))
+    assert f"names '{root / prefix}/" in problem.what and 'data_prefix' in problem.remedy
 
 
 def test_a_missing_info_file_is_named_with_the_command_that_makes_it(root):
@@ -195,7 +203,8 @@ def test_a_pipeline_of_one_sensor_is_asked_for_no_other(root):
     lidar = dict(dataset_of(config(root)), pipeline=points)
     del lidar['data_prefix']['CAM_FRONT']
     assert check_dataset(lidar, depth='all') == []
-    assert 'CAM_FRONT' in check_dataset(dict(lidar, pipeline=images, data_prefix=PREFIX))[0].what
+    (problem,) = check_dataset(dict(lidar, pipeline=images, data_prefix=PREFIX))
+    assert 'no images in 2 of 2 frames' in problem.what
 
 
 def test_a_camera_pipeline_is_asked_for_no_points(root):

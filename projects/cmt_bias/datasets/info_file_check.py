@@ -81,8 +81,9 @@ def _faults_of_frame(frame: Mapping, used: UsedData) -> Iterator[str]:
     """What is wrong with the calibration and the annotations of one frame, each kind once."""
     wanted = ['sample_idx'] + ['lidar_points'] * used.points + ['images'] * used.images
     missing = [key for key in wanted if key not in frame]
-    if used.points and 'lidar_path' not in frame.get('lidar_points', {'lidar_path': ''}):
-        missing.append('lidar_points.lidar_path')
+    if used.points and 'lidar_points' in frame:
+        keys = ('lidar_path', 'num_pts_feats')
+        missing += [f'lidar_points.{key}' for key in keys if key not in frame['lidar_points']]
     sweeps = frame.get('lidar_sweeps', ())[: used.sweeps]
     if any('lidar2sensor' not in sweep.get('lidar_points', {}) for sweep in sweeps):
         missing.append('lidar_sweeps.lidar_points.lidar2sensor')
@@ -169,18 +170,3 @@ def check_cameras(infos: Mapping, path: str, batch_size: int) -> list[Problem]:
     what = f"the frames of '{path}' differ in their number of cameras: {found}"
     remedy = f'set batch_size=1 instead of {batch_size}, or leave the frames with fewer out'
     return [Problem(what, remedy)]
-
-
-def check_data_folders(data_root: str, data_prefix: Mapping[str, str]) -> list[Problem]:
-    """Whether the folders in which a dataset looks for its files exist."""
-    if not osp.isdir(data_root):
-        folders = [data_root]
-        remedy = (
-            'unpack nuScenes there, or set data_root in the config; synthetic data: '
-            'python tools/create_synthetic_nuscenes.py --out data/synthetic'
-        )
-    else:
-        folders = sorted({osp.join(data_root, prefix) for prefix in data_prefix.values()})
-        remedy = f"unpack nuScenes into '{data_root}', or correct data_prefix of the config"
-    missing = [folder for folder in folders if not osp.isdir(folder)]
-    return [Problem(f"the data folder '{folder}' does not exist", remedy) for folder in missing]

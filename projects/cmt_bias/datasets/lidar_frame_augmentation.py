@@ -101,9 +101,7 @@ class GlobalRotScaleTransImage(GlobalRotScaleTransAll):
     clockwise; here boxes and camera matrices turn together.
 
     Args:
-        rot_range: Bounds of the rotation angle, radians.
-        scale_ratio_range: Bounds of the scale.
-        translation_std: Standard deviation of the translation along x, y, z, metres.
+        rot_range, scale_ratio_range, translation_std: As mmdet3d's; radians and metres.
         flip_dx_ratio: Probability of x -> -x.
         flip_dy_ratio: Probability of y -> -y.
     """

@@ -35,8 +35,7 @@ from .object_image_crops import add_image_crops
 
 VERSIONS = tuple(CONVERTED_SPLITS)
 MAX_SWEEPS = 10
-_SENSORS = ('LIDAR_TOP', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK')
-_SENSORS += ('CAM_BACK_LEFT', 'CAM_BACK_RIGHT')
+_CAMERAS = ('FRONT', 'FRONT_RIGHT', 'FRONT_LEFT', 'BACK', 'BACK_LEFT', 'BACK_RIGHT')
 
 
 class DatasetLayoutError(RuntimeError):
@@ -127,7 +126,7 @@ def check_layout(root: Path, version: str) -> None:
             'folder that has samples/, sweeps/, maps/ and v1.0-*/.'
         )
     maps = (record['filename'] for record in read_table(tables, 'map'))
-    for path in (*(f'samples/{sensor}' for sensor in _SENSORS), *maps):
+    for path in ('samples/LIDAR_TOP', *(f'samples/CAM_{place}' for place in _CAMERAS), *maps):
         if not (root / path).exists():
             raise DatasetLayoutError(
                 f'{root / path} is missing. Unpack all archives of {version} into {root}.'

@@ -1,7 +1,6 @@
 """nuScenes whose bad frames are named, and may be left out of a training."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.registry import DATASETS
 from mmengine.logging import MMLogger
 
-from .sensor_files import SensorFile, fault_of_file, used_data
+from .sensor_files import fault_of_file, sensor_files, used_data
 
 
 class BadFrameError(ValueError):
@@ -73,14 +72,7 @@ class CheckedNuScenesDataset(NuScenesDataset):
         """What is wrong with the first bad file of a frame, where files are local."""
         if not self.used.from_here:
             return None
-        info = self.get_data_info(index)
-        files = []
-        if self.used.points:
-            for cloud in (info, *info.get('lidar_sweeps', ())):
-                path = Path(cloud['lidar_points']['lidar_path'])
-                files.append(SensorFile(path, self.used.point_values))
-        if self.used.images:
-            files += [SensorFile(Path(image['img_path'])) for image in info['images'].values()]
+        files = sensor_files(self.get_data_info(index), self.used)
         faults = ((file, fault_of_file(file)) for file in files)
         return next((f"'{file.path}' {fault}" for file, fault in faults if fault), None)
 

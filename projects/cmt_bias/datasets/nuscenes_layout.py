@@ -15,7 +15,9 @@ CONVERTED_SPLITS = {
 }
 """Version of the tables -> info file (``nuscenes_infos_<name>.pkl``) -> official split in it."""
 
-EVALUATED_SPLITS = {'v1.0-trainval': 'val', 'v1.0-mini': 'mini_val'}
+EVALUATED_SPLITS = {
+    version: splits['val'] for version, splits in CONVERTED_SPLITS.items() if 'val' in splits
+}
 """Version of the tables -> the split that mmdet3d's ``NuScenesMetric`` evaluates."""
 
 

@@ -81,27 +81,15 @@ def _steps(pipeline: Sequence) -> Iterator[tuple[str, Mapping]]:
             yield from _steps(step)
 
 
-def sensor_files(frame: Mapping, dataset: Mapping) -> list[SensorFile]:
-    """LiDAR keyframe, sweeps and images of one frame, where mmdet3d looks for them.
-
-    Args:
-        frame: One entry of an info file's ``data_list``.
-        dataset: The dataset's config.
-    """
-    used = used_data(dataset)
-    root = Path(dataset.get('data_root') or '.')
-    prefix = {key: root / value for key, value in dict(dataset.get('data_prefix') or {}).items()}
+def sensor_files(info: Mapping, used: UsedData) -> list[SensorFile]:
+    """LiDAR keyframe, sweeps and images of a frame, as ``parse_data_info`` of its dataset says."""
     files = []
     if used.points:
-        path = prefix.get('pts', Path()) / frame['lidar_points']['lidar_path']
-        files.append(SensorFile(path, used.point_values))
-        for sweep in frame.get('lidar_sweeps', ())[: used.sweeps]:
-            path = sweep['lidar_points']['lidar_path']
-            folder = prefix.get('pts' if 'samples' in path else 'sweeps', Path())
-            files.append(SensorFile(folder / Path(path).name, used.point_values))
-    for camera, image in frame.get('images', {}).items() if used.images else ():
-        folder = prefix.get(camera, prefix.get('img', Path()))
-        files.append(SensorFile(folder / image['img_path']))
+        for cloud in (info, *info.get('lidar_sweeps', ())[: used.sweeps]):
+            path = Path(cloud['lidar_points']['lidar_path'])
+            files.append(SensorFile(path, used.point_values))
+    if used.images:
+        files += [SensorFile(Path(image['img_path'])) for image in info['images'].values()]
     return files
 
 

@@ -1,6 +1,5 @@
 """The failures that tests and trainings draw from, and how one comes into a pipeline."""
 
-import copy
 import fnmatch
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,9 +123,7 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
     Raises:
         ValueError: If the pipeline has no loading transform or no packing at its top level.
     """
-    steps, spoiling = (
-        [copy.deepcopy(dict(step)) for step in given] for given in (pipeline, failure)
-    )
+    steps = [dict(step) for step in pipeline]
     kinds = [type_name(step) for step in steps]
     behind = max((i + 1 for i, kind in enumerate(kinds) if 'Load' in kind), default=0)
     if not behind or 'Pack3DDetInputs' not in kinds:
@@ -140,4 +137,4 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
         if type_name(step) == 'Pack3DDetInputs':
             keys = (*step.get('meta_keys', default), *_ADDED_KEYS)
             step['meta_keys'] = tuple(dict.fromkeys(keys))
-    return [*steps[:behind], *spoiling, *steps[behind:]]
+    return [*steps[:behind], *map(dict, failure), *steps[behind:]]

@@ -29,18 +29,22 @@ _LEAST_TURN = np.pi / 6  # of a ghost
 _CLOSE_ENOUGH = 0.5  # the nearest sweep must have at least this share of the offset asked for
 
 
-@TRANSFORMS.register_module()
-class LiDARDrop(SensorFailure):
-    """The LiDAR is missing: all its points are zero, as :class:`ModalMask3D` makes them."""
+class LiDARFailure(SensorFailure):
+    """Base of the failures that replace the cloud."""
 
     spoiled = ('points',)
+
+
+@TRANSFORMS.register_module()
+class LiDARDrop(LiDARFailure):
+    """The LiDAR is missing: all its points are zero, as :class:`ModalMask3D` makes them."""
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
         results['points'] = zeroed(results['points'])
 
 
 @TRANSFORMS.register_module()
-class LiDARBeamReduction(SensorFailure):
+class LiDARBeamReduction(LiDARFailure):
     """Keep the points of a few rings, uniformly spaced over the 32 of the HDL-32E.
 
     "4 beams" of MoME (Park et al., CVPR 2025). The kept rings lie in the middle of equal parts:
@@ -52,8 +56,6 @@ class LiDARBeamReduction(SensorFailure):
     Args:
         num_beams: Beams that are left, 1 to 31.
     """
-
-    spoiled = ('points',)
 
     def __init__(self, num_beams: int = 4, seed: int = 0) -> None:
         super().__init__(seed)
@@ -71,7 +73,7 @@ class LiDARBeamReduction(SensorFailure):
 
 
 @TRANSFORMS.register_module()
-class LiDARFieldOfView(SensorFailure):
+class LiDARFieldOfView(LiDARFailure):
     """Keep the points of a sector around the vehicle's forward axis, seen from the LiDAR.
 
     "Limited field of view" of nuScenes-R (Yu et al., arXiv 2205.14951) and MoME, +-60 degrees.
@@ -80,8 +82,6 @@ class LiDARFieldOfView(SensorFailure):
     Args:
         half_angle: Half the sector, degrees, within (0, 180): 60 keeps [-60, 60].
     """
-
-    spoiled = ('points',)
 
     def __init__(self, half_angle: float = 60.0, seed: int = 0) -> None:
         super().__init__(seed)
@@ -102,7 +102,7 @@ class LiDARFieldOfView(SensorFailure):
 
 
 @TRANSFORMS.register_module()
-class LiDARObjectFailure(SensorFailure):
+class LiDARObjectFailure(LiDARFailure):
     """Drop all points in the boxes of objects that are drawn at random.
 
     "Object failure" of nuScenes-R (Yu et al., arXiv 2205.14951) and MoME, probability 0.5: black
@@ -112,8 +112,6 @@ class LiDARObjectFailure(SensorFailure):
     Args:
         probability: Chance of each object to lose its points, in (0, 1].
     """
-
-    spoiled = ('points',)
 
     def __init__(self, probability: float = 0.5, seed: int = 0) -> None:
         super().__init__(seed)
@@ -169,7 +167,7 @@ def _turned(positions: Tensor, angles: Tensor) -> Tensor:
 
 
 @TRANSFORMS.register_module()
-class LiDARFrozen(SensorFailure):
+class LiDARFrozen(LiDARFailure):
     """A LiDAR that repeats the keyframe of some time ago as if it were taken now.
 
     Unlike that of :class:`LiDARTimeOffset` the cloud is a real one, without sweeps, and needs no
@@ -178,8 +176,6 @@ class LiDARFrozen(SensorFailure):
     Args:
         seconds: Age of the cloud, positive.
     """
-
-    spoiled = ('points',)
 
     def __init__(self, seconds: float = 1.0, seed: int = 0) -> None:
         super().__init__(seed)
