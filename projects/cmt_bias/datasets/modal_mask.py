@@ -47,8 +47,8 @@ class ModalMask3D(BaseTransform):
         image_drop_prob: Probability in mode 'train' that the images are zeroed.
         points_drop_prob: The same of the points; the two never happen together.
 
-    Added keys: ``masked_modality``, 'image', 'points' or None, and in a sample that is masked what
-    :mod:`cmt_bias.spoiled_parts` says of the sensor that is missing.
+    Added keys: ``masked_modality``, 'image', 'points' or None, and in a masked sample those of
+    :mod:`cmt_bias.spoiled_parts`.
 
     Raises:
         ValueError: If an argument has no meaning.

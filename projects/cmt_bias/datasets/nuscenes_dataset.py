@@ -83,8 +83,8 @@ class AllBoxesNuScenesDataset(CheckedNuScenesDataset):
 
     ``CBGSDataset`` draws frames by the classes they hold. In mmdet3d 1.0, with which CMT was
     trained, a box counts whether or not a LiDAR point lies in it; 1.4 counts only those with
-    points. With ``use_valid_flag`` both count the boxes that the info file says to be valid. The
-    boxes that the model is trained on are the same: those with points, or the valid ones.
+    points. With ``use_valid_flag`` both count the valid boxes. The model is trained on the same
+    boxes either way: those with points, or the valid ones.
     """
 
     def get_cat_ids(self, idx: int) -> set[int]:

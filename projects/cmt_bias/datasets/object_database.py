@@ -47,8 +47,7 @@ class UnifiedDataBaseSampler:
             drop), ``filter_by_min_points`` (least number of points for each class).
         sample_groups: For each class the number of objects that a scene is filled up to.
         classes: All class names, in the order of the labels.
-        points_loader: Config of the transform that loads an object's points; 5 values a point by
-            default.
+        points_loader: Config of the transform that loads an object's points, 5 values each.
         backend_args: Arguments of the mmengine file backend, None for local files.
 
     Attributes:
@@ -59,8 +58,7 @@ class UnifiedDataBaseSampler:
     Raises:
         FileNotFoundError: If there is no database.
         InfoFileError: If it cannot be read.
-        ValueError: If it is no database, or names files that do not exist, or a name in
-            ``prepare`` or ``sample_groups`` is unknown.
+        ValueError: If it is none, names files that do not exist, or an argument an unknown name.
     """
 
     def __init__(
@@ -157,7 +155,7 @@ class UnifiedDataBaseSampler:
             gt_labels: (N,) their class numbers.
 
         Returns:
-            The entries of M drawn objects and their boxes (M, 7 or 9), of the same dtype.
+            The entries of M drawn objects and their boxes (M, 7 or 9).
         """
         drawn: list[Mapping] = []
         taken, width = gt_boxes, gt_boxes.shape[1]

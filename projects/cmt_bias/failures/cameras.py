@@ -38,10 +38,7 @@ class CameraFailure(SensorFailure):
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
         """What the V cameras show instead: (H, W, 3) each, None for one that shows its own.
 
-        Args:
-            results: The sample.
-            hit: (V,) bool, the cameras that fail; pictures of others are passed over.
-            rng: The sample's random numbers.
+        Of those that do not fail, where ``hit`` (V,) is False, it is passed over.
         """
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
@@ -120,8 +117,8 @@ def _read_instead(
 class CameraFrozen(CameraFailure):
     """Cameras that show the picture of some time ago; the calibration is that of now.
 
-    At the beginning of a recording, where there is no earlier picture, they show as much later
-    ones; where there are neither, nothing changes.
+    At the beginning of a recording they show as much later ones; where there are neither, nothing
+    changes.
 
     Args:
         seconds: Age of the picture, positive.
@@ -152,8 +149,8 @@ class CameraForeignScene(CameraFailure):
 class CameraOcclusion(SensorFailure):
     """Dirt on the lenses: black patches on every image, another pattern for each camera.
 
-    nuScenes-R and MoME lay photographs of dirty glass over the images; the patches here are
-    smoothed noise above a threshold, which covers exactly the given share of the pixels.
+    nuScenes-R and MoME lay photographs of dirty glass over the images; here it is smoothed noise
+    above a threshold, which covers exactly the given share of the pixels.
 
     Args:
         share: Share of each image that is covered, within (0, 1).
@@ -210,7 +207,6 @@ class CalibrationError(Degradation):
             results['lidar2img'] = in_pixels @ np.asarray(results['lidar2img'], dtype=np.float64)
 
     def _motion(self, rng: np.random.Generator) -> np.ndarray:
-        """A motion (4, 4) of the camera frame, metres."""
         degrees, metres = self.level
         motion = np.eye(4)
         axis = _direction(rng)

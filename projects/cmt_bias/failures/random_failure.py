@@ -29,9 +29,8 @@ class RandomFailure(BaseTransform):
     adds; ``spoiled_sensors`` is '' in a healthy sample.
 
     Args:
-        failures: How often each is drawn, relative to the others: weights by name of
-            :func:`all_failures`. A wildcard stands for all that fit it, which share its weight;
-            the strength of a degradation is the number in its name, such as ``night_3``.
+        failures: Relative weights by name of :func:`all_failures`. A wildcard stands for all that
+            fit it, which share its weight; ``night_3`` is a degradation of severity 3.
         probability: Chance of a sample to be spoiled.
         seed: Seed of all draws.
 
