@@ -152,6 +152,7 @@ def _check_files(
             data_prefix=dict(pts='', sweeps='') | dict(dataset.get('data_prefix') or {}),
             modality=dict(use_lidar=used.points, use_camera=used.images),
             pipeline=[],
+            load_type='frame_based',
             lazy_init=True,
             test_mode=True,
             load_eval_anns=False,
