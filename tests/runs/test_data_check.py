@@ -360,7 +360,7 @@ def test_every_bad_file_is_listed_when_all_are_read(root):
 
 def test_bad_files_only_warn_where_a_training_leaves_them_out(root):
     spoil(root)
-    dataset = dict(dataset_of(config(root)), skip_bad_frames=True)
+    dataset = dict(dataset_of(config(root)), type='CheckedNuScenesDataset', skip_bad_frames=True)
     assert {p.severity for p in check_dataset(dataset, depth='all')} == {'warning'}
     dataset['test_mode'] = True
     assert {p.severity for p in check_dataset(dataset, depth='all')} == {'error'}

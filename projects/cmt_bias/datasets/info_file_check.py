@@ -82,8 +82,8 @@ def _faults_of_frame(frame: Mapping, used: UsedData) -> Iterator[str]:
     wanted = ['sample_idx'] + ['lidar_points'] * used.points + ['images'] * used.images
     missing = [key for key in wanted if key not in frame]
     if used.points and 'lidar_points' in frame:
-        keys = ('lidar_path', 'num_pts_feats')
-        missing += [f'lidar_points.{key}' for key in keys if key not in frame['lidar_points']]
+        cloud = frame['lidar_points']
+        missing += [f'lidar_points.{k}' for k in ('lidar_path', 'num_pts_feats') if k not in cloud]
     sweeps = frame.get('lidar_sweeps', ())[: used.sweeps]
     if any('lidar2sensor' not in sweep.get('lidar_points', {}) for sweep in sweeps):
         missing.append('lidar_sweeps.lidar_points.lidar2sensor')

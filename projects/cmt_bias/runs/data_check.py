@@ -129,7 +129,7 @@ def check_dataset(
         classes = dict(dataset.get('metainfo') or {}).get('classes') or info_file_check.CLASSES
         least_points = 0 if type_name(dataset) == 'AllBoxesNuScenesDataset' else 1
         problems += info_file_check.check_class_balance(infos, path, classes, least_points)
-    if used.from_here:
+    if used.from_here and (used.points or used.images):
         problems += _check_files(dataset, used, path, frames, sampled_frames, depth)
     for step in dataset.get('pipeline', ()):
         if isinstance(step, Mapping) and step.get('db_sampler') is not None:
