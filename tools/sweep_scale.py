@@ -84,7 +84,7 @@ def checked_scales(values: Sequence[float]) -> list[float]:
 def configure(args: argparse.Namespace, scales: list[float]) -> Config:
     """The config with all options of the command line, and the sweep for its test loop."""
     cfg = run_options.load_config(args.config, args.cfg_options)
-    default = str(Path('work_dirs') / 'sweep_scale' / Path(args.config).stem)
+    default = f'work_dirs/sweep_scale/{Path(args.config).stem}'
     run_options.set_work_dir(cfg, args.work_dir or default)
     cfg.load_from = args.checkpoint
     cfg.resume = False
