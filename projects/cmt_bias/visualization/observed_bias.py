@@ -80,7 +80,8 @@ class ObservedBias:
         it gets in the biased decoder, and this layer's attention alone leaves the bias out. Layers
         before it keep theirs, so that the difference is what the bias does in this layer.
         """
-        return _array(torch.stack([attention_mass(*layer)[:, 0].mean(1) for layer in self.layers]))
+        masses = torch.stack([attention_mass(*layer) for layer in self.layers])
+        return _array(masses[:, :, 0].mean(dim=2))
 
 
 def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, ObservedBias]:
