@@ -35,7 +35,8 @@ _BEV_SIDE = 5.1
 _AXIS_LABELS = 0.45
 
 _EXPLANATION = (
-    'Numbers: at the reference points of the queries; dotted lines lead to their boxes (white). '
+    "Numbers: at (below: beside) the queries' reference points; dotted lines lead to their boxes "
+    '(white). '
     'Window colour: bias on cameras (images) or LiDAR (below), the strongest where windows '
     'overlap.'
 )
