@@ -60,7 +60,7 @@ class DetectionPictureHook(Hook):
     def __post_init__(self) -> None:
         spread_samples(0, self.interval, self.max_samples)  # refuses them before the run starts
         self.input_keys = {'LC': ('points', 'img'), 'L': ('points',), 'C': ('img',)}[self.sensors]
-        self._window = Visualizer()
+        self._window = Visualizer(fig_show_cfg=dict(frameon=False, figsize=(12, 4)))  # inches
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Choose the samples to picture."""
