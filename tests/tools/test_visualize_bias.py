@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from mmengine.fileio import load
 
-from .tiny_models import BASE, biased_config, make_model, run_tool
+from .tiny_models import BASE, biased_config, make_model
 
 # In one process of pytest-xdist, so that the models are made once.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('visualize_bias')]
@@ -23,14 +23,16 @@ def models(tmp_path_factory, smallest_nuscenes) -> dict[str, tuple[Path, Path]]:
     )
 
 
-def test_pictures_and_shares_of_the_asked_samples_are_written(models, smallest_nuscenes, tmp_path):
+def test_pictures_and_shares_of_the_asked_samples_are_written(
+    call_tool, models, smallest_nuscenes, tmp_path
+):
     token = load(smallest_nuscenes / 'nuscenes_infos_val.pkl')['data_list'][2]['token']
-    done = run_tool(
+    status, said = call_tool(
         'visualize_bias', *models['biased'], '--samples', 0, token, '--score-thr', 0, '--layer', 0,
         '--modality', 'L', '--out-dir', tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-5000:]
-    assert f'2 pictures and attention_mass.csv in {tmp_path}' in done.stdout
+    assert status == 0, said
+    assert f'2 pictures and attention_mass.csv in {tmp_path}' in said
     names = ['attention_mass.csv', 'test_00000_layer0.png', 'test_00002_layer0.png']
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     for name in names[1:]:
