@@ -73,11 +73,12 @@ def head_and_layer(model: Any, config: str, layer: int | None) -> tuple[Any, int
             'those in configs/cmt_bias; tools/visualize.py draws the detections of other models'
         )
         raise ProblemsFound([Problem(what, remedy)])
-    last = heads[0].head.transformer.decoder.num_layers - 1
+    head: Any = heads[0].head
+    last = head.transformer.decoder.num_layers - 1
     if layer is not None and not 0 <= layer <= last:
         what = f'--layer {layer}: the decoder has no such layer'
         raise ProblemsFound([Problem(what, f'choose among 0 to {last}')])
-    return heads[0].head, last if layer is None else layer
+    return head, last if layer is None else layer
 
 
 def main() -> None:
