@@ -91,16 +91,15 @@ def test_what_is_finished_is_kept_and_what_is_not_is_made(models, tested):
         (['--names', 'a', 'b'], '--names'),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_explained(extra, message, models):
-    config, checkpoint = models['base']
-    done = run_tool('test_robustness', config, checkpoint, *extra)
-    assert done.returncode == 2
-    assert 'remedy' in done.stdout
-    assert message in done.stdout
+def test_arguments_that_cannot_be_meant_are_explained(extra, message, models, call_tool):
+    status, said = call_tool('test_robustness', *models['base'], *extra)
+    assert status == 2
+    assert 'remedy' in said
+    assert message in said
 
 
-def test_a_missing_checkpoint_and_one_of_another_model_are_explained(models, tmp_path):
+def test_a_missing_checkpoint_is_explained(models, call_tool, tmp_path):
     config, _ = models['base']
-    done = run_tool('test_robustness', config, tmp_path / 'none.pth', '--work-dir', tmp_path)
-    assert done.returncode == 2
-    assert 'does not exist' in done.stdout
+    status, said = call_tool('test_robustness', config, tmp_path / 'none.pth')
+    assert status == 2
+    assert 'does not exist' in said
