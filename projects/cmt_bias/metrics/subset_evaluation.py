@@ -53,13 +53,8 @@ class SubsetEvaluation(DetectionEval):
 
     The official code reads and filters all of them; then it gets those of a subset. A distance is
     that of the box itself from the vehicle, so a detection near a limit may fall on another side
-    than its object.
-
-    Args:
-        nusc: The tables.
-        detections: The file of detections in the official format.
-        version: Of the nuScenes tables, which decides the split.
-        eval_version: Name of the official settings.
+    than its object. ``detections`` is a file in the official format; the version of the tables
+    decides the split, ``eval_version`` names the official settings.
     """
 
     gt_boxes: EvalBoxes

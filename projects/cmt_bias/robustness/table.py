@@ -85,15 +85,10 @@ def trust_shift(
 ) -> tuple[float, float, float]:
     """Change of (LiDAR weight - camera weight) of the samples that both tests have.
 
-    Consecutive samples of a scene are alike, so that the interval is rather too narrow.
-
-    Args:
-        clean: By sample, the mean weights of LiDAR and cameras without failure.
-        failed: The same under the failure.
-
-    Returns:
-        Mean over the samples, each compared with itself, and the ends of its 95 % interval; NaN
-        where there is none.
+    Given are, by sample, the mean weights of LiDAR and cameras without and under the failure.
+    Returns the mean over the samples, each compared with itself, and the ends of its 95 %
+    interval; NaN where there is none. Consecutive samples of a scene are alike, so that the
+    interval is rather too narrow.
     """
     before, after = (pd.DataFrame(weights, index=['L', 'C']).T for weights in (clean, failed))
     changes = (after - before).dropna()
@@ -164,13 +159,10 @@ def router_table(table: pd.DataFrame, model: str) -> pd.DataFrame:
 def markdown_report(
     table: pd.DataFrame, failures: Sequence[Failure], sources: Mapping[str, str], plot: str
 ) -> str:
-    """The report, in Markdown.
+    """The report on a :func:`long_table` and its failures, in Markdown.
 
-    Args:
-        table: Of :func:`long_table`.
-        failures: The failures in it, for their descriptions.
-        sources: Config and checkpoint of each model, by its name.
-        plot: File name of the plot, beside the report.
+    ``sources`` are config and checkpoint of each model, by its name; ``plot`` is the file name of
+    the plot, beside the report.
     """
     parts = ['# Robustness against sensor failures']
     parts.append('\n'.join(f'- **{model}**: {source}' for model, source in sources.items()))

@@ -97,13 +97,8 @@ class ScaleSweepLoop(TestLoop):
     """mmengine's test loop, which tests overridden scales beside the learned one.
 
     Metrics, outputs and hooks are those of the learned scale, as without a sweep. One process.
-
-    Args:
-        runner: Of the test.
-        dataloader: Of the test.
-        evaluator: Config of the test's evaluator, with a ``NuScenesMetric``.
-        scales: The values to test, in logits.
-        fp16: Test in half precision, as in mmengine's loop.
+    ``scales`` are the values to test, in logits; ``evaluator`` is a config with a
+    ``NuScenesMetric``; the rest is as in mmengine.
 
     Attributes:
         learned: The scale in effect that the model came with, by name of its entry, in logits.

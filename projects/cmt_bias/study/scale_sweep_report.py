@@ -54,17 +54,11 @@ def write_sweep(
 def sweep_table(
     learned: Mapping[str, float], parts: Mapping[Scale, Sequence[Subset]]
 ) -> pd.DataFrame:
-    """A row for each scale and part, the learned scale last.
+    """A row for each scale and part, as :class:`.ScaleSweepLoop` has them, the learned one last.
 
-    Args:
-        learned: As in :class:`.scale_sweep.ScaleSweepLoop`.
-        parts: As there.
-
-    Returns:
-        ``point`` ('learned' or 'override'), ``scale`` (logits; NaN for a learned one with several
-        entries), ``label`` ('2.5', 'learned (2.613)', or 'learned' for many entries), ``part``,
-        ``kind`` (see :class:`.subset_evaluation.Subset`), ``frames``, ``scenes``, ``objects``,
-        ``classes without objects``, then mAP, NDS, the mean errors and the APs of the classes.
+    ``point`` is 'learned' or 'override', ``scale`` in logits, NaN for a learned one with several
+    entries, ``label`` '2.5', 'learned (2.613)', or 'learned' for many entries; the other columns
+    are those of :class:`.Subset`: mAP, NDS, the mean errors, the APs of the classes.
     """
     own, label = math.nan, LEARNED_POINT
     if len(learned) == 1:

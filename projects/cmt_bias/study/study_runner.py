@@ -62,12 +62,9 @@ def carry_out(
 ) -> Progress:
     """Carry out all runs that are not finished; a failing one does not stop the others.
 
-    On an exception, KeyboardInterrupt too, the jobs are cancelled first.
-
-    Args:
-        runs: In their order, prepared.
-        executors: One for each run that goes on at the same time.
-        say: Is given a line where something happens.
+    On an exception, KeyboardInterrupt too, the jobs are cancelled first. The runs are prepared;
+    there is an executor for each that goes on at the same time; ``say`` is given a line where
+    something happens.
     """
     progress = Progress(len(runs), kept=[run.label for run in runs if run.is_finished()])
     waiting = [run for run in runs if run.label not in progress.kept]
