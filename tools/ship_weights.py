@@ -56,7 +56,7 @@ def test_scores(folder: Path) -> dict[str, float]:
         FileNotFoundError: If there is no test with nuScenes metrics.
     """
     for found in parse_nuscenes_metrics(read_test_metrics(folder)).values():
-        by_class = {f'AP of {name}': value for name, value in found.class_ap.items()}
+        by_class = {f'AP of {name}': value for name, value in found.classes['AP'].items()}
         scores = dict(mAP=found.mean_ap, NDS=found.nds, **by_class)
         return {name: round(value, 4) for name, value in scores.items()}
     raise FileNotFoundError(f'{folder} has no nuScenes metrics; test the checkpoint there')

@@ -97,7 +97,7 @@ def main() -> None:
     stop_on(check_tested_weights(runner.model, args.checkpoint, args.allow_missing_keys))
     runner.test()
     loop, out_dir = runner.test_loop, Path(cfg.work_dir)
-    table = sweep_table(loop.learned, loop.parts, loop.scenes)
+    table = sweep_table(loop.learned, loop.parts)
     source = f'Config `{args.config}`, checkpoint `{args.checkpoint}`.'
     write_sweep(table, loop.learned, out_dir, source, shlex.join(['python', *sys.argv]))
     for score in SCORES:

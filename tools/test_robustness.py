@@ -188,11 +188,10 @@ def run_cell(
         raise ValueError(
             'the test gave no nuScenes metric; set a NuScenesMetric in test_evaluator'
         )
-    num_samples = len(watched.changed)
-    num_changed = sum(value is True for value in watched.changed.values())
+    num_changed = sum(seen.changed is True for seen in watched.values())
     if cell.failure.transforms and num_changed == 0:
         raise ValueError(
-            f'{cell.failure.name} changed no input of {num_samples} samples: its result would be '
+            f'{cell.failure.name} changed no input of {len(watched)} samples: its result would be '
             'that of the clean test'
         )
     result = CellResult(
@@ -200,13 +199,14 @@ def run_cell(
         nds=scores.nds if scores else float('nan'),
         mean_ap=scores.mean_ap if scores else float('nan'),
         metrics={key: float(value) for key, value in metrics.items() if isinstance(value, Real)},
-        num_samples=num_samples,
+        num_samples=len(watched),
         num_changed=num_changed,
-        weights=watched.weights,
-        falls=watched.falls,
-        camera_attention=np.mean(list(watched.camera_attention.values()), axis=0).tolist(),
+        weights={name: seen.weights for name, seen in watched.items() if seen.weights},
+        falls={name: seen.falls for name, seen in watched.items() if seen.falls},
+        camera_attention=np.mean([s.camera_attention for s in watched.values()], axis=0).tolist(),
     )
-    return result, watched.query_weights
+    weights = {name: seen.query_weights for name, seen in watched.items()}
+    return result, {name: of_all for name, of_all in weights.items() if of_all is not None}
 
 
 def run_cells(

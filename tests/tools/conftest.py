@@ -19,6 +19,7 @@ def call_tool(
     def call(name: str, *arguments: object) -> tuple[int, str]:
         spec = importlib.util.spec_from_file_location(f'{name}_tool', ROOT / f'tools/{name}.py')
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclasses look it up
         spec.loader.exec_module(module)
         monkeypatch.setenv('LOCAL_RANK', '0')
         monkeypatch.setattr(sys, 'argv', [f'tools/{name}.py', *map(str, arguments)])
