@@ -37,6 +37,10 @@ class AttentionBiasCmtHead(CmtHead):
             filled in.
         kwargs: Arguments of :class:`CmtHead`; ``transformer`` must be an
             ``AttentionBiasCmtTransformer``.
+
+    Raises:
+        TypeError: If the transformer cannot take a bias.
+        ValueError: If the config contradicts itself.
     """
 
     def __init__(

@@ -32,6 +32,9 @@ class BiasScale(nn.Module):
         num_layers: Decoder layers L; needed where layers differ.
         min_scale: Lower bound of the scale in effect; None for none.
         max_scale: Upper bound of the scale in effect; None for none.
+
+    Raises:
+        ValueError: If a value is not possible; names the key and the remedy.
     """
 
     bias_scale: Tensor
@@ -87,7 +90,11 @@ class BiasScale(nn.Module):
             )
 
     def set_scale_range(self, low: float | None, high: float | None) -> None:
-        """Change the range that holds for the scale in effect; None for no bound."""
+        """Change the range that holds for the scale in effect; None for no bound.
+
+        Raises:
+            ValueError: If ``low`` is not less than ``high``.
+        """
         if low is not None and high is not None and not low < high:
             raise ValueError(
                 f'{CONFIG_KEY}: min_scale={low} must be less than max_scale={high}; swap them, or '

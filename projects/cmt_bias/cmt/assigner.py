@@ -42,6 +42,9 @@ class HungarianAssigner3D(nn.Module):
         iou_cost: Accepted for the released configs; its weight must be 0.
         pc_range: Accepted for the released configs; encoded boxes do not depend on it.
         code_weights: Weight of each of the ten values of an encoded box; None for 1.
+
+    Raises:
+        ValueError: If ``iou_cost`` has a weight other than 0.
     """
 
     code_weights: Tensor

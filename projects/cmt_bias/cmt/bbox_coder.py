@@ -51,6 +51,9 @@ class MultiTaskBBoxCoder:
             For each sample ``bboxes`` ``(n, 9)`` (gravity centre, sizes, yaw, velocity; metres,
             LiDAR frame), ``scores`` ``(n,)`` in descending order, ``labels`` ``(n,)`` counted
             through the groups, and ``queries`` ``(n,)`` that the boxes come from.
+
+        Raises:
+            ValueError: If the groups' classes do not add up to ``num_classes``.
         """
         classes_of_task = [logits.shape[-1] for logits in task_logits]
         if sum(classes_of_task) != self.num_classes:

@@ -38,6 +38,9 @@ class CmtCriterion(nn.Module):
         dn_weight: Factor of the denoising losses.
         dn_split: ``split`` of the denoising queries: the class loss is averaged over the expected
             number of queries that stay foreground.
+
+    Raises:
+        ValueError: If there are not ten code weights.
     """
 
     box_weights: Tensor

@@ -134,6 +134,9 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         with_cp: Recompute activations in the backward pass, to save memory in training.
         kwargs: Further arguments of mmcv's ``BaseTransformerLayer`` (``ffn_cfgs``, ``norm_cfg``,
             ``init_cfg``).
+
+    Raises:
+        ValueError: If ``operation_order`` is not of that form.
     """
 
     def __init__(

@@ -123,6 +123,10 @@ class VoVNet(FrozenModulesMixin, BaseModule):
             they are returned from fine to coarse.
         frozen_stages: -1 trains everything, 0 freezes the stem, n > 0 also the first n stages.
         norm_eval: Keep every batch norm in eval mode during training.
+
+    Raises:
+        ValueError: When `spec_name`, `out_features` or `frozen_stages` names something that does
+            not exist.
     """
 
     def __init__(

@@ -236,6 +236,9 @@ def annotated_boxes(results: Mapping) -> np.ndarray:
     Returns:
         (M, 9) float64: x, y, z of the bottom's centre, sizes along x, y, z, yaw, velocity along
         x and y (0 where unknown), in metres, radians and m/s, LiDAR frame.
+
+    Raises:
+        KeyError: If the dataset gives no annotations.
     """
     for annotations in (results, results.get('eval_ann_info'), results.get('ann_info')):
         if annotations is not None and 'gt_bboxes_3d' in annotations:

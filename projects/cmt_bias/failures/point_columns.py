@@ -24,7 +24,11 @@ _SAME_TIME = 1e-3
 
 
 def check_columns(points: Tensor) -> None:
-    """Refuse points (N, D) of which nobody knows what their columns are."""
+    """Refuse points (N, D) of which nobody knows what their columns are.
+
+    Raises:
+        ValueError: If they have four.
+    """
     if points.shape[1] == FIFTH:
         raise ValueError(
             'a sensor failure cannot tell whether the fourth column of the points is intensity or '

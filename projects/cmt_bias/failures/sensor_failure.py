@@ -100,7 +100,11 @@ def _differ(old: Any, new: Any) -> bool:
 
 
 def sample_token(results: Mapping) -> str:
-    """What names a sample: nuScenes' token, else the number or file that the dataset gave it."""
+    """What names a sample: nuScenes' token, else the number or file that the dataset gave it.
+
+    Raises:
+        KeyError: If the sample has none of them.
+    """
     for key in ('token', 'sample_idx', 'lidar_path'):
         if results.get(key) is not None:
             return str(results[key])

@@ -42,7 +42,11 @@ class OracleWeightGenerator(WeightGenerator):
         windows: QueryWindows,
         img_metas: Sequence[dict],
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`WeightGenerator.forward`."""
+        """See :meth:`WeightGenerator.forward`.
+
+        Raises:
+            KeyError: If a sample has no label.
+        """
         spoiled = []
         for cells, meta in zip(windows.cells, img_metas, strict=True):
             if SPOILED_SENSORS_KEY not in meta:

@@ -27,6 +27,9 @@ class AQRWeightGenerator(WeightGenerator):
 
     The linear layer starts at zero, so that all weights are 0 and a model that departs from a CMT
     checkpoint starts with exactly its outputs.
+
+    Raises:
+        ValueError: If ``embed_dims`` is not divisible by ``num_heads``.
     """
 
     def __init__(self, embed_dims: int, num_heads: int = 4, init_cfg: dict | None = None) -> None:
