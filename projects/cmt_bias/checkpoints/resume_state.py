@@ -25,7 +25,8 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
         CheckpointError: If it holds no training, or one with other parameter groups or another
             number of schedulers: mmengine pairs those as far as there are of both.
     """
-    if not {'epoch', 'iter'} <= (checkpoint.get('meta') or {}).keys():
+    meta = checkpoint.get('meta')
+    if not isinstance(meta, dict) or not {'epoch', 'iter'} <= meta.keys():
         raise CheckpointError(
             f"checkpoint '{source}' holds weights, but no training that could be resumed. "
             'Remedy: start from its weights, with load_from and without resume'

@@ -14,7 +14,6 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ..non_finite_numbers import is_finite, non_finite_numbers
@@ -92,7 +91,8 @@ class NonFiniteHook(Hook):
             return  # a fused optimizer, which leaves such a step out by itself
         parameters = [member for group in optimizer.param_groups for member in group['params']]
         gradients = [member.grad for member in parameters if member.grad is not None]
-        if not is_finite(get_total_norm(gradients, norm_type=float('inf'))):
+        # as torch.nn.utils.get_total_norm, which is there since torch 2.6
+        if gradients and not is_finite(torch.stack(torch._foreach_norm(gradients, float('inf')))):
             self._fail('The gradient')
 
     def _after_head(self, head: nn.Module, args: Any, outputs: Any) -> None:
