@@ -68,7 +68,7 @@ def predicted(model: CmtDetector, batch: dict) -> torch.Tensor:
 @pytest.mark.parametrize('granularity', ['shared', 'layer_modality'])
 def test_the_learned_scale_gives_exactly_the_predictions_of_a_test(batch, granularity):
     model = build(BIASED, scale_granularity=granularity)
-    scale = find_swept_head(model).scale
+    scale = find_swept_head(model).generator.bias_scale
     with torch.no_grad():
         scale.copy_(torch.linspace(1.5, 3.5, scale.numel()).reshape(scale.shape))
     expected = predicted(model, batch)
