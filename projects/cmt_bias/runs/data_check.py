@@ -17,7 +17,13 @@ from ..config_type import type_name
 from ..datasets import info_file_check
 from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES, scenes_of_samples
 from ..datasets.object_database import check_database
-from ..datasets.sensor_files import faults_of_files, is_local, sensor_files, used_data
+from ..datasets.sensor_files import (
+    UsedData,
+    faults_of_files,
+    is_local,
+    sensor_files,
+    used_data,
+)
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..problem import Problem, Severity
 
@@ -105,12 +111,12 @@ def check_dataset(
     root = Path(dataset.get('data_root') or '.')
     path = str(root / dataset['ann_file'])
     used = used_data(dataset)
-    prefix = dict(dataset.get('data_prefix') or {}) if used.from_here else {}
-    is_used = dict(pts=used.points, sweeps=used.sweeps)
-    folders = {k: v for k, v in prefix.items() if v and is_used.get(k, used.images)}
-    problems = info_file_check.check_data_folders(str(root), folders)
-    if problems:
-        return problems
+    if not root.is_dir():
+        remedy = (
+            'unpack nuScenes there, or set data_root in the config; synthetic data: '
+            'python tools/create_synthetic_nuscenes.py --out data/synthetic'
+        )
+        return [Problem(f"the data folder '{root}' does not exist", remedy)]
     infos = info_file_check.read_info_file(path)
     if isinstance(infos, Problem):
         return [infos]
@@ -123,8 +129,8 @@ def check_dataset(
         classes = dict(dataset.get('metainfo') or {}).get('classes') or info_file_check.CLASSES
         least_points = 0 if type_name(dataset) == 'AllBoxesNuScenesDataset' else 1
         problems += info_file_check.check_class_balance(infos, path, classes, least_points)
-    if used.from_here:
-        problems += _check_files(dataset, path, infos['data_list'], sampled_frames, depth)
+    if used.from_here and (used.points or used.images):
+        problems += _check_files(dataset, used, path, infos['data_list'], sampled_frames, depth)
     for step in dataset.get('pipeline', ()):
         if isinstance(step, Mapping) and step.get('db_sampler') is not None:
             problems += check_database(step, read_all=depth == 'all')
@@ -132,9 +138,26 @@ def check_dataset(
 
 
 def _check_files(
-    dataset: Mapping, info_path: str, frames: Sequence[Mapping], sampled_frames: int, depth: Depth
+    dataset: Mapping,
+    used: UsedData,
+    info_path: str,
+    frames: Sequence[Mapping],
+    sampled_frames: int,
+    depth: Depth,
 ) -> list[Problem]:
     """Whether the files that frames name exist or, looked at in depth, can be read."""
+    reader = DATASETS.build(
+        dict(
+            {'type': 'NuScenesDataset', **dataset},
+            data_prefix=dict(pts='', sweeps='') | dict(dataset.get('data_prefix') or {}),
+            modality=dict(use_lidar=used.points, use_camera=used.images),
+            pipeline=[],
+            load_type='frame_based',
+            lazy_init=True,
+            test_mode=True,
+            load_eval_anns=False,
+        )
+    )
     # A training that leaves bad frames out only wants to know of them.
     skipped = dataset.get('skip_bad_frames') and not dataset.get('test_mode')
     severity: Severity = 'warning' if skipped else 'error'
@@ -142,7 +165,7 @@ def _check_files(
         owner = {
             file: str(frame.get('token', number))
             for number, frame in reversed(list(enumerate(frames)))
-            for file in sensor_files(frame, dataset)
+            for file in sensor_files(reader.parse_data_info(frame), used)
         }
         tokens = {file.path: token for file, token in owner.items()}
         mend = (
@@ -154,13 +177,13 @@ def _check_files(
         ]
     step = max(1, len(frames) // max(1, sampled_frames))
     for frame in frames[::step][:sampled_frames]:
-        for file in sensor_files(frame, dataset):
+        for file in sensor_files(reader.parse_data_info(frame), used):
             if not file.path.is_file():
                 what = f"'{info_path}' names '{file.path}', which does not exist"
                 remedy = (
                     f"check data_root='{dataset.get('data_root')}' and data_prefix in the "
-                    'config, or make the info files anew with tools/create_data.py if the dataset '
-                    'has moved'
+                    'config, unpack nuScenes there, or make the info files anew with '
+                    'tools/create_data.py if the dataset has moved'
                 )
                 return [Problem(what, remedy, severity)]
     return []
