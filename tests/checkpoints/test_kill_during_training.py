@@ -13,13 +13,7 @@ from cmt_bias.checkpoints import ResumableCheckpointHook
 from cmt_bias.checkpoints.latest_checkpoint import find_checkpoint_to_resume
 from cmt_bias.checkpoints.safe_loading import load_checkpoint_safely
 
-SLOW_TO_SAVE = {
-    'extra_megabytes': 60,
-    'max_keep_ckpts': 1,
-    'max_epochs': 3,
-    'validate': True,
-    'save_best': True,
-}
+SLOW_TO_SAVE = {'extra_megabytes': 120, 'max_keep_ckpts': 1, 'validate': True, 'save_best': True}
 
 
 def is_writing_checkpoint(work_dir: Path) -> bool:

@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.visualization import visualizer
 from nuscenes.utils.splits import test as test_scenes
 
@@ -60,6 +62,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         monkeypatch.setenv('LOCAL_RANK', '0')
         words = [*map(str, arguments), '--work-dir', str(tmp_path / 'work')]
         monkeypatch.setattr(sys, 'argv', [f'tools/{tool}.py', *words])
+        # Runs of one second have one name, by which mmengine would find the earlier one's log.
+        monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
         threads = torch.get_num_threads()
         try:
             module.main()
