@@ -207,7 +207,10 @@ class PETRMultiheadAttention(BaseModule):
         dropout: Of the attention probabilities and of the residual branch.
         bias_backend: How attention with a ``logit_bias`` is computed, see
             :func:`cmt_bias.ops.biased_attention`.
-        batch_first: What mmcv's ``BaseTransformerLayer`` hands on; tensors are ``(B, Q, C)``.
+        batch_first: Must be true: tensors are ``(B, Q, C)``.
+
+    Raises:
+        ValueError: If it is not.
     """
 
     attention_backend = 'torch scaled_dot_product_attention'
@@ -223,6 +226,8 @@ class PETRMultiheadAttention(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if not batch_first:
+            raise ValueError(f'{type(self).__name__}: batch_first must be True; remove it.')
         self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.attn_drop = 0.0 if self.is_flash else dropout
