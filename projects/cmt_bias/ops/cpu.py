@@ -42,17 +42,14 @@ _SMALLEST_SHARE = 0.5
 @cache
 def load_kernel() -> ctypes.CDLL | str:
     """The compiled library; why it cannot be had, with a warning, if it cannot."""
-    reason = 'its C++ loop was not compiled when the package was installed'
     source = Path(__file__).with_name('cpu_kernel.cpp')
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    for path in source.parent.glob('_cpu_kernel.*'):
+    # the source may have changed since an editable installation compiled it
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    reason = 'its C++ loop in this version was not compiled when the package was installed'
+    for path in source.parent.glob(f'_cpu_kernel_{digest}.*'):
         try:
-            library = ctypes.CDLL(str(path))
-            # in an editable installation the source may have changed since
-            if ctypes.c_char_p.in_dll(library, 'source_digest').value == digest.encode():
-                return library
-            reason = 'its C++ loop was compiled from another version of its source'
-        except (OSError, ValueError) as error:  # damaged, or older than the digest
+            return ctypes.CDLL(str(path))
+        except OSError as error:
             reason = f'its C++ loop cannot be loaded ({error})'
     _logger.warning(
         "Attention with a bias is slower on CPUs: backend 'cpu' cannot run, %s. Install cmt-bias "

@@ -24,11 +24,6 @@
 #define INLINED inline
 #endif
 
-// Of this file, for cpu.py.
-#ifdef SOURCE_DIGEST
-extern "C" const char *const source_digest = SOURCE_DIGEST;
-#endif
-
 // As cpu.py packs it.
 template <typename Number>
 struct Problem {
