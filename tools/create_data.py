@@ -82,9 +82,9 @@ def main() -> int:
     samples = ', '.join(
         f'{counts[name]} {name}' for name in ('train', 'val', 'test') if name in counts
     )
-    sys.stdout.write(
+    print(
         f'\n{out_dir}: {samples} samples, {counts["objects"]} objects for pasting with '
-        f'{counts["crops"]} image crops, {time.monotonic() - start:.0f} s\n'
+        f'{counts["crops"]} image crops, {time.monotonic() - start:.0f} s'
     )
     return 0
 

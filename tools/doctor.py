@@ -78,9 +78,8 @@ def main() -> int:
     elif args.config:
         from cmt_bias.runs.config_check import check_config
 
-        found = check_config(
-            args.config, args.checkpoint, args.cfg_options, args.files, args.depth
-        )
+        options = args.cfg_options or ()
+        found = list(check_config(args.config, args.checkpoint, options, args.files, args.depth))
         show('Config', found)
         answers += found
     errors = _count_errors(answers)

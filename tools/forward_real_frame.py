@@ -42,47 +42,19 @@ def timed(stages: dict[str, float], stage: str) -> Iterator[None]:
 
 
 def find_info_file(frame_dir: Path) -> Path:
-    """The frame's mmdet3d info file.
-
-    Raises:
-        FileNotFoundError: if the folder is absent or does not hold exactly one info file.
-    """
+    """The frame's mmdet3d info file; ends the tool if the folder does not hold exactly one."""
     found = sorted(frame_dir.glob('*.pkl'))
     if len(found) != 1:
         state = f'holds {len(found)} .pkl files' if frame_dir.is_dir() else 'does not exist'
-        raise FileNotFoundError(
+        sys.exit(
             f'{frame_dir} {state}; it must hold one frame: an mmdet3d 1.1 info file (.pkl) and, '
             'beside it, the images and the LiDAR file it names. Say where with --frame-dir'
         )
     return found[0]
 
 
-def frame_dataset_config(config: Any, frame_dir: Path) -> Any:
-    """The test dataset of a recipe, reading the frame instead of the recipe's own data.
-
-    Args:
-        config: the recipe (mmengine ``Config``).
-        frame_dir: absolute folder with the info file and every file it names.
-
-    Returns:
-        The dataset's config, pipeline unchanged.
-    """
-    dataset = config.test_dataloader.dataset.copy()
-    while 'dataset' in dataset:
-        dataset = dataset.dataset.copy()
-    folder = str(frame_dir)
-    prefixes = dict.fromkeys({'pts', 'img', 'sweeps', *dataset.get('data_prefix', {})}, folder)
-    dataset.pop('indices', None)
-    dataset.update(data_root=folder, ann_file=str(find_info_file(frame_dir)), data_prefix=prefixes)
-    return dataset
-
-
-def measure_recipe(config_file: str, frame_dir: Path) -> dict[str, Any]:
-    """Run one recipe on the frame in this process.
-
-    Args:
-        config_file: the recipe.
-        frame_dir: absolute folder of the frame.
+def measure_recipe(config_file: str, info_file: Path) -> dict[str, Any]:
+    """Run one recipe in this process, on the frame of an info file in whose folder its data are.
 
     Returns:
         ``stages``: seconds of each stage in the order they ran, parts of the detector by the names
@@ -104,7 +76,10 @@ def measure_recipe(config_file: str, frame_dir: Path) -> dict[str, Any]:
         config = Config.fromfile(config_file)
         init_default_scope('mmdet3d')
     with timed(stages, 'dataset'):
-        dataset = DATASETS.build(frame_dataset_config(config, frame_dir))
+        settings = config.test_dataloader.dataset
+        prefixes = dict.fromkeys(settings.data_prefix, str(info_file.parent))
+        settings.update(data_root='', ann_file=str(info_file), data_prefix=prefixes)
+        dataset = DATASETS.build(settings)
     with timed(stages, 'test pipeline'):
         batch = pseudo_collate([dataset[0]])
     with timed(stages, 'detector built'):
@@ -148,15 +123,6 @@ def time_submodules(model: Any, report: dict[str, Any]) -> None:
         module.register_forward_hook(stop)
 
 
-def measure_in_own_process(config_file: str, frame_dir: Path) -> dict[str, Any]:
-    """Run one recipe in a fresh process, whose peak memory is then the recipe's alone."""
-    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        try:
-            return pool.submit(measure_recipe, config_file, frame_dir).result()
-        except BrokenProcessPool:
-            sys.exit(f'{config_file}: the process was killed; has the machine enough memory?')
-
-
 def show(report: dict[str, Any]) -> None:
     """Print a recipe's table."""
     rows = {stage: f'{seconds:.2f} s' for stage, seconds in report['stages'].items()}
@@ -170,7 +136,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure each recipe in a process of its own and print its table."""
+    """Measure each recipe in a process of its own, whose peak memory is its alone; print it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -178,14 +144,14 @@ def main() -> None:
     parser.add_argument('--frame-dir', type=Path, default=DEFAULT_FRAME_DIR)
     parser.add_argument('--json', type=Path, help='also write the numbers to this file')
     args = parser.parse_args()
-    frame_dir = args.frame_dir.resolve()
-    try:
-        find_info_file(frame_dir)
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    info_file = find_info_file(args.frame_dir.resolve())
     reports = []
     for config in args.configs or [str(REPOSITORY / recipe) for recipe in RELEASED_RECIPES]:
-        reports.append(measure_in_own_process(config, frame_dir))
+        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+            try:
+                reports.append(pool.submit(measure_recipe, config, info_file).result())
+            except BrokenProcessPool:
+                sys.exit(f'{config}: the process was killed; has the machine enough memory?')
         show(reports[-1])
     if args.json:
         args.json.write_text(json.dumps(reports, indent=2))

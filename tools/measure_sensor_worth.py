@@ -9,9 +9,8 @@ annotated but no detection class, are asked for too.
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,25 +32,15 @@ TREES = 100
 KEYFRAME_STRIDE = 2  # half a second apart they differ little
 
 
-@dataclass(frozen=True)
-class ObjectView:
-    """What the sensors record of one object in one keyframe.
+class ObjectView(NamedTuple):
+    """What the sensors record of one object in one keyframe."""
 
-    Attributes:
-        name: detection class, or ``bin``.
-        condition: of its scene, most often one of :data:`CONDITIONS`.
-        distance: metres from the LiDAR.
-        num_points: LiDAR points in its box.
-        lidar: features of its points.
-        camera: features of its pixels.
-    """
-
-    name: str
-    condition: str
-    distance: float
-    num_points: int
-    lidar: np.ndarray
-    camera: np.ndarray
+    name: str  # detection class, or 'bin'
+    condition: str  # of its scene, most often one of CONDITIONS
+    distance: float  # metres from the LiDAR
+    points: int  # in its box
+    lidar: np.ndarray  # features of its points
+    camera: np.ndarray  # features of its pixels
 
 
 def lidar_features(points: np.ndarray) -> np.ndarray:
@@ -87,7 +76,8 @@ def object_views(
         inside = (np.abs(local) <= box.wlh[[1, 0, 2]] / 2).all(axis=1)
         if inside.any():
             points = np.column_stack([local[inside], cloud[inside, 3]])
-            by_lidar[box.token] = points, float(np.hypot(*box.center[:2]))
+            distance = float(np.hypot(*box.center[:2]))
+            by_lidar[box.token] = distance, len(points), lidar_features(points)
     views = {}
     for channel, token in sample['data'].items():
         if not channel.startswith('CAM'):
@@ -103,11 +93,8 @@ def object_views(
             features = camera_features(image, outline)
             if features is not None:  # of two cameras that see it, the later counts
                 name = category_to_detection_name(box.name) or 'bin'
-                points, distance = by_lidar[box.token]
-                lidar = lidar_features(points)
-                views[box.token] = ObjectView(
-                    name, condition, distance, len(points), lidar, features
-                )
+                of_lidar = by_lidar[box.token]
+                views[box.token] = ObjectView(name, condition, *of_lidar, features)
     return list(views.values())
 
 
@@ -126,29 +113,27 @@ def read_split(nusc: NuScenes, split: str, image_width: int) -> list[ObjectView]
 def measure(train: list[ObjectView], val: list[ObjectView]) -> list[list[Any]]:
     """Rows of the table: subset, objects, LiDAR points; accuracies; error of distance."""
 
-    def features(views: list[ObjectView], sensors: tuple[str, ...]) -> np.ndarray:
-        return np.array([np.concatenate([getattr(v, s) for s in sensors]) for v in views])
-
-    table = pd.DataFrame([(v.name, v.condition, v.distance, v.num_points) for v in val])
-    table.columns = pd.Index(['name', 'condition', 'distance', 'points'])
-    sensors = {'lidar': ('lidar',), 'camera': ('camera',), 'both': ('lidar', 'camera')}
-    for name, read in sensors.items():
-        forest = ExtraTreesClassifier(TREES, min_samples_leaf=2, random_state=0)
-        forest.fit(features(train, read), [view.name for view in train])
-        table[name] = forest.predict(features(val, read)) == table['name']
+    known, table = pd.DataFrame(train), pd.DataFrame(val)
+    for views in (known, table):
+        views['both'] = [np.concatenate(pair) for pair in views[['lidar', 'camera']].to_numpy()]
     forest = ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features='sqrt', random_state=0)
-    forest.fit(features(train, ('camera',)), [np.log(view.distance) for view in train])
-    guess = np.exp(forest.predict(features(val, ('camera',))))
+    forest.fit(np.stack(known['camera']), np.log(known['distance']))
+    guess = np.exp(forest.predict(np.stack(table['camera'])))
     table['error'] = (guess - table['distance']).abs()
+    sensors = ['lidar', 'camera', 'both']
+    for sensor in sensors:  # what it records makes place for whether it tells the class
+        forest = ExtraTreesClassifier(TREES, min_samples_leaf=2, random_state=0)
+        forest.fit(np.stack(known[sensor]), known['name'])
+        table[sensor] = forest.predict(np.stack(table[sensor])) == table['name']
 
     subsets = {'all': table}
-    subsets.update({name: table[table['condition'] == name] for name in CONDITIONS})
+    subsets |= {name: table[table['condition'] == name] for name in CONDITIONS}
     for low, high in DISTANCES:
         inside = table['distance'].between(low, high, inclusive='left')
         subsets[f'{low} to {high} m'] = table[inside]
-    subsets.update(dict(list(table.groupby('name'))))
+    subsets |= dict(iter(table.groupby('name')))
     return [
-        [name, len(part), int(part['points'].median()), *part[list(sensors)].mean()]
+        [name, len(part), int(part['points'].median()), *part[sensors].mean()]
         + [part['error'].median()]
         for name, part in subsets.items()
         if len(part)

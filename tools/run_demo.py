@@ -11,8 +11,8 @@ what other settings have left is not gone on with.
 from __future__ import annotations
 
 import argparse
-import codecs
 import hashlib
+import io
 import json
 import os
 import re
@@ -22,8 +22,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from mmengine.config import Config
@@ -37,21 +37,13 @@ BASE = 'configs/cmt/cmt-tiny_pillar0500_r18_256x96_2xb2-cyclic-13e_nus-3d.py'
 FINETUNED = (
     'configs/cmt_bias/cmt-bias-finetune-tiny_pillar0500_r18_256x96_1xb2-cosine-2e_nus-3d.py'
 )
-BASE_TRAININGS = {  # each starts from the one before
-    'pretraining': (
-        'configs/pretraining/dense-tiny_pillar0500_r18_256x96_2xb2-cosine-18e_nus-3d.py'
-    ),
-    'training': BASE,
-}
+PRETRAINING = 'configs/pretraining/dense-tiny_pillar0500_r18_256x96_2xb2-cosine-18e_nus-3d.py'
+BASE_TRAININGS = dict(pretraining=PRETRAINING, training=BASE)  # each starts from the one before
 SHIPPED = 'cmt_tiny'
 VAL_INFOS = 'nuscenes_infos_val.pkl'
 # the small set on which a test checks what the base scores
 SMALL = ('--train-scenes', '1', '--val-scenes', '2', '--samples-per-scene', '3')
-SENSORS = {
-    'clean': 'both sensors',
-    'camera_drop_all': 'without cameras',
-    'lidar_drop': 'without LiDAR',
-}
+SENSORS = dict(clean='both sensors', camera_drop_all='without cameras', lidar_drop='without LiDAR')
 LINES_OF_A_FAILURE = 20
 # What of a tool's output is shown; the rest, such as printed configs, is in the log alone.
 SHOWN = (
@@ -66,19 +58,15 @@ bias, docs/study/README.md says. Next:
   nuScenes                                docs/training_on_nuscenes.md"""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command.
-
-    Attributes:
-        name: Of its log file and its row of the closing table.
-        command: Tool and options.
-        done: A file that the tool writes last: where it is, the step is not made again.
-    """
+class Step(NamedTuple):
+    """One command."""
 
     name: str
+    """Of its log file and its row of the closing table."""
     command: tuple[str, ...]
+    """Tool and options."""
     done: Path | None = None
+    """A file that the tool writes last: where it is, the step is not made again."""
 
 
 class StepFailedError(Exception):
@@ -99,16 +87,10 @@ def train_folder(root: Path, config: str, options: Sequence[str] = ()) -> Path:
 
 def data_steps(data: Path, *size: str, label: str = '') -> list[Step]:
     """Write a synthetic dataset, its size as the generator's options, and make its info files."""
-    convert = ('tools/create_data.py', 'nuscenes', '--root-path', str(data), '--out-dir')
     create = ('tools/create_synthetic_nuscenes.py', *size, '--out', str(data))
-    return [
-        Step(f'data{label}', create),
-        Step(
-            f'conversion{label}',
-            (*convert, str(data), '--extra-tag', 'nuscenes'),
-            done=data / 'nuscenes_dbinfos_train.pkl',
-        ),
-    ]
+    convert = ('tools/create_data.py', 'nuscenes', '--root-path', str(data))
+    done = data / 'nuscenes_dbinfos_train.pkl'
+    return [Step(f'data{label}', create), Step(f'conversion{label}', convert, done)]
 
 
 def train_step(
@@ -185,14 +167,7 @@ def data_options(data: Path) -> list[str]:
 
 
 def run_steps(steps: Sequence[Step], log_dir: Path, console: Console) -> list[float]:
-    """Run one after the other.
-
-    Returns:
-        The seconds that each took.
-
-    Raises:
-        StepFailedError: If a command fails.
-    """
+    """Run one after the other; the seconds that each took. StepFailedError if a command fails."""
     seconds = []
     for number, step in enumerate(steps, start=1):
         log_file = log_dir / f'{step.name.replace(" ", "_")}.log'
@@ -227,35 +202,25 @@ def run_logged(command: Sequence[str], log_file: Path, shown: str = '.*') -> int
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
-    decoder = codecs.getincrementaldecoder('utf-8')(errors='replace')
-    pending = ''
     with log_file.open('ab') as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
         )
         assert process.stdout is not None
         try:
-            while chunk := os.read(process.stdout.fileno(), 65536):
-                log.write(chunk)
+            # Lines end with \n or \r, and keep what they end with.
+            for line in io.TextIOWrapper(process.stdout, 'utf-8', 'replace', newline=''):
+                log.write(line.encode())
                 log.flush()
-                pending = _show_whole_lines(pending + decoder.decode(chunk), shown)
-            _show_whole_lines(pending + '\n' if pending else '', shown)
+                text = line.rstrip('\r\n')
+                found = re.search(shown, text)
+                if found and (found.group() or shown == '.*'):
+                    print(found.group(), end=line[len(text) :] or '\n', flush=True)
             return process.wait()
         except BaseException:
             process.terminate()
             process.wait()
             raise
-
-
-def _show_whole_lines(text: str, shown: str) -> str:
-    """Show what is to be shown of the lines in a text; returns the unfinished last line."""
-    *lines, unfinished = re.split(r'(?<=[\r\n])', text)
-    for line in lines:
-        found = re.search(shown, line[:-1])
-        if found and (found.group() or shown == '.*'):
-            sys.stdout.write(found.group() + line[-1])
-    sys.stdout.flush()
-    return unfinished
 
 
 def scores_table(robustness_csv: Path) -> str:

@@ -105,7 +105,7 @@ def plan_runs(study: Study, args: argparse.Namespace) -> list[StudyRun]:
                 key=run_key(cfg, args.processes),
                 tools=TOOLS,
                 failures=study.failures,
-                failure_options=study.failure_settings(),
+                failure_options=study.failure_options,
                 is_distributed=args.processes > 1,
                 runner=os.getpid() if args.cluster != 'slurm' else None,
             )

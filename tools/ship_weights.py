@@ -36,18 +36,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('name', help='of the weights: cmt_bias://NAME')
     parser.add_argument('config', help='config file of the training')
     parser.add_argument('checkpoint', type=Path, help='checkpoint')
-    parser.add_argument(
-        '--scores', nargs='+', default=[], help='NAME=FOLDER: the work folder of a test'
-    )
-    parser.add_argument(
-        '--runs',
-        nargs='+',
-        default=[],
-        help='NAME=FOLDER: the work folder of a training, in order',
-    )
-    parser.add_argument('--note', default='', help='kept in the record')
+    folders: dict[str, Any] = dict(nargs='+', type=named_folder, default=[], metavar='NAME=FOLDER')
+    parser.add_argument('--scores', **folders, help='work folders of tests')
+    parser.add_argument('--runs', **folders, help='work folders of the trainings, in order')
     parser.add_argument('--out-dir', type=Path, default=FOLDER, help=f'default: {FOLDER}')
     return parser.parse_args()
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """A name and a folder, of the form NAME=FOLDER."""
+    name, folder = text.split('=', 1)
+    return name, Path(folder)
 
 
 def test_scores(folder: Path) -> dict[str, float]:
@@ -57,7 +56,7 @@ def test_scores(folder: Path) -> dict[str, float]:
         FileNotFoundError: If there is no test with nuScenes metrics.
     """
     for found in parse_nuscenes_metrics(read_test_metrics(folder)).values():
-        by_class = {f'AP of {name}': value for name, value in found.class_ap.items()}
+        by_class = {f'AP of {name}': value for name, value in found.classes['AP'].items()}
         scores = dict(mAP=found.mean_ap, NDS=found.nds, **by_class)
         return {name: round(value, 4) for name, value in scores.items()}
     raise FileNotFoundError(f'{folder} has no nuScenes metrics; test the checkpoint there')
@@ -103,18 +102,13 @@ def main() -> None:
         config=args.config,
         epochs=meta['epoch'],
         iterations=meta['iter'],
-        note=args.note,
-        scores={
-            name: test_scores(Path(folder))
-            for name, folder in (text.split('=', 1) for text in args.scores)
-        },
+        scores={name: test_scores(folder) for name, folder in args.scores},
     )
     classes = dict(classes=meta['dataset_meta']['classes'])
     path = args.out_dir / f'{args.name}.pth'
     write_weights(path, checkpoint['state_dict'], dict(dataset_meta=classes), record)
     if args.runs:
-        runs = dict(run.split('=', 1) for run in args.runs)
-        courses = pd.concat({name: training_course(Path(runs[name])) for name in runs})
+        courses = pd.concat({name: training_course(folder) for name, folder in args.runs})
         courses = courses.droplevel(1).rename_axis('run')
         write_atomically(path.with_suffix('.csv'), courses.to_csv(float_format='%.4g').encode())
     print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')

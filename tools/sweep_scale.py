@@ -17,17 +17,15 @@ import argparse
 import math
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 
-from cmt_bias.problem import Problem
 from cmt_bias.runs import run_options
 from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
 from cmt_bias.runs.data_check import check_config_data
-from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
+from cmt_bias.runs.preflight import run_tool, stop_on
 from cmt_bias.study.scale_sweep import ScaleSweepLoop, find_swept_head
 from cmt_bias.study.scale_sweep_report import (
     REPORT,
@@ -49,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--values',
-        type=float,
+        type=bias_scale,
         nargs='+',
         default=DEFAULT_VALUES,
         help='scales in logits, at least 0; default: 0 0.5 ... 6',
@@ -67,35 +65,31 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def checked_scales(values: Sequence[float]) -> list[float]:
-    """The values in ascending order, each once.
-
-    Raises:
-        ProblemsFound: If one is negative or not finite.
-    """
-    wrong = [value for value in values if not (math.isfinite(value) and value >= 0)]
-    if wrong:
-        what = f'--values: {", ".join(f"{value:g}" for value in wrong)} cannot be a bias scale'
+def bias_scale(text: str) -> float:
+    """An argparse type: a scale in logits."""
+    scale = float(text)
+    if not 0 <= scale < math.inf:
         remedy = 'give finite numbers from 0 (no bias) upwards, in logits'
-        raise ProblemsFound([Problem(what, remedy)])
-    return sorted({abs(value) for value in values})  # -0.0 is 0
+        raise argparse.ArgumentTypeError(f'{text} cannot be a bias scale: {remedy}')
+    return abs(scale)  # -0.0 is 0
 
 
-def configure(args: argparse.Namespace, scales: list[float]) -> Config:
+def configure(args: argparse.Namespace) -> Config:
     """The config with all options of the command line, and the sweep for its test loop."""
     cfg = run_options.load_config(args.config, args.cfg_options)
-    default = str(Path('work_dirs') / 'sweep_scale' / Path(args.config).stem)
+    default = f'work_dirs/sweep_scale/{Path(args.config).stem}'
     run_options.set_work_dir(cfg, args.work_dir or default)
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    cfg.test_cfg = dict(cfg.get('test_cfg') or {}, type=ScaleSweepLoop.__name__, scales=scales)
+    cfg.test_cfg = dict(cfg.get('test_cfg') or {}, type=ScaleSweepLoop.__name__)
+    cfg.test_cfg.scales = sorted(set(args.values))
     return cfg
 
 
 def main() -> None:
     """Check, test, and report."""
     args = parse_args()
-    cfg = configure(args, checked_scales(args.values))
+    cfg = configure(args)
     stop_on(check_checkpoint_file(args.checkpoint))
     stop_on(check_config_data(cfg, splits=('test',)))
     runner = RUNNERS.build(cfg)
@@ -103,7 +97,7 @@ def main() -> None:
     stop_on(check_tested_weights(runner.model, args.checkpoint, args.allow_missing_keys))
     runner.test()
     loop, out_dir = runner.test_loop, Path(cfg.work_dir)
-    table = sweep_table(loop.learned, loop.parts, loop.scenes)
+    table = sweep_table(loop.learned, loop.parts)
     source = f'Config `{args.config}`, checkpoint `{args.checkpoint}`.'
     write_sweep(table, loop.learned, out_dir, source, shlex.join(['python', *sys.argv]))
     for score in SCORES:

@@ -52,7 +52,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--task', choices=TASKS, default='multi-modality_det', help='what --show draws'
     )
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds per picture of --show')
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds per picture of --show; 0: a key ends it',
+    )
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
     return run_options.parse_run_args(parser)
 

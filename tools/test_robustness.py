@@ -23,9 +23,9 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -58,16 +58,8 @@ from cmt_bias.runs.preflight import ProblemsFound, is_main_process, run_tool, st
 Results = dict[tuple[str, str], CellResult]
 
 
-@dataclass(frozen=True)
-class TestedModel:
-    """One column of the tables.
-
-    Attributes:
-        name: Its heading.
-        config: Path of the config.
-        checkpoint: Path of the checkpoint.
-        cfg: The config with the command line's options.
-    """
+class TestedModel(NamedTuple):
+    """One column of the tables, under its heading; ``cfg`` has the command line's options."""
 
     name: str
     config: str
@@ -78,6 +70,22 @@ class TestedModel:
     def sensors(self) -> str:
         """The sensors that the model reads: 'LC', 'L' or 'C'."""
         return run_options.model_modality(self.cfg.model)
+
+
+class Cell(NamedTuple):
+    """A test that is to be made: a model under a failure."""
+
+    model: TestedModel
+    failure: Failure
+    cfg: Config
+    """Of the test."""
+    identity: str
+    """Changes with everything that the result depends on."""
+    path: Path
+    """File of the result."""
+
+    def __str__(self) -> str:
+        return f'{self.model.name} / {self.failure.name}'
 
 
 def parse_args() -> argparse.Namespace:
@@ -139,32 +147,8 @@ def default_names(checkpoints: Sequence[str]) -> list[str]:
     return [f'{Path(path).absolute().parent.name}/{Path(path).stem}' for path in checkpoints]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A test that is to be made: a model under a failure.
-
-    Attributes:
-        model: The model.
-        failure: What is done to its input.
-        cfg: Of the test.
-        identity: Changes with everything that the result depends on.
-        path: File of the result.
-    """
-
-    model: TestedModel
-    failure: Failure
-    cfg: Config
-    identity: str
-    path: Path
-
-    def __str__(self) -> str:
-        return f'{self.model.name} / {self.failure.name}'
-
-
-def cell_of(
-    model: TestedModel, failure: Failure, args: argparse.Namespace
-) -> tuple[Cell, CellResult | None]:
-    """A cell of the table, and its result if it was tested before."""
+def cell_of(model: TestedModel, failure: Failure, args: argparse.Namespace) -> Cell:
+    """A cell of the table, ready to be tested."""
     cfg = cell_config(model.cfg, failure, args.seed)
     folder = re.sub(r'[^\w.+-]', '_', model.name)
     path = args.work_dir / 'cells' / folder / f'{failure.name}.json'
@@ -174,8 +158,7 @@ def cell_of(
     cfg.experiment_name = f'{folder}_{failure.name}_{time.time_ns()}'
     if cfg.get('visualizer'):
         cfg.visualizer.name = cfg.experiment_name
-    result = load_result(path, identity, with_query_weights=failure.name == CLEAN)
-    return Cell(model, failure, cfg, identity, path), result
+    return Cell(model, failure, cfg, identity, path)
 
 
 def run_cell(
@@ -183,10 +166,7 @@ def run_cell(
 ) -> tuple[CellResult, dict[str, np.ndarray]]:
     """Make one test, and watch it.
 
-    Args:
-        cell: The test.
-        allow_missing_keys: As tools/test.py understands it.
-        clean: The router's weights of the test without failure, empty where there are none.
+    ``clean`` has the router's weights of the test without failure, empty where there are none.
 
     Returns:
         The result, and the router's weights, by sample ``(2, Q)``; of all processes.
@@ -208,11 +188,10 @@ def run_cell(
         raise ValueError(
             'the test gave no nuScenes metric; set a NuScenesMetric in test_evaluator'
         )
-    num_samples = len(watched.changed)
-    num_changed = sum(value is True for value in watched.changed.values())
+    num_changed = sum(seen.changed is True for seen in watched.values())
     if cell.failure.transforms and num_changed == 0:
         raise ValueError(
-            f'{cell.failure.name} changed no input of {num_samples} samples: its result would be '
+            f'{cell.failure.name} changed no input of {len(watched)} samples: its result would be '
             'that of the clean test'
         )
     result = CellResult(
@@ -220,35 +199,33 @@ def run_cell(
         nds=scores.nds if scores else float('nan'),
         mean_ap=scores.mean_ap if scores else float('nan'),
         metrics={key: float(value) for key, value in metrics.items() if isinstance(value, Real)},
-        num_samples=num_samples,
+        num_samples=len(watched),
         num_changed=num_changed,
-        weights=watched.weights,
-        falls=watched.falls,
-        camera_attention=np.mean(list(watched.camera_attention.values()), axis=0).tolist(),
+        weights={name: seen.weights for name, seen in watched.items() if seen.weights},
+        falls={name: seen.falls for name, seen in watched.items() if seen.falls},
+        camera_attention=np.mean([s.camera_attention for s in watched.values()], axis=0).tolist(),
     )
-    return result, watched.query_weights
+    weights = {name: seen.query_weights for name, seen in watched.items()}
+    return result, {name: of_all for name, of_all in weights.items() if of_all is not None}
 
 
 def run_cells(
     models: Sequence[TestedModel], failures: Sequence[Failure], args: argparse.Namespace
 ) -> tuple[Results, list[Problem]]:
-    """Make the tests that are not there yet; one that fails is reported, and the rest go on.
-
-    Returns:
-        The results, and the tests that failed.
-    """
+    """Make the tests that are not there yet; the results, and the tests that failed."""
     results: Results = {}
     pending = []  # decided before the first test, so that all processes of a launch agree
     clean: dict[str, dict[str, np.ndarray]] = {}  # weights of queries without failure
     for model, failure in itertools.product(models, failures):
         if not failure.applies_to(model.sensors):
             continue
-        cell, earlier = cell_of(model, failure, args)
+        cell, is_clean = cell_of(model, failure, args), failure.name == CLEAN
+        earlier = load_result(cell.path, cell.identity, with_query_weights=is_clean)
         if earlier is None:
             pending.append(cell)
             continue
         results[model.name, failure.name] = earlier
-        if failure.name == CLEAN:
+        if is_clean:
             clean[model.name] = load_query_weights(cell.path)
     if results and is_first_rank():
         print(f'{len(results)} tests were finished earlier, {len(pending)} are to be made')
@@ -261,7 +238,7 @@ def run_cells(
             result, weights = run_cell(cell, args.allow_missing_keys, clean.get(name, {}))
         except (ProblemsFound, CheckpointError):
             raise
-        except Exception as error:
+        except Exception as error:  # the rest go on
             print_log(f'{cell} failed', 'current', logging.ERROR)
             logging.getLogger(__name__).exception(cell)
             remedy = 'mend the cause and give the same command again: it makes these tests alone'

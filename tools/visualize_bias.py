@@ -31,13 +31,7 @@ from cmt_bias.problem import Problem
 from cmt_bias.runs.checkpoint_check import build_tested_model
 from cmt_bias.runs.preflight import ProblemsFound, run_tool
 from cmt_bias.runs.run_options import positive
-from cmt_bias.visualization import (
-    best_queries,
-    draw_bias,
-    mass_table,
-    observe_bias,
-    save_figure,
-)
+from cmt_bias.visualization import best_queries, draw_bias, mass_table, observe_bias, save_figure
 from cmt_bias.visualization.tool_options import open_scenes, picture_parser
 
 
@@ -50,10 +44,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--layer', type=int, help='decoder layer, from 0; default: the last')
     parser.add_argument(
-        '--max-queries',
-        type=positive(int),
-        default=12,
-        help='queries shown, those of the best detections',
+        '--max-queries', type=positive(int), default=12, help='those of the best detections'
     )
     parser.add_argument(
         '--colour-limit',
@@ -68,11 +59,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def biased_head_of(model: Any, config: str) -> Any:
-    """The model's head with a bias.
+def head_and_layer(model: Any, config: str, layer: int | None) -> tuple[Any, int]:
+    """The model's head with a bias, and the number of the decoder layer to draw.
 
     Raises:
-        ProblemsFound: If there is none.
+        ProblemsFound: If there is no such head or layer.
     """
     heads = biased_heads(model)
     if not heads:
@@ -82,22 +73,12 @@ def biased_head_of(model: Any, config: str) -> Any:
             'those in configs/cmt_bias; tools/visualize.py draws the detections of other models'
         )
         raise ProblemsFound([Problem(what, remedy)])
-    return heads[0].head
-
-
-def chosen_layer(head: Any, layer: int | None) -> int:
-    """The number of the decoder layer to draw.
-
-    Raises:
-        ProblemsFound: If the decoder has no such layer.
-    """
+    head: Any = heads[0].head
     last = head.transformer.decoder.num_layers - 1
-    if layer is None:
-        return last
-    if not 0 <= layer <= last:
+    if layer is not None and not 0 <= layer <= last:
         what = f'--layer {layer}: the decoder has no such layer'
         raise ProblemsFound([Problem(what, f'choose among 0 to {last}')])
-    return layer
+    return head, last if layer is None else layer
 
 
 def main() -> None:
@@ -105,9 +86,8 @@ def main() -> None:
     args = parse_args()
     config, scenes, indices = open_scenes(args)
     model = build_tested_model(config, args.checkpoint, args.device)
-    head = biased_head_of(model, args.config)
-    layer = chosen_layer(head, args.layer)
-    tables = []
+    head, layer = head_and_layer(model, args.config, args.layer)
+    tables = {}
     for index in track(indices, description='drawing'):
         example = scenes.load(index)
         forward = partial(model.test_step, pseudo_collate([example]))
@@ -116,12 +96,9 @@ def main() -> None:
         scene, observed = best_queries(scene, observed, args.score_thr, args.max_queries)
         figure = draw_bias(scene, observed, layer, args.bev_range, args.colour_limit)
         save_figure(figure, args.out_dir / f'{args.split}_{index:05d}_layer{layer}.png')
-        table = mass_table(observed)
-        table.insert(0, 'sample', index)
-        table.insert(1, 'token', scenes.token(index))
-        tables.append(table)
-    table = pd.concat(tables).to_csv(index=False)
-    write_atomically(args.out_dir / 'attention_mass.csv', table.encode())
+        tables[index, scenes.token(index)] = mass_table(observed)
+    table = pd.concat(tables, names=['sample', 'token']).droplevel(-1)
+    write_atomically(args.out_dir / 'attention_mass.csv', table.to_csv().encode())
     print(f'{len(indices)} pictures and attention_mass.csv in {args.out_dir}')
 
 

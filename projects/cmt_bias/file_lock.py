@@ -37,17 +37,14 @@ class FileLock:
         path: The file; it and its folder are made if need be.
         with_children: Whether children that inherit the descriptor hold the lock too: a training
             that survives its runner then cannot be started a second time beside itself.
+
+    Attributes:
+        descriptor: The open file, for a child to inherit; -1 while the lock is not held.
     """
 
     def __init__(self, path: str | Path, with_children: bool = False) -> None:
         self.path, self.with_children = Path(path), with_children
-        self._descriptor: int | None = None
-
-    @property
-    def descriptor(self) -> int:
-        """The open file, for a child to inherit."""
-        assert self._descriptor is not None, 'the lock is not held'
-        return self._descriptor
+        self.descriptor = -1
 
     def acquire(self, wait_seconds: float = 0.0) -> bool:
         """Take the lock, waiting for it if need be; True where the file system knows none."""
@@ -59,11 +56,11 @@ class FileLock:
                 os.close(descriptor)
                 return False
             time.sleep(POLL_SECONDS)
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         return True
 
     def release(self) -> None:
         """Let go of it; children that inherited it still hold it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self.descriptor != -1:
+            os.close(self.descriptor)
+            self.descriptor = -1

@@ -9,8 +9,8 @@ import copy
 import logging
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.optim import OptimWrapper, _ParamScheduler
@@ -23,8 +23,7 @@ _LONGEST = 2_000_000
 """Iterations that are played through; about 20 seconds."""
 
 
-@dataclass(frozen=True)
-class LearningRatePeak:
+class LearningRatePeak(NamedTuple):
     """Learning rate of some parameters before any schedule, and the largest of the training."""
 
     base: float
@@ -93,7 +92,7 @@ def play_schedule(
     a second for 100,000 iterations.
 
     Args:
-        optimizer: The optimizer, without wrapper.
+        optimizer: Without wrapper.
         schedulers: In the state that they have; only :func:`schedules_of` the optimizer that are
             not unforeseeable count.
         max_iters: Iterations to come.
@@ -132,12 +131,8 @@ def play_schedule(
                 player.step()
             except Exception as error:  # this only informs; the training will say so itself
                 playing.remove(player)
-                _logger.warning(
-                    'The schedule will end the training in iteration %d: %s: %s',
-                    iteration + 1,
-                    type(player).__name__,
-                    error,
-                )
+                end = f'{iteration + 1}: {type(player).__name__}: {error}'
+                _logger.warning('The schedule will end the training in iteration %s', end)
     return rates, [kinds.index(setting) for setting in settings]
 
 
@@ -148,10 +143,9 @@ def peak_learning_rates(
     max_iters: int,
     epoch_length: int,
 ) -> list[LearningRatePeak]:
-    """Play a whole training's schedule through and read every group's rate at its peak.
+    """Every group's rate at the peak of a whole training's schedule.
 
-    Returns:
-        One entry for each distinct pair of base and peak rate, in falling order of the peak.
+    There is an entry for each pair of base and peak rate, in falling order of the peak.
     """
     # The wrapper's own param_groups end with one that has no parameter, for the log's base_lr.
     inner = optimizer.optimizer if isinstance(optimizer, OptimWrapper) else optimizer

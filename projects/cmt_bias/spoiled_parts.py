@@ -69,5 +69,5 @@ def box_regions(boxes: np.ndarray) -> np.ndarray:
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     local = half[:, None] * signs
     cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
-    rotation = np.stack((np.stack((cos, -sin), axis=1), np.stack((sin, cos), axis=1)), axis=1)
-    return local @ rotation.transpose(0, 2, 1) + boxes[:, None, :2]
+    rotation = np.array([[cos, -sin], [sin, cos]])  # (2, 2, M)
+    return np.einsum('ijm,mkj->mki', rotation, local) + boxes[:, None, :2]

@@ -24,7 +24,7 @@ from mmengine.registry import init_default_scope
 
 from cmt_bias.datasets.pasting_switch_off_hook import transforms_with
 
-NUM_SAMPLES, NUM_BOXES, STEPS = 2, 5, 4
+NUM_SAMPLES, NUM_BOXES, STEPS = 2, 5, 3
 
 
 def load_samples(cfg: Config) -> list[dict]:

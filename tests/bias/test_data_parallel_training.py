@@ -20,19 +20,19 @@ def scales(smallest_nuscenes: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """By process: for each preset the scale after each step."""
     folder = tmp_path_factory.mktemp('scales')
     torchrun = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
-    launchers = dict(single=(), pair=torchrun)
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT / 'projects')}
-    for name, launcher in launchers.items():
+    running = []
+    for name, launcher in dict(single=(), pair=torchrun).items():  # side by side
         command = [sys.executable, *launcher, WORKER, f'{smallest_nuscenes}/', folder / name]
-        done = subprocess.run(
-            [*map(str, command), *map(str, PRESETS)],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=800,
-        )
-        assert done.returncode == 0, done.stderr[-5000:]
+        with (folder / f'{name}.log').open('w') as log:
+            arguments = [*map(str, command), *map(str, PRESETS)]
+            running.append(
+                subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            )
+    for process in running:
+        process.wait(timeout=800)
+    for name, process in zip(('single', 'pair'), running, strict=True):
+        assert process.returncode == 0, (folder / f'{name}.log').read_text()[-5000:]
     return {path.stem: json.loads(path.read_text()) for path in folder.glob('*.json')}
 
 

@@ -1,7 +1,5 @@
 """Merged parameter groups train as mmengine's many groups do."""
 
-import copy
-
 import pytest
 import torch
 from mmengine.model import BaseModel
@@ -9,7 +7,6 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from cmt_bias.checkpoints.merged_param_groups import merge_param_groups
 from cmt_bias.checkpoints.safe_loading import CheckpointError
 
 
@@ -63,13 +60,6 @@ def test_without_paramwise_options_there_is_one_group():
         ),
     )
     assert len(wrapper.optimizer.param_groups) == 1
-
-
-def test_given_groups_are_not_changed():
-    groups = [{'params': [torch.zeros(1)], 'lr': 1.0}, {'params': [torch.ones(1)], 'lr': 1.0}]
-    before = copy.deepcopy(groups)
-    assert len(merge_param_groups(groups)) == 1
-    assert groups == before
 
 
 class SmallModel(BaseModel):

@@ -310,7 +310,7 @@ def test_file_that_is_no_checkpoint_is_named(content, tmp_path):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"'.*nowhere\.pth' can not be found"):
+    with pytest.raises(CheckpointError, match=r"'.*nowhere\.pth' cannot be opened: No such file"):
         load_checkpoint(nn.Linear(1, 1), str(tmp_path / 'nowhere.pth'))
 
 

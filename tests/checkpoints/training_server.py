@@ -6,6 +6,7 @@ its exit status. Forking from a process that has everything imported makes a run
 a second instead of the ten that the imports take.
 """
 
+import functools
 import json
 import os
 import random
@@ -19,10 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from mmengine.runner import runner as runner_module
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -181,14 +184,17 @@ def build_runner(options: TrainingOptions) -> Runner:
         custom_hooks=[LossRecorder(options), *averaging],
         randomness={'seed': options.seed, 'diff_rank_seed': options.num_processes > 1},
         launcher='pytorch' if options.num_processes > 1 else 'none',
-        cfg={
-            'load_from_skip': options.load_from_skip,
-            'model_wrapper_cfg': {
-                'type': 'MMDistributedDataParallel',
-                'device_ids': None,
-                'broadcast_buffers': False,
+        cfg=Config(
+            {
+                'load_from_skip': options.load_from_skip,
+                'model_wrapper_cfg': {
+                    'type': 'MMDistributedDataParallel',
+                    'device_ids': None,
+                    'broadcast_buffers': False,
+                },
             },
-        },
+            format_python_code=False,  # with yapf, for every checkpoint
+        ),
         resume=options.resume,
         load_from=options.load_from,
         log_level='WARNING',
@@ -241,6 +247,9 @@ def _fork_training(options: TrainingOptions) -> int:
 
 def serve() -> None:
     """Answer lines on standard input; see the top of this file."""
+    # A runner asks compilers and drivers for their versions; all of them get one answer.
+    runner_module.collect_env = functools.cache(runner_module.collect_env)
+    runner_module.collect_env()
     sys.stdout.write('ready\n')
     sys.stdout.flush()
     process = None

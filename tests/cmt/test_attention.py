@@ -108,11 +108,6 @@ def test_dropout_acts_in_training_only(cls, tokens):
     assert torch.equal(attention.eval()(*own), attention(*own))
 
 
-def test_other_layouts_of_tensors_are_refused():
-    with pytest.raises(ValueError, match='batch_first'):
-        PETRMultiheadAttention(16, 4, batch_first=False)
-
-
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('cls', CLASSES)
 def test_only_the_softmax_of_flash_attention_leaves_float32_under_autocast(

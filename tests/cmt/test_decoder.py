@@ -127,6 +127,7 @@ def test_recomputing_activations_changes_no_gradient(inputs):
         ('self_attn', 'norm', 'cross_attn', 'norm'),
         ('norm', 'self_attn', 'norm', 'cross_attn', 'norm', 'ffn'),
         ('self_attn', 'norm', 'self_attn', 'norm', 'ffn', 'norm'),
+        ('cross_attn', 'norm', 'self_attn', 'norm', 'ffn', 'norm'),
     ],
 )
 def test_other_orders_of_operations_are_refused(order):

@@ -126,7 +126,6 @@ def train_on_two(rank: int, work_dir: Path) -> None:
         work_dir,
         model,
         launcher='pytorch',
-        env_cfg=dict(mp_cfg=dict(mp_start_method='spawn')),
         cfg=dict(model_wrapper_cfg=wrapper),
     )
     assert runner.model.module is model
@@ -136,7 +135,8 @@ def train_on_two(rank: int, work_dir: Path) -> None:
 
 
 def test_distributed_training_needs_no_search_for_unused_parameters(tmp_path):
-    multiprocessing.spawn(train_on_two, args=(tmp_path,), nprocs=2)
+    # forked, so that they need not import everything again
+    multiprocessing.start_processes(train_on_two, (tmp_path,), nprocs=2, start_method='fork')
 
 
 def test_training_mode_spares_frozen_parts_only():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmdet3d.datasets import NuScenesDataset
 
-from cmt_bias.datasets.info_file_check import check_data_folders, check_frames, read_info_file
+from cmt_bias.datasets.info_file_check import check_frames, read_info_file
 from cmt_bias.datasets.sensor_files import UsedData
 from cmt_bias.problem import Problem
 
@@ -95,6 +95,7 @@ BAD = {
         'lidar_points'
     ].pop('lidar2sensor'),
     'labels [99]': set_in('instances', 0, 'bbox_label_3d', value=99),
+    'no lidar_points.num_pts_feats': lambda sample: sample['lidar_points'].pop('num_pts_feats'),
     'without velocity': lambda sample: sample['instances'][1].pop('velocity'),
     'without num_lidar_pts': lambda sample: sample['instances'][0].pop('num_lidar_pts'),
     'infinite or half unknown values in velocity': set_in(
@@ -156,14 +157,3 @@ def test_a_missing_file_and_a_broken_one_are_told(tmp_path):
     broken.write_bytes(pickle.dumps(CURRENT)[:40])
     (problem,) = check_info_file(str(broken))
     assert 'cannot be read' in problem.what
-
-
-def test_missing_data_folders_are_named(tmp_path):
-    (tmp_path / 'samples').mkdir()
-    prefix = dict(pts='samples', sweeps='sweeps', CAM_FRONT='samples')
-    (problem,) = check_data_folders(str(tmp_path), prefix)
-    assert 'sweeps' in problem.what and 'data_prefix' in problem.remedy
-    (problem,) = check_data_folders(str(tmp_path / 'nowhere'), prefix)
-    assert 'nowhere' in problem.what and 'create_synthetic_nuscenes.py' in problem.remedy
-    (tmp_path / 'sweeps').mkdir()
-    assert check_data_folders(str(tmp_path), prefix) == []

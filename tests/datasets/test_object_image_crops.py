@@ -98,6 +98,7 @@ def test_every_object_that_a_camera_shows_has_a_crop_hidden_or_not(database, sam
 def test_preflight_check_finds_nothing_wrong(smallest_nuscenes):
     path = str(smallest_nuscenes / 'nuscenes_dbinfos_train.pkl')
     sampler = dict(info_path=path, data_root=str(smallest_nuscenes), classes=CLASSES)
+    sampler.update(rate=1.0, prepare={}, sample_groups=dict.fromkeys(CLASSES, 1))
     assert check_database(dict(sample_2d=True, db_sampler=sampler), read_all=True) == []
 
 

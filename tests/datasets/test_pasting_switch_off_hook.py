@@ -1,18 +1,20 @@
-"""Pasting ends at its epoch: seen from inside real worker processes, through real runners."""
+"""Pasting ends at its epoch: seen from inside real worker processes, and through a real runner."""
 
-import copy
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.datasets.transforms import ObjectSample
 from mmengine.dataset import BaseDataset
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, TRANSFORMS
-from mmengine.runner import Runner
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 import cmt_bias.checkpoints.safe_loading  # noqa: F401  # lets runners resume
 from cmt_bias.datasets.pasting_switch_off_hook import PastingSwitchOffHook, transforms_with
@@ -97,91 +99,97 @@ WRAPPED = {
 }
 
 
-def train(
-    work_dir: Path,
-    dataset: dict,
-    switch_off_epoch: int = 2,
-    num_workers: int = 0,
-    persistent: bool = False,
-    max_epochs: int = NUM_EPOCHS,
-    resume: bool = False,
-) -> tuple[list[set[bool]], Runner]:
-    """Train, and return for each epoch that was run the set of what its samples say."""
+def runner_of(dataset: dict, max_epochs: int = NUM_EPOCHS, **loading: object) -> SimpleNamespace:
+    """What the hook asks a runner for."""
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        loader = DataLoader(DATASETS.build(dataset), batch_size=2, **loading)
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    logger = MMLogger.get_current_instance()
+    return SimpleNamespace(
+        train_dataloader=loader, train_loop=loop, max_epochs=max_epochs, epoch=0, logger=logger
+    )
+
+
+def train(runner: SimpleNamespace, hook: PastingSwitchOffHook, first: int = 0) -> list[set[bool]]:
+    """What the samples of each epoch from ``first`` on say, as a training loop reads them."""
+    said = []
+    hook.before_train(runner)
+    for epoch in range(first, runner.max_epochs):
+        runner.epoch = epoch
+        hook.before_train_epoch(runner)
+        said.append({bool(one) for batch in runner.train_dataloader for one in batch['pasted']})
+    return said
+
+
+@pytest.mark.parametrize('wrapping', WRAPPED)
+def test_pasting_ends_below_any_nesting(wrapping):
+    runner = runner_of(WRAPPED[wrapping](dict(type='PasteOne')))
+    assert train(runner, PastingSwitchOffHook(2)) == [{True}, {True}, {False}, {False}]
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_worker_processes_see_the_end_and_are_replaced_once(persistent):
+    dataset = WRAPPED['cbgs'](dict(type='PasteOne'))
+    runner = runner_of(dataset, num_workers=2, persistent_workers=persistent)
+    hook = PastingSwitchOffHook(2)
+    assert train(runner, hook) == [{True}, {True}, {False}, {False}]
+    iterator = runner.train_dataloader._iterator
+    hook.before_train_epoch(runner)
+    assert (iterator is not None) == persistent
+    assert runner.train_dataloader._iterator is iterator
+
+
+def test_the_transform_of_mmdet3d_is_switched_too():
+    runner = runner_of(plain(dict(type='StockObjectSampleWithoutDatabase')))
+    assert train(runner, PastingSwitchOffHook(2)) == [{True}, {True}, {False}, {False}]
+
+
+@pytest.mark.parametrize('first', [1, 2, 3])
+def test_a_run_that_begins_later_ends_pasting_as_an_uninterrupted_one(first):
+    runner = runner_of(plain(dict(type='PasteOne')))
+    expected = [{True}, {True}, {False}, {False}][first:]
+    assert train(runner, PastingSwitchOffHook(2), first) == expected
+
+
+def real_run(work_dir: Path, max_epochs: int, resume: bool) -> list[set[bool]]:
+    """Train with a real runner, and return for each epoch the set of what its samples say."""
     model = PastingRecorder()
     runner = Runner(
         model=model,
         work_dir=str(work_dir),
         train_dataloader=dict(
-            dataset=copy.deepcopy(dataset),
+            dataset=plain(dict(type='PasteOne')),
             sampler=dict(type='DefaultSampler', shuffle=True),
             batch_size=2,
-            num_workers=num_workers,
-            persistent_workers=persistent,
+            num_workers=0,
             collate_fn=dict(type='default_collate'),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=max_epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        custom_hooks=[PastingSwitchOffHook(epoch=switch_off_epoch)],
+        custom_hooks=[PastingSwitchOffHook(epoch=2)],
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=None),
         default_scope='mmengine',
         log_level='WARNING',
         resume=resume,
-        experiment_name=f'{work_dir.name}_{resume}_{max_epochs}',
+        experiment_name=f'{work_dir.name}_{resume}',
     )
     runner.train()
-    per_epoch = len(runner.train_dataloader)
-    epochs = [
-        {value for batch in model.batches[start : start + per_epoch] for value in batch}
-        for start in range(0, len(model.batches), per_epoch)
+    half = len(runner.train_dataloader)
+    return [
+        {value for batch in model.batches[start : start + half] for value in batch}
+        for start in range(0, len(model.batches), half)
     ]
-    return epochs, runner
 
 
-@pytest.mark.parametrize('wrapping', WRAPPED)
-def test_pasting_ends_below_any_nesting(tmp_path, wrapping):
-    epochs, _ = train(tmp_path, WRAPPED[wrapping](dict(type='PasteOne')))
-    assert epochs == [{True}, {True}, {False}, {False}]
+def test_a_resumed_run_of_a_real_runner_ends_pasting(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # takes seconds
+    assert real_run(tmp_path, max_epochs=1, resume=False) == [{True}]
+    assert real_run(tmp_path, max_epochs=3, resume=True) == [{True}, {False}]
 
 
-@pytest.mark.parametrize('persistent', [False, True])
-def test_worker_processes_see_the_end(tmp_path, persistent):
-    epochs, runner = train(
-        tmp_path, WRAPPED['cbgs'](dict(type='PasteOne')), num_workers=2, persistent=persistent
-    )
-    assert epochs == [{True}, {True}, {False}, {False}]
-    assert runner.train_dataloader.persistent_workers is persistent
-
-
-def test_persistent_workers_are_replaced_once_and_then_kept(tmp_path):
-    _, runner = train(tmp_path, plain(dict(type='PasteOne')), num_workers=1, persistent=True)
-    iterator = runner.train_dataloader._iterator
-    hook = next(h for h in runner.hooks if isinstance(h, PastingSwitchOffHook))
-    hook.before_train_epoch(runner)
-    assert iterator is not None and runner.train_dataloader._iterator is iterator
-
-
-def test_the_transform_of_mmdet3d_is_switched_too(tmp_path):
-    epochs, _ = train(tmp_path, plain(dict(type='StockObjectSampleWithoutDatabase')))
-    assert epochs == [{True}, {True}, {False}, {False}]
-
-
-@pytest.mark.parametrize(
-    ('stopped_after', 'num_workers', 'persistent'), [(1, 2, True), (2, 0, False), (3, 2, True)]
-)
-def test_a_resumed_run_ends_pasting_as_an_uninterrupted_one(
-    tmp_path, stopped_after, num_workers, persistent
-):
-    dataset = plain(dict(type='PasteOne'))
-    train(tmp_path, dataset, max_epochs=stopped_after)
-    epochs, _ = train(
-        tmp_path, dataset, num_workers=num_workers, persistent=persistent, resume=True
-    )
-    assert epochs == [{True}, {True}, {False}, {False}][stopped_after:]
-
-
-def test_switching_off_from_the_first_epoch(tmp_path):
-    epochs, _ = train(tmp_path, plain(dict(type='PasteOne')), switch_off_epoch=0, max_epochs=2)
-    assert epochs == [{False}, {False}]
+def test_switching_off_from_the_first_epoch():
+    runner = runner_of(plain(dict(type='PasteOne')), max_epochs=2)
+    assert train(runner, PastingSwitchOffHook(0)) == [{False}, {False}]
 
 
 @pytest.mark.parametrize(
@@ -191,37 +199,18 @@ def test_switching_off_from_the_first_epoch(tmp_path):
         (dict(type='KeyMapper', transforms=[]), 0, 'nothing in the training data pastes'),
     ],
 )
-def test_a_hook_without_effect_warns(tmp_path, caplog, step, epoch, message):
-    dataset = plain(step)
+def test_a_hook_without_effect_warns(caplog, step, epoch, message):
+    runner = runner_of(plain(step), max_epochs=1)
+    runner.logger.addHandler(caplog.handler)
     with caplog.at_level(logging.WARNING):
-        runner = train_nothing(tmp_path, dataset, epoch)
-        runner.logger.addHandler(caplog.handler)
-        next(h for h in runner.hooks if isinstance(h, PastingSwitchOffHook)).before_train(runner)
-        runner.logger.removeHandler(caplog.handler)
+        PastingSwitchOffHook(epoch).before_train(runner)
+    runner.logger.removeHandler(caplog.handler)
     assert message in caplog.text
 
 
-def train_nothing(work_dir: Path, dataset: dict, epoch: int, by_epoch: bool = True) -> Runner:
-    """A runner whose training loop is built but not run."""
-    loop = dict(by_epoch=True, max_epochs=1) if by_epoch else dict(by_epoch=False, max_iters=1)
-    runner = Runner(
-        model=PastingRecorder(),
-        work_dir=str(work_dir),
-        train_dataloader=dict(
-            dataset=dataset, sampler=dict(type='DefaultSampler'), batch_size=1, num_workers=0
-        ),
-        train_cfg=loop,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        custom_hooks=[PastingSwitchOffHook(epoch=epoch)],
-        default_scope='mmengine',
-        experiment_name=f'{work_dir.name}_not_run',
-    )
-    runner._train_loop = runner.build_train_loop(runner._train_loop)
-    return runner
-
-
-def test_training_by_iterations_is_refused(tmp_path):
-    runner = train_nothing(tmp_path, plain(dict(type='PasteOne')), 1, by_epoch=False)
+def test_training_by_iterations_is_refused():
+    runner = runner_of(plain(dict(type='PasteOne')))
+    runner.train_loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
     with pytest.raises(TypeError, match='by_epoch=True'):
         PastingSwitchOffHook(epoch=1).before_train(runner)
 
@@ -231,7 +220,7 @@ def test_a_negative_epoch_is_refused():
         PastingSwitchOffHook(epoch=-1)
 
 
-def test_all_pasting_transforms_are_found_once(tmp_path):
-    dataset = DATASETS.build(WRAPPED['repeat_of_concat_of_class_balanced'](dict(type='PasteOne')))
-    found = list(transforms_with(dataset, 'disabled'))
+def test_all_pasting_transforms_are_found_once():
+    runner = runner_of(WRAPPED['repeat_of_concat_of_class_balanced'](dict(type='PasteOne')))
+    found = list(transforms_with(runner.train_dataloader.dataset, 'disabled'))
     assert len(found) == 2 and len({id(transform) for transform in found}) == 2

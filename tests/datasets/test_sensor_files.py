@@ -83,32 +83,27 @@ def test_every_sweep_that_the_loader_may_read_is_looked_at(monkeypatch, sweeps_n
         points = LiDARPoints(torch.zeros(2, 5), points_dim=5)
         loader(dict(points=points, lidar_sweeps=sweeps, timestamp=0.0))
     frame = dict(lidar_points=dict(lidar_path='a.bin'), lidar_sweeps=sweeps)
-    listed = sensor_files(frame, dict(pipeline=[POINTS, step]))
+    listed = sensor_files(frame, used_data(dict(pipeline=[POINTS, step])))
     assert {file.path.name for file in listed} == {'a.bin', *read}
 
 
-def test_files_of_a_frame_are_looked_for_where_mmdet3d_loads_them():
+def test_the_files_of_a_frame_are_those_that_its_pipeline_reads():
     frame = dict(
         lidar_points=dict(lidar_path='a.bin'),
-        lidar_sweeps=[
-            dict(lidar_points=dict(lidar_path=f'{folder}/LIDAR_TOP/{number}.bin'))
-            for number, folder in enumerate(('sweeps', 'samples', 'sweeps'))
-        ],
+        lidar_sweeps=[dict(lidar_points=dict(lidar_path=f'{number}.bin')) for number in range(3)],
         images=dict(CAM_FRONT=dict(img_path='f.jpg'), CAM_BACK=dict(img_path='b.jpg')),
     )
-    prefix = dict(pts='P', sweeps='S', CAM_FRONT='F', img='I')
-    dataset = dict(
-        data_root='root', data_prefix=prefix, modality=BOTH, pipeline=[POINTS, SWEEPS, IMAGES]
-    )
-    assert sensor_files(frame, dataset) == [
-        SensorFile(Path('root/P/a.bin'), 4),
-        SensorFile(Path('root/S/0.bin'), 4),
-        SensorFile(Path('root/P/1.bin'), 4),
-        SensorFile(Path('root/F/f.jpg')),
-        SensorFile(Path('root/I/b.jpg')),
+    dataset = dict(modality=BOTH, pipeline=[POINTS, SWEEPS, IMAGES])
+    assert sensor_files(frame, used_data(dataset)) == [
+        SensorFile(Path('a.bin'), 4),
+        SensorFile(Path('0.bin'), 4),
+        SensorFile(Path('1.bin'), 4),
+        SensorFile(Path('f.jpg')),
+        SensorFile(Path('b.jpg')),
     ]
     dataset['modality'] = dict(use_camera=True)
-    assert [file.path.name for file in sensor_files(frame, dataset)] == ['f.jpg', 'b.jpg']
+    names = [file.path.name for file in sensor_files(frame, used_data(dataset))]
+    assert names == ['f.jpg', 'b.jpg']
 
 
 def cloud(path: Path, change: float = 0.0, cut: int = 0) -> SensorFile:

@@ -38,12 +38,12 @@ def test_metrics_are_sorted_by_class_and_kind():
     scores = parse_nuscenes_metrics(METRICS)['pred_instances_3d']
 
     assert (scores.nds, scores.mean_ap) == (0.4321, 0.25)
-    assert scores.class_ap == pytest.approx({'construction_vehicle': 0.3, 'traffic_cone': 0.2})
-    assert scores.mean_errors == dict(mATE=0.5, mASE=0.4, mAOE=0.3, mAVE=0.2, mAAE=0.1)
-    assert scores.class_errors['construction_vehicle'] == dict(
-        ATE=0.91, ASE=0.92, AOE=0.93, AVE=0.94, AAE=0.95
-    )
-    assert math.isnan(scores.class_errors['traffic_cone']['AOE'])
+    assert scores.mean_errors.to_dict() == dict(mATE=0.5, mASE=0.4, mAOE=0.3, mAVE=0.2, mAAE=0.1)
+    assert list(scores.classes.index) == ['construction_vehicle', 'traffic_cone']
+    assert scores.classes['AP'].tolist() == pytest.approx([0.3, 0.2])
+    errors = dict(ATE=0.91, ASE=0.92, AOE=0.93, AVE=0.94, AAE=0.95)
+    assert scores.classes.loc['construction_vehicle', [*errors]].to_dict() == errors
+    assert math.isnan(scores.classes.loc['traffic_cone', 'AOE'])
 
 
 def test_table_has_a_row_for_each_class_the_means_and_nds():
@@ -101,7 +101,7 @@ def test_means_over_own_classes_are_the_official_ones_of_a_model_that_has_all(va
         for name, (precision, *errors) in values.items()
     }
     scores = parse_nuscenes_metrics(metrics_of(**classes))['pred_instances_3d']
-    assert scores.absent_classes == ()
+    assert scores.absent_classes == []
     own = scores.of_own_classes()
     assert own.mean_ap == pytest.approx(reference.mean_ap)
     assert own.nds == pytest.approx(reference.nd_score)

@@ -36,8 +36,8 @@ def test_result_is_read_as_it_was_saved(path):
         {'NDS': 1 / 3, 'error': math.inf},
         3,
         3,
-        {'a': (0.1, -0.2)},
-        {'a': (0.3, 0.0)},
+        {'a': [0.1, -0.2]},
+        {'a': [0.3, 0.0]},
         [0.5],
     )
     save_result(path, result)
@@ -77,7 +77,7 @@ def test_weights_of_queries_are_read_as_they_were_saved_and_damaged_ones_count_a
 
 
 def test_clean_test_whose_weights_of_queries_are_lost_is_made_again(path):
-    routed = CellResult('identity', 0.5, 0.25, weights={'a': (0.1, -0.2)})
+    routed = CellResult('identity', 0.5, 0.25, weights={'a': [0.1, -0.2]})
     save_result(path, routed)
     assert load_result(path, 'identity') == routed
     assert load_result(path, 'identity', with_query_weights=True) is None

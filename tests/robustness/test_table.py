@@ -15,8 +15,10 @@ from cmt_bias.robustness.table import (
     markdown_report,
     router_table,
     score_table,
+    shift_in_words,
+    trust_shift,
 )
-from cmt_bias.robustness.trust_shift import shift_in_words, trust_falls, trust_shift
+from cmt_bias.robustness.watch_hook import trust_falls
 
 FAILURES = [
     failure
@@ -67,7 +69,7 @@ def test_rows_hold_scores_changes_and_what_is_missing(table):
 
 
 def test_means_are_over_the_failures_without_the_clean_test(table):
-    means = failure_means(table).set_index(['model', 'over'])
+    means = failure_means(table).set_index(['model', 'failure'])
     assert means.loc[('base', 'mean of LiDAR'), 'NDS'] == pytest.approx(0.3)
     assert means.loc[('base', 'mean of cameras'), 'mAP'] == pytest.approx(0.2)
     assert means.loc[('base', 'mean of all failures'), 'NDS'] == pytest.approx(1.2 / 4)

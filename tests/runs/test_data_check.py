@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +31,7 @@ def frame(token: str) -> dict:
     return dict(
         sample_idx=0,
         token=token,
-        lidar_points=dict(lidar_path=f'{token}.bin'),
+        lidar_points=dict(lidar_path=f'{token}.bin', num_pts_feats=5),
         images=dict(CAM_FRONT=image),
         lidar_sweeps=sweeps,
         instances=[car],
@@ -110,6 +111,13 @@ def test_a_missing_sensor_file_is_named_once(root, missing):
     assert 'data_root' in problem.remedy
 
 
+@pytest.mark.parametrize('prefix', PREFIX.values())
+def test_a_missing_folder_of_a_sensor_is_named_by_its_first_file(root, prefix):
+    shutil.rmtree(root / prefix)
+    problem = the_problem(config(root))
+    assert f"names '{root / prefix}/" in problem.what and 'data_prefix' in problem.remedy
+
+
 def test_a_missing_info_file_is_named_with_the_command_that_makes_it(root):
     (root / 'infos.pkl').unlink()
     problem = the_problem(config(root))
@@ -162,6 +170,7 @@ def test_an_evaluator_of_other_data_than_its_dataset_is_refused(root):
 
 def test_a_missing_database_for_pasting_is_named(root):
     sampler = dict(info_path=f'{root}/dbinfos.pkl', data_root=str(root), classes=['car'])
+    sampler.update(rate=1.0, prepare={}, sample_groups=dict(car=1))
     paste = dict(type='UnifiedObjectSample', sample_2d=True, db_sampler=sampler)
     cfg = config(root, pipeline=[paste])
     problem = the_problem(cfg)
@@ -194,7 +203,8 @@ def test_a_pipeline_of_one_sensor_is_asked_for_no_other(root):
     lidar = dict(dataset_of(config(root)), pipeline=points)
     del lidar['data_prefix']['CAM_FRONT']
     assert check_dataset(lidar, depth='all') == []
-    assert 'CAM_FRONT' in check_dataset(dict(lidar, pipeline=images, data_prefix=PREFIX))[0].what
+    (problem,) = check_dataset(dict(lidar, pipeline=images, data_prefix=PREFIX))
+    assert 'no images in 2 of 2 frames' in problem.what
 
 
 def test_a_camera_pipeline_is_asked_for_no_points(root):
@@ -350,7 +360,7 @@ def test_every_bad_file_is_listed_when_all_are_read(root):
 
 def test_bad_files_only_warn_where_a_training_leaves_them_out(root):
     spoil(root)
-    dataset = dict(dataset_of(config(root)), skip_bad_frames=True)
+    dataset = dict(dataset_of(config(root)), type='CheckedNuScenesDataset', skip_bad_frames=True)
     assert {p.severity for p in check_dataset(dataset, depth='all')} == {'warning'}
     dataset['test_mode'] = True
     assert {p.severity for p in check_dataset(dataset, depth='all')} == {'error'}

@@ -87,7 +87,7 @@ def write_run(folder: Path, variant: str, seed: int, stream: int) -> None:
 def _subset(name: str, mean_ap: float, random: np.random.Generator) -> Subset:
     small = {f'AP {label}': mean_ap * 0.8 + random.normal(0, 0.01) for label in SMALL_OBJECTS}
     metrics = {'mAP': mean_ap, 'NDS': 0.5 * mean_ap + 0.2, **ERRORS, **small}
-    return Subset(name, PARTS[name], 120, 2400, (), metrics)
+    return Subset(name, PARTS[name], 120, 3, 2400, (), metrics)
 
 
 def _write_losses(path: Path, random: np.random.Generator) -> None:

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cmt_bias.metrics.intervals import t_interval
 from cmt_bias.study.seed_statistics import (
     compare,
     estimate,
@@ -23,20 +22,22 @@ T_1 = 12.706205
 
 def test_interval_of_three_values_is_mean_and_t_times_standard_error():
     # mean 2, squared deviations 1 + 0 + 1, standard deviation 1, standard error 1 / sqrt(3)
-    low, high = t_interval([1.0, 2.0, 3.0])
-    assert low == pytest.approx(2 - T_2 / math.sqrt(3), rel=1e-6)
-    assert high == pytest.approx(2 + T_2 / math.sqrt(3), rel=1e-6)
+    found = estimate(pd.Series([1.0, 2.0, 3.0, math.nan]))
+    assert (found.count, found.mean) == (3, 2.0)
+    assert found.low == pytest.approx(2 - T_2 / math.sqrt(3), rel=1e-6)
+    assert found.high == pytest.approx(2 + T_2 / math.sqrt(3), rel=1e-6)
 
 
 def test_interval_of_two_values():
     # mean 1, standard deviation sqrt(2), standard error 1
-    assert t_interval([0.0, 2.0]) == pytest.approx((1 - T_1, 1 + T_1), rel=1e-6)
+    found = estimate(pd.Series([0.0, 2.0]))
+    assert (found.low, found.high) == pytest.approx((1 - T_1, 1 + T_1), rel=1e-6)
 
 
-def test_one_value_has_no_interval_and_equal_values_have_one_without_width():
-    assert all(math.isnan(end) for end in t_interval([0.3]))
-    assert all(math.isnan(end) for end in t_interval([]))
-    assert t_interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
+@pytest.mark.parametrize('values', [[], [0.3], [0.3, 0.3, 0.3]])
+def test_values_that_tell_nothing_of_their_noise_have_no_interval(values):
+    found = estimate(pd.Series(values, dtype=float))
+    assert found.count == len(values) and math.isnan(found.low) and math.isnan(found.p_value)
 
 
 def runs(**values: dict[int, float]) -> pd.DataFrame:

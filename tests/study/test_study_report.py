@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
+from cmt_bias.atomic_file import save_figure
 from cmt_bias.runs.preflight import ProblemsFound
 from cmt_bias.study import study_plots
 from cmt_bias.study.study_config import Question
@@ -19,10 +21,25 @@ from cmt_bias.study.study_results import StudyResults, collect_results
 from .made_up_study import PARTS, VARIANTS, write_made_up_study, write_run
 
 
+@pytest.fixture(scope='module')
+def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('finished') / 'study'
+    write_made_up_study(folder)
+    return folder
+
+
 @pytest.fixture
-def study(tmp_path: Path) -> Path:
-    write_made_up_study(tmp_path / 'study')
-    return tmp_path / 'study'
+def study(finished_study: Path, tmp_path: Path) -> Path:
+    """A copy to change; times of files count."""
+    return Path(shutil.copytree(finished_study, tmp_path / 'study'))
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures, which are only written by a test that undoes this: that takes the time."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(study_plots, 'save_figure', lambda figure, path: figures.append(figure))
+    return figures
 
 
 def report(study: Path) -> tuple[str, StudyResults]:
@@ -44,7 +61,8 @@ def section(text: str, title: str) -> str:
     return text.split(f'### {title}\n')[1].split('\n#')[0]
 
 
-def test_report_of_a_finished_study_has_answers_tables_and_pictures(study):
+def test_report_of_a_finished_study_has_answers_tables_and_pictures(study, monkeypatch):
+    monkeypatch.setattr(study_plots, 'save_figure', save_figure)
     text, results = report(study)
     assert results.missing == []
     assert 'Unfinished' not in text
@@ -225,15 +243,13 @@ def test_tables_hold_every_measure_of_every_run(study):
     assert curves.groupby(['variant', 'seed']).size().max() <= 60
 
 
-def test_curves_run_forward_whatever_the_order_of_their_rows(study, monkeypatch):
-    figures = []
-    monkeypatch.setattr(study_plots, 'save_figure', lambda figure, path: figures.append(figure))
+def test_curves_run_forward_whatever_the_order_of_their_rows(study, drawn):
     results = collect_results(study)
     results.curves = results.curves.sort_index()
     results.curves.loc[('fixed', 0, 0), 'scale (shared)'] = 2.5  # its first row, put last
     results.curves = results.curves.iloc[::-1]
     assert save_curves(results, study / 'curves.png')
-    for axes in figures[0].axes:
+    for axes in drawn[0].axes:
         assert axes.lines
         assert all((np.diff(line.get_xdata()) > 0).all() for line in axes.lines)
 

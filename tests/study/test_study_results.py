@@ -1,6 +1,7 @@
 """Runs of a study as tables: which failures are compared, and what belongs to whom."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +14,17 @@ from cmt_bias.study.study_results import StudyResults, collect_results, load_res
 from .made_up_study import write_made_up_study
 
 
+@pytest.fixture(scope='module')
+def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('finished') / 'study'
+    write_made_up_study(folder, seeds=(0, 1, 2))
+    return folder
+
+
 @pytest.fixture
-def study(tmp_path: Path) -> Path:
-    write_made_up_study(tmp_path, seeds=(0, 1, 2))
-    return tmp_path
+def study(finished_study: Path, tmp_path: Path) -> Path:
+    """A copy to change; times of files count."""
+    return Path(shutil.copytree(finished_study, tmp_path / 'study'))
 
 
 def change(path: Path, **changes: object) -> None:

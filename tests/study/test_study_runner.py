@@ -94,7 +94,7 @@ def make_run(tmp_path: Path, tools: Path) -> Callable[..., StudyRun]:
 def debug(tmp_path: Path, runs: list[StudyRun]) -> Progress:
     """Carry out runs in this process."""
     executors = make_executors(tmp_path / 'jobs', 'debug')
-    return carry_out(runs, executors, lambda line: None, poll_seconds=0.0)
+    return carry_out(runs, executors, lambda line: None)
 
 
 def calls(run: StudyRun) -> list[str]:
@@ -232,7 +232,7 @@ def test_jobs_run_side_by_side_in_processes_of_their_own(make_run, tmp_path):
     runs = [make_run('a'), make_run('b', fails=True), make_run('c')]
     executors = make_executors(tmp_path / 'jobs', 'local', jobs=2)
     lines: list[str] = []
-    progress = carry_out(runs, executors, lines.append, poll_seconds=0.05)
+    progress = carry_out(runs, executors, lines.append)
     assert sorted(progress.done) == ['a', 'c']
     assert 'the cause' in progress.failed['b']
     assert [line.partition(':')[0] for line in lines[:2]] == ['a', 'b']  # before either ended
@@ -244,7 +244,7 @@ def test_processes_of_a_run_are_ranks_of_one_training(make_run, tmp_path):
     run = make_run('a')
     distributed = StudyRun(**{**run.__dict__, 'is_distributed': True})
     executors = make_executors(tmp_path / 'jobs', 'local', processes=2)
-    progress = carry_out([distributed], executors, lambda line: None, poll_seconds=0.05)
+    progress = carry_out([distributed], executors, lambda line: None)
     assert progress.failed == {}
     assert sorted(path.name for path in (run.folder / 'train').glob('rank_*')) == [
         'rank_0',

@@ -11,12 +11,12 @@ import pytest
 
 from cmt_bias.study import training_curves
 from cmt_bias.study.training_curves import (
+    curve_measures,
     drift,
     iterations_to_improve,
     read_losses,
     read_scales,
     roughness,
-    scale_measures,
 )
 
 
@@ -89,7 +89,7 @@ def test_scales_come_from_the_history_of_the_hook(tmp_path):
     rows = ['iteration,epoch,bias_scale/lidar,bias_scale/camera,lidar_mean']
     rows += ['0,1,2.5,2.5,', '80,1,2.0,3.0,0.1', '100,2,1.5,3.25,0.2']
     (tmp_path / 'bias_scale.csv').write_text('\n'.join(rows) + '\n')
-    measures = scale_measures(read_scales(tmp_path))
+    measures = curve_measures(read_losses(tmp_path), read_scales(tmp_path))
     assert measures['final scale (lidar)'] == 1.5
     assert measures['final scale (camera)'] == 3.25
     assert measures['drift in the last fifth (lidar)'] == pytest.approx(-0.5)
@@ -101,4 +101,5 @@ def test_run_without_a_readable_history_has_no_scales(tmp_path, content):
     if content is not None:
         (tmp_path / 'bias_scale.csv').write_text(content)
     assert read_scales(tmp_path).empty
-    assert scale_measures(read_scales(tmp_path)) == {}
+    names = curve_measures(read_losses(tmp_path), read_scales(tmp_path))
+    assert set(names) == {'iterations to 95 %', 'loss roughness'}

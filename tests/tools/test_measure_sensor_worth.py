@@ -57,7 +57,7 @@ def test_views_hold_the_points_that_are_annotated(tool, smallest_nuscenes):
     assert 0 < len(views) <= len(counts)
     remaining = list(counts)
     for view in views:
-        remaining.remove(view.num_points)  # raises if no annotation has that many
+        remaining.remove(view.points)  # raises if no annotation has that many
         assert view.lidar.shape == views[0].lidar.shape
         assert view.camera.shape == views[0].camera.shape
         assert np.isfinite(view.lidar).all() and np.isfinite(view.camera).all()

@@ -4,8 +4,6 @@ import importlib.util
 import io
 import itertools
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -120,26 +118,18 @@ def test_the_closing_table_has_both_models_with_and_without_sensors(tmp_path):
     assert '0.600 / 0.500' in other
 
 
-def test_output_is_passed_on_while_the_command_runs(tmp_path):
-    """The first line arrives before the command, which then waits for us, has ended."""
-    waiting = "print('begun', flush=True); input()"
-    call = (
-        # A shell that starts a job in the background makes it ignore SIGINT, and so its children.
-        'import signal; signal.signal(signal.SIGINT, signal.default_int_handler);'
-        'import sys; sys.path.insert(0, sys.argv[1]); import run_demo; from pathlib import Path;'
-        f'run_demo.run_logged([sys.executable, "-c", {waiting!r}], Path(sys.argv[2]))'
+def test_output_is_passed_on_while_the_command_runs(tmp_path, monkeypatch):
+    """The command ends well only if its first line is shown while it waits for that."""
+    shown = tmp_path / 'shown'
+    waiting = (
+        'import sys, time; from pathlib import Path; print("begun", flush=True)\n'
+        'for _ in range(600): time.sleep(0.05); Path(sys.argv[1]).exists() and sys.exit(0)\n'
+        'sys.exit(1)'
     )
-    process = subprocess.Popen(
-        [sys.executable, '-c', call, str(REPOSITORY / 'tools'), str(tmp_path / 'log')],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout.readline() == 'begun\n'
-    finally:
-        process.communicate('\n', timeout=30)
-    assert (tmp_path / 'log').read_text() == 'begun\n'
+    monkeypatch.setattr(run_demo, 'print', lambda *_, **__: shown.touch(), raising=False)
+    log = tmp_path / 'log'
+    assert run_demo.run_logged([sys.executable, '-c', waiting, str(shown)], log) == 0
+    assert log.read_text() == 'begun\n'
 
 
 def test_of_each_line_only_what_is_asked_for_is_shown_and_all_is_logged(tmp_path, capfd):
@@ -172,22 +162,16 @@ def test_log_lines_of_the_tools_are_shown_and_their_configs_are_not():
         assert (found and found.group()) == expected, line
 
 
-def test_interrupted_demo_ends_the_running_command(tmp_path):
+def test_interrupted_demo_ends_the_running_command(tmp_path, monkeypatch):
+    running = []
+
+    def interrupt(pid: str, **_: object) -> None:
+        running.append(int(pid))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_demo, 'print', interrupt, raising=False)
     sleeping = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'
-    call = (
-        # A shell that starts a job in the background makes it ignore SIGINT, and so its children.
-        'import signal; signal.signal(signal.SIGINT, signal.default_int_handler);'
-        'import sys; sys.path.insert(0, sys.argv[1]); import run_demo; from pathlib import Path;'
-        f'run_demo.run_logged([sys.executable, "-c", {sleeping!r}], Path(sys.argv[2]))'
-    )
-    process = subprocess.Popen(
-        [sys.executable, '-c', call, str(REPOSITORY / 'tools'), str(tmp_path / 'log')],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    running = int(process.stdout.readline())
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) != 0
+    with pytest.raises(KeyboardInterrupt):
+        run_demo.run_logged([sys.executable, '-c', sleeping], tmp_path / 'log')
     with pytest.raises(ProcessLookupError):
-        os.kill(running, 0)
+        os.kill(*running, 0)

@@ -89,18 +89,12 @@ def test_what_is_finished_is_kept_and_what_is_not_is_made(models, tested):
     [
         (['--failures', 'lidar_flood'], 'lidar_drop'),
         (['--names', 'a', 'b'], '--names'),
+        ([], 'none.pth'),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_explained(extra, message, models):
-    config, checkpoint = models['base']
-    done = run_tool('test_robustness', config, checkpoint, *extra)
-    assert done.returncode == 2
-    assert 'remedy' in done.stdout
-    assert message in done.stdout
-
-
-def test_a_missing_checkpoint_and_one_of_another_model_are_explained(models, tmp_path):
-    config, _ = models['base']
-    done = run_tool('test_robustness', config, tmp_path / 'none.pth', '--work-dir', tmp_path)
-    assert done.returncode == 2
-    assert 'does not exist' in done.stdout
+def test_arguments_that_cannot_be_meant_are_explained(extra, message, models, call_tool, tmp_path):
+    files = [models['base'][0], tmp_path / 'none.pth', '--work-dir', tmp_path / 'work']
+    status, said = call_tool('test_robustness', *files, *extra)
+    assert status == 2
+    assert 'remedy' in said and message in said
+    assert not (tmp_path / 'work').exists()

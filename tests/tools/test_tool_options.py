@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
+from mmengine.visualization import visualizer
 from nuscenes.utils.splits import test as test_scenes
 
 from cmt_bias.datasets.nuscenes_conversion import convert_nuscenes
@@ -75,7 +75,9 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds of each picture that is shown in a window, which there is none of here."""
     shown: list[float] = []
     monkeypatch.setattr(run_options.matplotlib, 'get_backend', lambda: 'tkagg')
-    monkeypatch.setattr(plt, 'pause', shown.append)
+    monkeypatch.setattr(
+        visualizer, 'wait_continue', lambda _, timeout, **key: shown.append(timeout)
+    )
     return shown
 
 

@@ -1,6 +1,5 @@
 """tools/train.py and tools/test.py: options, and how they stop at bad input."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -17,32 +16,14 @@ BAD_INPUT = 2
 
 
 @pytest.fixture
-def run_in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs a tool in this process (saves the imports), in an empty folder; its exit status."""
-
-    def run(tool: str, *arguments: str) -> int:
-        spec = importlib.util.spec_from_file_location(f'{tool}_tool', ROOT / f'tools/{tool}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv('LOCAL_RANK', '0')
-        monkeypatch.setattr(sys, 'argv', [f'tools/{tool}.py', *arguments])
-        with pytest.raises(SystemExit) as stop:
-            module.run_tool(module.main)
-        return stop.value.code
-
-    return run
-
-
-@pytest.fixture
-def stopped(
-    run_in_process: Callable[..., int], capsys: pytest.CaptureFixture
-) -> Callable[..., str]:
-    """Runs a tool that is to stop at bad input; what it says then."""
+def stopped(call_tool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Runs a tool, in an empty folder, that is to stop at bad input; what it says then."""
+    monkeypatch.chdir(tmp_path)
 
     def run(tool: str, *arguments: str) -> str:
-        assert run_in_process(tool, *arguments) == BAD_INPUT
-        return capsys.readouterr().err
+        status, said = call_tool(tool, *arguments)
+        assert status == BAD_INPUT
+        return said
 
     return run
 
@@ -110,10 +91,10 @@ def test_test_time_augmentation_that_the_config_lacks_is_refused(stopped, checkp
         ),
     ],
 )
-def test_tools_have_the_options_of_mmdet3d(tool, options, run_in_process, capsys):
+def test_tools_have_the_options_of_mmdet3d(tool, options, call_tool):
     """Those of mmdet3d 1.4.0's tools of the same names, but for --ceph."""
-    assert run_in_process(tool, '--help') == 0
-    shown = capsys.readouterr().out
+    status, shown = call_tool(tool, '--help')
+    assert status == 0
     assert [option for option in options.split() if option not in shown] == []
 
 

@@ -1,7 +1,5 @@
 """``tools/visualize_bias.py`` on the smallest data, with random weights."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import mmcv
@@ -9,9 +7,7 @@ import pandas as pd
 import pytest
 from mmengine.fileio import load
 
-from cmt_bias.runs.preflight import ProblemsFound
-
-from .tiny_models import BASE, ROOT, biased_config, make_model, run_tool
+from .tiny_models import BASE, biased_config, make_model
 
 # In one process of pytest-xdist, so that the models are made once.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('visualize_bias')]
@@ -27,14 +23,16 @@ def models(tmp_path_factory, smallest_nuscenes) -> dict[str, tuple[Path, Path]]:
     )
 
 
-def test_pictures_and_shares_of_the_asked_samples_are_written(models, smallest_nuscenes, tmp_path):
+def test_pictures_and_shares_of_the_asked_samples_are_written(
+    call_tool, models, smallest_nuscenes, tmp_path
+):
     token = load(smallest_nuscenes / 'nuscenes_infos_val.pkl')['data_list'][2]['token']
-    done = run_tool(
+    status, said = call_tool(
         'visualize_bias', *models['biased'], '--samples', 0, token, '--score-thr', 0, '--layer', 0,
         '--modality', 'L', '--out-dir', tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-5000:]
-    assert f'2 pictures and attention_mass.csv in {tmp_path}' in done.stdout
+    assert status == 0, said
+    assert f'2 pictures and attention_mass.csv in {tmp_path}' in said
     names = ['attention_mass.csv', 'test_00000_layer0.png', 'test_00002_layer0.png']
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     for name in names[1:]:
@@ -51,24 +49,6 @@ def test_pictures_and_shares_of_the_asked_samples_are_written(models, smallest_n
     assert (without.to_numpy() != with_bias.to_numpy()).all()
 
 
-@pytest.fixture
-def problems_of(monkeypatch):
-    """Runs the tool in this process, and returns what it says of its input."""
-    spec = importlib.util.spec_from_file_location(
-        'visualize_bias', ROOT / 'tools/visualize_bias.py'
-    )
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def call(*arguments: object) -> str:
-        monkeypatch.setattr(sys, 'argv', ['visualize_bias.py', *map(str, arguments)])
-        with pytest.raises(ProblemsFound) as found:
-            tool.main()
-        return str(found.value)
-
-    return call
-
-
 @pytest.mark.parametrize(
     ('extra', 'cause', 'remedy'),
     [
@@ -76,21 +56,22 @@ def problems_of(monkeypatch):
         (['--layer', '2'], '--layer 2', '0 to 1'),
     ],
 )
-def test_what_does_not_exist_is_named(problems_of, models, tmp_path, extra, cause, remedy):
-    message = problems_of(*models['biased'], *extra, '--out-dir', tmp_path)
+def test_what_does_not_exist_is_named(call_tool, models, extra, cause, remedy):
+    status, message = call_tool('visualize_bias', *models['biased'], *extra)
+    assert status == 2
     assert cause in message
     assert remedy in message
 
 
-def test_a_missing_checkpoint_is_named(problems_of, models, tmp_path):
-    message = problems_of(models['biased'][0], tmp_path / 'none.pth')
+def test_a_missing_checkpoint_is_named(call_tool, models, tmp_path):
+    status, message = call_tool('visualize_bias', models['biased'][0], tmp_path / 'none.pth')
+    assert status == 2
     assert 'none.pth' in message
     assert 'does not exist' in message
 
 
-def test_a_model_without_bias_is_explained(models, tmp_path):
-    done = run_tool('visualize_bias', *models['base'], '--out-dir', tmp_path)
-    assert done.returncode == 2
-    assert 'no attention bias' in done.stdout
-    assert 'AttentionBiasCmtHead' in done.stdout
-    assert 'Traceback' not in done.stdout
+def test_a_model_without_bias_is_explained(call_tool, models):
+    status, message = call_tool('visualize_bias', *models['base'])
+    assert status == 2
+    assert 'no attention bias' in message
+    assert 'AttentionBiasCmtHead' in message

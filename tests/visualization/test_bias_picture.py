@@ -90,7 +90,7 @@ def test_the_colour_scale_is_centred_at_zero():
     figure = draw_bias(*shown())
     (bar,) = (axes for axes in figure.axes if 'logits' in axes.get_title())
     low, high = bar.get_xlim()
-    assert low == -high == pytest.approx(-1.5)
+    assert low == -high == pytest.approx(-1.2)
     figure = draw_bias(*shown(), colour_limit=4.0)
     (bar,) = (axes for axes in figure.axes if 'logits' in axes.get_title())
     assert bar.get_xlim() == pytest.approx((-4.0, 4.0))

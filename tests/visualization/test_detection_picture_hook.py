@@ -1,6 +1,5 @@
 """The picture hook in a real test run of mmengine."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from mmengine.visualization import visualizer
 
 from cmt_bias.visualization import DetectionPictureHook
 from cmt_bias.visualization.scene_panels import CLASS_COLOURS
@@ -111,19 +111,24 @@ def test_pictures_of_one_sensor_are_shown_in_a_window_one_after_the_other(
 ):
     seen = []
 
-    def pause(seconds: float) -> None:
-        plt.gcf().canvas.draw()
-        seen.append((seconds, np.asarray(plt.gcf().canvas.buffer_rgba()).copy()))
+    def wait(figure, timeout: float, continue_key: str) -> None:
+        seen.append((timeout, np.asarray(figure.canvas.buffer_rgba()).copy()))
 
-    monkeypatch.setattr(plt, 'pause', pause)
+    monkeypatch.setattr(visualizer, 'wait_continue', wait)
     shown = {}
     for sensors in ('LC', 'L', 'C'):
-        run_test(tiny_folder, save=False, show=True, wait_time=0.25, sensors=sensors)
-        assert [seconds for seconds, _ in seen] == [0.25] * NUM_SAMPLES
-        assert len(plt.get_fignums()) == 1
+        number = NUM_SAMPLES if sensors == 'LC' else 1
+        run_test(
+            tiny_folder,
+            save=False,
+            show=True,
+            wait_time=0.25,
+            sensors=sensors,
+            max_samples=number,
+        )
+        assert [seconds for seconds, _ in seen] == [0.25] * number
         shown[sensors] = seen[0][1]
         seen.clear()
-    plt.close('all')
     assert not (tiny_folder / 'work' / 'pictures').exists()
     # The blue image of the camera in front is in the picture unless only the LiDAR is.
     blue = {

@@ -1,7 +1,6 @@
 """What is seen of the bias in a forward pass of a head, and which queries of it are shown."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,16 +182,3 @@ def test_the_table_has_sums_of_the_parts():
     assert table['bias'].tolist() == ['without', 'with'] * NUM_LAYERS
     np.testing.assert_allclose(table['lidar'][1], observed.mass[0, 1, :2].sum())
     np.testing.assert_allclose(table['windows'][1], observed.mass[0, 1, [0, 3]].sum())
-
-
-def test_detections_of_another_pass_are_refused():
-    scene, observed = observe(build_head())
-    fewer = replace(scene, detections=scene.detections[:3])
-    with pytest.raises(ValueError, match='detections'):
-        best_queries(fewer, observed, 0.0, max_queries=4)
-
-
-def test_two_passes_are_refused():
-    head = build_head()
-    with pytest.raises(RuntimeError, match='one forward pass of one sample'):
-        observe_bias(head, lambda: [head(*sample_inputs()) for _ in range(2)])

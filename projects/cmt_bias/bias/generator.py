@@ -25,9 +25,6 @@ class AttentionBiasGenerator(BiasScale):
         sigma: Cells, of a Gaussian window, one number or ``(LiDAR, camera)``; a quarter of the
             window's size by default.
         scale: Arguments of :class:`BiasScale`.
-
-    Raises:
-        ValueError: If a value is not possible; names the key and the remedy.
     """
 
     def __init__(
@@ -43,13 +40,9 @@ class AttentionBiasGenerator(BiasScale):
         self.window_shapes = _window_shapes((lidar_window, camera_window), window_shape, sigma)
 
     def forward(self, trust: WindowedBias) -> WindowedBias:
-        """Make the bias of a batch.
+        """The bias of a batch, whose ``trust`` has weights in [-1, 1] as strengths ``(B, Q, 2)``.
 
-        Args:
-            trust: Its strengths ``(B, Q, 2)`` are the weights of LiDAR and cameras, in [-1, 1].
-
-        Returns:
-            The bias, with strengths for each decoder layer where layers differ.
+        Where layers differ it has strengths ``(L, B, Q, 2)``.
         """
         self.project_into_range()
         with autocast_off(trust.strength):

@@ -9,9 +9,7 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from ..cmt.head import CmtHead, DecoderInputs
-from ..cmt.position_encoding import CameraGeometry
 from ..cmt.precision import autocast_off
-from ..cmt.tokens import Memory
 from ..ops import MODALITIES, WindowedBias
 from ..ops.operator import is_compiling
 from .generator import AttentionBiasGenerator
@@ -27,11 +25,10 @@ WEIGHT_TOLERANCE = 1e-6
 
 @MODELS.register_module()
 class AttentionBiasCmtHead(CmtHead):
-    """A CMT head whose queries weigh LiDAR and cameras.
+    """A CMT head whose queries, denoising queries included, weigh LiDAR and cameras.
 
-    Everything is :class:`CmtHead`'s but the decoding: a weight generator gives every query,
-    denoising queries included, its trust in each sensor, and a bias generator turns the weights
-    into a bias on the cross-attention of each decoder layer.
+    A weight generator gives every query its trust in each sensor, and a bias generator turns the
+    weights into a bias on the cross-attention of each decoder layer.
 
     Args:
         weight_generator: Config of the weight generator, an ``AQRWeightGenerator`` unless it says
@@ -76,24 +73,17 @@ class AttentionBiasCmtHead(CmtHead):
         self.attention_bias_generator = MODELS.build(bias)
         self._has_run = False
 
-    def trust_of_queries(
-        self,
-        memory: Memory,
-        query_pos: Tensor,
-        reference_points: Tensor,
-        cameras: CameraGeometry | None,
-        img_metas: Sequence[dict],
-    ) -> WindowedBias:
-        """Windows and trust of the queries; arguments of :meth:`CmtHead.trust_of_queries`.
+    def trust_of_queries(self, inputs: DecoderInputs, img_metas: Sequence[dict]) -> WindowedBias:
+        """Windows and trust of the queries.
 
         Raises:
             ValueError: If weights have another shape than ``(B, Q)``, or lie outside [-1, 1].
         """
+        memory, query_pos = inputs.memory, inputs.query_pos
         shapes = self.attention_bias_generator.window_shapes
         with autocast_off(query_pos):
-            windows = find_windows(
-                reference_points, memory.layout, cameras, self.range_limits, shapes
-            )
+            points, cameras = inputs.reference_points, inputs.cameras
+            windows = find_windows(points, memory.layout, cameras, self.range_limits, shapes)
         weights = self.weight_generator(query_pos, memory.tokens, memory.pos, windows, img_metas)
         for modality, of_queries in zip(MODALITIES, weights, strict=True):
             if of_queries.shape != query_pos.shape[:2]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..unwrapping import unwrapped
 from .scale import BiasScale
@@ -27,11 +27,6 @@ class BiasedHead:
         return self.head.get_submodule('weight_generator')
 
     @property
-    def scale(self) -> Tensor:
-        """The bias scale: a parameter where it is learnable, else a buffer."""
-        return self.generator.bias_scale
-
-    @property
     def scale_name(self) -> str:
         """Name of the bias scale in the model's state dict."""
         return f'{self.name}.attention_bias_generator.bias_scale'.lstrip('.')
@@ -40,10 +35,6 @@ class BiasedHead:
     def config(self) -> str:
         """Where ``attention_bias_config`` is, as ``--cfg-options`` takes it."""
         return f'model.{self.name}.attention_bias_config'.replace('..', '.')
-
-    def scales_in_effect(self) -> list[float]:
-        """Every entry of the scale, after the range is applied, in the order of its names."""
-        return self.generator.scale_in_effect().detach().flatten().tolist()
 
 
 def biased_heads(model: nn.Module) -> list[BiasedHead]:

@@ -50,7 +50,6 @@ class BiasScaleRangeHook(Hook):
                 'from 0 on and increasing, and a range (low, high), where low is less than high '
                 'and None is an open side, such as [(0, (1.0, 2.5)), (5, (0.5, None))]'
             )
-        self._head: BiasedHead | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Find the scale, check its start value, and set the range of the present epoch."""
@@ -59,29 +58,30 @@ class BiasScaleRangeHook(Hook):
                 'BiasScaleRangeHook counts epochs, but the training loop is a '
                 f'{type(runner.train_loop).__name__}; use train_cfg=dict(by_epoch=True, ...)'
             )
-        self._head = head = find_biased_head(runner.model, type(self).__name__)
-        if head.generator.range_is_configured:
+        self._head: BiasedHead = find_biased_head(runner.model, type(self).__name__)
+        generator, config = self._head.generator, self._head.config
+        if generator.range_is_configured:
             raise ValueError(
-                f'BiasScaleRangeHook: {head.config} has min_scale or max_scale, which would hold '
+                f'BiasScaleRangeHook: {config} has min_scale or max_scale, which would hold '
                 'in testing in place of the range of the schedule; remove them, or this hook.'
             )
         self.before_train_epoch(runner)
-        low, high = head.generator.bounds()  # rounded as the scale is, unlike the schedule
-        outside = [v for v in head.scale.detach().flatten().tolist() if not low <= v <= high]
+        low, high = generator.bounds()  # rounded as the scale is, unlike the schedule
+        outside = [v for v in generator.bias_scale.flatten().tolist() if not low <= v <= high]
         if outside and runner.iter == 0:
             raise ValueError(
                 f'BiasScaleRangeHook: the bias scale starts at {outside[0]:g}, outside the first '
-                f'range of schedule, {self.schedule[0][1]}. Change {head.config}.bias_scale or '
+                f'range of schedule, {self.schedule[0][1]}. Change {config}.bias_scale or '
                 'the range.'
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Set the range of the epoch, if another one began."""
-        assert self._head is not None
         generator = self._head.generator
         before = generator.bounds()
-        bounds = [bounds for start, bounds in self.schedule if start <= runner.epoch][-1]
-        generator.set_scale_range(*bounds)
+        generator.set_scale_range(
+            *[bounds for start, bounds in self.schedule if start <= runner.epoch][-1]
+        )
         now = generator.bounds()
         if now != before:
             MMLogger.get_current_instance().info(

@@ -13,11 +13,9 @@ SCALE_GRANULARITIES: tuple[str, ...] = get_args(ScaleGranularity)
 
 CONFIG_KEY = 'attention_bias_config'
 
-# What stands for no bound in the range's buffer. It is finite, so that averages of buffers are
-# ranges as well; earlier versions have written infinities.
-_NO_BOUND = 1e30
-# No scale comes near it: a bound that is larger is none, be it an average.
-_LARGEST_BOUND = 1e20
+# What stands for no bound in the range's buffer: finite, so that averages of buffers are ranges as
+# well (a larger bound than the second is none). Earlier versions have written infinities.
+_NO_BOUND, _LARGEST_BOUND = 1e30, 1e20
 
 
 class BiasScale(nn.Module):
@@ -136,18 +134,14 @@ class BiasScale(nn.Module):
 
     @torch.no_grad()
     def project_into_range(self) -> None:
-        """Take back what an optimizer's momentum has carried past a bound; in training."""
+        """In training, take back what an optimizer's momentum has carried past a bound."""
         if self.training and self.learnable_scale:
             self.bias_scale.clamp_(*self.scale_range)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Take a scale of this or of a coarser granularity, whose entries then start alike.
-
-        Raises:
-            ValueError: If the loaded scale is finer, or of another decoder depth.
-        """
+        """Take a scale of this or of a coarser granularity, whose entries then start alike."""
         scale = state_dict.get(prefix + 'bias_scale')
         if scale is not None:
             # A bare scale, with neither range nor axes, is enough; a configured range holds.
@@ -163,7 +157,11 @@ class BiasScale(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _refined(self, scale: Tensor, axes: list[int], prefix: str) -> Tensor:
-        """A loaded scale in this module's shape."""
+        """A loaded scale in this module's shape.
+
+        Raises:
+            ValueError: If it is finer, or of another decoder depth.
+        """
         (layer, modality), (own_layer, own_modality) = axes, self.scale_axes.tolist()
         if layer > own_layer or modality > own_modality:
             loaded = SCALE_GRANULARITIES[2 * layer + modality]
@@ -207,8 +205,7 @@ def clamp_with_inward_gradient(value: Tensor, low: Tensor, high: Tensor) -> Tens
     """Clamp a tensor of any shape, with a gradient that can lead back from a bound.
 
     A plain clamp has no gradient outside its range, so that a parameter pushed past a bound stays
-    there for good; without a clamp in the backward pass, an optimizer's momentum grows against
-    the bound and has to be worked off first. Here the gradient at or beyond a bound passes where
-    descent would lead inwards and is zero where it would lead further out.
+    there for good. With that of the identity an optimizer's momentum grows against the bound. Here
+    the gradient passes where descent would lead inwards.
     """
     return _ClampWithInwardGradient.apply(value, low, high)

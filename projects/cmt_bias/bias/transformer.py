@@ -9,10 +9,7 @@ from ..cmt.transformer import CmtTransformer
 
 @MODELS.register_module()
 class AttentionBiasCmtTransformer(CmtTransformer):
-    """A CMT transformer whose cross-attentions can take a bias.
-
-    ``attention_bias`` of its forward goes to the module that stands for 'cross_attn' in a layer's
-    ``operation_order``, and to nothing else. Arguments are those of :class:`CmtTransformer`.
+    """A CMT transformer, of the same arguments, whose cross-attentions can take a bias.
 
     Raises:
         TypeError: If a cross-attention cannot take a bias.

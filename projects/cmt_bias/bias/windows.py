@@ -28,14 +28,14 @@ def find_windows(
     camera and inside the image. A query that no camera sees has no camera window.
 
     Args:
-        reference_points: ``(B, Q, 3)`` normalized over ``pc_range``.
+        reference_points: ``(B, Q, 3)`` normalized over ``pc_range``; they get no gradient.
         layout: Tokens of the memory.
         cameras: Calibration; may be None without camera tokens.
         pc_range: ``(x_min, y_min, z_min, x_max, y_max, z_max)`` in metres.
         shapes: Window in the BEV map and in a view's feature map.
 
     Returns:
-        The windows, on a GPU sorted. No gradient flows to the reference points.
+        The windows, on a GPU sorted.
     """
     points = reference_points.detach().clamp(0, 1)
     cells = []
@@ -44,12 +44,11 @@ def find_windows(
         cells.append(_cells(points[..., 1], points[..., 0], (1, 1), layout.bev_shape)[:, None])
     if layout.view_shape is not None:
         assert cameras is not None
-        metres = denormalize_points(points, pc_range)
-        lidar2img, pad_shape = cameras.lidar2img.to(points), cameras.pad_shape
-        pixels, visible = project_to_cameras(metres, lidar2img, pad_shape)
+        metres, lidar2img = denormalize_points(points, pc_range), cameras.lidar2img.to(points)
+        pixels, visible = project_to_cameras(metres, lidar2img, cameras.pad_shape)
         # a point that no camera sees may have any coordinates, which no integer holds
         u, v, _ = pixels.where(visible.unsqueeze(-1), 0).unbind(-1)
-        found = _cells(v, u, pad_shape, layout.view_shape)
+        found = _cells(v, u, cameras.pad_shape, layout.view_shape)
         cells.append(found.where(visible.unsqueeze(-1), NOT_SEEN))
     of_queries = torch.cat(cells, dim=1).transpose(1, 2).contiguous()
     windows = QueryWindows(layout, of_queries, shapes)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..unwrapping import unwrapped_weights
 from .safe_loading import CheckpointError, shorten
-from .sparse_kernels import has_sparse_kernel, in_own_layout
+from .sparse_kernels import SparseModule, in_own_layout
 
 _SPLIT_SUBMODULE = 'pts_bbox_head'  # reported by its children, since most differences are there
 
@@ -47,17 +47,17 @@ class CheckpointReport:
 
     def describe(self) -> str:
         """How many keys of each submodule match, and a few of those that do not."""
+        sizes = [f'{key} {shapes}' for key, shapes in self.mismatched.items()]
         kinds = {
             'matched': self.matched,
             'missing in the checkpoint': self.missing,
             'unknown to the model': self.unexpected,
-            'of other shape': self.mismatched,
+            'of other shape': sizes,
         }
         parts: dict[str, list[str]] = {}
         for kind, keys in kinds.items():
             for part, own in _by_part(keys).items():
-                shown = shorten(f'{key} {self.mismatched.get(key, "")}'.strip() for key in own)
-                examples = '' if kind == 'matched' else f': {shown}'
+                examples = '' if kind == 'matched' else f': {shorten(own)}'
                 parts.setdefault(part, [f'{part}:']).append(f'  {len(own)} {kind}{examples}')
         return '\n'.join(line for lines in parts.values() for line in lines)
 
@@ -84,16 +84,11 @@ class CheckpointReport:
 def compare_state_dict(
     model: nn.Module, state_dict: Mapping[str, Any], skipped: Sequence[str] = ()
 ) -> CheckpointReport:
-    """Compare what a model needs with what a checkpoint has, without changing either.
+    """Compare what a model without wrappers needs with what a checkpoint has.
 
     As when it is loaded, the names of wrappers are taken off the checkpoint's keys, counters
     `num_batches_tracked` may be missing, and kernels of sparse convolutions may have the layout of
-    any library.
-
-    Args:
-        model: The built model, without wrappers.
-        state_dict: The weights.
-        skipped: Keys, or what they begin with up to a '.', that are left out of the report.
+    any library. Keys that are `skipped`, or begin with such a name and a '.', are left out.
 
     Raises:
         CheckpointError: If the layout of a sparse convolution's kernel cannot be told.
@@ -110,11 +105,11 @@ def compare_state_dict(
                 report.missing.append(key)
             continue
         found, owner = stored[key], key.rpartition('.')[0]
-        is_tensor = isinstance(found, Tensor)
-        if is_tensor and found.dim() > 2 and has_sparse_kernel(model.get_submodule(owner)):
+        is_kernel = isinstance(found, Tensor) and found.dim() > 2
+        if is_kernel and isinstance(model.get_submodule(owner), SparseModule):
             version = metadata.get(owner, {}).get('version')
             found = in_own_layout(found, wanted.shape, version, key)
-        if is_tensor and found.shape == wanted.shape:
+        if isinstance(found, Tensor) and found.shape == wanted.shape:
             report.matched.append(key)
         else:
             shape = tuple(getattr(found, 'shape', ()))
@@ -129,14 +124,10 @@ def fit_weights(
     skipped: Sequence[str] = (),
     needs_all: bool = False,
 ) -> None:
-    """Make sure that a checkpoint's weights fit the model, and log which will be loaded.
+    """Make sure that the weights of a checkpoint file fit a model; log which will be loaded.
 
-    Args:
-        model: The model, without wrappers.
-        weights: The checkpoint's; those that are skipped are taken out.
-        source: The checkpoint's file.
-        skipped: The config's `load_from_skip`: parts of the model that keep their initial values.
-        needs_all: Whether the checkpoint must have all parts of the model, as for a resume.
+    Parts of the model that are `skipped` (the config's `load_from_skip`) keep their initial
+    values: they are taken out of the weights. `needs_all`: none may be missing, as for a resume.
 
     Raises:
         CheckpointError: If the checkpoint is of another model, has parts of another size which are

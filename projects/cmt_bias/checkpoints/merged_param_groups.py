@@ -9,7 +9,7 @@ from torch import nn
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MergedParamGroupsConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's constructor, with equal parameter groups made one.
+    """mmengine's constructor, with groups of equal settings made one.
 
     With ``paramwise_cfg`` mmengine gives each parameter a group, and torch's optimizers update
     group by group: hundreds of small updates where a handful of large ones would do. A run is
@@ -17,26 +17,17 @@ class MergedParamGroupsConstructor(DefaultOptimWrapperConstructor):
     """
 
     def add_params(
-        self,
-        params: list[dict],
-        module: nn.Module,
-        prefix: str = '',
-        is_dcn_module: int | float | None = None,
+        self, params: list[dict[str, Any]], module: nn.Module, prefix: str = '', **kwargs: Any
     ) -> None:
         """Add a module's parameters to the groups; called for the whole model, then for parts."""
-        super().add_params(params, module, prefix, is_dcn_module)
-        if not prefix:
-            params[:] = merge_param_groups(params)
-
-
-def merge_param_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """New groups, of equal settings one, in the order in which settings first occur."""
-    merged: list[dict[str, Any]] = []
-    for group in groups:
-        for known in merged:
-            if {**known, 'params': 0} == {**group, 'params': 0}:
+        super().add_params(params, module, prefix, **kwargs)
+        if prefix:
+            return
+        merged: list[dict[str, Any]] = []
+        for group in params:
+            equal = (known for known in merged if {**known, 'params': 0} == {**group, 'params': 0})
+            if (known := next(equal, None)) is not None:
                 known['params'] += group['params']
-                break
-        else:
-            merged.append({**group, 'params': list(group['params'])})
-    return merged
+            else:
+                merged.append(group)
+        params[:] = merged

@@ -51,7 +51,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 def sampling_seed(dataloader: DataLoader) -> int | None:
     """Seed of the sampler that shuffles; None where it has none."""
-    return getattr(_find_sampler(dataloader), 'seed', None)
+    return getattr(getattr(dataloader.batch_sampler, 'sampler', None), 'seed', None)
 
 
 def set_sampling_seed(dataloader: DataLoader, sampler_seed: int | None, seed: int) -> None:
@@ -61,17 +61,10 @@ def set_sampling_seed(dataloader: DataLoader, sampler_seed: int | None, seed: in
     another one where the config sets none.
     """
     if sampler_seed is not None and sampling_seed(dataloader) is not None:
-        _find_sampler(dataloader).seed = sampler_seed
+        dataloader.batch_sampler.sampler.seed = sampler_seed  # type: ignore[union-attr]
     init_function = dataloader.worker_init_fn
     if isinstance(init_function, partial) and 'seed' in init_function.keywords:
         dataloader.worker_init_fn = partial(init_function, seed=seed)
-
-
-def _find_sampler(dataloader: DataLoader) -> Any:
-    """The dataloader's own, or that inside its batch sampler."""
-    if hasattr(dataloader.sampler, 'seed'):
-        return dataloader.sampler
-    return getattr(dataloader.batch_sampler, 'sampler', None)
 
 
 @FUNCTIONS.register_module()
@@ -80,11 +73,10 @@ def seed_worker_per_epoch(worker_id: int) -> None:
 
     mmengine's own function seeds the workers alike each time they are started, so without
     persistent workers the same sequence of augmentations returns every epoch. torch seeds them
-    from a number that the training process draws per epoch, which an exact resume restores; this
-    function adds the rank to it, because all ranks draw the same number. Set in a config with
+    from a number that the training process draws per epoch, which an exact resume restores, and
+    from the worker's; the rank is added here, because all ranks draw the same number. Set with
     `train_dataloader = dict(worker_init_fn=dict(type='seed_worker_per_epoch'))`.
     """
-    # torch's seed depends on the worker's number already.
     entropy = np.random.SeedSequence((torch.initial_seed(), get_rank()))
     seed = int(entropy.generate_state(1)[0])
     random.seed(seed)

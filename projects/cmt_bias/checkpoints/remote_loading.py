@@ -29,9 +29,7 @@ from .safe_loading import CheckpointError, MapLocation, load_checkpoint_safely, 
 
 @CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
 def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
-    """Download a file to torch's hub folder, unless it is there, and load it.
-
-    Rank 0 downloads, the others wait.
+    """Load a file that rank 0 downloads to torch's hub folder, unless it is there.
 
     Raises:
         CheckpointError: When the download fails.
@@ -64,9 +62,7 @@ def load_from_ceph(filename: str, map_location: MapLocation = None) -> dict:
     ('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://'), force=True
 )
 def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict:
-    """Load `SCHEME://NAME` from the lists of models that mmengine and torchvision have.
-
-    Of a classifier (`mmcls://`) it is the backbone.
+    """Load `SCHEME://NAME` from mmengine's and torchvision's lists; of a classifier, its backbone.
 
     Raises:
         CheckpointError: When the scheme's list does not have the name.
@@ -76,9 +72,8 @@ def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict
         urls = get_mmcls_models()
     elif scheme in ('torchvision', 'modelzoo'):
         urls = load_file(Path(mmengine.__file__).parent / 'hub' / 'torchvision_0.12.json')
-        if name not in urls:
-            with suppress(ImportError):  # most of it is known without torchvision
-                urls = get_torchvision_models()
+        with suppress(ImportError):  # most of it is known without torchvision
+            urls = get_torchvision_models()
     else:
         urls = get_external_models()
         name = get_deprecated_model_names().get(name, name)

@@ -32,30 +32,22 @@ LOCK_FILE = '.training.lock'
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """mmengine's checkpoint hook, made safe against kills and exact on resume.
+    """mmengine's checkpoint hook, with its arguments, made safe against kills and exact on resume.
 
-    It takes the place of the stock hook, and its arguments. What it changes:
-
-    - On a file system checkpoints are written atomically, and an outdated one is removed after the
-      new one is complete, so at every moment the newest one is whole
-      (:class:`~cmt_bias.atomic_file.AtomicLocalBackend`). None with NaN in it is written.
-    - `resume=True` without a path passes over missing and damaged files, with a warning.
-    - The states of all random generators of every rank, and the seed of the data sampler, are
-      saved in `checkpoint['meta']['random_state']` and restored on resume. Validation leaves the
-      training's random numbers untouched, so that a checkpoint written before it resumes right.
-    - Logs of scalars are saved as tensors, so `torch.load(weights_only=True)` reads a checkpoint.
-    - A checkpoint that does not fit the model is refused (:func:`fit_weights`), or the training
-      that is to be resumed (:func:`check_resume`).
-    - A second training in the same folder is refused.
+    - On a file system the newest checkpoint is whole at every moment
+      (:class:`~cmt_bias.atomic_file.AtomicLocalBackend`), and none with NaN in it is written.
+      `resume=True` without a path passes over missing and damaged files, with a warning.
+    - `checkpoint['meta']['random_state']` has the states of all random generators of every rank
+      and the sampler's seed. Validation leaves the training's random numbers untouched.
+    - `torch.load(weights_only=True)` reads a checkpoint, with the logs of scalars as tensors.
+    - A checkpoint that fits neither the model nor the training is refused (:func:`fit_weights`,
+      :func:`check_resume`), and so is a second training in the same folder.
 
     So a run resumed at the end of an epoch continues bit for bit on one CPU process, given
     `persistent_workers=False` (workers that outlive an epoch carry random states that nobody can
-    save) and, when `num_workers=0`, a dataset without a state of its own. A checkpoint written
-    inside an epoch (`by_epoch=False`) continues as exactly with
-    `ResumableEpochBasedTrainLoop`; gradients accumulated over a part of
-    `accumulative_counts` are lost. mmengine's `IterBasedTrainLoop` is continued exactly where
-    worker processes load the data (mmengine's own worker seeding), else but for the
-    augmentations of the next batches. On a GPU, what its kernels leave undetermined remains so.
+    save) and, when `num_workers=0`, a dataset without a state of its own. Inside an epoch
+    (`by_epoch=False`) it does with `ResumableEpochBasedTrainLoop`, but for gradients accumulated
+    so far, and with mmengine's `IterBasedTrainLoop` where worker processes load the data.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -123,7 +115,6 @@ class ResumableCheckpointHook(CheckpointHook):
                     runner.logger.info(f"Removed '{leftover}', left by a run that was killed.")
         if runner.iter > 0:
             self._restore_random_state(runner)
-        self._loaded_random_state = None
         if runner.train_dataloader.num_workers > 0 and runner.train_dataloader.persistent_workers:
             runner.logger.warning(
                 'A resumed run will see other random augmentations than an uninterrupted one, '
@@ -132,7 +123,7 @@ class ResumableCheckpointHook(CheckpointHook):
             )
 
     def _restore_random_state(self, runner: Runner) -> None:
-        saved = self._loaded_random_state
+        saved, self._loaded_random_state = self._loaded_random_state, None
         rank, num_saved = get_rank(), len(saved['ranks']) if saved else 0
         if not saved or rank >= num_saved:
             runner.logger.warning(
@@ -143,12 +134,10 @@ class ResumableCheckpointHook(CheckpointHook):
             return
         set_sampling_seed(runner.train_dataloader, saved['sampler_seed'], runner.seed)
         state = saved['ranks'][rank]
-        num_done = runner.iter - runner.epoch * len(runner.train_dataloader)
-        if num_done == 0:
+        if runner.iter == runner.epoch * len(runner.train_dataloader):
             restore_random_state(state['now'])
             return
-        # Beginning the epoch draws the seed of its workers. What comes after the batches to be
-        # skipped is restored in `after_skipping_batches`.
+        # Inside an epoch, whose beginning draws the seed of its workers.
         restore_random_state(state['epoch_start'])
         self._state_after_skipping = state['now']
         if type(runner.train_loop) is EpochBasedTrainLoop:
@@ -158,22 +147,20 @@ class ResumableCheckpointHook(CheckpointHook):
                 "train_cfg=dict(type='ResumableEpochBasedTrainLoop', max_epochs=...)."
             )
 
-    def after_skipping_batches(self, runner: Runner) -> None:
+    def after_skipping_batches(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Go on with the random numbers that followed the checkpoint.
 
-        Called by `ResumableEpochBasedTrainLoop`.
+        Called by `ResumableEpochBasedTrainLoop`; for other loops, before an iteration.
         """
         if self._state_after_skipping is not None:
             restore_random_state(self._state_after_skipping)
             self._state_after_skipping = None
 
+    before_train_iter = after_skipping_batches
+
     def before_train_epoch(self, runner: Runner) -> None:
         """Remember the random state from which the epoch's workers get their seeds."""
         self._state_at_epoch_start = capture_random_state()
-
-    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Restore the random state for loops that do not call `after_skipping_batches`."""
-        self.after_skipping_batches(runner)
 
     def before_val(self, runner: Runner) -> None:
         """Remember the training's random state."""
@@ -199,12 +186,12 @@ class ResumableCheckpointHook(CheckpointHook):
         checkpoint['message_hub'] = plain_hub(checkpoint['message_hub'])
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Collect the random states of all ranks, and save.
+        """Save with the random states of all ranks.
 
         mmengine's method, the only one that all ranks call for every regular checkpoint.
         """
-        # While validating, training's own random state is the one from before.
         state = {
+            # While validating, training's own is the one from before.
             'now': self._state_before_val or capture_random_state(),
             'epoch_start': self._state_at_epoch_start,
         }

@@ -10,13 +10,10 @@ from mmengine.runner import EpochBasedTrainLoop
 class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     """mmengine's epoch-based loop, which on resume skips the batches the epoch has already seen.
 
-    mmengine's own loop starts the epoch anew, so that a run resumed from a checkpoint written
-    inside an epoch (`by_epoch=False`) trains on some batches twice and counts its iterations
-    wrongly. The skipped batches are loaded, which brings random augmentations in worker processes
-    to where they were; it costs the time of loading, not of training.
-
-    Takes the arguments of the base class: `train_cfg=dict(type='ResumableEpochBasedTrainLoop',
-    max_epochs=20, val_interval=1)`.
+    mmengine's own starts the epoch anew after a checkpoint written inside it (`by_epoch=False`):
+    it trains on some batches twice and counts its iterations wrongly. The skipped batches are
+    loaded, which brings random augmentations in worker processes to where they were. Arguments:
+    `train_cfg=dict(type='ResumableEpochBasedTrainLoop', max_epochs=20, val_interval=1)`.
     """
 
     def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, MMLogger
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from .safe_loading import CheckpointError
@@ -25,27 +25,23 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
         CheckpointError: If it holds no training, or one with other parameter groups or another
             number of schedulers: mmengine pairs those as far as there are of both.
     """
-    meta = checkpoint.get('meta')
-    if not isinstance(meta, dict) or not {'epoch', 'iter'} <= meta.keys():
+    if not {'epoch', 'iter'} <= (checkpoint.get('meta') or {}).keys():
         raise CheckpointError(
             f"checkpoint '{source}' holds weights, but no training that could be resumed. "
             'Remedy: start from its weights, with load_from and without resume'
         )
     wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers
     saved, saved_schedulers = checkpoint.get('optimizer'), checkpoint.get('param_schedulers')
-    if saved_schedulers and schedulers is not None:
-        own, others = (
-            {k: len(v) for k, v in lists.items()} if isinstance(lists, dict) else len(lists)
-            for lists in (schedulers, saved_schedulers)
+    if isinstance(wrapper, OptimWrapperDict):
+        return  # whether several optimizers fit is left to mmengine
+    if saved_schedulers and schedulers is not None and len(schedulers) != len(saved_schedulers):
+        raise CheckpointError(
+            f'The run cannot be resumed: param_scheduler has {len(schedulers)} schedulers, the '
+            f"checkpoint's had {len(saved_schedulers)}. Remedy: resume with the param_scheduler "
+            'that the checkpoint was trained with, or start from its weights, with load_from and '
+            'without resume'
         )
-        if own != others:
-            raise CheckpointError(
-                f'The run cannot be resumed: param_scheduler has {own} schedulers, the '
-                f"checkpoint's had {others}. Remedy: resume with the param_scheduler that the "
-                'checkpoint was trained with, or start from its weights, with load_from and '
-                'without resume'
-            )
-    if not saved or not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
+    if not saved:
         return
     groups, saved_groups = wrapper.optimizer.param_groups, saved['param_groups']
     if [len(group['params']) for group in groups] != [len(g['params']) for g in saved_groups]:
@@ -56,8 +52,7 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
             'groups were merged: '
             '--cfg-options optim_wrapper.constructor=DefaultOptimWrapperConstructor'
         )
-    states = [scheduler.state_dict() for scheduler in schedulers or ()]
-    configured = _settings(groups, states)
+    configured = _settings(groups, [scheduler.state_dict() for scheduler in schedulers or ()])
     different = [
         f'\n  {name}: {configured.get(name, "not set")} in the config, {value} in the checkpoint'
         for name, value in _settings(saved_groups, saved_schedulers or ()).items()

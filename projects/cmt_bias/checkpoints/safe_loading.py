@@ -1,10 +1,9 @@
 """Load checkpoints without running code that they bring; say what is wrong with a bad one.
 
 With torch >= 2.6 mmengine 0.10.7 can neither load nor resume its own checkpoints: torch then reads
-plain data alone, and the checkpoints hold a few more kinds of objects. Importing this module
-registers a loader with mmengine's `CheckpointLoader` that reads them, still under torch's
-restricted unpickler. So everything in mmengine that loads a checkpoint works: `load_from`,
-`resume`, `init_cfg=dict(type='Pretrained')`, `init_model`.
+plain data alone, and they hold a few more kinds of objects. Importing this module registers a
+loader that reads them under torch's restricted unpickler, for all that loads a checkpoint through
+mmengine: `load_from`, `resume`, `init_cfg=dict(type='Pretrained')`, `init_model`.
 """
 
 import os
@@ -27,10 +26,9 @@ from ..unwrapping import unwrapped_weights
 MapLocation = str | torch.device | dict[str, str] | Callable | None
 
 _ZIP_MAGIC = b'PK\x03\x04'
-# the first whose allow-list takes an object under another's name
-_HAS_STAND_INS = tuple(int(n) for n in torch.__version__.split('.')[:2]) >= (2, 6)
-_WITHOUT_WEIGHTS = ('meta', 'message_hub')  # where NaN may be: a metric of nothing is one
-_NUM_KEYS_SHOWN = 5
+# The first whose allow-list takes an object under another's name.
+_HAS_STAND_INS = torch.__version__ >= '2.6'
+_NUM_NAMES_SHOWN = 5
 
 
 class CheckpointError(RuntimeError):
@@ -45,33 +43,25 @@ def load_checkpoint_safely(
     """Load a checkpoint that torch.save wrote, refusing any that would run code.
 
     Beside what torch's `weights_only=True` reads, torch >= 2.6 understands numpy arrays and
-    scalars and mmengine's `ConfigDict` (as a dict) here, and classes that the program itself has
-    allowed with `torch.serialization.add_safe_globals`; mmengine's logs of scalars are passed
+    scalars and mmengine's `ConfigDict` (as a dict) here; mmengine's logs of scalars are passed
     over. An older torch refuses files with any of these. `source` names the file in messages.
 
     Returns:
-        What was saved, the weights under the names that a model without wrappers gives them, with
-        their `_metadata`.
+        What was saved, with the weights' `_metadata` and the names of a model without wrappers.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        CheckpointError: When the file needs a class or function that is not allowed, is truncated,
-            was changed after it was written, is no checkpoint, or holds NaN.
+        CheckpointError: When there is no such file, or it needs a class or function that is not
+            allowed, is truncated, changed after it was written or no checkpoint, or holds NaN.
     """
     if isinstance(file, (str, os.PathLike)):
         path = Path(file).expanduser()
-        if not path.exists():
-            raise FileNotFoundError(
-                f"checkpoint '{path}' can not be found; check the path, or "
-                f"leave out 'load_from'/'resume'"
-            )
         try:
             with path.open('rb') as opened:
                 return load_checkpoint_safely(opened, map_location, source or str(path))
         except OSError as error:
             raise CheckpointError(
                 f"checkpoint '{path}' cannot be opened: {error.strerror}. Remedy: name a file "
-                'that this user may read'
+                "that this user may read, or leave out 'load_from'/'resume'"
             ) from error
     source = source or 'checkpoint'
     _check_archive(file, source)
@@ -103,10 +93,10 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
 
 def _check_archive(file: IO[bytes], source: str) -> None:
     """Refuse a file whose content is not what was once written; torch.load verifies nothing."""
-    if not file.read(1):
+    start = file.read(len(_ZIP_MAGIC))
+    if not start:
         raise _damaged(source, 'is empty')
-    file.seek(0)
-    if file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:  # since torch 1.6; before, without checksums
+    if start == _ZIP_MAGIC:  # since torch 1.6; before, without checksums
         try:
             with zipfile.ZipFile(file) as archive:
                 # All zero where torch.serialization.set_crc32_options(False) was called.
@@ -177,17 +167,12 @@ def _name_of_history_method(owner: object, name: object) -> object:
     return name
 
 
-def _empty_bytes() -> bytes:
-    """Stands for `builtins.bytes`, called without arguments for the data of an empty array."""
-    return b''
-
-
 _STAND_INS: dict[str, Callable] = {
     **NUMPY_STAND_INS,
     'mmengine.logging.history_buffer.HistoryBuffer': _Unread,
     'mmengine.config.config.ConfigDict': dict,
     'builtins.getattr': _name_of_history_method,
-    'builtins.bytes': _empty_bytes,
+    'builtins.bytes': lambda: b'',  # called for the data of an empty array
 }
 
 
@@ -213,12 +198,12 @@ def _stand_ins_allowed() -> Iterator[None]:
 
 
 def find_nan(checkpoint: Mapping) -> list[str]:
-    """Name the tensors of a checkpoint that hold NaN, those of weights, optimizer and all else.
+    """Name the tensors of weights, optimizer and all else in a checkpoint that hold NaN.
 
-    Numbers that a run has logged may be NaN. Infinity is not looked for: a range without bounds
-    is one.
+    What a run has logged may: a metric of nothing is NaN. Infinity is not looked for: a range
+    without bounds is one.
     """
-    parts = {key: part for key, part in checkpoint.items() if key not in _WITHOUT_WEIGHTS}
+    parts = {k: part for k, part in checkpoint.items() if k not in ('meta', 'message_hub')}
     weights = parts.pop('state_dict', {})
     return [name for part in (weights, parts) for name in non_finite_numbers(part, only_nan=True)]
 
@@ -229,7 +214,6 @@ def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
     Raises:
         CheckpointError: When there are none.
     """
-
     weights = checkpoint.get('state_dict', checkpoint)
     if isinstance(weights, dict) and any(isinstance(v, Tensor) for v in weights.values()):
         return weights
@@ -243,5 +227,5 @@ def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
 def shorten(names: Iterable[str]) -> str:
     """The first of some names, and how many more there are."""
     names = list(names)
-    rest = len(names) - _NUM_KEYS_SHOWN
-    return ', '.join(names[:_NUM_KEYS_SHOWN]) + (f' and {rest} more' if rest > 0 else '')
+    rest = len(names) - _NUM_NAMES_SHOWN
+    return ', '.join(names[:_NUM_NAMES_SHOWN]) + (f' and {rest} more' if rest > 0 else '')

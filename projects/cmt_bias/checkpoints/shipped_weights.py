@@ -45,10 +45,9 @@ def weights_record(name: str) -> dict[str, Any]:
 
 
 def shipped_digest(checkpoint: str | None) -> str:
-    """What tells weights ``cmt_bias://NAME`` from others that had this name: their sha256.
+    """The sha256 of weights ``cmt_bias://NAME``, which may have changed under one name.
 
     Empty for a checkpoint from elsewhere.
     """
-    if not checkpoint or not checkpoint.startswith(SCHEME):
-        return ''
-    return weights_record(checkpoint.removeprefix(SCHEME))['sha256']
+    name = (checkpoint or '').removeprefix(SCHEME)
+    return weights_record(name)['sha256'] if name != (checkpoint or '') else ''

@@ -21,11 +21,6 @@ else:
 _OWN_VERSION = 2 if IS_SPCONV2_AVAILABLE else 1
 
 
-def has_sparse_kernel(module: nn.Module) -> bool:
-    """Whether a module's own parameters are those of a sparse convolution."""
-    return isinstance(module, SparseModule)
-
-
 def in_own_layout(stored: Tensor, wanted: Size, version: int | None, name: str) -> Tensor:
     """A view of a stored kernel with its axes in the order of the installed library.
 
@@ -35,19 +30,18 @@ def in_own_layout(stored: Tensor, wanted: Size, version: int | None, name: str) 
     Raises:
         CheckpointError: If both layouts fit and the file does not say which it is.
     """
-    last = stored.dim() - 1
-    moved = stored.movedim(last, 0) if _OWN_VERSION == 2 else stored.movedim(0, last)
+    moved = stored.movedim(-1, 0) if _OWN_VERSION == 2 else stored.movedim(0, -1)
     fits, fits_moved = stored.shape == wanted, moved.shape == wanted
-    if fits and fits_moved:
-        if version not in (1, 2):
-            raise CheckpointError(
-                f"the kernel '{name}' of shape {tuple(wanted)} may have its output channels first "
-                '(spconv 2) or last (spconv 1, mmcv), and its file does not say which. Remedy: '
-                "load it in python, set state_dict._metadata = {'"
-                f"{name.rpartition('.')[0]}': {{'version': 2}}}} (or 1) and save it again"
-            )
-        return stored if version == _OWN_VERSION else moved
-    return moved if fits_moved else stored
+    if not (fits and fits_moved):
+        return moved if fits_moved else stored
+    if version not in (1, 2):
+        raise CheckpointError(
+            f"the kernel '{name}' of shape {tuple(wanted)} may have its output channels first "
+            '(spconv 2) or last (spconv 1, mmcv), and its file does not say which. Remedy: load '
+            f"it in python, set state_dict._metadata = {{'{name.rpartition('.')[0]}': "
+            "{'version': 2}} (or 1) and save it again"
+        )
+    return stored if version == _OWN_VERSION else moved
 
 
 # mmdet3d's own, or that of torch.
@@ -60,9 +54,9 @@ def _load_any_layout(
     """torch's method by which a module reads its weights."""
     version = local_metadata.get('version')
     fitted = dict(state_dict)
-    for name, parameter in self._parameters.items():
+    for name, parameter in self.named_parameters(recurse=False):
         stored = state_dict.get(prefix + name)
-        if isinstance(stored, Tensor) and parameter is not None and parameter.dim() > 2:
+        if isinstance(stored, Tensor) and parameter.dim() > 2:
             fitted[prefix + name] = in_own_layout(stored, parameter.shape, version, prefix + name)
     own_metadata = {**local_metadata, 'version': _OWN_VERSION}
     _load_own_layout(self, fitted, prefix, own_metadata, *rest)

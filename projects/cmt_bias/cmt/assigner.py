@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from .box_encoding import MATCHED_BOX_SIZE, encode_boxes
+from .box_encoding import ENCODED_BOX_SIZE, MATCHED_BOX_SIZE
 
 
 class Match(NamedTuple):
@@ -47,7 +47,7 @@ class HungarianAssigner3D(nn.Module):
         ValueError: If ``iou_cost`` has a weight other than 0.
     """
 
-    code_weights: Tensor | None
+    code_weights: Tensor
 
     def __init__(
         self,
@@ -65,31 +65,23 @@ class HungarianAssigner3D(nn.Module):
             )
         self.cls_cost = TASK_UTILS.build(cls_cost)
         self.reg_cost = TASK_UTILS.build(reg_cost)
-        weights = None if code_weights is None else torch.tensor(code_weights).float()
+        weights = torch.tensor(code_weights or [1.0] * ENCODED_BOX_SIZE).float()
         self.register_buffer('code_weights', weights, persistent=False)
 
     def match(self, pairs: Sequence[tuple[InstanceData, InstanceData]]) -> list[Match]:
         """Match many sets of queries and boxes with one copy to the host and one back.
 
         Args:
-            pairs: Predictions (``bboxes`` ``(Q, 10)`` encoded, ``scores`` ``(Q, classes)`` logits)
-                and ground truth (``bboxes`` ``(n, 9)`` gravity centre, sizes, yaw, velocity;
-                ``labels`` ``(n,)``) on one device.
+            pairs: Predictions (encoded ``bboxes`` ``(Q, 10)``, ``scores`` ``(Q, classes)`` logits)
+                and ground truth (encoded ``bboxes`` ``(n, 10)``, ``labels`` ``(n,)``).
 
         Returns:
-            For each pair ``min(Q, n)`` queries, each with another box. Ground truth that is in
-            several pairs, as in those of all decoder layers, is encoded once.
+            For each pair ``min(Q, n)`` queries, each with another box.
 
         Raises:
             FloatingPointError: If a cost is not finite.
         """
-        device = pairs[0][0].bboxes.device
-        targets = {id(target): target for _, target in pairs}
-        encoded = {key: self._weighted(encode_boxes(of.bboxes)) for key, of in targets.items()}
-        costs = [
-            self._cost(predicted, target, encoded[id(target)]).detach()
-            for predicted, target in pairs
-        ]
+        costs = [self._cost(*pair).detach() for pair in pairs]
         on_host = torch.cat([cost.flatten() for cost in costs]).cpu()
         if not torch.isfinite(on_host).all():
             raise FloatingPointError(
@@ -104,16 +96,12 @@ class HungarianAssigner3D(nn.Module):
             np.stack(linear_sum_assignment(part.view(cost.shape).numpy()))
             for part, cost in zip(parts, costs, strict=True)
         ]
-        matched = torch.from_numpy(np.concatenate(found, axis=1)).to(device, non_blocking=True)
+        matched = torch.from_numpy(np.concatenate(found, axis=1))
+        matched = matched.to(costs[0].device, non_blocking=True)
         return [Match(*part) for part in matched.split([part.shape[1] for part in found], dim=1)]
 
-    def _weighted(self, boxes: Tensor) -> Tensor:
-        """What counts of encoded boxes."""
-        weighted = boxes if self.code_weights is None else boxes * self.code_weights.to(boxes)
-        return weighted[:, :MATCHED_BOX_SIZE]
-
-    def _cost(
-        self, pred_instances: InstanceData, gt_instances: InstanceData, encoded: Tensor
-    ) -> Tensor:
-        reg_cost = self.reg_cost(self._weighted(pred_instances.bboxes), encoded)
-        return self.cls_cost(pred_instances, gt_instances) + reg_cost
+    def _cost(self, predicted: InstanceData, target: InstanceData) -> Tensor:
+        boxes, wanted = (
+            (side.bboxes * self.code_weights)[:, :MATCHED_BOX_SIZE] for side in (predicted, target)
+        )
+        return self.cls_cost(predicted, target) + self.reg_cost(boxes, wanted)

@@ -65,26 +65,19 @@ class MultiTaskBBoxCoder:
         boxes = torch.stack(list(task_boxes), dim=1)  # (B, tasks, Q, 10)
         task_of_class = torch.repeat_interleave(torch.tensor(classes_of_task))
         task_of_class = task_of_class.to(scores.device, non_blocking=True)
-        samples = zip(scores, boxes, strict=True)
-        return [self._decode_sample(*sample, task_of_class) for sample in samples]
-
-    def _decode_sample(
-        self, scores: Tensor, boxes: Tensor, task_of_class: Tensor
-    ) -> dict[str, Tensor]:
-        """Decode ``(Q, num_classes)`` scores and ``(tasks, Q, 10)`` boxes."""
-        scores, pairs = scores.flatten().topk(min(self.max_num, scores.numel()))
-        queries = torch.div(pairs, self.num_classes, rounding_mode='floor')
-        labels = pairs % self.num_classes
-        decoded = decode_boxes(boxes[task_of_class[labels], queries])
-
-        keep = torch.ones_like(scores, dtype=torch.bool)
-        if self.post_center_range is not None:
-            limits = torch.tensor(self.post_center_range).to(decoded, non_blocking=True)
-            center = decoded[:, :3]
-            keep &= ((center >= limits[:3]) & (center <= limits[3:])).all(dim=-1)
-        if self.score_threshold is not None:
-            keep &= scores > self.score_threshold
-        kept = keep.nonzero().squeeze(-1)
-        return dict(
-            bboxes=decoded[kept], scores=scores[kept], labels=labels[kept], queries=queries[kept]
-        )
+        results = []
+        for of_sample, its_boxes in zip(scores, boxes, strict=True):
+            best, pairs = of_sample.flatten().topk(min(self.max_num, of_sample.numel()))
+            queries, labels = pairs // self.num_classes, pairs % self.num_classes
+            decoded = decode_boxes(its_boxes[task_of_class[labels], queries])
+            keep = torch.ones_like(best, dtype=torch.bool)
+            if self.post_center_range is not None:
+                limits = torch.tensor(self.post_center_range).to(decoded, non_blocking=True)
+                center = decoded[:, :3]
+                keep &= ((center >= limits[:3]) & (center <= limits[3:])).all(dim=-1)
+            if self.score_threshold is not None:
+                keep &= best > self.score_threshold
+            kept = keep.nonzero().squeeze(-1)
+            found = dict(bboxes=decoded, scores=best, labels=labels, queries=queries)
+            results.append({name: values[kept] for name, values in found.items()})
+        return results

@@ -12,10 +12,9 @@ MATCHED_BOX_SIZE = 8
 def encode_boxes(boxes: Tensor) -> Tensor:
     """Encode boxes as regression targets.
 
-    The head's branches are concatenated as center (2), height (1), dim (3), rot (2), vel (2) while
-    targets are laid out as below, so the branch called ``height`` learns the log of the first size
-    and the last value of ``dim`` the log of the last. This naming quirk is part of the released
-    checkpoints and is kept.
+    The head's branches are concatenated as center (2), height (1), dim (3), rot (2), vel (2), so
+    the branch called ``height`` learns the log of the first size and the last value of ``dim``
+    that of the last. This naming quirk is part of the released checkpoints and is kept.
 
     Args:
         boxes: ``(..., 9)`` gravity centre x, y, z, three sizes in metres, yaw in radians,

@@ -13,12 +13,8 @@ class CPFPN(FPN):
 
     CMT's head reads one level, so the output convolutions of the others would never get a
     gradient, which distributed training and activation checkpointing do not accept. The other
-    levels are returned as the lateral sums they are. Parameter names are the released ones.
-
-    Takes the arguments of :class:`mmdet.models.necks.FPN`; note that its `end_level` is
-    inclusive, while the released class counted it exclusively (no released config sets it). The
-    released class works with `start_level=0` alone; here the finest level that is used keeps its
-    convolution.
+    levels are returned as the lateral sums they are. Parameter names are the released ones;
+    arguments are those of :class:`mmdet.models.necks.FPN`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -6,7 +6,6 @@ Shape letters: L decoder layers, B batch, Q queries, N denoising queries that st
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
 from mmdet.utils import reduce_mean
@@ -66,7 +65,8 @@ class CmtCriterion(nn.Module):
         self.loss_bbox = MODELS.build(loss_bbox)
         self.assigner = TASK_UTILS.build(assigner)
         self.register_buffer('box_weights', torch.tensor(code_weights).float(), persistent=False)
-        self.classes_of_task = list(classes_of_task)
+        # first class of each task group, and that of the next one
+        self.class_ranges = list(pairwise(accumulate(classes_of_task, initial=0)))
         self.dn_weight = dn_weight
         self.dn_split = dn_split
 
@@ -89,17 +89,17 @@ class CmtCriterion(nn.Module):
             if 'denoising' in tasks[0]:
                 noised = _predictions(tasks, 'dn_')
                 kinds['dn_'] = self._denoising_losses(noised, tasks[0]['denoising'])
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for prefix, of_layers in kinds.items():
-            names = [f'd{index}.{prefix}' for index in range(len(of_layers) - 1)] + [prefix]
-            for name, of_layer in zip(names, of_layers, strict=True):
-                losses[f'{name}loss_cls'], losses[f'{name}loss_bbox'] = of_layer
+            for number, of_layer in enumerate(of_layers, start=1):
+                layer = '' if number == len(of_layers) else f'd{number - 1}.'
+                losses[f'{layer}{prefix}loss_cls'], losses[f'{layer}{prefix}loss_bbox'] = of_layer
         return losses
 
     def _matching_losses(
         self, tasks: list[_Prediction], batch_gt_instances_3d: Sequence[InstanceData]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Class and box loss of each layer, summed over the task groups."""
+    ) -> list[Tensor]:
+        """Class and box loss ``(2,)`` of each layer."""
         targets = self._targets(batch_gt_instances_3d)
         layers, samples = (range(size) for size in tasks[0][0].shape[:2])
         pairs = [
@@ -117,24 +117,22 @@ class CmtCriterion(nn.Module):
                 )
                 for (logits, boxes), of_task in zip(tasks, targets, strict=True)
             ]
-            loss_cls, loss_bbox = (torch.stack(part).sum() for part in zip(*of_tasks, strict=True))
-            losses.append((loss_cls, loss_bbox))
+            losses.append(torch.stack(of_tasks).sum(dim=0))
         return losses
 
     def _targets(self, batch_gt_instances_3d: Sequence[InstanceData]) -> list[list[InstanceData]]:
-        """For each task group and sample the boxes ``(n, 9)`` and labels of the group's classes.
+        """For each task group and sample the encoded boxes and the labels of the group's classes.
 
         Which boxes these are is found on the host: with one copy of all labels to it, and one of
         all indices back.
         """
         device = self.box_weights.device
-        boxes = [gravity_center_boxes(gt).to(device) for gt in batch_gt_instances_3d]
+        boxes = [encode_boxes(gravity_center_boxes(gt).to(device)) for gt in batch_gt_instances_3d]
         labels = [gt.labels_3d.to(device).long() for gt in batch_gt_instances_3d]
         on_host = torch.cat(labels).cpu().split([len(part) for part in labels])
-        firsts = [0, *accumulate(self.classes_of_task)]
         chosen = [
-            ((part >= first) & (part < last)).nonzero().squeeze(-1)
-            for first, last in pairwise(firsts)
+            ((part >= first) & (part < end)).nonzero().squeeze(-1)
+            for first, end in self.class_ranges
             for part in on_host
         ]
         indices = torch.cat(chosen).to(device, non_blocking=True)
@@ -144,7 +142,7 @@ class CmtCriterion(nn.Module):
                 InstanceData(bboxes=of_sample[index], labels=label[index] - first)
                 for of_sample, label, index in zip(boxes, labels, parts, strict=False)
             ]
-            for first in firsts[:-1]
+            for first, _ in self.class_ranges
         ]
 
     def _matching_loss(
@@ -153,10 +151,9 @@ class CmtCriterion(nn.Module):
         boxes: Tensor,
         targets: Sequence[InstanceData],
         matches: Sequence[Match],
-    ) -> tuple[Tensor, Tensor]:
-        """Losses of one layer and task group: ``(B, Q, classes)``, ``(B, Q, 10)``."""
-        num_classes = logits.shape[-1]
-        labels = torch.full(logits.shape[:2], num_classes, device=logits.device)
+    ) -> Tensor:
+        """Losses ``(2,)`` of one layer and task group: ``(B, Q, classes)``, ``(B, Q, 10)``."""
+        labels = torch.full(logits.shape[:2], logits.shape[-1], device=logits.device)
         for of_sample, target, match in zip(labels, targets, matches, strict=True):
             of_sample[match.queries] = target.labels[match.boxes]
         predicted = [of[match.queries] for of, match in zip(boxes, matches, strict=True)]
@@ -164,59 +161,55 @@ class CmtCriterion(nn.Module):
 
         positives = sum(len(match.queries) for match in matches)
         negatives = labels.numel() - positives
-        loss_cls = self.loss_cls(
-            logits.flatten(0, 1),
-            labels.flatten(),
-            avg_factor=max(positives + BACKGROUND_AVERAGE_WEIGHT * negatives, 1.0),
-        )
+        class_average = max(positives + BACKGROUND_AVERAGE_WEIGHT * negatives, 1.0)
+        loss_cls = self.loss_cls(logits.flatten(0, 1), labels.flatten(), avg_factor=class_average)
         loss_bbox = self._box_loss(torch.cat(predicted), torch.cat(wanted), max(positives, 1))
-        return loss_cls, loss_bbox
+        return torch.stack((loss_cls, loss_bbox))
 
     def _denoising_losses(
         self, tasks: list[_Prediction], denoising: DenoisingQueries
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Class and box loss of each layer, summed over the task groups.
+    ) -> list[Tensor]:
+        """Class and box loss ``(2,)`` of each layer.
 
         Every rank calls ``reduce_mean``, whether it has boxes or not.
         """
         num_boxes = len(denoising.boxes)
-        cls_average = max(num_boxes * math.pi / 6 * self.dn_split**3, 1.0)
+        class_average = max(num_boxes * math.pi / 6 * self.dn_split**3, 1.0)
         count = denoising.boxes.new_full((), float(num_boxes))
         box_average = reduce_mean(count).clamp(min=1)
-        where = (denoising.sample_index, denoising.query_index)
+        wanted = encode_boxes(denoising.boxes)
 
-        layers = []
-        for layer in range(len(tasks[0][0])):
-            loss_cls = loss_bbox = denoising.boxes.new_zeros(())
-            first_class = 0
-            for (logits, boxes), num_classes in zip(tasks, self.classes_of_task, strict=True):
-                labels, box_labels = (
-                    _labels_in_task(of, first_class, num_classes)
-                    for of in (denoising.labels, denoising.box_labels)
-                )
-                of_classes = self.loss_cls(logits[layer][where], labels, avg_factor=cls_average)
-                counted = box_labels < num_classes
-                of_boxes = self._box_loss(
-                    boxes[layer][where], denoising.boxes, box_average, counted
-                )
-                loss_cls, loss_bbox = loss_cls + of_classes, loss_bbox + of_boxes
-                first_class += num_classes
-            layers.append((self.dn_weight * loss_cls, self.dn_weight * loss_bbox))
-        return layers
+        of_tasks = []
+        for (logits, boxes), (first, end) in zip(tasks, self.class_ranges, strict=True):
+            labels, box_labels = (
+                (of - first).masked_fill((of < first) | (of >= end), end - first)  # background
+                for of in (denoising.labels, denoising.box_labels)
+            )
+            of_layers = []
+            for layer in range(len(logits)):
+                where = (layer, denoising.sample_index, denoising.query_index)
+                loss_cls = self.loss_cls(logits[where], labels, avg_factor=class_average)
+                is_own = box_labels < end - first
+                loss_bbox = self._box_loss(boxes[where], wanted, box_average, is_own)
+                of_layers.append(torch.stack((loss_cls, loss_bbox)))
+            of_tasks.append(torch.stack(of_layers))
+        return list(self.dn_weight * torch.stack(of_tasks).sum(dim=0))
 
     def _box_loss(
-        self, predicted: Tensor, gt_boxes: Tensor, average: Any, counted: Tensor | None = None
+        self,
+        predicted: Tensor,
+        wanted: Tensor,
+        average: int | Tensor,
+        counted: Tensor | bool = True,
     ) -> Tensor:
-        """Weighted loss of ``(n, 10)`` predictions, or of those that are ``counted``.
+        """Weighted loss of ``(n, 10)`` predictions, or of those that are ``counted`` ``(n,)``.
 
         Boxes with a non-finite target have no weight: nuScenes has some without a velocity (NaN).
         """
-        target = encode_boxes(gt_boxes)
-        finite = torch.isfinite(target).all(dim=-1, keepdim=True)
-        weight = self.box_weights * finite
-        if counted is not None:
-            weight = weight * counted.unsqueeze(-1)
-        return self.loss_bbox(predicted, target.where(finite, 0.0), weight, avg_factor=average)
+        finite = torch.isfinite(wanted).all(dim=-1)
+        weight = self.box_weights * (finite & counted).unsqueeze(-1)
+        wanted = wanted.where(finite.unsqueeze(-1), 0.0)
+        return self.loss_bbox(predicted, wanted, weight, avg_factor=average)
 
 
 def _predictions(tasks: Sequence[dict], prefix: str) -> list[_Prediction]:
@@ -240,9 +233,3 @@ def gravity_center_boxes(gt_instances_3d: InstanceData) -> Tensor:
             "with_velocity=True in the dataset and keep 'bboxes_3d' of the info file complete."
         )
     return torch.cat((boxes.gravity_center, boxes.tensor[:, 3:]), dim=1)
-
-
-def _labels_in_task(labels: Tensor, first_class: int, num_classes: int) -> Tensor:
-    """Labels counted within a task group; ``num_classes`` (background) for those of others."""
-    own = labels - first_class
-    return own.masked_fill((own < 0) | (own >= num_classes), num_classes)

@@ -33,7 +33,7 @@ class DenoisingQueries:
         return self.reference_points.shape[1]
 
     def self_attention_mask(self, num_learned: int) -> Tensor | None:
-        """``(P + Q, P + Q)`` bool, row: query, column: key, True where hidden.
+        """``(P + Q, P + Q)`` bool, True where a query (row) must not see another (column).
 
         None without denoising queries. ``num_learned`` is Q.
         """
@@ -42,7 +42,7 @@ class DenoisingQueries:
         index = torch.arange(self.num_queries + num_learned, device=self.reference_points.device)
         group = torch.div(index, self.group_size, rounding_mode='floor')
         denoising = index < self.num_queries
-        return denoising[None, :] & ~(denoising[:, None] & (group[:, None] == group[None, :]))
+        return denoising & ~(denoising[:, None] & (group[:, None] == group))
 
 
 def make_denoising_queries(
@@ -56,14 +56,10 @@ def make_denoising_queries(
     noise_trans: float,
     split: float,
 ) -> DenoisingQueries:
-    """Noise and repeat the boxes of a batch.
-
-    NOTE: the released code divides by zero for a batch without boxes; here it has no denoising
-    queries.
+    """Noise and repeat the boxes of a batch; without boxes there are no denoising queries.
 
     Args:
-        gt_boxes: For each sample ``(n_b, 9)`` gravity centre, sizes, yaw, velocity; metres, LiDAR
-            frame.
+        gt_boxes: For each sample ``(n_b, 9)``, as :attr:`DenoisingQueries.boxes`; metres.
         gt_labels: For each sample ``(n_b,)`` class indices.
         num_learned: Q.
         pc_range: Range by which centres are normalized, metres.

@@ -33,9 +33,6 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
             (``norm_eval`` of mmdet's backbones, for any part); their weights train.
         kwargs: Arguments of mmdet3d's ``MVXTwoStageDetector``: the parts and ``train_cfg``,
             ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
-
-    Raises:
-        ValueError: If ``frozen_modules`` or ``frozen_statistics`` names what is not there.
     """
 
     def __init__(
@@ -70,16 +67,14 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         return list(self.pts_neck(features) if self.with_pts_neck else features)
 
     def _bev_map(self, voxel_dict: dict[str, Tensor], batch_size: int) -> Tensor:
-        """``(batch_size, channels, H, W)`` of the LiDAR encoders, also of empty clouds.
+        """``(batch_size, channels, H, W)`` of the LiDAR encoders, zeros for empty clouds.
 
         A missing LiDAR leaves no voxel at all, on which spconv and batch normalization raise. So a
         batch with almost no voxels gets some that hold zeros, in a sample of their own behind the
-        real ones, which is dropped from the map. An empty cloud so becomes what a sparse tensor
-        without active sites is: zeros.
+        real ones, which is dropped from the map.
 
-        On the CPU the middle encoder runs on one thread: spconv 2.3.8 adds up the products of a
-        sparse convolution there without locks, and with two threads some are lost, 0.1 to 0.5 % of
-        the output on a nuScenes frame, others in each run.
+        On the CPU the middle encoder runs on one thread: spconv 2.3.8 adds up products there
+        without locks, and with two threads loses 0.1 to 0.5 % of the output on a nuScenes frame.
         """
         voxels, num_points, coors = (voxel_dict[key] for key in ('voxels', 'num_points', 'coors'))
         missing = max(MIN_VOXELS - len(coors), 0)
@@ -103,10 +98,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     def extract_feat(
         self, batch_inputs_dict: dict, batch_input_metas: Sequence[dict]
     ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
-        """Camera features and LiDAR features, None for a sensor that is missing.
-
-        The inputs are ``voxels`` and ``imgs`` of the data preprocessor.
-        """
+        """Features of ``imgs`` and of ``voxels``; None for a sensor that is missing."""
         return (
             self.extract_img_feat(batch_inputs_dict.get('imgs')),
             self.extract_pts_feat(batch_inputs_dict.get('voxels'), len(batch_input_metas)),

@@ -7,24 +7,19 @@ never come, and the optimizer would hold parameters that never move.
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TypeVar, cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from typing_extensions import Self
 
-Model = TypeVar('Model', bound='FrozenModulesMixin')
 
-
-class FrozenModulesMixin:
+class FrozenModulesMixin(nn.Module):
     """Adds frozen parts to a model class: ``class MyDetector(FrozenModulesMixin, Base)``.
 
-    A frozen part has no gradients and no optimizer state, and stays in evaluation mode whenever
-    the model is put into training mode: the statistics of its BatchNorm layers stand still, and
-    its dropout is off. It is saved and loaded like any other part.
-
-    Of parts with frozen statistics the batch normalization alone stays in evaluation mode; their
-    weights train. A batch of two samples, or one in which a sensor is missing or fails, has not
-    the statistics of the data.
+    A frozen part has no gradients and no optimizer state, and stays in evaluation mode; it is
+    saved and loaded like any other. Of parts with frozen statistics the batch normalization alone
+    stays in evaluation mode: a batch of two samples, or one in which a sensor fails, has not the
+    statistics of the data.
     """
 
     frozen_modules: tuple[str, ...] = ()
@@ -41,35 +36,32 @@ class FrozenModulesMixin:
         Raises:
             ValueError: If a name is not that of a module; it names those that are similar.
         """
-        model = cast(nn.Module, self)
-        _check_names(model, modules, 'frozen_modules')
-        _check_names(model, statistics, 'frozen_statistics')
+        self._check_names(modules, 'frozen_modules')
+        self._check_names(statistics, 'frozen_statistics')
         self.frozen_modules, self.frozen_statistics = tuple(modules), tuple(statistics)
         for name in modules:
-            model.get_submodule(name).requires_grad_(False)
-        model.train(model.training)
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
 
-    def train(self: Model, mode: bool = True) -> Model:
+    def train(self, mode: bool = True) -> Self:
         """Put the model into training (or evaluation) mode, its frozen parts excepted."""
-        super().train(mode)  # type: ignore[misc]  # of the module class this is mixed into
-        model = cast(nn.Module, self)
+        super().train(mode)
         for name in self.frozen_modules:
-            model.get_submodule(name).eval()
+            self.get_submodule(name).eval()
         for name in self.frozen_statistics:
-            for module in model.get_submodule(name).modules():
+            for module in self.get_submodule(name).modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
 
-
-def _check_names(model: nn.Module, names: Sequence[str], key: str) -> None:
-    if isinstance(names, str):
-        raise ValueError(f"{key} is a list of names: write {key}=['{names}']")
-    modules = [name for name, _ in model.named_modules() if name]
-    for name in names:
-        if name not in modules:
-            similar = get_close_matches(name, modules, n=3)
-            there = "', '".join(similar or [child for child, _ in model.named_children()])
-            raise ValueError(
-                f"{key}: '{name}' is no module of {type(model).__name__}; there is '{there}'"
-            )
+    def _check_names(self, names: Sequence[str], key: str) -> None:
+        if isinstance(names, str):
+            raise ValueError(f"{key} is a list of names: write {key}=['{names}']")
+        modules = [name for name, _ in self.named_modules() if name]
+        for name in names:
+            if name not in modules:
+                similar = get_close_matches(name, modules, n=3)
+                there = "', '".join(similar or [child for child, _ in self.named_children()])
+                raise ValueError(
+                    f"{key}: '{name}' is no module of {type(self).__name__}; there is '{there}'"
+                )

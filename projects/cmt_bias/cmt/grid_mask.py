@@ -24,14 +24,7 @@ class GridMask(nn.Module):
         self.prob = prob
 
     def forward(self, images: Tensor) -> Tensor:
-        """Hide what lies in no stripe of a random grid.
-
-        Args:
-            images: ``(N, C, H, W)``, H at least 3.
-
-        Returns:
-            Tensor of the same shape, dtype and device; the input itself where nothing is done.
-        """
+        """Hide what lies in no stripe of a random grid; images are ``(N, C, H, W)``, H above 2."""
         if not self.training or np.random.rand() > self.prob:
             return images
         height, width = images.shape[-2:]

@@ -5,7 +5,7 @@ P denoising queries, L decoder layers, C channels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,13 +16,13 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..ops import WindowedBias
+from ..ops import TokenLayout, WindowedBias
 from .criterion import CmtCriterion, gravity_center_boxes
 from .denoising import DenoisingQueries, make_denoising_queries
 from .position_encoding import CameraGeometry
 from .precision import autocast_off
 from .task_head import encoded_boxes, predict_task, split_denoising
-from .tokens import BevEmbedding, Memory, RayEmbedding, camera_geometry, make_memory
+from .tokens import BevEmbedding, Memory, RayEmbedding, camera_geometry
 
 # One level; None or [None] where the sensor is missing.
 Features = Sequence[Tensor | None] | None
@@ -36,8 +36,9 @@ class DecoderInputs:
     memory: Memory
     query_pos: Tensor  # (B, P + Q, C) position encodings
     reference_points: Tensor  # (B, P + Q, 3) normalized
+    cameras: CameraGeometry | None  # None where the samples have no cameras
     denoising: DenoisingQueries | None  # None outside training
-    trust: WindowedBias | None  # of CmtHead.trust_of_queries
+    trust: WindowedBias | None = None  # of CmtHead.trust_of_queries
 
 
 @MODELS.register_module()
@@ -75,6 +76,9 @@ class CmtHead(BaseModule):
     """
 
     range_limits: Tensor
+    criterion: CmtCriterion | None
+    shared_conv: nn.Module | None
+    rv_embedding: RayEmbedding | None
 
     def __init__(
         self,
@@ -104,8 +108,7 @@ class CmtHead(BaseModule):
         if not norm_bbox:
             raise ValueError('pts_bbox_head: norm_bbox must be True; remove it from the config.')
         super().__init__()
-        self.num_query = num_query
-        self.hidden_dim = hidden_dim
+        self.num_query, self.hidden_dim = num_query, hidden_dim
         self.denoising: dict[str, Any] = dict(
             max_groups=scalar, noise_scale=noise_scale, noise_trans=noise_trans, split=split
         )
@@ -116,46 +119,28 @@ class CmtHead(BaseModule):
         grid_size = (train_cfg or test_cfg or {}).get('grid_size')
         # rows along y, columns along x
         self.bev_shape = grid_size and tuple(n // downsample_scale for n in grid_size[1::-1])
-        self.criterion: CmtCriterion | None = None
+        self.criterion = None
         if train_cfg:
-            self.criterion = CmtCriterion(
-                loss_cls,
-                loss_bbox,
-                train_cfg['assigner'],
-                train_cfg['code_weights'],
-                self.classes_of_task,
-                dn_weight=dn_weight,
-                dn_split=split,
-            )
-        self._init_layers(in_channels, depth_num, transformer, common_heads, separate_head)
+            losses = loss_cls, loss_bbox, train_cfg['assigner'], train_cfg['code_weights']
+            self.criterion = CmtCriterion(*losses, self.classes_of_task, dn_weight, split)
 
-    def _init_layers(
-        self,
-        in_channels: int,
-        depth_num: int,
-        transformer: dict,
-        common_heads: dict,
-        separate_head: dict,
-    ) -> None:
-        channels = self.hidden_dim
-        self.shared_conv: nn.Module | None = ConvModule(
-            in_channels, channels, kernel_size=3, padding=1, norm_cfg=dict(type='BN2d')
-        )
+        norm_cfg = dict(type='BN2d')
+        self.shared_conv = ConvModule(in_channels, hidden_dim, 3, padding=1, norm_cfg=norm_cfg)
         self.transformer = MODELS.build(transformer)
-        if self.transformer.embed_dims != channels:
+        if self.transformer.embed_dims != hidden_dim:
             raise ValueError(
-                f'{type(self).__name__}: hidden_dim={channels} but the attention has embed_dims='
+                f'{type(self).__name__}: hidden_dim={hidden_dim} but the attention has embed_dims='
                 f'{self.transformer.embed_dims}; make them equal.'
             )
-        self.reference_points = nn.Embedding(self.num_query, 3)
-        self.bev_embedding = BevEmbedding(channels)
-        self.rv_embedding: RayEmbedding | None = RayEmbedding(channels, depth_num, self.pc_range)
+        self.reference_points = nn.Embedding(num_query, 3)
+        self.bev_embedding = BevEmbedding(hidden_dim)
+        self.rv_embedding = RayEmbedding(hidden_dim, depth_num, self.pc_range)
         layers = self.transformer.decoder.num_layers
-        self.task_heads = nn.ModuleList()
-        for num_classes in self.classes_of_task:
-            heads = dict(common_heads, cls_logits=(num_classes, 2))
-            branches = dict(separate_head, in_channels=channels, heads=heads, groups=layers)
-            self.task_heads.append(MODELS.build(branches))
+        branches = dict(separate_head, in_channels=hidden_dim, groups=layers)
+        self.task_heads = nn.ModuleList(
+            MODELS.build(dict(branches, heads=dict(common_heads, cls_logits=(num_classes, 2))))
+            for num_classes in self.classes_of_task
+        )
 
     def init_weights(self) -> None:
         """Initialize the parts; reference points are uniform in the range."""
@@ -187,15 +172,6 @@ class CmtHead(BaseModule):
         self, pts_feats: Features, img_feats: Features, img_metas: Sequence[dict]
     ) -> DecoderInputs:
         """The first half of :meth:`forward`, with its arguments: tokens, queries, positions."""
-        bev_features = pts_feats[0] if pts_feats else None
-        camera_features = img_feats[0] if img_feats else None
-        if bev_features is not None and self.bev_shape != tuple(bev_features.shape[-2:]):
-            raise ValueError(
-                f'{type(self).__name__}: the BEV map has {tuple(bev_features.shape[-2:])} (rows, '
-                f'columns) but grid_size and downsample_scale of the config give {self.bev_shape}.'
-                ' Make train_cfg.pts.grid_size / test_cfg.pts.grid_size the voxel grid (x, y, z) '
-                'and downsample_scale the stride of the LiDAR backbone.'
-            )
         learned = self.reference_points.weight
         with autocast_off(learned):
             points = learned.expand(len(img_metas), -1, -1)
@@ -203,21 +179,16 @@ class CmtHead(BaseModule):
             if denoising is not None:
                 points = torch.cat((denoising.reference_points, points), dim=1)
             cameras = None if self.rv_embedding is None else camera_geometry(img_metas, learned)
-            memory = make_memory(
-                bev_features,
-                camera_features,
-                cameras,
-                self.shared_conv,
-                self.bev_embedding,
-                self.rv_embedding,
-            )
+            bev_features = pts_feats[0] if pts_feats else None
+            camera_features = img_feats[0] if img_feats else None
+            memory = self._make_memory(bev_features, camera_features, cameras)
             # The round trip only clamps; it is part of the released computation.
             clamped = inverse_sigmoid(points).sigmoid()
             query_pos = self.bev_embedding(clamped)
             if self.rv_embedding is not None and cameras is not None:
                 query_pos = query_pos + self.rv_embedding.of_points(clamped, cameras)
-        trust = self.trust_of_queries(memory, query_pos, points, cameras, img_metas)
-        return DecoderInputs(memory, query_pos, points, denoising, trust)
+        inputs = DecoderInputs(memory, query_pos, points, cameras, denoising)
+        return replace(inputs, trust=self.trust_of_queries(inputs, img_metas))
 
     def decode(self, inputs: DecoderInputs) -> TaskOutputs:
         """The second half of :meth:`forward`, with its result; leaves ``inputs`` as they are."""
@@ -239,36 +210,70 @@ class CmtHead(BaseModule):
         return tuple([task] for task in tasks)
 
     def trust_of_queries(
-        self,
-        memory: Memory,
-        query_pos: Tensor,
-        reference_points: Tensor,
-        cameras: CameraGeometry | None,
-        img_metas: Sequence[dict],
+        self, inputs: DecoderInputs, img_metas: Sequence[dict]
     ) -> WindowedBias | None:
         """Which tokens each query favours, as a bias on its attention at a scale of 1; here none.
 
-        Args:
-            memory: Tokens of all sensors.
-            query_pos: ``(B, P + Q, C)`` position encodings.
-            reference_points: ``(B, P + Q, 3)`` normalized.
-            cameras: Calibration; None where the samples have no cameras.
-            img_metas: Meta information of each sample.
+        ``inputs`` are those of the decoder, but for this.
         """
         return None
 
     def decode_queries(self, inputs: DecoderInputs, self_attn_mask: Tensor | None) -> Tensor:
         """Run the transformer: the place to change how queries attend.
 
-        Args:
-            inputs: Tokens, queries, and the result of :meth:`trust_of_queries`.
-            self_attn_mask: ``(P + Q, P + Q)`` bool, True where a query must not see another.
-
-        Returns:
-            ``(L, B, P + Q, C)``.
+        ``self_attn_mask`` ``(P + Q, P + Q)`` is True where a query must not see another. Returns
+        ``(L, B, P + Q, C)``.
         """
         memory = inputs.memory
         return self.transformer(memory.tokens, memory.pos, inputs.query_pos, self_attn_mask)
+
+    def _make_memory(
+        self,
+        bev_features: Tensor | None,
+        camera_features: Tensor | None,
+        cameras: CameraGeometry | None,
+    ) -> Memory:
+        """Tokens of whatever sensors are there, the LiDAR's first."""
+        name = type(self).__name__
+        tokens, positions = [], []
+        bev_shape = view_shape = None
+        num_views = 0
+        if bev_features is not None:
+            bev_shape = (bev_features.shape[-2], bev_features.shape[-1])
+            if self.shared_conv is None:
+                raise ValueError(f'{name} takes no LiDAR features.')
+            if self.bev_shape != bev_shape:
+                raise ValueError(
+                    f'{name}: the BEV map has {bev_shape} (rows, columns) but grid_size and '
+                    f'downsample_scale of the config give {self.bev_shape}. Make '
+                    'train_cfg.pts.grid_size / test_cfg.pts.grid_size the voxel grid (x, y, z) '
+                    'and downsample_scale the stride of the LiDAR backbone.'
+                )
+            tokens.append(self.shared_conv(bev_features.float()).flatten(2).transpose(1, 2))
+            positions.append(self.bev_embedding.of_cells(bev_shape).expand_as(tokens[0]))
+        if camera_features is not None:
+            if self.rv_embedding is None:
+                raise ValueError(f'{name} takes no camera features.')
+            if cameras is None:
+                raise KeyError(
+                    f"{name}: camera features need 'lidar2img' and 'pad_shape' in every img_meta; "
+                    "add 'lidar2img' to the meta_keys of Pack3DDetInputs."
+                )
+            if camera_features.shape[1] != self.hidden_dim:
+                raise ValueError(
+                    f'{name}: camera features have {camera_features.shape[1]} channels, hidden_dim'
+                    f' is {self.hidden_dim}; set img_neck.out_channels to hidden_dim.'
+                )
+            view_shape = (camera_features.shape[-2], camera_features.shape[-1])
+            batch_size, num_views = cameras.lidar2img.shape[:2]
+            # (B * V, C, h, w) -> (B, V * h * w, C)
+            of_views = camera_features.float().unflatten(0, (batch_size, num_views))
+            tokens.append(of_views.permute(0, 1, 3, 4, 2).flatten(1, 3))
+            positions.append(self.rv_embedding.of_cells(view_shape, cameras))
+        if not tokens:
+            raise ValueError(f'{name}: neither LiDAR nor camera features were given.')
+        layout = TokenLayout(bev_shape, num_views, view_shape)
+        return Memory(torch.cat(tokens, 1), torch.cat(positions, 1), layout)
 
     def _make_denoising_queries(self, img_metas: Sequence[dict]) -> DenoisingQueries:
         if any('gt_instances_3d' not in meta for meta in img_metas):
@@ -293,8 +298,8 @@ class CmtHead(BaseModule):
         """Losses of a batch of ``Det3DDataSample`` with ``gt_instances_3d``."""
         instances = [sample.gt_instances_3d for sample in batch_data_samples]
         img_metas = [
-            dict(sample.metainfo, gt_instances_3d=gt)
-            for sample, gt in zip(batch_data_samples, instances, strict=True)
+            dict(sample.metainfo, gt_instances_3d=sample.gt_instances_3d)
+            for sample in batch_data_samples
         ]
         return self.loss_by_feat(self(pts_feats, img_feats, img_metas), instances)
 
@@ -304,7 +309,6 @@ class CmtHead(BaseModule):
         """Losses of the result of :meth:`forward`, see :meth:`CmtCriterion.forward`.
 
         Raises:
-            ValueError: If the head was built without ``train_cfg``.
             FloatingPointError: If a prediction is not finite.
         """
         if self.criterion is None:
@@ -345,12 +349,7 @@ class CmtHead(BaseModule):
         return results
 
     def decode_boxes(self, task_outputs: TaskOutputs) -> list[dict[str, Tensor]]:
-        """What the box coder makes of the last layer's predictions in the result of forward.
-
-        Returns:
-            For each sample the result of :meth:`MultiTaskBBoxCoder.decode`, in the order of the
-            boxes of :meth:`predict_by_feat`.
-        """
+        """What :meth:`MultiTaskBBoxCoder.decode` makes of the last layer's predictions."""
         tasks = [levels[0] for levels in task_outputs]
         return self.bbox_coder.decode(
             [task['cls_logits'][-1] for task in tasks],

@@ -36,12 +36,8 @@ def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
 
     Args:
         positions: ``(..., 2 or more)`` normalized x and y; further coordinates are ignored.
-        num_pos_feats: Channels for each of the two coordinates; even.
-
-    Returns:
-        ``(..., 2 * num_pos_feats)``: the embedding of y, then the embedding of x.
+        num_pos_feats: Channels for each of the two coordinates, y before x; even.
     """
-    # (..., 2, num_pos_feats), y before x
     return axis_embedding(positions[..., :2].flip(-1), num_pos_feats).flatten(-2)
 
 
@@ -55,7 +51,7 @@ def axis_embedding(coordinate: Tensor, num_pos_feats: int) -> Tensor:
 def period(channel: Tensor, num_pos_feats: int) -> Tensor:
     """Periods of integer channels of :func:`axis_embedding`, in units of the coordinate's range.
 
-    Float32 from 1 to nearly 2; the same for a sine and its cosine.
+    From 1 to nearly 2; the same for a sine and its cosine.
     """
     return 2 * torch.div(channel.float(), 2, rounding_mode='floor') / num_pos_feats + 1
 
@@ -63,8 +59,7 @@ def period(channel: Tensor, num_pos_feats: int) -> Tensor:
 def cell_centers(num_cells: int, device: torch.device | str) -> Tensor:
     """``(num_cells,)`` normalized centres of the BEV cells along one axis.
 
-    NOTE: the released code divides x by the number of rows and y by the number of columns; it is
-    right for square maps only. Here each axis has its own size.
+    NOTE: the released code mixes the axes up, which shows in maps that are not square.
     """
     return (torch.arange(num_cells, dtype=torch.float32, device=device) + 0.5) / num_cells
 
@@ -77,13 +72,10 @@ def bev_cell_centers(bev_shape: tuple[int, int], device: torch.device | str) -> 
 
 
 def bev_grid_hidden(bev_shape: tuple[int, int], linear: nn.Linear) -> Tensor:
-    """Apply a linear layer to the embeddings of all BEV cells.
+    """``(H * W, out)``: ``linear(pos2embed(bev_cell_centers(bev_shape)))`` for ``(H, W)`` cells.
 
     The embedding of a cell is that of its row beside that of its column, so the layer's output is
     a sum of one part for each row and one for each column: H + W products instead of H * W.
-
-    Returns:
-        ``(H * W, linear.out_features)``: ``linear(pos2embed(bev_cell_centers(bev_shape)))``.
     """
     num_pos_feats = linear.in_features // 2
     of_row, of_column = (
@@ -94,14 +86,12 @@ def bev_grid_hidden(bev_shape: tuple[int, int], linear: nn.Linear) -> Tensor:
 
 
 def common_image_shape(shape: Sequence) -> tuple[int, int]:
-    """``(H, W)`` in pixels of a sample's images, from ``pad_shape`` as a pipeline gives it.
-
-    That is ``(H, W)`` or ``(H, W, channels)``, or as in pipelines of mmdet3d 1.0 a list with one
-    of these for each view.
+    """``(H, W)`` in pixels of a sample's images, from any ``pad_shape`` that a pipeline gives.
 
     Raises:
-        ValueError: If it is none of these, or the views differ.
+        ValueError: If it is not understood, or the views differ.
     """
+    # pipelines of mmdet3d 1.0 give a list with the shape of each view
     views = [tuple(view) for view in (shape if hasattr(shape[0], '__len__') else [shape])]
     if len({view[:2] for view in views}) != 1 or {len(view) for view in views} - {2, 3}:
         raise ValueError(
@@ -115,20 +105,20 @@ def common_image_shape(shape: Sequence) -> tuple[int, int]:
 def camera_cell_pixels(
     feature_shape: tuple[int, int], pad_shape: tuple[int, int], device: torch.device | str
 ) -> Tensor:
-    """``(h, w, 2)`` pixels u and v of the upper left corners of a feature map's ``(h, w)`` cells,
-    for a padded network input of ``(H, W)`` pixels.
+    """``(h, w, 2)`` pixels u and v of the upper left corners of a feature map's ``(h, w)`` cells.
+
+    ``pad_shape`` is that of :class:`CameraGeometry`.
     """
-    rows, columns = feature_shape
-    v = torch.arange(rows, dtype=torch.float32, device=device) * pad_shape[0] / rows
-    u = torch.arange(columns, dtype=torch.float32, device=device) * pad_shape[1] / columns
+    v, u = (
+        torch.arange(cells, dtype=torch.float32, device=device) * pixels / cells
+        for cells, pixels in zip(feature_shape, pad_shape, strict=True)
+    )
     grid_v, grid_u = torch.meshgrid(v, u, indexing='ij')
     return torch.stack((grid_u, grid_v), dim=-1)
 
 
 def ray_depths(depth_num: int, max_depth: float, device: torch.device | str) -> Tensor:
-    """``(D,)`` depths at which a camera ray is sampled, metres: from 1 on, short of the largest,
-    which is the range's largest x.
-    """
+    """``(D,)`` depths at which a camera ray is sampled: from 1 m to short of the largest."""
     step = torch.arange(depth_num, dtype=torch.float32, device=device)
     return 1 + step * (max_depth - 1) / depth_num
 
@@ -154,21 +144,15 @@ def normalize_points(points: Tensor, pc_range: PointRange) -> Tensor:
 def project_to_cameras(
     points: Tensor, lidar2img: Tensor, pad_shape: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Project points into every camera.
+    """Project points ``(B, Q, 3)`` into every camera, by :class:`CameraGeometry`'s matrices.
 
     The divisor of the perspective division carries no gradient, as in the released code.
-
-    Args:
-        points: ``(B, Q, 3)`` metres, LiDAR frame.
-        lidar2img: ``(B, V, 4, 4)`` projections to pixels of the padded input.
-        pad_shape: ``(H, W)`` of the padded input, in pixels.
 
     Returns:
         ``(B, V, Q, 3)`` u, v in pixels and the depth divided by itself, and ``(B, V, Q)`` whether
         the point lies in front of the camera and inside ``[0, W) x [0, H)``.
     """
     homogeneous = torch.cat((points, torch.ones_like(points[..., :1])), dim=-1)
-    # (B, V, Q, 4)
     projected = torch.einsum('bvij,bqj->bvqi', lidar2img, homogeneous)
     depth = projected[..., 2:3].detach()
     in_front = depth > 0
@@ -191,10 +175,7 @@ def camera_ray_hidden(
         img2lidar: ``(B, V, 4, 4)`` inverse projections.
         depths: ``(D,)`` metres.
         pc_range: Range by which the points are normalized.
-        linear: A layer on the points of a ray, ``(..., D * 3)``, depth by depth.
-
-    Returns:
-        ``(B, V, ..., linear.out_features)``.
+        linear: From ``(B, V, ..., D * 3)``, the points of a ray, to what is returned.
     """
     weight = linear.weight.unflatten(1, (-1, 3))  # (out, D, 3)
     low, high = range_limits(pc_range, pixels)

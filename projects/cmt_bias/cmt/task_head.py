@@ -21,11 +21,6 @@ class GroupLayerNorm1d(nn.Module):
     """Layer normalization over the channels of each group, at every position on its own.
 
     ``torch.nn.GroupNorm`` normalizes over the positions too, so it is another operation.
-
-    Args:
-        channels: All channels together.
-        groups: Number of groups; divides ``channels``.
-        eps: Added to the variance.
     """
 
     def __init__(self, channels: int, groups: int = 1, eps: float = 1e-6) -> None:
@@ -50,8 +45,7 @@ class GroupLayerNorm1d(nn.Module):
 class SeparateTaskHead(BaseModule):
     """One small convolutional branch for each predicted quantity.
 
-    All decoder layers run at once as groups of the convolutions; every layer has weights of its
-    own.
+    All decoder layers run at once, as groups of the convolutions with weights of their own.
 
     Args:
         in_channels: Channels C of a query.
@@ -90,8 +84,7 @@ class SeparateTaskHead(BaseModule):
                 channels = head_conv
             branch.append(conv(channels, out_channels, bias=True))
             self.add_module(name, branch)
-        # NOTE: not left to `init_weights`, which never reaches modules within a ModuleList: in the
-        # released code all classes start at a probability of a half.
+        # Not left to `init_weights`, which never reaches modules within a ModuleList.
         self._init_class_bias()
 
     def _init_class_bias(self) -> None:
@@ -104,8 +97,7 @@ class SeparateTaskHead(BaseModule):
 
     def forward(self, queries: Tensor) -> dict[str, Tensor]:
         """For each branch ``(L, B, Q, outputs)`` of the decoder layers' ``(L, B, Q, C)``."""
-        # (L, B, Q, C) -> (B, L * C, Q)
-        stacked = queries.permute(1, 0, 3, 2).flatten(1, 2)
+        stacked = queries.permute(1, 0, 3, 2).flatten(1, 2)  # (B, L * C, Q)
         return {
             # (B, L * outputs, Q) -> (L, B, Q, outputs)
             name: self.get_submodule(name)(stacked)
@@ -118,16 +110,10 @@ class SeparateTaskHead(BaseModule):
 def predict_task(
     task_head: nn.Module, queries: Tensor, reference_points: Tensor, pc_range: Tensor
 ) -> dict[str, Tensor]:
-    """Outputs of a :class:`SeparateTaskHead`, with centre and height in metres.
+    """Outputs ``(L, B, Q, values)`` of a :class:`SeparateTaskHead`, centre and height in metres.
 
-    Args:
-        task_head: The branches.
-        queries: ``(L, B, Q, C)``.
-        reference_points: ``(B, Q, 3)`` normalized.
-        pc_range: ``(6,)`` metres.
-
-    Returns:
-        For each branch ``(L, B, Q, values)``.
+    ``queries`` are ``(L, B, Q, C)``, ``reference_points`` ``(B, Q, 3)`` normalized, ``pc_range``
+    ``(6,)`` metres.
     """
     branches = task_head(queries)
     reference = inverse_sigmoid(reference_points)

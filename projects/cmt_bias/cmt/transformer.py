@@ -26,14 +26,15 @@ from ..ops import WindowedBias, biased_attention
 from .precision import autocast_off
 
 LAYER_NORM = dict(type='LN')
+OPERATION_ORDER = ('self_attn', 'norm', 'cross_attn', 'norm', 'ffn', 'norm')
 
 
 @MODELS.register_module(name=['CmtTransformer', 'CmtLidarTransformer', 'CmtImageTransformer'])
 class CmtTransformer(BaseModule):
     """Decode object queries from the tokens of whatever sensors are there.
 
-    The released code has one class for each set of sensors; their parameters are the same, so one
-    class serves the three names. ``decoder`` is the config of the decoder.
+    The released classes for each set of sensors have the same parameters, so one class serves the
+    three names. ``decoder`` is the config of the decoder.
     """
 
     def __init__(self, decoder: dict, init_cfg: dict | None = None) -> None:
@@ -59,7 +60,7 @@ class CmtTransformer(BaseModule):
         self_attn_mask: Tensor | None = None,
         attention_bias: WindowedBias | None = None,
     ) -> Tensor:
-        """Decode the queries, whose content starts at zero.
+        """Decode the queries, whose content starts at zero: ``(L, B, Q, C)``.
 
         Args:
             memory: ``(B, K, C)`` tokens of all sensors.
@@ -67,9 +68,6 @@ class CmtTransformer(BaseModule):
             query_pos: ``(B, Q, C)``.
             self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another.
             attention_bias: On the logits of the layers' cross-attention.
-
-        Returns:
-            ``(L, B, Q, C)`` outputs of the decoder layers.
         """
         query = torch.zeros_like(query_pos)
         return self.decoder(query, memory, query_pos, memory_pos, self_attn_mask, attention_bias)
@@ -107,10 +105,9 @@ class PETRTransformerDecoder(TransformerLayerSequence):
         self_attn_mask: Tensor | None = None,
         attention_bias: WindowedBias | None = None,
     ) -> Tensor:
-        """Run the layers; arguments as for :meth:`PETRTransformerDecoderLayer.forward`.
+        """``(L, B, Q, C)``, or ``(1, B, Q, C)`` without ``return_intermediate``.
 
-        Returns:
-            ``(L, B, Q, C)``, or ``(1, B, Q, C)`` without ``return_intermediate``.
+        Arguments are those of :meth:`PETRTransformerDecoderLayer.forward`.
         """
         outputs = []
         for number, layer in enumerate(self.layers):
@@ -130,15 +127,11 @@ class PETRTransformerDecoder(TransformerLayerSequence):
 class PETRTransformerDecoderLayer(BaseTransformerLayer):
     """Self-attention, cross-attention and FFN, each followed by a normalization.
 
-    Under mixed precision softmax(QK')V of the cross-attention may run in half precision, as its
-    module says; the rest runs in float32.
-
     Args:
-        attn_cfgs: Configs of the attention modules, in the order of ``operation_order``.
-        operation_order: Six entries out of 'self_attn', 'cross_attn', 'ffn' and 'norm', a 'norm'
-            after each operation.
+        attn_cfgs: Configs of self- and cross-attention.
+        operation_order: :data:`OPERATION_ORDER`, as in the released configs.
         feedforward_channels: Hidden channels of the FFN; None leaves ``ffn_cfgs`` as it is.
-        with_cp: Recompute activations in the backward pass to save memory.
+        with_cp: Recompute activations in the backward pass, to save memory in training.
         kwargs: Further arguments of mmcv's ``BaseTransformerLayer`` (``ffn_cfgs``, ``norm_cfg``,
             ``init_cfg``).
 
@@ -149,22 +142,22 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
     def __init__(
         self,
         attn_cfgs: list[dict] | dict,
-        operation_order: Sequence[str],
+        operation_order: Sequence[str] = OPERATION_ORDER,
         feedforward_channels: int | None = None,
         with_cp: bool = True,
         **kwargs: Any,
     ) -> None:
-        order = tuple(operation_order)
-        operations = sorted(order[0::2])
-        if operations != ['cross_attn', 'ffn', 'self_attn'] or set(order[1::2]) != {'norm'}:
+        if tuple(operation_order) != OPERATION_ORDER:
             raise ValueError(
-                f'PETRTransformerDecoderLayer: operation_order={order} must hold '
-                "'self_attn', 'cross_attn' and 'ffn' once each, a 'norm' after each."
+                f'PETRTransformerDecoderLayer: operation_order={tuple(operation_order)} must be '
+                f'{OPERATION_ORDER}; remove it.'
             )
         if feedforward_channels is not None:
             ffn_cfgs = kwargs.pop('ffn_cfgs', dict(type='FFN'))
             kwargs['ffn_cfgs'] = dict(ffn_cfgs, feedforward_channels=feedforward_channels)
-        super().__init__(attn_cfgs=attn_cfgs, operation_order=order, batch_first=True, **kwargs)
+        super().__init__(
+            attn_cfgs=attn_cfgs, operation_order=OPERATION_ORDER, batch_first=True, **kwargs
+        )
         self.with_cp = with_cp
 
     def forward(
@@ -176,49 +169,37 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         self_attn_mask: Tensor | None = None,
         logit_bias: WindowedBias | None = None,
     ) -> Tensor:
-        """Update the queries.
+        """Update query content ``(B, Q, C)``; other arguments as in :class:`CmtTransformer`.
 
-        Args:
-            query: ``(B, Q, C)`` query content.
-            memory: ``(B, K, C)`` tokens of all sensors.
-            query_pos: ``(B, Q, C)``.
-            memory_pos: ``(B, K, C)``.
-            self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another.
-            logit_bias: Added to the logits of the cross-attention, which must take it then.
-
-        Returns:
-            ``(B, Q, C)``.
+        Only a cross-attention that gets a ``logit_bias`` needs to have that argument.
         """
-        attentions, norms = iter(self.attentions), iter(self.norms)
-        for operation in self.operation_order:
-            # positions go to query and key, not to the value
-            if operation == 'self_attn':
-                own = dict(query_pos=query_pos, key_pos=query_pos, attn_mask=self_attn_mask)
-                query = next(attentions)(query, query, query, **own)
-            elif operation == 'cross_attn':
-                bias = {} if logit_bias is None else dict(logit_bias=logit_bias)
-                positions = dict(query_pos=query_pos, key_pos=memory_pos)
-                query = next(attentions)(query, memory, memory, **positions, **bias)
-            else:
-                with autocast_off(query):
-                    module = self.ffns[0] if operation == 'ffn' else next(norms)
-                    query = module(query.float())
+        bias = {} if logit_bias is None else dict(logit_bias=logit_bias)
+        own = dict(query_pos=query_pos, key_pos=query_pos, attn_mask=self_attn_mask)
+        query = self.attentions[0](query, query, query, **own)
+        query = _in_float32(self.norms[0], query)
+        positions = dict(query_pos=query_pos, key_pos=memory_pos)
+        query = self.cross_attention(query, memory, memory, **positions, **bias)
+        for module in (self.norms[1], self.ffns[0], self.norms[2]):
+            query = _in_float32(module, query)
         return query
 
     @property
     def cross_attention(self) -> nn.Module:
         """The attention module that attends to the memory."""
-        roles = [name for name in self.operation_order if name.endswith('_attn')]
-        return self.attentions[roles.index('cross_attn')]
+        return self.attentions[1]
+
+
+def _in_float32(module: nn.Module, query: Tensor) -> Tensor:
+    with autocast_off(query):
+        return module(query.float())
 
 
 @MODELS.register_module()
 class PETRMultiheadAttention(BaseModule):
     """Multi-head attention with position encodings, a residual and dropout.
 
-    Parameters and their names are those of ``torch.nn.MultiheadAttention`` under ``attn``, as in
-    the released CMT. It runs in float32 under mixed precision too, as the released self-attention
-    does.
+    Its parameters are those of ``torch.nn.MultiheadAttention`` under ``attn``. It runs in float32
+    under mixed precision too, as the released self-attention does.
 
     Args:
         embed_dims: Channels C of queries, keys and values.
@@ -226,7 +207,7 @@ class PETRMultiheadAttention(BaseModule):
         dropout: Of the attention probabilities and of the residual branch.
         bias_backend: How attention with a ``logit_bias`` is computed, see
             :func:`cmt_bias.ops.biased_attention`.
-        batch_first: Must be true: tensors are ``(B, Q, C)``.
+        batch_first: What mmcv's ``BaseTransformerLayer`` hands on; tensors are ``(B, Q, C)``.
     """
 
     attention_backend = 'torch scaled_dot_product_attention'
@@ -242,8 +223,6 @@ class PETRMultiheadAttention(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if not batch_first:
-            raise ValueError(f'{type(self).__name__}: batch_first must be True; remove it.')
         self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.attn_drop = 0.0 if self.is_flash else dropout
@@ -261,19 +240,16 @@ class PETRMultiheadAttention(BaseModule):
         attn_mask: Tensor | None = None,
         logit_bias: WindowedBias | None = None,
     ) -> Tensor:
-        """Attend, and add the query without its position.
+        """Attend, and add the query without its position: ``(B, Q, C)``, as ``query`` is.
 
         Args:
             query: ``(B, Q, C)``.
             key: ``(B, K, C)``.
             value: ``(B, K, C)``.
-            query_pos: Position encoding added to the query.
-            key_pos: Position encoding added to the key.
+            query_pos: Added to the query.
+            key_pos: Added to the key.
             attn_mask: ``(Q, K)`` bool, True where a query must not see a key.
             logit_bias: Added to the logits, in place of a mask and of ``attn_drop``.
-
-        Returns:
-            ``(B, Q, C)``.
         """
         with autocast_off(query):
             heads = self.project_heads(query, key, value, query_pos, key_pos)
@@ -318,10 +294,9 @@ class PETRMultiheadAttention(BaseModule):
 class PETRMultiheadFlashAttention(PETRMultiheadAttention):
     """The attention the released recipes name for cross-attention, with the same parameters.
 
-    Softmax(QK')V runs in the surrounding autocast's precision. The released class hands its
-    dropout to the flash-attn package in the wrong position, so the published models were trained
-    without dropout of the attention probabilities; here that is the definition: ``dropout``
-    concerns the residual branch alone.
+    Softmax(QK')V runs in the surrounding autocast's precision. ``dropout`` concerns the residual
+    branch alone: the released class hands it to the flash-attn package in the wrong position, so
+    the published models were trained without dropout of the attention probabilities.
     """
 
     is_flash = True

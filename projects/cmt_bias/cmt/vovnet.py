@@ -8,6 +8,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, hardsigmoid
 
 from .frozen_modules import FrozenModulesMixin
 
@@ -50,13 +51,11 @@ class EffectiveSqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Conv2d(channels, channels, 1)
-        self.gate = nn.Hardsigmoid()
 
     def forward(self, feature_map: Tensor) -> Tensor:
         """Scale each channel of a feature map (B, C, H, W) by a gate in [0, 1]."""
-        return feature_map * self.gate(self.fc(self.avg_pool(feature_map)))
+        return feature_map * hardsigmoid(self.fc(adaptive_avg_pool2d(feature_map, 1)))
 
 
 class OneShotAggregation(nn.Module):
@@ -114,8 +113,7 @@ def _make_stage(spec: VoVNetSpec, stage: int, in_channels: int) -> nn.Sequential
 class VoVNet(FrozenModulesMixin, BaseModule):
     """VoVNetV2 (Lee et al., CVPRW 2019; Lee and Park, CVPR 2020).
 
-    Parameter names are those of the CMT, PETR and DD3D releases, so their checkpoints load. Where
-    the released class returns a dict, this one returns a tuple like every mmdet backbone.
+    Parameter names are those of the CMT, PETR and DD3D releases, so their checkpoints load.
 
     Args:
         spec_name: A key of `VOVNET_SPECS`, such as `'V-99-eSE'`.

@@ -12,15 +12,11 @@ _RENAMED = {
     'evaluation': 'train_cfg.val_interval',
     'optimizer': 'optim_wrapper.optimizer; its paramwise_cfg: optim_wrapper.paramwise_cfg',
     'log_config': 'default_hooks.logger.interval, visualizer.vis_backends',
-    'checkpoint_config': 'default_hooks.checkpoint.interval',
+    'checkpoint_config': 'default_hooks.checkpoint.interval, max_keep_ckpts',
     'resume_from': 'load_from, with resume=True',
     'dist_params': 'env_cfg.dist_cfg',
 }
-HANDLED_RUN_KEYS = (
-    *_RENAMED,
-    *('optimizer_config', 'fp16', 'lr_config', 'momentum_config', 'runner', 'log_level'),
-    *('load_from', 'custom_hooks', 'find_unused_parameters'),
-)
+# What is converted of a key's settings.
 _KNOWN = dict(
     runner=('type', 'max_epochs', 'max_iters'),
     evaluation=('interval', 'by_epoch'),
@@ -29,77 +25,69 @@ _KNOWN = dict(
     fp16=('loss_scale',),
     log_config=('interval', 'hooks'),
 )
+HANDLED_RUN_KEYS = (
+    *(*_RENAMED, *_KNOWN, 'lr_config', 'momentum_config', 'log_level', 'load_from'),
+    *('custom_hooks', 'find_unused_parameters'),
+)
 _KNOWN_OF_WARMUP = ('warmup', 'warmup_iters', 'warmup_ratio', 'warmup_by_epoch')
 _KNOWN_OF_POLICY = dict(
     cyclic=('target_ratio', 'cyclic_times', 'step_ratio_up'),
     CosineAnnealing=('min_lr', 'min_lr_ratio'),
 )
-_LOGGERS = ('TextLoggerHook', 'TensorboardLoggerHook')
 _EPOCHS_WITHOUT_PASTING = 5
 
 
 def convert_run(old: Mapping, train_pipeline: list[Mapping], report: ConversionReport) -> dict:
     """All of a config but ``model`` and ``data``."""
-    runner = old.get('runner') or {}
+    parts = {key: old.get(key) or {} for key in _KNOWN}
+    for key, known in _KNOWN.items():
+        report.lose_others(key, parts[key], known)
+    report.changed.update({key: new for key, new in _RENAMED.items() if old.get(key)})
+    runner, log, checkpoint = parts['runner'], parts['log_config'], parts['checkpoint_config']
     epochs = old.get('total_epochs') or runner.get('max_epochs', 1)
-    by_epoch = 'max_iters' not in runner
-    if not by_epoch:
+    if 'max_iters' in runner:
         what = f'max_iters={runner["max_iters"]}, but trainings count epochs here: set max_epochs'
         report.lost['runner.max_iters'] = f'{what}, intervals and param_scheduler by hand'
-    log, resume_from = old.get('log_config') or {}, old.get('resume_from')
-    report.changed.update({key: new for key, new in _RENAMED.items() if old.get(key)})
-    for key, known in _KNOWN.items():
-        report.lose_others(key, old.get(key) or {}, known)
-    for index, hook in enumerate(log.get('hooks', ())):
-        if hook['type'] not in _LOGGERS:
-            report.lost[f'log_config.hooks[{index}]'] = f'{hook["type"]}: add a vis_backend for it'
+    # Epochs between two validations, and two checkpoints.
+    intervals = {key: parts[key].get('interval', 1) for key in ('evaluation', 'checkpoint_config')}
+    for key, interval in intervals.items():
+        if not parts[key].get('by_epoch', 'max_iters' not in runner):
+            report.lost[f'{key}.interval'] = f'{interval} iterations; it is once an epoch'
+            intervals[key] = 1
     new: dict[str, Any] = dict(
-        train_cfg=dict(
-            by_epoch=True,
-            max_epochs=epochs,
-            val_interval=_interval('evaluation', old, by_epoch, report),
-        ),
-        optim_wrapper=_optim_wrapper(old, report),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=intervals['evaluation']),
+        optim_wrapper=_optim_wrapper(old['optimizer'], parts, report),
         param_scheduler=[
             *_schedulers('LR', 'lr_config', old, epochs, report),
             *_schedulers('Momentum', 'momentum_config', old, epochs, report),
         ],
         custom_hooks=_custom_hooks(old, train_pipeline, epochs, report),
-        load_from=resume_from or old.get('load_from'),
-        resume=bool(resume_from),
+        load_from=old.get('resume_from') or old.get('load_from'),
+        resume=bool(old.get('resume_from')),
         log_level=old.get('log_level', 'INFO'),
         find_unused_parameters=bool(old.get('find_unused_parameters')),
         default_hooks=dict(
             logger=dict(interval=log.get('interval', 50)),
-            checkpoint=dict(interval=_interval('checkpoint_config', old, by_epoch, report)),
+            checkpoint=dict(interval=intervals['checkpoint_config']),
         ),
     )
-    kept = (old.get('checkpoint_config') or {}).get('max_keep_ckpts')
-    if kept is not None:
-        new['default_hooks']['checkpoint']['max_keep_ckpts'] = kept
-        key = 'checkpoint_config.max_keep_ckpts'
-        report.changed[key] = 'default_hooks.checkpoint.max_keep_ckpts'
+    if 'max_keep_ckpts' in checkpoint:
+        new['default_hooks']['checkpoint'].update(max_keep_ckpts=checkpoint['max_keep_ckpts'])
     if 'dist_params' in old:
         new['env_cfg'] = dict(dist_cfg=dict(old['dist_params']))
-    if any(hook['type'] == 'TensorboardLoggerHook' for hook in log.get('hooks', ())):
-        backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
-        new['visualizer'] = dict(vis_backends=backends)
+    for index, hook in enumerate(log.get('hooks', ())):
+        if hook['type'] == 'TensorboardLoggerHook':
+            backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+            new['visualizer'] = dict(vis_backends=backends)
+        elif hook['type'] != 'TextLoggerHook':
+            report.lost[f'log_config.hooks[{index}]'] = f'{hook["type"]}: add a vis_backend for it'
     return new
 
 
-def _interval(key: str, old: Mapping, by_epoch: bool, report: ConversionReport) -> int:
-    """Epochs between two validations or checkpoints; 1 where the old config counts iterations."""
-    config = old.get(key) or {}
-    interval = config.get('interval', 1)
-    if config.get('by_epoch', by_epoch):
-        return interval
-    report.lost[f'{key}.interval'] = f'{interval} iterations; it is once an epoch'
-    return 1
-
-
-def _optim_wrapper(old: Mapping, report: ConversionReport) -> dict:
-    optimizer = dict(old['optimizer'])
-    settings, fp16 = old.get('optimizer_config') or {}, old.get('fp16') or {}
+def _optim_wrapper(
+    optimizer: Mapping, parts: Mapping[str, Mapping], report: ConversionReport
+) -> dict:
+    optimizer, settings, fp16 = dict(optimizer), parts['optimizer_config'], parts['fp16']
     wrapper: dict[str, Any] = dict(type='OptimWrapper')
     if 'Fp16' in settings.get('type', '') or fp16:
         scale = settings.get('loss_scale', fp16.get('loss_scale', 'dynamic'))
@@ -110,12 +98,12 @@ def _optim_wrapper(old: Mapping, report: ConversionReport) -> dict:
         report.lost['optimizer_config.custom_fp16'] = what
     if 'paramwise_cfg' in optimizer:
         wrapper['paramwise_cfg'] = optimizer.pop('paramwise_cfg')
-    if settings.get('grad_clip'):
-        wrapper['clip_grad'] = settings['grad_clip']
-        report.changed['optimizer_config.grad_clip'] = 'optim_wrapper.clip_grad'
-    if settings.get('cumulative_iters', 1) != 1:
-        wrapper['accumulative_counts'] = settings['cumulative_iters']
-        report.changed['optimizer_config.cumulative_iters'] = 'optim_wrapper.accumulative_counts'
+    for key, renamed in dict(
+        grad_clip='clip_grad', cumulative_iters='accumulative_counts'
+    ).items():
+        if settings.get(key):
+            wrapper[renamed] = settings[key]
+            report.changed[f'optimizer_config.{key}'] = f'optim_wrapper.{renamed}'
     return dict(wrapper, constructor='MergedParamGroupsConstructor', optimizer=optimizer)
 
 
@@ -133,7 +121,7 @@ def _schedulers(
     elif policy == 'CosineAnnealing':
         new = [_cosine(kind, 0, epochs, config.get('min_lr_ratio'))]
         if 'min_lr_ratio' not in config:
-            new[0].update(eta_min_ratio=None, eta_min=config.get('min_lr', 0.0))
+            new[0].update(eta_min=config.get('min_lr', 0.0))
     else:
         report.lost[key] = f'policy {policy!r}: choose a scheduler of mmengine'
         return []
@@ -152,15 +140,10 @@ def _schedulers(
 
 
 def _cosine(kind: str, begin: float, end: float, ratio: float | None) -> dict:
-    return dict(
-        type=f'CosineAnnealing{kind}',
-        begin=begin,
-        end=end,
-        T_max=end - begin,
-        eta_min_ratio=ratio,
-        by_epoch=True,
-        convert_to_iter_based=True,
+    steps = dict(
+        begin=begin, end=end, T_max=end - begin, by_epoch=True, convert_to_iter_based=True
     )
+    return dict(type=f'CosineAnnealing{kind}', eta_min_ratio=ratio, **steps)
 
 
 def _custom_hooks(

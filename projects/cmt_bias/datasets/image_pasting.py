@@ -1,6 +1,6 @@
 """Paste cut-out objects into one camera image as the released CMT does, the farther ones first.
 
-Pure functions of arrays. Pixel coordinates as in ``resize_crop_flip_image.py``.
+Pixel coordinates as in ``resize_crop_flip_image.py``.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ _MIN_RECTANGLE_SIDE = 2
 
 
 class VisibleBoxes(NamedTuple):
-    """K boxes that lie in front of a camera and touch its image, farthest first."""
+    """K boxes that lie in front of a camera and touch its image, farthest first.
+
+    ``indices`` (K,) int64 say which; ``rectangle`` (K, 4) is left, top, right, bottom of the
+    projected corners in whole pixels, right and bottom exclusive, clipped to the image without its
+    last row and column, as in the released code; ``depth`` (K,) the corners' mean, metres.
+    """
 
     indices: np.ndarray
-    """(K,) which of the boxes, int64."""
     rectangle: np.ndarray
-    """(K, 4) left, top, right, bottom of the projected corners, clipped to the image, whole
-    pixels, right and bottom exclusive. As in the released code the image's last row and column
-    are never in it."""
     depth: np.ndarray
-    """(K,) mean depth of the corners, metres."""
 
 
 def visible_boxes(
@@ -43,7 +43,6 @@ def visible_boxes(
     low = np.clip(pixels.min(axis=1).astype(np.int64), 0, limit)
     high = np.clip(pixels.max(axis=1).astype(np.int64), 0, limit)
     depth = projected[..., 2].mean(axis=1)
-
     kept = np.flatnonzero((high - low >= _MIN_RECTANGLE_SIDE).all(axis=1))
     order = kept[np.argsort(-depth[kept], kind='stable')]
     return VisibleBoxes(index[order], np.concatenate([low, high], 1)[order], depth[order])
@@ -52,14 +51,14 @@ def visible_boxes(
 def paste_crops(
     image: np.ndarray, boxes: VisibleBoxes, crops: Mapping[int, np.ndarray], mixup_rate: float
 ) -> np.ndarray:
-    """A copy of an image with crops pasted at their boxes, from far to near.
+    """A copy of an image (H, W, 3) with crops pasted at their boxes, from far to near.
 
-    A crop is resized to the rectangle and blended in, ``(1 - mixup_rate) * image + mixup_rate *
-    crop``. It shows through the image's own objects, nearer ones too: the released code means to
-    draw these again, but its copies of them are views of the painted image.
+    A crop is resized to its box's rectangle and shows through the image's own objects, nearer ones
+    too: the released code means to draw these again, but its copies of them are views of the
+    painted image.
 
     Args:
-        image: (H, W, 3), uint8 or float32.
+        image: uint8 or float32.
         boxes: The pasted boxes that the camera sees.
         crops: The crop (h, w, 3) by the index of its box; boxes without one leave no trace.
         mixup_rate: Weight of the crop in [0, 1]; negative: the crop covers the image.

@@ -12,17 +12,16 @@ from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .sensor_files import UsedData
 
-_CREATE = (
-    'make it: python tools/create_data.py nuscenes --root-path {root} --out-dir {root} '
-    '--extra-tag nuscenes'
-)
-_CONVERT = (
-    'convert it: python tools/dataset_converters/update_infos_to_v2.py --dataset nuscenes '
-    "--pkl-path '{path}' --out-dir '{root}' (of mmdet3d's repository; it reads "
-    './data/nuscenes), or ' + _CREATE
-)
 _LISTED_FRAMES = 5
 CLASSES: tuple[str, ...] = NuScenesDataset.METAINFO['classes']
+
+
+def _command_that_makes(path: str) -> str:
+    root = osp.dirname(path) or '.'
+    return (
+        f'make it: python tools/create_data.py nuscenes --root-path {root} --out-dir {root} '
+        '--extra-tag nuscenes'
+    )
 
 
 def read_info_file(path: str) -> dict[str, Any] | Problem:
@@ -32,8 +31,7 @@ def read_info_file(path: str) -> dict[str, Any] | Problem:
         The content, or why there is none: the file does not exist, is no pickle of plain data, is
         of the format before mmdet3d 1.1, or has no sample.
     """
-    root = osp.dirname(path) or '.'
-    create, convert = _CREATE.format(root=root), _CONVERT.format(path=path, root=root)
+    create = _command_that_makes(path)
     if not osp.isfile(path):
         return Problem(f"the info file '{path}' does not exist", create)
     try:
@@ -42,6 +40,11 @@ def read_info_file(path: str) -> dict[str, Any] | Problem:
         return Problem.of_error(error, create)
     if isinstance(infos, list) or (isinstance(infos, Mapping) and 'infos' in infos):
         what = f"the info file '{path}' has the old format, of mmdet3d before 1.1"
+        convert = (
+            'convert it: python tools/dataset_converters/update_infos_to_v2.py --dataset nuscenes '
+            f"--pkl-path '{path}' --out-dir '{osp.dirname(path) or '.'}' (of mmdet3d's "
+            f'repository; it reads ./data/nuscenes), or {create}'
+        )
         return Problem(what, convert)
     if not isinstance(infos, dict) or not {'metainfo', 'data_list'} <= set(infos):
         return Problem(f"'{path}' is no info file: it has no 'metainfo' and 'data_list'", create)
@@ -51,11 +54,8 @@ def read_info_file(path: str) -> dict[str, Any] | Problem:
 
 
 def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
-    """Look at all frames of an info file, without opening the files that they name.
-
-    What is not ``used`` is not required. ``path`` is for the messages.
-    """
-    create = _CREATE.format(root=osp.dirname(path) or '.')
+    """Look at all frames of an info file for what is ``used``, without opening sensor files."""
+    create = _command_that_makes(path)
     categories = infos['metainfo'].get('categories') or {}
     moved = {n: i for n, i in categories.items() if n in CLASSES and CLASSES.index(n) != i}
     if moved:
@@ -64,7 +64,7 @@ def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
     frames: Sequence[Mapping] = infos['data_list']
     tokens = defaultdict(list)
     for number, frame in enumerate(frames):
-        for fault in frame_faults(frame, used):
+        for fault in _faults_of_frame(frame, used):
             tokens[fault].append(str(frame.get('token', number)))
     return [
         Problem(
@@ -77,12 +77,13 @@ def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
     ]
 
 
-def frame_faults(frame: Mapping, used: UsedData) -> Iterator[str]:
+def _faults_of_frame(frame: Mapping, used: UsedData) -> Iterator[str]:
     """What is wrong with the calibration and the annotations of one frame, each kind once."""
     wanted = ['sample_idx'] + ['lidar_points'] * used.points + ['images'] * used.images
     missing = [key for key in wanted if key not in frame]
-    if used.points and 'lidar_path' not in frame.get('lidar_points', {'lidar_path': ''}):
-        missing.append('lidar_points.lidar_path')
+    if used.points and 'lidar_points' in frame:
+        cloud = frame['lidar_points']
+        missing += [f'lidar_points.{k}' for k in ('lidar_path', 'num_pts_feats') if k not in cloud]
     sweeps = frame.get('lidar_sweeps', ())[: used.sweeps]
     if any('lidar2sensor' not in sweep.get('lidar_points', {}) for sweep in sweeps):
         missing.append('lidar_sweeps.lidar_points.lidar2sensor')
@@ -102,18 +103,17 @@ def frame_faults(frame: Mapping, used: UsedData) -> Iterator[str]:
         if not all(map(_is_finite, values)):
             yield f'NaN or infinite values in {name}'
     if frame.get('instances'):
-        yield from _annotation_faults(frame['instances'], used.annotation_keys)
+        yield from _faults_of_annotations(frame['instances'], used.annotation_keys)
 
 
-def _annotation_faults(instances: Sequence[Mapping], keys: Sequence[str]) -> Iterator[str]:
+def _faults_of_annotations(instances: Sequence[Mapping], keys: Sequence[str]) -> Iterator[str]:
     missing = [key for key in keys if any(key not in instance for instance in instances)]
     if missing:
         yield f'annotations without {missing[0]}'
         return
-    labels = {instance['bbox_label_3d'] for instance in instances}
-    unknown = sorted(label for label in labels if label not in range(-1, len(CLASSES)))
+    unknown = {row['bbox_label_3d'] for row in instances} - {*range(-1, len(CLASSES))}
     if unknown:
-        yield f'labels {unknown} that are not -1 (no class) to {len(CLASSES) - 1}'
+        yield f'labels {sorted(unknown)} that are not -1 (no class) to {len(CLASSES) - 1}'
     speeds = [row['velocity'] if 'velocity' in keys else (0, 0) for row in instances]
     try:
         boxes = np.array([row['bbox_3d'] for row in instances], np.float64).reshape(-1, 7)
@@ -170,20 +170,3 @@ def check_cameras(infos: Mapping, path: str, batch_size: int) -> list[Problem]:
     what = f"the frames of '{path}' differ in their number of cameras: {found}"
     remedy = f'set batch_size=1 instead of {batch_size}, or leave the frames with fewer out'
     return [Problem(what, remedy)]
-
-
-def check_data_folders(data_root: str, data_prefix: Mapping[str, str]) -> list[Problem]:
-    """Whether the folders in which a dataset looks for its files exist."""
-    if not osp.isdir(data_root):
-        remedy = (
-            'unpack nuScenes there, or set data_root in the config; synthetic data: '
-            'python tools/create_synthetic_nuscenes.py --out data/synthetic'
-        )
-        return [Problem(f"the data folder '{data_root}' does not exist", remedy)]
-    remedy = f"unpack nuScenes into '{data_root}', or correct data_prefix of the config"
-    folders = sorted({osp.join(data_root, prefix) for prefix in data_prefix.values()})
-    return [
-        Problem(f"the data folder '{folder}' does not exist", remedy)
-        for folder in folders
-        if not osp.isdir(folder)
-    ]

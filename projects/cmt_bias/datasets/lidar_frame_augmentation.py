@@ -10,15 +10,10 @@ from mmdet3d.structures.points import LiDARPoints
 
 
 def move_lidar_frame(results: dict, motion: np.ndarray) -> None:
-    """Record that every point p of the LiDAR frame has become ``motion @ p``.
+    """Let the camera matrices follow where every point p of the LiDAR frame became ``motion @ p``.
 
-    The images do not change, so a matrix M that took the old frame to a camera, ``lidar2img`` or
-    ``lidar2cam`` (V, 4, 4), becomes ``M @ inverse(motion)``. The total of all motions is kept in
-    ``results['lidar_aug_matrix']`` (4, 4).
-
-    Args:
-        results: Sample in a pipeline.
-        motion: Affine matrix (4, 4), metres, from the old LiDAR frame to the new one.
+    The images stay, so ``lidar2img`` and ``lidar2cam`` (V, 4, 4) become ``M @ inverse(motion)``.
+    ``lidar_aug_matrix`` (4, 4) keeps the total of all motions.
 
     Raises:
         KeyError: If there are images but no ``lidar2img``.
@@ -37,19 +32,15 @@ def move_lidar_frame(results: dict, motion: np.ndarray) -> None:
 
 @TRANSFORMS.register_module()
 class CustomRandomFlip3D(RandomFlip3D):
-    """Mirror the scene along y and along x, each with its probability; the images stay.
+    """mmdet3d's ``RandomFlip3D`` of points and boxes, with images that stay and their matrices.
 
-    mmdet3d's ``RandomFlip3D`` mirrors the images too, even for ``sync_2d=False``, and leaves
-    ``lidar2img`` as it was. Here the images are mirrored by :class:`ResizeCropFlipImage` alone,
-    and ``lidar2img`` follows the scene. Samples without points, boxes or images work.
+    The stock class mirrors the images too, even for ``sync_2d=False``, and leaves ``lidar2img`` as
+    it was. Here :class:`ResizeCropFlipImage` alone mirrors images.
 
     Args:
         flip_ratio_bev_horizontal: Probability of y -> -y.
         flip_ratio_bev_vertical: Probability of x -> -x.
-        sync_2d: Must be False; here because released configs state it.
-
-    Raises:
-        ValueError: If ``sync_2d`` is True.
+        sync_2d: Must be False, or a ValueError is raised; here because released configs state it.
     """
 
     def __init__(
@@ -67,20 +58,12 @@ class CustomRandomFlip3D(RandomFlip3D):
 
     def transform(self, results: dict) -> dict:
         """Draw both flips (unless ``pcd_*_flip`` say them already) and apply them."""
+        images = {'img': results.pop('img')} if 'img' in results else {}
+        results = super().transform(results)
+        results.update(images)
         motion = np.eye(4)
-        for direction, probability, axis, code in (
-            ('horizontal', self.flip_ratio_bev_horizontal, 1, 'HF'),
-            ('vertical', self.flip_ratio_bev_vertical, 0, 'VF'),
-        ):
-            key = f'pcd_{direction}_flip'
-            if key not in results:
-                results[key] = bool(np.random.rand() < probability)
-            if results[key]:
-                for moved in ('points', 'gt_bboxes_3d'):
-                    if moved in results:
-                        results[moved].flip(direction)
-                results.setdefault('transformation_3d_flow', []).append(code)
-                motion[axis, axis] = -1
+        for axis, direction in enumerate(('vertical', 'horizontal')):
+            motion[axis, axis] = -1 if results[f'pcd_{direction}_flip'] else 1
         move_lidar_frame(results, motion)
         return results
 
@@ -90,17 +73,14 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
     """mmdet3d's ``GlobalRotScaleTrans`` that also keeps ``lidar2img`` right.
 
     A point p becomes ``scale * R(angle) p + translation``, the rotation counter-clockwise about
-    the z axis. Samples without points, boxes or images work. The arguments are those of the stock
-    class: ``rot_range``, radians, ``scale_ratio_range``, ``translation_std``, metres, and
-    ``shift_height``.
+    the z axis. Samples without points, boxes or images work.
     """
 
     def transform(self, results: dict) -> dict:
         """Move the scene by one random draw, and the camera matrices with it."""
         has_points = 'points' in results
-        if not has_points:
-            # The parent moves points unconditionally, and takes the rotation from them.
-            results['points'] = LiDARPoints(torch.zeros(0, 3))
+        # The parent moves points unconditionally, and takes the rotation from them.
+        results.setdefault('points', LiDARPoints(torch.zeros(0, 3)))
         results = super().transform(results)
         if not has_points:
             del results['points']
@@ -117,13 +97,11 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
 class GlobalRotScaleTransImage(GlobalRotScaleTransAll):
     """The augmentation of the camera-only recipe: as above, and then random flips.
 
-    Boxes and camera matrices turn together: the released class has ``reverse_angle`` because boxes
-    of mmdet3d before 1.0 counted yaw clockwise.
+    The released class has ``reverse_angle`` because boxes of mmdet3d before 1.0 counted yaw
+    clockwise; here boxes and camera matrices turn together.
 
     Args:
-        rot_range: Bounds of the rotation angle, radians.
-        scale_ratio_range: Bounds of the scale.
-        translation_std: Standard deviation of the translation along x, y, z, metres.
+        rot_range, scale_ratio_range, translation_std: As mmdet3d's; radians and metres.
         flip_dx_ratio: Probability of x -> -x.
         flip_dy_ratio: Probability of y -> -y.
     """

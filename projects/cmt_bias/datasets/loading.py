@@ -14,19 +14,17 @@ from mmdet3d.registry import TRANSFORMS
 class LoadCalibratedMultiViewImages(BaseTransform):
     """Load one image per camera and ``lidar2img``, the projection from the LiDAR frame.
 
-    Takes the place of mmdet3d 1.4's ``LoadMultiViewImageFromFiles``, which does not set
-    ``lidar2img``, leaves ``cam2img`` as nested lists, and returns strided views of one array in
-    which the cameras are interleaved, which every later operation has to copy.
+    mmdet3d 1.4's ``LoadMultiViewImageFromFiles`` does not set ``lidar2img``, leaves ``cam2img`` as
+    nested lists, and returns strided views of one array in which the cameras are interleaved.
 
     Added keys, V cameras in the order of ``images`` of the info file:
 
     - ``img``: list of V contiguous uint8 arrays (H, W, 3), BGR.
-    - ``filename``, ``camera_names``: lists of V strings.
+    - ``filename``, ``camera_names``: lists of V strings; ``num_views``: V.
     - ``cam2img``, ``lidar2cam``, ``lidar2img``: float64 arrays (V, 4, 4); ``lidar2img @ (x, y, z,
       1)`` is ``(u d, v d, d, 1)`` with the pixel (u, v) and the depth d in metres.
     - ``ori_lidar2img``: a copy which later transforms leave as it is.
     - ``img_shape``, ``ori_shape``, ``pad_shape``: (H, W); the largest, where cameras differ.
-    - ``num_views``: V.
 
     Args:
         to_float32: Return float32 arrays instead of uint8 ones.
@@ -60,18 +58,23 @@ class LoadCalibratedMultiViewImages(BaseTransform):
 
     def _read_image(self, path: str) -> np.ndarray:
         try:
-            encoded = mmengine.fileio.get(path, backend_args=self.backend_args)
+            image = read_image(path, self.backend_args)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"the camera image '{path}' does not exist; check data_root and data_prefix of "
                 'the dataset in the config, and that the camera files are unpacked'
             ) from error
-        image = mmcv.imfrombytes(encoded, flag='color')
-        if image is None:
-            raise ValueError(
-                f"'{path}' ({len(encoded)} bytes) is not a readable image; copy or unpack it again"
-            )
         return image.astype(np.float32) if self.to_float32 else image
+
+
+def read_image(path: str, backend_args: dict | None) -> np.ndarray:
+    """Read an image (H, W, 3), uint8 BGR; a ValueError names a file that cannot be decoded."""
+    encoded = mmengine.fileio.get(path, backend_args=backend_args)
+    image = mmcv.imfrombytes(encoded, flag='color')
+    if image is None:
+        what = f"'{path}' ({len(encoded)} bytes) is not a readable image"
+        raise ValueError(f'{what}; copy, unpack or make it again')
+    return image
 
 
 def camera_matrices(cameras: Mapping[str, Mapping], key: str) -> np.ndarray:
@@ -99,12 +102,10 @@ class LoadAlignedSweeps(LoadPointsFromMultiSweeps):
 
     ``lidar2sensor`` of the info file takes a point q of the keyframe's LiDAR frame to ``p = R q +
     t`` in the sweep's. The way back is ``(p - t) @ R`` (rows), and so did mmdet3d up to 1.0. Its
-    version 1.4.0 computes ``p @ R - t`` (``mmdet3d/datasets/transforms/loading.py``, lines 442 to
-    445), which shifts a sweep by ``t @ R - t``: nothing when the vehicle drives straight, 0.6 m
-    for a sweep of half a second ago at 20 degrees/s and 7 m/s.
+    version 1.4.0 computes ``p @ R - t``, which shifts a sweep by ``t @ R - t``: nothing when the
+    vehicle drives straight, 0.6 m for a sweep of half a second ago at 20 degrees/s and 7 m/s.
 
-    The arguments are those of the stock class. Of more than ``sweeps_num`` sweeps a random choice
-    is loaded, with ``test_mode`` the latest ones.
+    Of more than ``sweeps_num`` sweeps a random choice is loaded, with ``test_mode`` the latest.
     """
 
     def transform(self, results: dict) -> dict:

@@ -8,9 +8,8 @@ The definition, for all of this project (it is the released one):
   all fall into the one voxel (or pillar) at the sensor; in training the mask comes before
   :class:`GlobalRotScaleTransAll`, so that is wherever the sensor has been moved to.
 
-A cloud without points and an input that is not given (a pipeline without its key) are something
-else. The model takes both, but the published numbers for missing sensors, and
-``tools/test.py --modality``, are about zeroed ones.
+The model also takes a cloud without points and a pipeline without an input, but the published
+numbers for missing sensors, and ``tools/test.py --modality``, are about zeroed ones.
 """
 
 import copy
@@ -24,9 +23,7 @@ from mmdet3d.structures.points import BasePoints
 from ..config_type import type_name
 from ..spoiled_parts import add_spoiled
 
-MASKED_MODALITY = {'LC': None, 'L': 'image', 'C': 'points'}
-"""What is masked for each set of sensors (value of ``--modality``) that shall see anything."""
-
+_MASKED = {'LC': None, 'L': 'image', 'C': 'points'}  # where only these sensors see anything
 _INPUT_KEY = {'image': 'img', 'points': 'points'}
 
 
@@ -48,11 +45,10 @@ class ModalMask3D(BaseTransform):
         mode: 'train' draws for each sample; 'test' always masks ``mask_modal``.
         mask_modal: 'image' or 'points'.
         image_drop_prob: Probability in mode 'train' that the images are zeroed.
-        points_drop_prob: Probability in mode 'train' that the points are zeroed; the two never
-            happen together.
+        points_drop_prob: The same of the points; the two never happen together.
 
-    Added keys: ``masked_modality``, 'image', 'points' or None, and in a sample that is masked what
-    :mod:`cmt_bias.spoiled_parts` says of the sensor that is missing.
+    Added keys: ``masked_modality``, 'image', 'points' or None, and in a masked sample those of
+    :mod:`cmt_bias.spoiled_parts`.
 
     Raises:
         ValueError: If an argument has no meaning.
@@ -112,16 +108,15 @@ def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
     Raises:
         ValueError: If ``modality`` is unknown or no transform of the pipeline packs the inputs.
     """
-    if modality not in MASKED_MODALITY:
-        raise ValueError(f'modality must be one of {sorted(MASKED_MODALITY)}, not {modality!r}')
+    if modality not in _MASKED:
+        raise ValueError(f'modality must be one of {sorted(_MASKED)}, not {modality!r}')
     steps = copy.deepcopy(list(pipeline))
     if modality == 'LC':
         return steps
-    mask = dict(type='ModalMask3D', mode='test', mask_modal=MASKED_MODALITY[modality])
+    mask = dict(type='ModalMask3D', mode='test', mask_modal=_MASKED[modality])
     for index, step in enumerate(steps):
         if type_name(step) == 'Pack3DDetInputs':
-            steps.insert(index, mask)
-            return steps
+            return [*steps[:index], mask, *steps[index:]]
         for stage, alternatives in enumerate(step.get('transforms', ())):
             # TestTimeAug has stages, each a list of alternatives.
             if any(type_name(inner) == 'Pack3DDetInputs' for inner in alternatives):

@@ -35,8 +35,7 @@ from .object_image_crops import add_image_crops
 
 VERSIONS = tuple(CONVERTED_SPLITS)
 MAX_SWEEPS = 10
-_STAGING_FOLDER = '.unfinished_conversion'
-_CAMERA_PLACES = ('FRONT', 'FRONT_RIGHT', 'FRONT_LEFT', 'BACK', 'BACK_LEFT', 'BACK_RIGHT')
+_CAMERAS = ('FRONT', 'FRONT_RIGHT', 'FRONT_LEFT', 'BACK', 'BACK_LEFT', 'BACK_RIGHT')
 
 
 class DatasetLayoutError(RuntimeError):
@@ -55,8 +54,8 @@ def convert_nuscenes(
     """Write ``<prefix>_infos_{train,val}.pkl`` and the database for pasting.
 
     Of v1.0-test, which has no annotations, only ``<prefix>_infos_test.pkl``. A killed run leaves
-    ``out_dir`` as it was; one that is killed while the files take their places, at the very end,
-    leaves it without ``<prefix>_dbinfos_train.pkl``, which comes last.
+    ``out_dir`` as it was or, if killed at the very end while the files take their places, without
+    ``<prefix>_dbinfos_train.pkl``, which comes last.
 
     Args:
         root: Dataset folder with ``samples/``, ``sweeps/``, ``maps/`` and the tables.
@@ -72,7 +71,7 @@ def convert_nuscenes(
 
     Raises:
         DatasetLayoutError: If the dataset is incomplete, or ``out_dir`` has info files of another
-            version under these names; the message names the remedy.
+            version under these names.
     """
     check_layout(root, version)
     names = [f'{prefix}_infos_{split}.pkl' for split in CONVERTED_SPLITS[version]]
@@ -80,7 +79,7 @@ def convert_nuscenes(
         _check_replaced(out_dir / name, version)
     out_dir.mkdir(parents=True, exist_ok=True)
     tables = NuScenes(version=version, dataroot=str(root), verbose=False)
-    staging = out_dir.resolve() / _STAGING_FOLDER
+    staging = out_dir.resolve() / '.unfinished_conversion'
     shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
     staging.mkdir()
     counts = dict(objects=0, crops=0)
@@ -109,11 +108,7 @@ def convert_nuscenes(
 
 
 def check_layout(root: Path, version: str) -> None:
-    """Check that the folders, tables, maps and scenes of a nuScenes dataset are there.
-
-    Raises:
-        DatasetLayoutError: Naming what is missing and what to do.
-    """
+    """Raise a DatasetLayoutError that names what a nuScenes dataset lacks and what to do."""
     if version not in VERSIONS:
         raise DatasetLayoutError(f'--version must be one of {", ".join(VERSIONS)}: {version!r}')
     if not root.is_dir():
@@ -130,9 +125,8 @@ def check_layout(root: Path, version: str) -> None:
             f'archive of nuScenes there, pass --version (found: {present}), or as --root-path the '
             'folder that has samples/, sweeps/, maps/ and v1.0-*/.'
         )
-    cameras = (f'samples/CAM_{place}' for place in _CAMERA_PLACES)
     maps = (record['filename'] for record in read_table(tables, 'map'))
-    for path in ('samples/LIDAR_TOP', *cameras, *maps):
+    for path in ('samples/LIDAR_TOP', *(f'samples/CAM_{place}' for place in _CAMERAS), *maps):
         if not (root / path).exists():
             raise DatasetLayoutError(
                 f'{root / path} is missing. Unpack all archives of {version} into {root}.'
@@ -162,29 +156,16 @@ def _check_replaced(path: Path, version: str) -> None:
         )
 
 
-def _load_converter() -> SimpleNamespace:
-    """The modules of mmdet3d's scripts, which its wheel carries."""
-    folder = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
-    if not (folder / 'dataset_converters' / 'nuscenes_converter.py').is_file():
-        raise DatasetLayoutError(f'{folder} has no converter: pip install mmdet3d==1.4.0')
-    with mock.patch.object(sys, 'path', [str(folder), *sys.path]):
-        return SimpleNamespace(
-            infos=importlib.import_module('dataset_converters.nuscenes_converter'),
-            update=importlib.import_module('dataset_converters.update_infos_to_v2'),
-            database=importlib.import_module('dataset_converters.create_gt_database'),
-        )
-
-
 @contextlib.contextmanager
 def _prepared_converter(tables: NuScenes) -> Iterator[SimpleNamespace]:
-    """The converter with some things replaced while it runs.
+    """The modules of mmdet3d's scripts, with some things replaced while they run.
 
-    - It loads the tables three times, twice from ``./data/nuscenes`` whatever the root: it gets
+    - They load the tables three times, twice from ``./data/nuscenes`` whatever the root: they get
       the tables that are loaded already.
-    - It clips projected boxes to 1600 x 900 pixels: it gets the images' own size.
-    - It reads the database's points with a loader that misplaces sweeps of a turning vehicle: it
-      gets :class:`LoadAlignedSweeps`.
-    - It builds mmdet3d classes by name, which needs mmdet3d as default scope.
+    - They clip projected boxes to 1600 x 900 pixels: they get the images' own size.
+    - They read the database's points with a loader that misplaces sweeps of a turning vehicle:
+      they get :class:`LoadAlignedSweeps`.
+    - They build mmdet3d classes by name, which needs mmdet3d as default scope.
     """
 
     def loaded_tables(*_args: Any, **_keywords: Any) -> NuScenes:
@@ -200,7 +181,13 @@ def _prepared_converter(tables: NuScenes) -> Iterator[SimpleNamespace]:
     clip = functools.partial(
         convert_utils.post_process_coords, imsize=(camera['width'], camera['height'])
     )
-    converter = _load_converter()
+    folder = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
+    with mock.patch.object(sys, 'path', [str(folder), *sys.path]):
+        converter = SimpleNamespace(
+            infos=importlib.import_module('dataset_converters.nuscenes_converter'),
+            update=importlib.import_module('dataset_converters.update_infos_to_v2'),
+            database=importlib.import_module('dataset_converters.create_gt_database'),
+        )
     datasets = SimpleNamespace(build=dataset_with_aligned_sweeps)
     with (
         DefaultScope.overwrite_default_scope('mmdet3d'),
@@ -212,24 +199,6 @@ def _prepared_converter(tables: NuScenes) -> Iterator[SimpleNamespace]:
         yield converter
 
 
-def _update_infos(converter: SimpleNamespace, tables: NuScenes, path: Path, workers: int) -> int:
-    """Bring an info file into the v1.1 format; return its number of samples."""
-    name = 'generate_nuscenes_camera_instances'
-    project = functools.partial(getattr(converter.update, name), nusc=tables)
-    projected = _project_instances(project, mmengine.load(path)['infos'], workers)
-    with mock.patch.object(converter.update, name, lambda info, _: projected[info['token']]):
-        converter.update.update_pkl_infos('nuscenes', out_dir=str(path.parent), pkl_path=str(path))
-    infos = mmengine.load(path)
-    # mmdet3d takes any sweep with ``samples`` in its path for a keyframe, so a dataset below a
-    # folder of that name could not be read with the full paths that its converter stores.
-    for sample in infos['data_list']:
-        for sweep in sample.get('lidar_sweeps', ()):
-            points = sweep['lidar_points']
-            points['lidar_path'] = '/'.join(Path(points['lidar_path']).parts[-3:])
-    mmengine.dump(infos, path)
-    return len(infos['data_list'])
-
-
 _project: Callable[[dict], dict]  # what forked processes share
 
 
@@ -237,24 +206,35 @@ def _apply_projection(info: dict) -> dict:
     return _project(info)
 
 
-def _project_instances(
-    project: Callable[[dict], dict], infos: list[dict], workers: int
-) -> dict[str, dict]:
-    """Project the boxes of each sample into its cameras; results by sample token.
+def _update_infos(converter: SimpleNamespace, tables: NuScenes, path: Path, workers: int) -> int:
+    """Bring an info file into the v1.1 format; return its number of samples.
 
-    This is the converter's slowest step, and the only one worth several processes. Forked, these
-    share the tables, which take gigabytes for the whole of nuScenes.
+    Projecting the boxes into the cameras is the converter's slowest step. Forked processes share
+    the tables, which take gigabytes for the whole of nuScenes.
     """
     global _project
-    _project = project
+    name = 'generate_nuscenes_camera_instances'
+    _project = functools.partial(getattr(converter.update, name), nusc=tables)
+    infos = mmengine.load(path)['infos']
     with contextlib.ExitStack() as stack:
-        results: Iterable[dict] = map(project, infos)
+        results: Iterable[dict] = map(_project, infos)
         if workers > 1 and 'fork' in multiprocessing.get_all_start_methods():
             context = multiprocessing.get_context('fork')
             pool = stack.enter_context(context.Pool(workers, torch.set_num_threads, (1,)))
             results = pool.imap(_apply_projection, infos, chunksize=4)
         shown = tqdm(results, total=len(infos), desc='2D boxes', unit='sample')
-        return {info['token']: result for info, result in zip(infos, shown, strict=True)}
+        projected = {info['token']: result for info, result in zip(infos, shown, strict=True)}
+    with mock.patch.object(converter.update, name, lambda info, _: projected[info['token']]):
+        converter.update.update_pkl_infos('nuscenes', out_dir=str(path.parent), pkl_path=str(path))
+    updated = mmengine.load(path)
+    # mmdet3d takes any sweep with ``samples`` in its path for a keyframe, so a dataset below a
+    # folder of that name could not be read with the full paths that its converter stores.
+    for sample in updated['data_list']:
+        for sweep in sample.get('lidar_sweeps', ()):
+            points = sweep['lidar_points']
+            points['lidar_path'] = '/'.join(Path(points['lidar_path']).parts[-3:])
+    mmengine.dump(updated, path)
+    return len(updated['data_list'])
 
 
 def _write_database(converter: SimpleNamespace, root: Path, staging: Path, prefix: str) -> int:

@@ -1,7 +1,6 @@
 """nuScenes whose bad frames are named, and may be left out of a training."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.registry import DATASETS
 from mmengine.logging import MMLogger
 
-from .sensor_files import POINT_VALUES, SensorFile, fault_of_file, is_local
+from .sensor_files import fault_of_file, sensor_files, used_data
 
 
 class BadFrameError(ValueError):
@@ -29,9 +28,10 @@ class CheckedNuScenesDataset(NuScenesDataset):
         skipped: (frames,) whether each was bad so far; bool, shared with the loading processes.
     """
 
-    def __init__(self, *args: Any, skip_bad_frames: bool = False, **settings: Any) -> None:
+    def __init__(self, *, skip_bad_frames: bool = False, **settings: Any) -> None:
         self.skip_bad_frames = skip_bad_frames
-        super().__init__(*args, **settings)
+        self.used = used_data(settings)
+        super().__init__(**settings)
 
     def full_init(self) -> None:
         """Load the annotations."""
@@ -70,18 +70,9 @@ class CheckedNuScenesDataset(NuScenesDataset):
 
     def _fault(self, index: int) -> str | None:
         """What is wrong with the first bad file of a frame, where files are local."""
-        loaders = [self, *self.pipeline.transforms]
-        if not all(is_local(getattr(loader, 'backend_args', None)) for loader in loaders):
+        if not self.used.from_here:
             return None
-        values = next(
-            (step.load_dim for step in loaders if hasattr(step, 'load_dim')), POINT_VALUES
-        )
-        info = self.get_data_info(index)
-        clouds = [info['lidar_path']] if 'lidar_path' in info else []
-        clouds += [s['lidar_points']['lidar_path'] for s in info.get('lidar_sweeps', ()) if clouds]
-        images = info.get('images', {}) if self.modality['use_camera'] else {}
-        files = [SensorFile(Path(path), values) for path in clouds]
-        files += [SensorFile(Path(image['img_path'])) for image in images.values()]
+        files = sensor_files(self.get_data_info(index), self.used)
         faults = ((file, fault_of_file(file)) for file in files)
         return next((f"'{file.path}' {fault}" for file, fault in faults if fault), None)
 
@@ -92,8 +83,8 @@ class AllBoxesNuScenesDataset(CheckedNuScenesDataset):
 
     ``CBGSDataset`` draws frames by the classes they hold. In mmdet3d 1.0, with which CMT was
     trained, a box counts whether or not a LiDAR point lies in it; 1.4 counts only those with
-    points. With ``use_valid_flag`` both count the boxes that the info file says to be valid. The
-    boxes that the model is trained on are the same: those with points, or the valid ones.
+    points. With ``use_valid_flag`` both count the valid boxes. The model is trained on the same
+    boxes either way: those with points, or the valid ones.
     """
 
     def get_cat_ids(self, idx: int) -> set[int]:

@@ -4,19 +4,8 @@ import json
 from pathlib import Path
 
 NUSCENES_TABLES = (
-    'attribute',
-    'calibrated_sensor',
-    'category',
-    'ego_pose',
-    'instance',
-    'log',
-    'map',
-    'sample',
-    'sample_annotation',
-    'sample_data',
-    'scene',
-    'sensor',
-    'visibility',
+    *('attribute', 'calibrated_sensor', 'category', 'ego_pose', 'instance', 'log', 'map'),
+    *('sample', 'sample_annotation', 'sample_data', 'scene', 'sensor', 'visibility'),
 )
 
 CONVERTED_SPLITS = {

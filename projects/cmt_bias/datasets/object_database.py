@@ -1,10 +1,9 @@
 """The ground-truth database for pasting: whether it is complete, and objects drawn from it."""
 
 import os.path as osp
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import mmcv
 import mmengine
 import numpy as np
 from mmdet3d.datasets.transforms import DataBaseSampler
@@ -15,153 +14,51 @@ from mmengine.logging import MMLogger
 from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .box_overlap import overlap_on_ground
+from .loading import read_image
 from .sensor_files import POINT_VALUES, SensorFile, faults_of_files, is_local
 
 _ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
 _FILES_LOOKED_AT = 8
+_FILTERS = ('filter_by_difficulty', 'filter_by_min_points')
 _POINTS_LOADER = dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5)
 
 
-def command_that_makes_it(data_root: str | None) -> str:
-    """The command that writes the database of a data root, with image crops."""
-    root = data_root or '<data root>'
-    return (
-        f'python tools/create_data.py nuscenes --root-path {root} --out-dir {root} '
-        '--extra-tag nuscenes --image-crops'
-    )
-
-
-def has_image_crops(entries: Mapping[str, Sequence[Mapping]]) -> bool:
-    """Whether any entry of a database has crops of images."""
-    return any(entry.get('image_path') for found in entries.values() for entry in found)
-
-
-class ObjectDatabase:
-    """A pickle with, for each class name, a list of entries (what mmdet3d's converter writes).
-
-    Each is a dict with ``name``, ``path`` (points of the object, relative to the data root),
-    ``box3d_lidar`` (7 or 9 values, z at the bottom), ``num_points_in_gt`` and ``difficulty``; and
-    in the databases of this package and of the released CMT ``image_path``: the object cut out of
-    an image, relative to the data root, ``''`` if no camera shows it.
-
-    Args:
-        info_path: The pickle, usually ``<data root>/nuscenes_dbinfos_train.pkl``.
-        data_root: What paths in it are relative to; None: the current folder.
-        backend_args: Arguments of the mmengine file backend, None for local files.
-
-    Attributes:
-        entries: The entries by class name.
-        remedy: What to do if anything is wrong with it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        InfoFileError: If it cannot be read.
-        ValueError: If it is no database.
-    """
-
-    def __init__(
-        self, info_path: str, data_root: str | None, backend_args: dict | None = None
-    ) -> None:
-        self.info_path = info_path
-        self.data_root = data_root
-        self.backend_args = backend_args
-        self.remedy = f'make the database (anew): {command_that_makes_it(data_root)}'
-        if not mmengine.fileio.exists(info_path, backend_args=backend_args):
-            what = f"the database for pasting '{info_path}' does not exist"
-            raise FileNotFoundError(f'{what}. Remedy: {self.remedy}')
-        with mmengine.fileio.get_local_path(info_path, backend_args=backend_args) as local_path:
-            found = self.entries = load_info_file(local_path)
-        if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
-            what = 'is not a database for pasting (a dict from class name to a list of entries)'
-            raise ValueError(f"'{info_path}' {what}. Remedy: {self.remedy}")
-
-    def full_path(self, path: str) -> str:
-        """Where a file lies that an entry names."""
-        return osp.join(self.data_root or '', path)
-
-    def files(self, entries: Iterable[Mapping], image_crops: bool) -> Iterator[tuple[str, int]]:
-        """Files that entries name, and how many values each of their points has (0: an image)."""
-        for entry in entries:
-            yield self.full_path(entry['path']), POINT_VALUES
-            if image_crops and entry.get('image_path'):
-                yield self.full_path(entry['image_path']), 0
-
-    def faults(self, classes: Iterable[str], image_crops: bool) -> Iterator[str]:
-        """The first fault of each of some classes: a missing key, a bad box, a missing file.
-
-        Args:
-            classes: Those that are to be pasted.
-            image_crops: Whether files of image crops count; files are looked for in a few places.
-        """
-        for name in classes:
-            entries = self.entries.get(name, [])
-            fault = next(filter(None, map(_fault_of_entry, entries)), None)
-            if fault:
-                yield f"'{self.info_path}': {fault}"
-                continue
-            places = np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT))
-            for path, _ in self.files((entries[int(place)] for place in places), image_crops):
-                if not mmengine.fileio.exists(path, backend_args=self.backend_args):
-                    yield f"'{self.info_path}' names '{path}', which does not exist"
-                    break
-
-
-def _fault_of_entry(entry: Mapping) -> str | None:
-    which = f"the object '{entry.get('path', '?')}' of class {entry.get('name', '?')}"
-    for key in _ENTRY_KEYS:
-        if key not in entry:
-            return f"{which} has no '{key}'"
-    box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
-    if not np.isfinite(box).all() or (box[3:6] <= 0).any():
-        return f'{which} has a box3d_lidar that is not finite or has no size: {box.tolist()}'
-    return None
-
-
-def check_database(pasting: Mapping, read_all: bool = False) -> list[Problem]:
-    """Look through the database of a transform that pastes.
-
-    Args:
-        pasting: Config of the transform, with its ``db_sampler``.
-        read_all: Also read every file of the classes that it pastes, if they are local.
-    """
-    sampler, image_crops = pasting['db_sampler'], bool(pasting.get('sample_2d'))
-    backend_args, classes = sampler.get('backend_args'), list(sampler.get('classes', ()))
-    try:
-        database = ObjectDatabase(sampler['info_path'], sampler.get('data_root'), backend_args)
-    except (OSError, InfoFileError, ValueError) as error:
-        return [Problem.of_error(error)]
-    faults = list(database.faults(classes, image_crops))
-    if not faults and read_all and is_local(backend_args):
-        entries = (entry for name in classes for entry in database.entries.get(name, ()))
-        files = database.files(entries, image_crops)
-        bad = faults_of_files(SensorFile(Path(path), values) for path, values in files)
-        faults = [f"'{path}' {fault}" for path, fault in bad.items()]
-    return [Problem(fault, database.remedy) for fault in faults]
-
-
 @TRANSFORMS.register_module()
-class UnifiedDataBaseSampler(ObjectDatabase):
+class UnifiedDataBaseSampler:
     """Draw objects of each class until the scene has as many as wished, without collisions.
 
-    Keyword arguments as the released class and mmdet3d's ``DataBaseSampler`` have them, and the
-    same filters. Not a subclass of the latter: that one fails with numpy 1.24-1.26 (it uses
+    The database is a pickle with a list of entries for each class name, as mmdet3d's converter
+    writes it: ``name``, ``path`` (points of the object, relative to the data root),
+    ``box3d_lidar`` (7 or 9 values, z at the bottom), ``num_points_in_gt``, ``difficulty``; and in
+    those of this package and of the released CMT ``image_path``: the object cut out of an image,
+    ``''`` if no camera shows it.
+
+    Keyword arguments and filters are those of the released class and of mmdet3d's
+    ``DataBaseSampler``. Not a subclass of the latter: that one fails with numpy 1.24-1.26 (it uses
     ``np.long``), and walks through a list shuffled when the dataset was built, so that every
     worker pastes the same objects in the same order, and starts over in each epoch. Here each
     draw is made from numpy's global random numbers and nothing is remembered.
 
     Args:
-        info_path: See :class:`ObjectDatabase`, as for ``data_root`` and ``backend_args``.
+        info_path: The pickle, usually ``<data root>/nuscenes_dbinfos_train.pkl``.
+        data_root: What paths in it are relative to; None: the current folder.
         rate: Share of the missing number of objects that is drawn.
         prepare: Filters and their argument: ``filter_by_difficulty`` (list of difficulties to
             drop), ``filter_by_min_points`` (least number of points for each class).
         sample_groups: For each class the number of objects that a scene is filled up to.
         classes: All class names, in the order of the labels.
-        points_loader: Config of the transform that loads an object's points; 5 values a point by
-            default.
+        points_loader: Config of the transform that loads an object's points, 5 values each.
+        backend_args: Arguments of the mmengine file backend, None for local files.
+
+    Attributes:
+        entries: The entries by class name, filtered.
+        has_image_crops: Whether any entry, filtered or not, names a crop of an image.
+        remedy: What to do if anything is wrong with the database.
 
     Raises:
-        ValueError: If the database names files that do not exist, or a name in ``prepare`` or
-            ``sample_groups`` is unknown.
+        FileNotFoundError: If there is no database.
+        InfoFileError: If it cannot be read.
+        ValueError: If it is none, names files that do not exist, or an argument an unknown name.
     """
 
     def __init__(
@@ -178,15 +75,24 @@ class UnifiedDataBaseSampler(ObjectDatabase):
         unknown = set(sample_groups) - set(classes)
         if unknown:
             raise ValueError(f'sample_groups has {sorted(unknown)}, which are not in classes')
-        super().__init__(info_path, data_root, backend_args)
-        faults = list(self.faults(sample_groups, image_crops=True))
-        if faults:
-            raise ValueError('\n'.join((*faults, self.remedy)))
+        self.info_path = info_path
+        self.data_root = data_root or ''
+        self.backend_args = backend_args
         self.rate = rate
         self.label_of = {name: label for label, name in enumerate(classes)}
         self.points_loader = TRANSFORMS.build(points_loader or _POINTS_LOADER)
-        self.has_image_crops = has_image_crops(self.entries)
-        numbers = {name: len(found) for name, found in self.entries.items()}
+        root = data_root or '<data root>'
+        self.remedy = (
+            f'make the database (anew): python tools/create_data.py nuscenes --root-path {root} '
+            f'--out-dir {root} --extra-tag nuscenes --image-crops'
+        )
+        self.entries: dict[str, list[dict]] = self._read()
+        faults = list(filter(None, map(self._fault_of_class, sample_groups)))
+        if faults:
+            raise ValueError('\n'.join(faults) + f'. Remedy: {self.remedy}')
+        found = [entry for entries in self.entries.values() for entry in entries]
+        self.has_image_crops = any(entry.get('image_path') for entry in found)
+        numbers = {name: len(entries) for name, entries in self.entries.items()}
         self._filter(prepare)
         logger = MMLogger.get_current_instance()
         counts = ', '.join(f'{n} {len(self.entries[n])} of {numbers[n]}' for n in numbers)
@@ -197,6 +103,46 @@ class UnifiedDataBaseSampler(ObjectDatabase):
                 f'No object of {", ".join(empty)} will be pasted: {info_path} has none (left)'
             )
         self.sample_groups = {n: int(k) for n, k in sample_groups.items() if n not in empty}
+
+    def _read(self) -> dict[str, list[dict]]:
+        path, backend_args = self.info_path, self.backend_args
+        if not mmengine.fileio.exists(path, backend_args=backend_args):
+            what = f"the database for pasting '{path}' does not exist"
+            raise FileNotFoundError(f'{what}. Remedy: {self.remedy}')
+        with mmengine.fileio.get_local_path(path, backend_args=backend_args) as local_path:
+            found = load_info_file(local_path)
+        if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
+            what = 'is not a database for pasting (a dict from class name to a list of entries)'
+            raise ValueError(f"'{path}' {what}. Remedy: {self.remedy}")
+        return found
+
+    def _fault_of_class(self, name: str) -> str | None:
+        """A missing key, a bad box, or a missing file, which are looked for in a few places."""
+        entries = self.entries.get(name, [])
+        fault = next(filter(None, map(_fault_of_entry, entries)), None)
+        if fault:
+            return f"'{self.info_path}': {fault}"
+        for place in np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT)):
+            for path, _ in self.files([entries[int(place)]]):
+                if not mmengine.fileio.exists(path, backend_args=self.backend_args):
+                    return f"'{self.info_path}' names '{path}', which does not exist"
+        return None
+
+    def _filter(self, prepare: Mapping) -> None:
+        for name, argument in prepare.items():
+            if name not in _FILTERS:
+                raise ValueError(f"prepare has '{name}'; known are {', '.join(_FILTERS)}")
+            if name == 'filter_by_min_points':
+                # A class may be absent: nuScenes-mini does not have all of them.
+                argument = {key: n for key, n in argument.items() if key in self.entries}
+            self.entries = getattr(DataBaseSampler, name)(dict(self.entries), argument)
+
+    def files(self, entries: Iterable[Mapping], image_crops: bool = True) -> list[tuple[str, int]]:
+        """Files that entries name, and how many values each of their points has (0: an image)."""
+        named = [(entry['path'], POINT_VALUES) for entry in entries]
+        if image_crops:
+            named += [(e['image_path'], 0) for e in entries if e.get('image_path')]
+        return [(osp.join(self.data_root, path), values) for path, values in named]
 
     def sample_all(
         self, gt_boxes: np.ndarray, gt_labels: np.ndarray
@@ -209,7 +155,7 @@ class UnifiedDataBaseSampler(ObjectDatabase):
             gt_labels: (N,) their class numbers.
 
         Returns:
-            The entries of M drawn objects and their boxes (M, 7 or 9), of the same dtype.
+            The entries of M drawn objects and their boxes (M, 7 or 9).
         """
         drawn: list[Mapping] = []
         taken, width = gt_boxes, gt_boxes.shape[1]
@@ -231,31 +177,42 @@ class UnifiedDataBaseSampler(ObjectDatabase):
 
     def load_points(self, entry: Mapping) -> BasePoints:
         """Read the points of an object, in the LiDAR frame."""
-        path = self.full_path(entry['path'])
+        path = osp.join(self.data_root, entry['path'])
         points = self.points_loader(dict(lidar_points=dict(lidar_path=path)))['points']
         points.translate(entry['box3d_lidar'][:3])
         return points
 
-    def load_image_crop(self, path: str) -> np.ndarray:
-        """Read a crop (h, w, 3), uint8 BGR, that an entry names.
+    def load_image_crop(self, entry: Mapping) -> np.ndarray:
+        """Read the crop (h, w, 3) of an object, uint8 BGR."""
+        return read_image(osp.join(self.data_root, entry['image_path']), self.backend_args)
 
-        Raises:
-            ValueError: If the file is not an image that can be decoded.
-        """
-        encoded = mmengine.fileio.get(self.full_path(path), backend_args=self.backend_args)
-        crop = mmcv.imfrombytes(encoded, flag='color')
-        if crop is None:
-            what = f"'{self.full_path(path)}' ({len(encoded)} bytes) is not a readable image"
-            raise ValueError(f'objects for pasting: {what}; {self.remedy}')
-        return crop
 
-    def _filter(self, prepare: Mapping) -> None:
-        for name, argument in prepare.items():
-            if name not in ('filter_by_difficulty', 'filter_by_min_points'):
-                raise ValueError(
-                    f"prepare has '{name}'; known are filter_by_difficulty, filter_by_min_points"
-                )
-            if name == 'filter_by_min_points':
-                # A class may be absent: nuScenes-mini does not have all of them.
-                argument = {key: n for key, n in argument.items() if key in self.entries}
-            self.entries = getattr(DataBaseSampler, name)(dict(self.entries), argument)
+def _fault_of_entry(entry: Mapping) -> str | None:
+    which = f"the object '{entry.get('path', '?')}' of class {entry.get('name', '?')}"
+    for key in _ENTRY_KEYS:
+        if key not in entry:
+            return f"{which} has no '{key}'"
+    box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
+    if not np.isfinite(box).all() or (box[3:6] <= 0).any():
+        return f'{which} has a box3d_lidar that is not finite or has no size: {box.tolist()}'
+    return None
+
+
+def check_database(pasting: Mapping, read_all: bool = False) -> list[Problem]:
+    """Look through the database of a transform that pastes, by building its sampler.
+
+    Args:
+        pasting: Config of the transform, with its ``db_sampler``.
+        read_all: Also read every file that it may paste, if they are local.
+    """
+    settings = {key: value for key, value in pasting['db_sampler'].items() if key != 'type'}
+    try:
+        sampler = UnifiedDataBaseSampler(**settings)
+    except (OSError, InfoFileError, ValueError, TypeError) as error:
+        return [Problem.of_error(error)]
+    if not read_all or not is_local(sampler.backend_args):
+        return []
+    entries = [entry for name in sampler.sample_groups for entry in sampler.entries[name]]
+    files = sampler.files(entries, image_crops=bool(pasting.get('sample_2d')))
+    bad = faults_of_files(SensorFile(Path(path), values) for path, values in files)
+    return [Problem(f"'{path}' {fault}", sampler.remedy) for path, fault in bad.items()]

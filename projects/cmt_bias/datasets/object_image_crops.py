@@ -35,15 +35,14 @@ def add_image_crops(database_path: Path, info_path: Path, data_root: Path) -> in
     Args:
         database_path: The database, in the folder that its paths are relative to; rewritten when
             all crops are written.
-        info_path: Info file in the v1.1 format whose samples the entries' ``image_idx`` number.
+        info_path: Info file whose samples the entries' ``image_idx`` number.
         data_root: Dataset folder with ``samples/<camera>/``.
 
     Returns:
         Number of crops.
 
     Raises:
-        FileNotFoundError: If an image is missing.
-        OSError: If a crop cannot be written.
+        OSError: If an image is missing or a crop cannot be written.
     """
     database = mmengine.load(database_path)
     samples = mmengine.load(info_path)['data_list']

@@ -16,24 +16,22 @@ class UnifiedObjectSample(ObjectSample):
     """Ground-truth pasting into the point cloud and, with ``sample_2d``, into all images.
 
     Objects keep the place in the LiDAR frame that they had in their own scene. Points of the scene
-    inside a pasted box are removed, the object's own points are added. In every camera that sees
-    a pasted box, the object's one crop is drawn over the rectangle around the projected box; see
-    :func:`paste_crops`. An object without a crop is pasted as points, and so are all of a database
-    without crops (mmdet3d's own), of which the log says so once.
-
-    Set ``disabled`` to stop pasting; :class:`PastingSwitchOffHook` does.
+    inside a pasted box are removed, the object's own are added, and every camera that sees it gets
+    the object's one crop, see :func:`paste_crops`. An object without a crop is pasted as points
+    alone, and so are all of a database without crops (mmdet3d's own), with a warning.
+    :class:`PastingSwitchOffHook` sets ``disabled`` to stop pasting.
 
     Args:
         db_sampler: Config of the :class:`UnifiedDataBaseSampler`.
         sample_2d: Paste into the images too.
         mixup_rate: Weight of a pasted crop in [0, 1]; negative: the crop covers the image.
 
-    Required keys: ``points``, ``gt_bboxes_3d``, ``gt_labels_3d``; with ``sample_2d`` also ``img``
-    and ``lidar2img``. All but the last are modified.
+    Modified keys: ``points``, ``gt_bboxes_3d``, ``gt_labels_3d``; with ``sample_2d`` also ``img``,
+    which needs ``lidar2img``.
 
     Raises:
-        ValueError: If ``mixup_rate`` is above 1, or points of the database have other values than
-            those of the dataset.
+        ValueError: If ``mixup_rate`` is above 1, points of the database have other values than
+            those of the dataset, or a file of it cannot be read.
         FileNotFoundError: If a file of the database is missing.
     """
 
@@ -62,13 +60,12 @@ class UnifiedObjectSample(ObjectSample):
         try:
             clouds = [sampler.load_points(entry) for entry in entries]
             crops = {
-                index: sampler.load_image_crop(entry['image_path'])
+                index: sampler.load_image_crop(entry)
                 for index, entry in enumerate(entries)
                 if self.sample_2d and entry.get('image_path')
             }
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f'objects for pasting: {error}; {sampler.remedy}') from error
-
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f'objects for pasting: {error}; {sampler.remedy}') from error
         points = results['points']
         if points.shape[1] != clouds[0].shape[1]:
             raise ValueError(

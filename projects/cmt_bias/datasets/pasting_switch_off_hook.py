@@ -16,9 +16,8 @@ class PastingSwitchOffHook(Hook):
 
     mmdet3d's ``DisableObjectSampleHook`` acts in the one epoch whose number it is given, so that
     a run resumed later goes on pasting, and below one dataset wrapper alone. This hook acts at
-    the start of every epoch >= ``epoch``, however the run got there, on every transform with an
-    attribute ``disabled``, however nested. Workers that live on between epochs
-    (``persistent_workers=True``) have copies of the dataset: they are ended once.
+    the start of every later epoch too, on every transform with an attribute ``disabled``, however
+    nested, and once ends workers that live on between epochs with copies of the dataset.
 
     Args:
         epoch: First epoch without pasting, counted from 0: with 20 epochs and ``epoch=15`` the
@@ -35,7 +34,7 @@ class PastingSwitchOffHook(Hook):
         self.epoch = epoch
 
     def before_train(self, runner: Runner) -> None:
-        """Say what will happen, and complain if it is nothing."""
+        """Complain if nothing will happen."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise TypeError(
                 'PastingSwitchOffHook counts epochs, but the training loop is a '
@@ -47,10 +46,6 @@ class PastingSwitchOffHook(Hook):
             runner.logger.warning(
                 f'Objects are pasted in all {runner.max_epochs} epochs: PastingSwitchOffHook has '
                 f'epoch={self.epoch}; the published recipes train the last 5 of 20 without'
-            )
-        else:
-            runner.logger.info(
-                f'Objects are pasted in the first {self.epoch} of {runner.max_epochs} epochs'
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -70,12 +65,7 @@ class PastingSwitchOffHook(Hook):
 
 
 def transforms_with(dataset: Any, attribute: str) -> Iterator[Any]:
-    """All transforms that have an attribute, in the pipelines of a dataset, however nested.
-
-    Args:
-        dataset: A dataset, or wrappers around it that keep it in ``dataset`` or ``datasets``.
-        attribute: Such as ``disabled`` of those that paste.
-    """
+    """All transforms that have an attribute, in the pipelines of a dataset, however nested."""
     steps: list[Any] = [getattr(inner, 'pipeline', ()) for inner in inner_datasets(dataset)]
     while steps:
         step = steps.pop()

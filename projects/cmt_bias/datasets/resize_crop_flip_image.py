@@ -15,32 +15,22 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 _ALLOWED_ASPECT_ERROR = 0.02
-_Draw = tuple[float | None, float, float, bool, float]
 _OPTIONAL = dict(bot_pct_lim=(0.0, 0.0), rot_lim=(0.0, 0.0), rand_flip=False, H=None, W=None)
 
 
 class ImageAugmentation(NamedTuple):
-    """What is done to an image, in the order of the fields."""
+    """What is done to an image, in the order of the fields; sizes are (width, height), pixels."""
 
-    resized: tuple[int, int]
-    """(width, height) after resizing, pixels."""
-    corner: tuple[int, int]
-    """(left, top) of the crop in the resized image, pixels; what lies outside that is black."""
-    size: tuple[int, int]
-    """(width, height) of the crop, pixels."""
-    flip: bool = False
-    """Whether left and right are exchanged."""
-    rotation: float = 0.0
-    """Angle about the centre of the crop, degrees, counter-clockwise as seen."""
+    resized: tuple[int, int]  # size after resizing
+    corner: tuple[int, int]  # (left, top) of the crop in that; what lies outside is black
+    size: tuple[int, int]  # of the crop
+    flip: bool = False  # exchange left and right
+    rotation: float = 0.0  # about the centre of the crop, degrees, counter-clockwise as seen
 
     def matrix(self, source_size: tuple[int, int]) -> np.ndarray:
-        """Pixel (u, v, 1) of the source image to the same scene point's pixel in the result.
+        """Affine (3, 3) from pixels (u, v, 1) of a source image of some size to the result's.
 
-        Args:
-            source_size: (width, height) of the source image, pixels.
-
-        Returns:
-            Affine matrix (3, 3), float64. The scale is that of the rounded size, not of the draw.
+        The scale is that of the rounded size, not of the draw.
         """
         width, height = self.size
         scale = np.diag([self.resized[0] / source_size[0], self.resized[1] / source_size[1], 1.0])
@@ -69,10 +59,9 @@ class ResizeCropFlipImage(BaseTransform):
     horizontal place of the crop, the mirroring and the rotation; the crop keeps the lower part of
     the image. Testing scales such that the crop is just filled and takes its horizontal centre.
 
-    ``resize_lim`` refers to source images of ``H`` x ``W``. A source image of another size (the
-    synthetic data are smaller) is brought to the size that a ``H`` x ``W`` image would get, so
-    that the same config shows the same field of view; its proportions must be the same. Without
-    ``H`` and ``W`` the scale refers to the size each image has.
+    ``resize_lim`` refers to source images of ``H`` x ``W``. One of another size (the synthetic
+    data are smaller) but the same proportions is brought to the size that a ``H`` x ``W`` image
+    would get, so that the same config shows the same field of view.
 
     Args:
         data_aug_conf: ``final_dim`` (height, width) of the result; ``resize_lim`` bounds of the
@@ -112,7 +101,7 @@ class ResizeCropFlipImage(BaseTransform):
             if view == 0 or self.pic_wise:
                 draw = self._draw()
             source_size = (image.shape[1], image.shape[0])
-            augmentation = self._augmentation(draw, *source_size)
+            augmentation = self._augmentation(*draw, *source_size)
             augmented.append(augmentation.apply(image))
             # The third row of (u d, v d, d, 1) is the depth, which does not change.
             motions[view, :3, :3] = augmentation.matrix(source_size)
@@ -123,14 +112,8 @@ class ResizeCropFlipImage(BaseTransform):
         results['img_shape'] = results['pad_shape'] = augmented[0].shape[:2]
         return results
 
-    def _draw(self) -> _Draw:
-        """Draw at random in training; else fill the crop, centred, neither mirrored nor turned.
-
-        Returns:
-            Size after resizing over size before (None: as small as fills the crop); share of the
-            height cut off at the bottom; horizontal place of the crop, 0 left to 1 right; whether
-            to mirror; rotation in degrees.
-        """
+    def _draw(self) -> tuple[float | None, float, float, bool, float]:
+        """The first arguments of :meth:`_augmentation`, at random only in training."""
         conf = self.data_aug_conf
         if not self.training:
             return None, float(np.mean(conf['bot_pct_lim'])), 0.5, False, 0.0
@@ -142,10 +125,18 @@ class ResizeCropFlipImage(BaseTransform):
             np.random.uniform(*conf['rot_lim']),
         )
 
-    def _augmentation(self, draw: _Draw, width: int, height: int) -> ImageAugmentation:
+    def _augmentation(
+        self,
+        scale: float | None,  # None: as small as fills the crop
+        cut: float,  # share of the height cut off at the bottom
+        place: float,  # of the crop, 0 left to 1 right
+        flip: bool,
+        rotation: float,
+        width: int,
+        height: int,
+    ) -> ImageAugmentation:
         """What a draw means in whole pixels for an image of this size."""
         conf = self.data_aug_conf
-        scale, cut, place, flip, rotation = draw
         nominal_width, nominal_height = conf['W'] or width, conf['H'] or height
         ratio = (width / height) / (nominal_width / nominal_height)
         if abs(ratio - 1) > _ALLOWED_ASPECT_ERROR:

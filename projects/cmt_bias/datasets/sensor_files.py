@@ -23,7 +23,7 @@ class UsedData(NamedTuple):
     points: bool = True
     sweeps: int = 0  # of the listed earlier sweeps, the first so many may be added to them
     images: bool = True
-    point_values: int = POINT_VALUES  # float32 values of a point in the files
+    point_values: int = POINT_VALUES
     annotation_keys: tuple[str, ...] = ('bbox_3d', 'bbox_label_3d', 'velocity', 'num_lidar_pts')
     from_here: bool = True  # the files are those of this machine
 
@@ -42,11 +42,9 @@ def is_local(backend_args: Mapping | None) -> bool:
 
 
 def used_data(dataset: Mapping) -> UsedData:
-    """What a dataset's pipeline loads, of the sensors that its ``modality`` lets it load.
+    """What the pipeline in a dataset's config loads, of the sensors that its ``modality`` has.
 
-    Args:
-        dataset: Config of a dataset of mmdet3d's ``Det3DDataset`` family; one without a pipeline
-            is taken to load all of its modality.
+    One without a pipeline is taken to load all of its modality.
     """
     modality = dataset.get('modality') or dict(use_lidar=True, use_camera=False)
     lidar, camera = bool(modality.get('use_lidar')), bool(modality.get('use_camera'))
@@ -59,11 +57,11 @@ def used_data(dataset: Mapping) -> UsedData:
     sweep_steps = [step for kind, step in steps if re.match(r'Load\w*Sweeps', kind)]
     return UsedData(
         points=lidar and bool(point_steps),
-        sweeps=max(map(_sweeps_read, sweep_steps), default=0) if lidar else 0,
+        sweeps=max(map(_sweeps_read, sweep_steps), default=0) * lidar,
         images=camera and any(re.match(r'Load\w*Image', kind) for kind, _ in steps),
         point_values=next((s['load_dim'] for s in point_steps if 'load_dim' in s), POINT_VALUES),
         annotation_keys=tuple(keys),
-        from_here=all(is_local(step.get('backend_args')) for _, step in steps),
+        from_here=all(is_local(c.get('backend_args')) for c in (dataset, *(s for _, s in steps))),
     )
 
 
@@ -83,36 +81,20 @@ def _steps(pipeline: Sequence) -> Iterator[tuple[str, Mapping]]:
             yield from _steps(step)
 
 
-def sensor_files(frame: Mapping, dataset: Mapping) -> list[SensorFile]:
-    """LiDAR keyframe, sweeps and images of one frame, where mmdet3d looks for them.
-
-    Args:
-        frame: One entry of an info file's ``data_list``.
-        dataset: The dataset's config: ``data_root``, ``data_prefix``, ``modality`` and
-            ``pipeline`` count.
-    """
-    used = used_data(dataset)
-    root = Path(dataset.get('data_root') or '.')
-    prefix = {key: root / value for key, value in dict(dataset.get('data_prefix') or {}).items()}
+def sensor_files(info: Mapping, used: UsedData) -> list[SensorFile]:
+    """LiDAR keyframe, sweeps and images of a frame, as ``parse_data_info`` of its dataset says."""
     files = []
     if used.points:
-        path = prefix.get('pts', Path()) / frame['lidar_points']['lidar_path']
-        files.append(SensorFile(path, used.point_values))
-        for sweep in frame.get('lidar_sweeps', ())[: used.sweeps]:
-            path = sweep['lidar_points']['lidar_path']
-            folder = prefix.get('pts' if 'samples' in path else 'sweeps', Path())
-            files.append(SensorFile(folder / Path(path).name, used.point_values))
-    for camera, image in frame.get('images', {}).items() if used.images else ():
-        folder = prefix.get(camera, prefix.get('img', Path()))
-        files.append(SensorFile(folder / image['img_path']))
+        for cloud in (info, *info.get('lidar_sweeps', ())[: used.sweeps]):
+            path = Path(cloud['lidar_points']['lidar_path'])
+            files.append(SensorFile(path, used.point_values))
+    if used.images:
+        files += [SensorFile(Path(image['img_path'])) for image in info['images'].values()]
     return files
 
 
 def fault_of_file(file: SensorFile) -> str | None:
-    """What is wrong with a file, having read it: None if nothing is.
-
-    A cloud without points is none of it: a sensor may return nothing.
-    """
+    """What is wrong with a file, having read it; a sensor may return no point at all."""
     try:
         content = file.path.read_bytes()
     except OSError as error:

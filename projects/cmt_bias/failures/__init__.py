@@ -1,8 +1,8 @@
 """Sensor failures and degradations, as transforms of a pipeline for testing or training.
 
-They act on what the loading transforms give, in a pipeline of mmdet3d 1.4: points as
-``BasePoints``, images as a list of arrays. :func:`with_failure` puts one into a test,
-:class:`RandomFailure` draws one for each sample of a training.
+They act on what the loading transforms of mmdet3d give: points as ``BasePoints``, images as a
+list of arrays. :func:`with_failure` puts one into a test, :class:`RandomFailure` draws one for
+each sample of a training.
 """
 
 from . import cameras, lidar, random_failure, scene_conditions, weather

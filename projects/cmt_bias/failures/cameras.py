@@ -1,7 +1,7 @@
 """Cameras that show nothing, dirt, another place or another time, or are not where they seem."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import mmcv
@@ -23,10 +23,8 @@ class CameraFailure(SensorFailure):
     """Base of the failures in which some cameras show another picture.
 
     Args:
-        num_views: How many cameras, drawn anew for each sample; None for all.
-
-    Raises:
-        ValueError: If a sample has fewer cameras.
+        num_views: How many cameras, drawn anew for each sample; None for all. A ValueError is
+            raised if a sample has fewer.
     """
 
     spoiled = ('img',)
@@ -40,10 +38,7 @@ class CameraFailure(SensorFailure):
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
         """What the V cameras show instead: (H, W, 3) each, None for one that shows its own.
 
-        Args:
-            results: The sample.
-            hit: (V,) bool, the cameras that fail; pictures of others are passed over.
-            rng: The sample's random numbers.
+        Of those that do not fail, where ``hit`` (V,) is False, it is passed over.
         """
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
@@ -103,32 +98,27 @@ class CameraShift(CameraFailure):
         return shifted
 
 
-class _OtherRecording(CameraFailure):
-    """Base of the failures in which a camera shows another picture of its recordings, if any."""
-
-    @abstractmethod
-    def other_file(self, path: str, rng: np.random.Generator) -> str | None:
-        """Which file a camera shows instead of its own, None if there is no such."""
-
-    def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
-        """Read the other files, in the size and dtype of the own ones."""
-        pictures: list[np.ndarray | None] = [None] * len(hit)
-        for view in np.flatnonzero(hit):
-            other = self.other_file(results['filename'][view], rng)
-            if other is not None:
-                own, read = results['img'][view], mmcv.imread(other)
-                if read.shape != own.shape:
-                    read = mmcv.imresize(read, (own.shape[1], own.shape[0]))
-                pictures[view] = read.astype(own.dtype)
-        return pictures
+def _read_instead(
+    results: dict, hit: np.ndarray, other_file: Callable[[str], str | None]
+) -> Pictures:
+    """The files that cameras show instead of theirs, in the size and dtype of the own ones."""
+    pictures: list[np.ndarray | None] = [None] * len(hit)
+    for view in np.flatnonzero(hit):
+        other = other_file(results['filename'][view])
+        if other is not None:
+            own, read = results['img'][view], mmcv.imread(other)
+            if read.shape != own.shape:
+                read = mmcv.imresize(read, (own.shape[1], own.shape[0]))
+            pictures[view] = read.astype(own.dtype)
+    return pictures
 
 
 @TRANSFORMS.register_module()
-class CameraFrozen(_OtherRecording):
+class CameraFrozen(CameraFailure):
     """Cameras that show the picture of some time ago; the calibration is that of now.
 
-    At the beginning of a recording, where there is no earlier picture, they show as much later
-    ones; where there are neither, nothing changes.
+    At the beginning of a recording they show as much later ones; where there are neither, nothing
+    changes.
 
     Args:
         seconds: Age of the picture, positive.
@@ -139,29 +129,28 @@ class CameraFrozen(_OtherRecording):
         self.seconds = seconds
         self.check('seconds', seconds > 0, 'be positive')
 
-    def other_file(self, path: str, rng: np.random.Generator) -> str | None:
-        return file_at(path, self.seconds)
+    def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
+        return _read_instead(results, hit, lambda path: file_at(path, self.seconds))
 
 
 @TRANSFORMS.register_module()
-class CameraForeignScene(_OtherRecording):
-    """Cameras that show a picture of another scene, each its own.
+class CameraForeignScene(CameraFailure):
+    """Cameras that show a picture of another scene, each its own, if there is any.
 
     It is drawn from all files of the camera's folder, whatever split they belong to: a training
-    may see pictures of validation scenes (without their boxes), a test such that the detector was
-    trained on.
+    may see pictures of validation scenes (without their boxes), a test those of training scenes.
     """
 
-    def other_file(self, path: str, rng: np.random.Generator) -> str | None:
-        return file_of_other_scene(path, rng)
+    def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
+        return _read_instead(results, hit, lambda path: file_of_other_scene(path, rng))
 
 
 @TRANSFORMS.register_module()
 class CameraOcclusion(SensorFailure):
     """Dirt on the lenses: black patches on every image, another pattern for each camera.
 
-    nuScenes-R and MoME lay photographs of dirty glass over the images; the patches here are
-    smoothed noise above a threshold, which covers exactly the given share of the pixels.
+    nuScenes-R and MoME lay photographs of dirty glass over the images; here it is smoothed noise
+    above a threshold, which covers exactly the given share of the pixels.
 
     Args:
         share: Share of each image that is covered, within (0, 1).
@@ -198,10 +187,10 @@ class CameraOcclusion(SensorFailure):
 class CalibrationError(Degradation):
     """A wrong mounting of each camera against the LiDAR; points and images stay as they are.
 
-    The counterpart of MultiCorrupt's "spatial misalignment". Each camera of each sample gets a
-    small motion E of its own, a rotation about a random axis and a translation in a random
-    direction, in its camera frame: ``lidar2cam`` (V, 4, 4) becomes ``E lidar2cam``, and
-    ``lidar2img`` follows with the true ``cam2img``. ``ori_lidar2img`` keeps the truth.
+    MultiCorrupt's "spatial misalignment". Each camera of each sample gets a small motion E of its
+    own, a rotation about a random axis and a translation in a random direction, in its camera
+    frame: ``lidar2cam`` (V, 4, 4) becomes ``E lidar2cam``, and ``lidar2img`` follows with the true
+    ``cam2img``. ``ori_lidar2img`` keeps the truth.
     """
 
     spoiled = ('lidar2img', 'lidar2cam')
@@ -209,7 +198,6 @@ class CalibrationError(Degradation):
     """Standard deviations of angle and distance: degrees, metres."""
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        """See :meth:`SensorFailure.spoil`; of a sample with ``cam2img`` (V, 4, 4)."""
         cam2img = np.asarray(results['cam2img'], dtype=np.float64)
         errors = np.stack([self._motion(rng) for _ in cam2img])
         if 'lidar2cam' in results:
@@ -219,7 +207,6 @@ class CalibrationError(Degradation):
             results['lidar2img'] = in_pixels @ np.asarray(results['lidar2img'], dtype=np.float64)
 
     def _motion(self, rng: np.random.Generator) -> np.ndarray:
-        """A motion (4, 4) of the camera frame, metres."""
         degrees, metres = self.level
         motion = np.eye(4)
         axis = _direction(rng)

@@ -1,11 +1,9 @@
 """The failures that tests and trainings draw from, and how one comes into a pipeline."""
 
-import copy
 import fnmatch
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from mmdet3d.datasets.transforms import Pack3DDetInputs
@@ -22,10 +20,7 @@ _ADDED_KEYS = (CHANGED_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY, SPOILED_REGI
 
 @dataclass(frozen=True)
 class Failure:
-    """One failure with its settings.
-
-    Without any, ``group`` and ``spoils`` are '' and ``transforms`` empty.
-    """
+    """One failure; of :data:`CLEAN` ``group`` and ``spoils`` are '' and ``transforms`` empty."""
 
     name: str  # unique, usable as a file name
     description: str  # what happens, for the report
@@ -109,33 +104,26 @@ def find_failures(patterns: Sequence[str], severities: Sequence[int] = (2,)) -> 
     """
     everything = {failure.name: failure for failure in all_failures()}
     listed = [failure.name for failure in all_failures(severities)]
-    found = {
-        pattern: [pattern] if pattern in everything else fnmatch.filter(listed, pattern)
-        for pattern in patterns
-    }
-    unknown = ', '.join(pattern for pattern, names in found.items() if not names)
-    if unknown:
-        raise ValueError(f'no failures are called {unknown}; there are {", ".join(everything)}')
-    names = {CLEAN, *chain(*found.values())}
+    names = {CLEAN}
+    for pattern in patterns:
+        fitting = [pattern] if pattern in everything else fnmatch.filter(listed, pattern)
+        if not fitting:
+            known = ', '.join(everything)
+            raise ValueError(f'no failures are called {pattern}; there are {known}')
+        names |= {*fitting}
     return [failure for name, failure in everything.items() if name in names]
 
 
 def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> list[dict]:
-    """A copy of a pipeline that spoils what it has loaded.
+    """A copy of a pipeline (its configs) with the configs of a failure's transforms in it.
 
     The failure comes right behind the last transform with "Load" in its name, hence before every
     augmentation and filter. The packing passes what it tells on as meta information.
 
-    Args:
-        pipeline: Configs of a pipeline; stays as it is.
-        failure: Configs of the failure's transforms, in their order.
-
     Raises:
         ValueError: If the pipeline has no loading transform or no packing at its top level.
     """
-    steps, spoiling = (
-        [copy.deepcopy(dict(step)) for step in given] for given in (pipeline, failure)
-    )
+    steps = [dict(step) for step in pipeline]
     kinds = [type_name(step) for step in steps]
     behind = max((i + 1 for i, kind in enumerate(kinds) if 'Load' in kind), default=0)
     if not behind or 'Pack3DDetInputs' not in kinds:
@@ -149,4 +137,4 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
         if type_name(step) == 'Pack3DDetInputs':
             keys = (*step.get('meta_keys', default), *_ADDED_KEYS)
             step['meta_keys'] = tuple(dict.fromkeys(keys))
-    return [*steps[:behind], *spoiling, *steps[behind:]]
+    return [*steps[:behind], *map(dict, failure), *steps[behind:]]

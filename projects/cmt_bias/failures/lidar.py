@@ -29,31 +29,33 @@ _LEAST_TURN = np.pi / 6  # of a ghost
 _CLOSE_ENOUGH = 0.5  # the nearest sweep must have at least this share of the offset asked for
 
 
-@TRANSFORMS.register_module()
-class LiDARDrop(SensorFailure):
-    """The LiDAR is missing: all its points are zero, as :class:`ModalMask3D` makes them."""
+class LiDARFailure(SensorFailure):
+    """Base of the failures that replace the cloud."""
 
     spoiled = ('points',)
+
+
+@TRANSFORMS.register_module()
+class LiDARDrop(LiDARFailure):
+    """The LiDAR is missing: all its points are zero, as :class:`ModalMask3D` makes them."""
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
         results['points'] = zeroed(results['points'])
 
 
 @TRANSFORMS.register_module()
-class LiDARBeamReduction(SensorFailure):
+class LiDARBeamReduction(LiDARFailure):
     """Keep the points of a few rings, uniformly spaced over the 32 of the HDL-32E.
 
     "4 beams" of MoME (Park et al., CVPR 2025). The kept rings lie in the middle of equal parts:
     4, 12, 20 and 28 for four beams. The ring of a point is its ring index where the cloud still
     has one (see :mod:`.point_columns`), else that of its elevation, seen from where the LiDAR was
-    when it took the point: on a keyframe of nuScenes that is right for 89 % of the points and the
-    next one for the others, as its clouds are corrected for the motion of the vehicle.
+    when it took the point: right for 89 % of the points of a keyframe of nuScenes and the next one
+    for the others, as its clouds are corrected for the motion of the vehicle.
 
     Args:
         num_beams: Beams that are left, 1 to 31.
     """
-
-    spoiled = ('points',)
 
     def __init__(self, num_beams: int = 4, seed: int = 0) -> None:
         super().__init__(seed)
@@ -71,7 +73,7 @@ class LiDARBeamReduction(SensorFailure):
 
 
 @TRANSFORMS.register_module()
-class LiDARFieldOfView(SensorFailure):
+class LiDARFieldOfView(LiDARFailure):
     """Keep the points of a sector around the vehicle's forward axis, seen from the LiDAR.
 
     "Limited field of view" of nuScenes-R (Yu et al., arXiv 2205.14951) and MoME, +-60 degrees.
@@ -80,8 +82,6 @@ class LiDARFieldOfView(SensorFailure):
     Args:
         half_angle: Half the sector, degrees, within (0, 180): 60 keeps [-60, 60].
     """
-
-    spoiled = ('points',)
 
     def __init__(self, half_angle: float = 60.0, seed: int = 0) -> None:
         super().__init__(seed)
@@ -102,19 +102,16 @@ class LiDARFieldOfView(SensorFailure):
 
 
 @TRANSFORMS.register_module()
-class LiDARObjectFailure(SensorFailure):
+class LiDARObjectFailure(LiDARFailure):
     """Drop all points in the boxes of objects that are drawn at random.
 
     "Object failure" of nuScenes-R (Yu et al., arXiv 2205.14951) and MoME, probability 0.5: black
-    or wet objects do not echo. It reads the annotations of the tested samples; they decide which
-    points go, and nothing else of them reaches the detector. Boxes are grown by 5 cm on each side,
-    and moved back along their velocity for points of older sweeps.
+    or wet objects do not echo. The annotations decide which points go; nothing else of them
+    reaches the detector.
 
     Args:
         probability: Chance of each object to lose its points, in (0, 1].
     """
-
-    spoiled = ('points',)
 
     def __init__(self, probability: float = 0.5, seed: int = 0) -> None:
         super().__init__(seed)
@@ -134,10 +131,10 @@ class LiDARObjectFailure(SensorFailure):
 class LiDARGhosts(LiDARObjectFailure):
     """Ghost returns: the echoes of an object once more, in another direction.
 
-    Mirrors such as wet roads, shop windows and other vehicles do so, and so does interference. A
-    ghost has the points of a real object, turned about the sensor by 30 degrees or more, so that
-    its distance and density are right and nothing but the cameras tells it from an object. What
-    stands where it appears is not removed.
+    Wet roads, shop windows and other vehicles mirror, and interference does the same. A ghost has
+    the points of a real object, turned about the sensor by 30 degrees or more, so that its
+    distance and density are right and only the cameras tell it from an object. What stands where
+    it appears is not removed.
 
     Args:
         probability: Chance of each object to have a ghost, in (0, 1].
@@ -170,17 +167,15 @@ def _turned(positions: Tensor, angles: Tensor) -> Tensor:
 
 
 @TRANSFORMS.register_module()
-class LiDARFrozen(SensorFailure):
+class LiDARFrozen(LiDARFailure):
     """A LiDAR that repeats the keyframe of some time ago as if it were taken now.
 
-    Unlike :class:`LiDARTimeOffset` it takes no annotations to make, and the cloud is a real one,
-    without sweeps. At the beginning of a recording it is as much later.
+    Unlike that of :class:`LiDARTimeOffset` the cloud is a real one, without sweeps, and needs no
+    annotations. At the beginning of a recording it is as much later.
 
     Args:
         seconds: Age of the cloud, positive.
     """
-
-    spoiled = ('points',)
 
     def __init__(self, seconds: float = 1.0, seed: int = 0) -> None:
         super().__init__(seed)
@@ -202,17 +197,16 @@ class LiDARFrozen(SensorFailure):
 class LiDARTimeOffset(Degradation):
     """A LiDAR whose clock is behind: the cloud of a moment ago, images and boxes of now.
 
-    The counterpart of MultiCorrupt's "temporal misalignment", made of what nuScenes' info files
-    give: ``lidar_sweeps`` say how the LiDAR moved since an earlier sweep, of the age nearest to
-    the level's. The points of the annotated objects go back along the objects' velocity, and then
-    all points into the LiDAR frame of that sweep, but are taken for current ones. So the cloud
-    keeps its density and its sweeps; what it lacks is the turning of objects and what has come
-    into view since. A sample without such a sweep (the first of a scene has none) stays as it is.
+    MultiCorrupt's "temporal misalignment", made of what nuScenes' info files give: how the LiDAR
+    moved since the sweep whose age is nearest to the level's. The points of the annotated objects
+    go back along the objects' velocity, and then all points into the LiDAR frame of that sweep,
+    but are taken for current ones. So the cloud keeps its density and its sweeps; what it lacks is
+    the turning of objects and what has come into view since.
 
-    The offset is the age of that sweep, at least half of the level's. It has no upper limit: where
-    sweeps are far apart it is longer than the level says, and two levels may be the same. The
-    synthetic data have a sweep every 0.25 s, so that severities 1 and 2 are both 0.25 s, and 3 is
-    0.5 s.
+    The offset is the age of that sweep; a sample without one of half the level's age at least (the
+    first of a scene) stays as it is. Where sweeps are far apart the offset is longer than the
+    level, and two levels may be the same: the synthetic data have a sweep every 0.25 s, so that
+    severities 1 and 2 are both 0.25 s, and 3 is 0.5 s.
     """
 
     spoiled = ('points',)
@@ -258,14 +252,9 @@ def annotated_boxes(results: Mapping) -> np.ndarray:
 
 
 def points_in_annotated_boxes(points: Tensor, boxes: np.ndarray) -> np.ndarray:
-    """Which points lie in which box, with boxes moved back to where they were for older points.
+    """Which points (N, D) of a keyframe and sweeps lie in which box (M, 9): bool (N, M).
 
-    Args:
-        points: (N, D) of a keyframe and sweeps, LiDAR frame.
-        boxes: (M, 9) of :func:`annotated_boxes`, which are grown by 5 cm on each side.
-
-    Returns:
-        Bool array (N, M).
+    Boxes are grown by 5 cm on each side, and moved back along their velocity for older points.
     """
     positions, lags = points[:, :3].double().numpy(), time_lags(points).double().numpy()
     grown = boxes + (0, 0, -_MARGIN, 2 * _MARGIN, 2 * _MARGIN, 2 * _MARGIN, 0, 0, 0)

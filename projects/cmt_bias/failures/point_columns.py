@@ -4,7 +4,8 @@ A nuScenes file has x, y, z in metres, intensity 0-255 and the ring index 0-31 o
 ``LoadAlignedSweeps`` overwrites the ring index by the time in seconds for which a point is older
 than the keyframe. Both are told apart by their values: the lags of a cloud are below one second,
 and ring indices are whole numbers up to 31. Of four columns the last may be intensity or time
-(``use_dim=[0, 1, 2, 4]`` is the default of the loaders of sweeps), which nothing tells apart.
+(``use_dim=[0, 1, 2, 4]`` is the default of the loaders of sweeps), which nothing tells apart: such
+points are refused with a ValueError.
 """
 
 from collections.abc import Mapping
@@ -36,11 +37,7 @@ def check_columns(points: Tensor) -> None:
 
 
 def ring_column(points: Tensor) -> Tensor | None:
-    """Ring indices (N,), int64, of points (N, D); None if the points carry none.
-
-    Raises:
-        ValueError: See :func:`check_columns`.
-    """
+    """Ring indices (N,), int64, of points (N, D); None if the points carry none."""
     check_columns(points)
     if points.shape[1] <= FIFTH or len(points) == 0:
         return None
@@ -50,13 +47,8 @@ def ring_column(points: Tensor) -> Tensor | None:
 
 
 def time_lags(points: Tensor) -> Tensor:
-    """Seconds (N,) by which points (N, D) are older than the keyframe; 0 if they do not tell.
-
-    Raises:
-        ValueError: See :func:`check_columns`.
-    """
-    check_columns(points)
-    if points.shape[1] <= FIFTH or ring_column(points) is not None:
+    """Seconds (N,) by which points (N, D) are older than the keyframe; 0 if they do not tell."""
+    if ring_column(points) is not None or points.shape[1] <= FIFTH:
         return points.new_zeros(len(points))
     return points[:, FIFTH]
 
@@ -92,10 +84,10 @@ def into_sweep_frame(positions: Tensor, sweep: Mapping) -> Tensor:
 
 
 def positions_when_taken(points: Tensor, results: Mapping) -> Tensor:
-    """The points, each in the LiDAR frame of the moment in which it was taken.
+    """Positions (N, 3) of points (N, D), each in the LiDAR frame of when it was taken, metres.
 
     Args:
-        points: (N, D) of a keyframe and sweeps, metres, LiDAR frame of the keyframe.
+        points: Of a keyframe and sweeps, LiDAR frame of the keyframe.
         results: The sample, with ``timestamp`` and ``lidar_sweeps`` if it has sweeps.
     """
     lags, positions = time_lags(points), points[:, :3].clone()

@@ -29,9 +29,8 @@ class RandomFailure(BaseTransform):
     adds; ``spoiled_sensors`` is '' in a healthy sample.
 
     Args:
-        failures: How often each is drawn, relative to the others: weights by name of
-            :func:`all_failures`. A wildcard stands for all that fit it, which share its weight;
-            the strength of a degradation is the number in its name, such as ``night_3``.
+        failures: Relative weights by name of :func:`all_failures`. A wildcard stands for all that
+            fit it, which share its weight; ``night_3`` is a degradation of severity 3.
         probability: Chance of a sample to be spoiled.
         seed: Seed of all draws.
 
@@ -59,9 +58,8 @@ class RandomFailure(BaseTransform):
                 'RandomFailure does not know the epoch, so that every epoch would draw the same; '
                 "add dict(type='FailureEpochHook') to custom_hooks"
             )
-        failure = self._draw(
-            results, sample_generator(self.seed, f'RandomFailure/{epoch}', results)
-        )
+        rng = sample_generator(self.seed, f'RandomFailure/{epoch}', results)
+        failure = self._draw(results, rng)
         results['failure'] = failure.name if failure else ''
         add_spoiled(results, '')
         digest = hashlib.sha256(f'{self.seed}/{epoch}'.encode()).digest()
@@ -81,21 +79,18 @@ class RandomFailure(BaseTransform):
 
 @HOOKS.register_module()
 class FailureEpochHook(Hook):
-    """Tell every :class:`RandomFailure` of the training data which epoch it is.
+    """Tell every :class:`RandomFailure` of the training data, however nested, which epoch it is.
 
-    Below any nesting of dataset wrappers and of transforms. A training that counts iterations is
-    one epoch.
+    A training that counts iterations is one epoch.
     """
-
-    def before_train(self, runner: Runner) -> None:
-        """Tell it for hooks that look at the data before the first epoch."""
-        self.before_train_epoch(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell the new epoch, before the data loader begins it."""
         for transform in transforms_with(runner.train_dataloader.dataset, 'epoch'):
             if isinstance(transform, RandomFailure):
                 transform.epoch.fill_(runner.epoch)
+
+    before_train = before_train_epoch  # for hooks that look at the data before the first epoch
 
 
 def _weighted_failures(weights: Mapping[str, float]) -> list[tuple[Failure, float]]:

@@ -19,39 +19,38 @@ def file_at(path: str, seconds: float) -> str | None:
     At the beginning of a recording it is that of so many seconds later. None if there is none in
     the recording that differs from what was asked for by half of it at most.
     """
-    folder, log, time = _parts(path)
-    logs, times, names = _recorded(folder)
-    ages, names = time - times[logs == log], names[logs == log]
+    same_log, ages, files = _recorded_beside(path)
+    ages, files = ages[same_log], files[same_log]
     for age in (seconds * 1e6, -seconds * 1e6):
         errors = np.abs(ages - age)
         if errors.min() <= seconds * 1e6 / 2:
-            return str(folder / names[errors.argmin()])
+            return str(files[errors.argmin()])
     return None
 
 
 def file_of_other_scene(path: str, rng: np.random.Generator) -> str | None:
     """A file of the same sensor from another scene, drawn at random; None if there is none."""
-    folder, log, time = _parts(path)
-    logs, times, names = _recorded(folder)
-    others = names[(logs != log) | (np.abs(times - time) > _OTHER_SCENE)]
-    return str(folder / others[rng.integers(len(others))]) if len(others) else None
+    same_log, ages, files = _recorded_beside(path)
+    others = files[~same_log | (np.abs(ages) > _OTHER_SCENE)]
+    return str(others[rng.integers(len(others))]) if len(others) else None
 
 
-def _parts(path: str) -> tuple[Path, str, int]:
-    """Folder, log and time of a file of nuScenes."""
+def _recorded_beside(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all files of a sensor: whether of the same log, how much older (microseconds), path."""
     match = _NAME.fullmatch(Path(path).name)
     if match is None:
         raise ValueError(
             f"'{path}' is not named as nuScenes names its files (LOG__CHANNEL__TIME.jpg), by "
             'which other files of its sensor are found'
         )
-    return Path(path).parent, match['log'], int(match['time'])
+    logs, times, files = _recorded(Path(path).parent)
+    return logs == match['log'], int(match['time']) - times, files
 
 
 @lru_cache(maxsize=64)
 def _recorded(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logs, times in microseconds and names of the files of a folder, in this order."""
+    """Logs, times in microseconds and paths of the files of a folder, in this order."""
     matches = [match for file in folder.iterdir() if (match := _NAME.fullmatch(file.name))]
     found = sorted((match['log'], int(match['time']), match.string) for match in matches)
     logs, times, names = zip(*found, strict=True)
-    return np.array(logs), np.array(times), np.array(names)
+    return np.array(logs), np.array(times), np.array([str(folder / name) for name in names])

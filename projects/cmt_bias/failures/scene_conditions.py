@@ -18,12 +18,8 @@ CONDITION_WORDS = {'night': r'\bnight', 'rain': r'\brain', 'fog': r'\bfog'}
 def scene_condition(description: str) -> str:
     """The condition that a scene's description tells of.
 
-    Args:
-        description: Such as 'Night, after rain, many peds in lit area'.
-
-    Returns:
-        'day', 'night', 'rain', 'fog' or, where several are named, such as 'night and rain': each
-        scene has exactly one. As usual with nuScenes, 'after rain' counts as rain.
+    It is 'day', 'night', 'rain', 'fog' or, where several are named, such as 'night and rain': each
+    scene has exactly one. As usual with nuScenes, 'after rain' counts as rain.
     """
     words = CONDITION_WORDS.items()
     named = [name for name, word in words if re.search(word, description, re.IGNORECASE)]
@@ -61,18 +57,15 @@ class LabelSpoiledSensors(BaseTransform):
                     f"LabelSpoiledSensors: spoiled_by['{condition}']='{sensors}' must be 'L', 'C' "
                     "or 'LC'"
                 )
-        self.sensors_of_token = {
-            token: _suffering(scene_condition(scene['description']), spoiled_by)
-            for token, scene in scenes_of_samples(Path(data_root) / version).items()
-        }
+        self.sensors_of_token = {}
+        for token, scene in scenes_of_samples(Path(data_root) / version).items():
+            parts = set(scene_condition(scene['description']).split(' and '))
+            suffers = [
+                s for name, s in spoiled_by.items() if parts.issuperset(name.split(' and '))
+            ]
+            self.sensors_of_token[token] = ''.join(suffers)
 
     def transform(self, results: dict) -> dict:
         """Label one sample."""
         add_spoiled(results, self.sensors_of_token.get(sample_token(results), ''))
         return results
-
-
-def _suffering(condition: str, spoiled_by: Mapping[str, str]) -> str:
-    """The sensors that suffer from any part of a condition such as 'night and rain'."""
-    parts = set(condition.split(' and '))
-    return ''.join(s for name, s in spoiled_by.items() if set(name.split(' and ')) <= parts)

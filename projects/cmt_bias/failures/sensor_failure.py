@@ -17,8 +17,6 @@ CHANGED_KEY = 'changed_by_failure'
 SEVERITIES = (1, 2, 3)
 """Three levels, as in MultiCorrupt (Beemelmanns et al., 2024); their strengths are our own."""
 
-_NAMES_OF_A_SAMPLE = ('token', 'sample_idx', 'lidar_path')
-
 
 class SensorFailure(BaseTransform):
     """Base of the transforms that spoil a sample's input, between loading and augmentation.
@@ -29,8 +27,8 @@ class SensorFailure(BaseTransform):
     leaves all other entries as they are.
 
     Added keys: ``changed_by_failure``, whether the input differs now (a failure that leaves a
-    whole data set as it was is a mistake, see ``tools/test_robustness.py``), and which sensors, or
-    which part of them, give wrong data (see :mod:`cmt_bias.spoiled_parts`).
+    whole data set as it was is a mistake, see ``tools/test_robustness.py``), and what
+    :mod:`cmt_bias.spoiled_parts` says of the sensors that give wrong data.
 
     Args:
         seed: Seed of the random numbers; without effect where nothing is random.
@@ -102,25 +100,25 @@ def _differ(old: Any, new: Any) -> bool:
 
 
 def sample_token(results: Mapping) -> str:
-    """What names a sample: nuScenes' token, else the number or the file that the dataset gave it.
+    """What names a sample: nuScenes' token, else the number or file that the dataset gave it.
 
     Raises:
         KeyError: If the sample has none of them.
     """
-    names = [results[key] for key in _NAMES_OF_A_SAMPLE if results.get(key) is not None]
-    if not names:
-        raise KeyError(
-            f'a sample has none of {", ".join(_NAMES_OF_A_SAMPLE)}, by which a sensor failure '
-            'draws its random numbers; make the info files anew with tools/create_data.py'
-        )
-    return str(names[0])
+    for key in ('token', 'sample_idx', 'lidar_path'):
+        if results.get(key) is not None:
+            return str(results[key])
+    raise KeyError(
+        'a sample has none of token, sample_idx, lidar_path, by which a sensor failure draws its '
+        'random numbers; make the info files anew with tools/create_data.py'
+    )
 
 
 def sample_generator(seed: int, purpose: str, results: Mapping) -> np.random.Generator:
     """A generator of random numbers for one sample and purpose.
 
-    It depends neither on the process, nor on the order of the samples, nor on numpy's global
-    state, which it leaves alone: two tests with other numbers of workers draw the same.
+    It depends on nothing else: two tests with other numbers of workers draw the same, and numpy's
+    global state stays.
     """
     digest = hashlib.sha256(f'{seed}/{purpose}/{sample_token(results)}'.encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, 'big'))

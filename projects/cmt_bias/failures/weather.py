@@ -27,7 +27,7 @@ _DARK_REFLECTIVITY = 0.1
 
 @TRANSFORMS.register_module()
 class CameraNight(Degradation):
-    """Darker images with the noise of a high gain; the counterpart of MultiCorrupt's "dark".
+    """Darker images with the noise of a high gain, as MultiCorrupt's "dark".
 
     A value v in 0-255 becomes ``255 gain (v / 255)^gamma`` with shot noise (variance proportional
     to the value) and read noise. The LiDAR brings its own light and sees as by day.
@@ -150,9 +150,6 @@ def scatter_points(
         extinction: Extinction coefficient, 1/m.
         backscatter: Share of the lost echoes that come back from the drops, 0-1.
         rng: Random numbers.
-
-    Raises:
-        ValueError: See :func:`check_columns`.
     """
 
     def draw() -> Tensor:

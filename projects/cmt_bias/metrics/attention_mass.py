@@ -39,16 +39,9 @@ def watch_attention(
 def attention_shares(query: Tensor, key: Tensor, bias: WindowedBias | None = None) -> Tensor:
     """The decoder's attention: the softmax over all K keys of ``query . key / sqrt(D)`` + bias.
 
-    The logits of all queries exist at once.
-
-    Args:
-        query: ``(B, H, Q, D)`` projected queries.
-        key: ``(B, H, K, D)`` projected keys.
-        bias: On the logits; None for none.
-
-    Returns:
-        ``(B, Q, K)``, the mean over the heads, whose sum is 1. In the query's type, float32 for
-        half precision.
+    The logits of all queries exist at once. ``query``, ``(B, H, Q, D)``, and ``key``,
+    ``(B, H, K, D)``, are projected. Returns ``(B, Q, K)``, the mean over the heads, whose sum is
+    1; in the query's type, float32 for half precision.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     logits = query.to(dtype) * query.shape[-1] ** -0.5 @ key.to(dtype).transpose(-1, -2)
@@ -63,13 +56,8 @@ def attention_mass(query: Tensor, key: Tensor, bias: WindowedBias) -> Tensor:
     A sensor without a window (``window_size=None``) is one window for every query. One query is
     worked on at a time.
 
-    Args:
-        query: As there.
-        key: As there.
-        bias: The bias of this layer.
-
-    Returns:
-        ``(2, B, Q, 4)``: without and with the bias; the parts of :data:`PARTS`, whose sum is 1.
+    ``query`` and ``key`` are as there. Returns ``(2, B, Q, 4)``: without and with the bias; the
+    parts of :data:`PARTS`, whose sum is 1.
     """
     lidar = torch.arange(key.shape[2], device=key.device) < bias.windows.layout.num_lidar_tokens
     masses = []

@@ -4,61 +4,53 @@ import math
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from statistics import fmean
-from typing import Any
+from dataclasses import dataclass, replace
 
+import pandas as pd
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 from tabulate import SEPARATING_LINE, tabulate
 
 ERRORS = {
-    'trans_err': ('ATE', 'mATE'),
-    'scale_err': ('ASE', 'mASE'),
-    'orient_err': ('AOE', 'mAOE'),
-    'vel_err': ('AVE', 'mAVE'),
-    'attr_err': ('AAE', 'mAAE'),
+    'trans_err': 'ATE',
+    'scale_err': 'ASE',
+    'orient_err': 'AOE',
+    'vel_err': 'AVE',
+    'attr_err': 'AAE',
 }
-"""Error in mmdet3d's metric keys -> its name for one class, its name averaged over classes."""
+"""Error in mmdet3d's metric keys -> its name for one class; averaged over classes 'mATE' ..."""
 
 UNITS = 'ATE in metres, ASE as 1 - IoU, AOE in radians, AVE in m/s, AAE as 1 - accuracy'
 
 
-@dataclass
+@dataclass(frozen=True)
 class NuScenesScores:
     """Scores of one set of results.
 
     Attributes:
         nds: nuScenes detection score, 0-1.
         mean_ap: Mean average precision over classes and matching distances, 0-1.
-        mean_errors: Keys mATE, mASE, mAOE, mAVE, mAAE.
-        class_ap: For each class the average precision, averaged over matching distances.
-        class_errors: For each class the keys ATE, ASE, AOE, AVE, AAE; NaN where not defined (a
-            cone has no heading).
+        mean_errors: mATE, mASE, mAOE, mAVE, mAAE.
+        classes: A row for each class: AP, averaged over matching distances, ATE, ASE, AOE, AVE,
+            AAE; NaN where not defined (a cone has no heading).
     """
 
     nds: float
     mean_ap: float
-    mean_errors: dict[str, float] = field(default_factory=dict)
-    class_ap: dict[str, float] = field(default_factory=dict)
-    class_errors: dict[str, dict[str, float]] = field(default_factory=dict)
+    mean_errors: pd.Series
+    classes: pd.DataFrame
 
     @property
-    def absent_classes(self) -> tuple[str, ...]:
+    def absent_classes(self) -> list[str]:
         """Classes of nuScenes that the model does not have, which the official means count."""
-        return tuple(
-            name for name in DETECTION_NAMES if self.class_ap and name not in self.class_ap
-        )
+        return [name for name in DETECTION_NAMES if name not in self.classes.index]
 
     def of_own_classes(self) -> 'NuScenesScores':
         """The same scores with all means over the classes that the model has."""
-        mean_ap = fmean(self.class_ap.values())
-        errors = {}
-        for short, mean in ERRORS.values():
-            values = (found.get(short, math.nan) for found in self.class_errors.values())
-            errors[mean] = fmean([value for value in values if not math.isnan(value)] or [1.0])
+        means = self.classes.mean()
+        errors = means.drop('AP').fillna(1.0).add_prefix('m')
         # The official formula: mAP counts as much as the five errors together.
-        nds = (5 * mean_ap + sum(max(0.0, 1 - error) for error in errors.values())) / 10
-        return replace(self, nds=nds, mean_ap=mean_ap, mean_errors=errors)
+        nds = (5 * means['AP'] + (1 - errors).clip(lower=0).sum()) / 10
+        return replace(self, nds=nds, mean_ap=means['AP'], mean_errors=errors)
 
     def describe_own_means(self) -> str:
         """A sentence on the official means of a model that has not all classes."""
@@ -67,73 +59,61 @@ class NuScenesScores:
             f'mAP {self.mean_ap:.4f} and NDS {self.nds:.4f} are means over all '
             f'{len(DETECTION_NAMES)} classes of nuScenes, with AP 0 and errors of 1 for those '
             f'that the model does not have ({", ".join(self.absent_classes)}). Over its own '
-            f'{len(self.class_ap)} classes: mAP {own.mean_ap:.4f}   NDS {own.nds:.4f}'
+            f'{len(self.classes)} classes: mAP {own.mean_ap:.4f}   NDS {own.nds:.4f}'
         )
 
 
 def parse_nuscenes_metrics(metrics: Mapping[str, float]) -> dict[str, NuScenesScores]:
-    """Sort the flat metric dict of mmdet3d's ``NuScenesMetric``.
+    """Sort the flat metric dict of mmdet3d's ``NuScenesMetric``, as ``runner.test()`` returns it.
 
-    Args:
-        metrics: What ``runner.test()`` returns, with keys such as
-            ``NuScenes metric/pred_instances_3d_NuScenes/car_AP_dist_0.5``.
-
-    Returns:
-        Scores by result name (``pred_instances_3d``); empty without nuScenes metrics.
+    Its keys are such as ``NuScenes metric/pred_instances_3d_NuScenes/car_AP_dist_0.5``. Returns
+    scores by result name (``pred_instances_3d``); empty without nuScenes metrics.
     """
     by_result: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         if match := re.search(r'(\w+)_NuScenes/(.+)$', key):
             by_result.setdefault(match[1], {})[match[2]] = float(value)
-    return {name: _scores_of(found) for name, found in by_result.items() if 'NDS' in found}
+    return {
+        name: _scores_of(pd.Series(found)) for name, found in by_result.items() if 'NDS' in found
+    }
 
 
-def _scores_of(metrics: dict[str, float]) -> NuScenesScores:
+def _scores_of(metrics: pd.Series) -> NuScenesScores:
     """Scores from the metrics of one result, keys without prefix."""
-    scores = NuScenesScores(nds=metrics.pop('NDS'), mean_ap=metrics.pop('mAP'))
-    by_distance: dict[str, list[float]] = {}
-    for key, value in metrics.items():
-        if match := re.fullmatch(r'(\w+)_AP_dist_[\d.]+', key):
-            by_distance.setdefault(match[1], []).append(value)
-        elif match := re.fullmatch(rf'(\w+)_({"|".join(ERRORS)})', key):
-            scores.class_errors.setdefault(match[1], {})[ERRORS[match[2]][0]] = value
-        else:
-            scores.mean_errors[key] = value
-    scores.class_ap = {name: fmean(values) for name, values in by_distance.items()}
-    return scores
+    precisions = metrics.filter(regex='_AP_dist_')
+    classes = precisions.index.str.replace('_AP_dist_.*', '', regex=True)
+    columns = {'AP': precisions.groupby(classes, sort=False).mean()}
+    for key, name in ERRORS.items():
+        of_class = metrics.filter(regex=f'_{key}$')
+        columns[name] = of_class.rename(lambda text, end=f'_{key}': text.removesuffix(end))
+    return NuScenesScores(
+        nds=metrics['NDS'],
+        mean_ap=metrics['mAP'],
+        mean_errors=metrics.reindex([f'm{name}' for name in ERRORS.values()]),
+        classes=pd.DataFrame(columns).reindex(columns['AP'].index),
+    )
 
 
 def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detection') -> str:
     """The scores as text: a row for each class, then the means, then NDS.
 
-    Args:
-        scores: Scores of one set of results.
-        title: Heading.
-
-    Returns:
-        Lines of at most 99 characters, without colours.
+    Lines have at most 99 characters, and no colours.
     """
-    shorts, means = zip(*ERRORS.values(), strict=True)
-    rows: dict[str, list[float | None]] = {
-        name: [precision, *map(scores.class_errors.get(name, {}).get, shorts)]
-        for name, precision in scores.class_ap.items()
-    }
     averaged = {'mean': scores}
     summary = f'mAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
     if scores.absent_classes:
-        own = f'mean of {len(scores.class_ap)}'
+        own = f'mean of {len(scores.classes)}'
         averaged = {'mean of all 10': scores, own: scores.of_own_classes()}
         summary = textwrap.fill(scores.describe_own_means(), 99)
+    rows = scores.classes.copy()
     for name, each in averaged.items():
-        rows[name] = [each.mean_ap, *map(each.mean_errors.get, means)]
-    cells: list[Any] = [
-        [name, *('-' if x is None or math.isnan(x) else f'{x:.3f}' for x in numbers)]
-        for name, numbers in rows.items()
-    ]
-    cells.insert(len(scores.class_ap), SEPARATING_LINE)
+        rows.loc[name] = [each.mean_ap, *each.mean_errors]
+    texts = rows.map(lambda value: '-' if math.isnan(value) else f'{value:.3f}')
+    cells = texts.reset_index().to_numpy().tolist()
+    cells.insert(len(scores.classes), SEPARATING_LINE)
     table = tabulate(
         cells,
-        ['class', 'AP', *shorts],
+        ['class', *rows],
         colalign=('left', *['right'] * 6),
         disable_numparse=True,
     )

@@ -1,11 +1,12 @@
-"""The official nuScenes metric on parts of a test: by condition, and by distance."""
+"""The official nuScenes metric on parts of a test: by condition, distance and half of it."""
 
 import math
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from mmengine.logging import MMLogger
 from nuscenes import NuScenes
 from nuscenes.eval.common.data_classes import EvalBoxes
@@ -14,16 +15,13 @@ from nuscenes.eval.detection.data_classes import DetectionMetrics
 from nuscenes.eval.detection.evaluate import DetectionEval
 
 from ..datasets.nuscenes_layout import EVALUATED_SPLITS
-from .conditions import halves_by_scene, samples_by_condition
+from ..failures.scene_conditions import scene_condition
 from .nuscenes_metric_table import ERRORS
 
 WHOLE = 'whole'
 HALVES = ('half 1', 'half 2')
-DISTANCE_BANDS = {
-    '0-20 m': (0.0, 20.0),
-    '20-40 m': (20.0, 40.0),
-    '40+ m': (40.0, math.inf),
-}
+ANYWHERE = (0.0, math.inf)
+DISTANCE_BANDS = {'0-20 m': (0.0, 20.0), '20-40 m': (20.0, 40.0), '40+ m': (40.0, math.inf)}
 SMALL_OBJECTS = ('pedestrian', 'traffic_cone', 'bicycle', 'motorcycle', 'barrier')
 
 
@@ -35,6 +33,7 @@ class Subset:
         name: Such as 'night' or '0-20 m'.
         kind: 'whole', 'condition' or 'distance'; 'half 1' or 'half 2' of the scenes of a part.
         samples: Number of samples.
+        scenes: Number of scenes that they are from.
         objects: Number of annotated objects that the metric counts.
         absent_classes: Classes without any; the official metric gives them AP 0 and errors of 1.
         metrics: mAP, NDS, the five mean errors, and 'AP <class>' of every class.
@@ -43,6 +42,7 @@ class Subset:
     name: str
     kind: str
     samples: int
+    scenes: int
     objects: int
     absent_classes: tuple[str, ...]
     metrics: Mapping[str, float]
@@ -53,13 +53,8 @@ class SubsetEvaluation(DetectionEval):
 
     The official code reads and filters all of them; then it gets those of a subset. A distance is
     that of the box itself from the vehicle, so a detection near a limit may fall on another side
-    than its object.
-
-    Args:
-        nusc: The tables.
-        detections: The file of detections in the official format.
-        version: Of the nuScenes tables, which decides the split.
-        eval_version: Name of the official settings.
+    than its object. ``detections`` is a file in the official format; the version of the tables
+    decides the split, ``eval_version`` names the official settings.
     """
 
     gt_boxes: EvalBoxes
@@ -83,42 +78,42 @@ class SubsetEvaluation(DetectionEval):
                 f'1: there is no detection of them. A model of fewer classes is to be compared '
                 'class by class.'
             )
+        samples = (nusc.get('sample', token) for token in self.sample_tokens)
+        scenes = [nusc.get('scene', sample['scene_token']) for sample in samples]
+        table = pd.DataFrame(scenes, index=self.sample_tokens).sort_values(['name', 'token'])
+        conditions = table.groupby(table['description'].map(scene_condition))
+        self._scenes = {WHOLE: table, **{str(name): rows for name, rows in conditions}}
 
     def subsets(self) -> list[Subset]:
         """The whole, every condition that occurs, and every band of distance."""
         bands = [
-            self._subset(name, 'distance', self.sample_tokens, band)
+            self._subset(name, 'distance', self._scenes[WHOLE], band)
             for name, band in DISTANCE_BANDS.items()
         ]
         return self.by_condition() + bands
 
     def by_condition(self) -> list[Subset]:
-        """The whole, and every condition that occurs."""
-        groups = samples_by_condition(self.nusc, self.sample_tokens)
+        """The whole, and every condition that occurs, in alphabetical order."""
         return [
-            self._subset(WHOLE, WHOLE, self.sample_tokens),
-            *(self._subset(name, 'condition', tokens) for name, tokens in groups.items()),
+            self._subset(name, WHOLE if name == WHOLE else 'condition', scenes)
+            for name, scenes in self._scenes.items()
         ]
 
     def halves_by_condition(self) -> list[Subset]:
-        """The whole and every condition with several scenes, each in two halves of its scenes."""
-        groups = samples_by_condition(self.nusc, self.sample_tokens)
+        """The whole and every condition with several scenes, which its halves take in turn."""
         found = []
-        for name, tokens in {WHOLE: self.sample_tokens, **groups}.items():
-            halves = halves_by_scene(self.nusc, tokens)
-            if all(halves):
-                parts = zip(HALVES, halves, strict=True)
-                found += [self._subset(name, kind, half) for kind, half in parts]
+        for name, scenes in self._scenes.items():
+            half = pd.factorize(scenes['token'])[0] % 2
+            if half.any():
+                found += [self._subset(name, k, scenes[half == n]) for n, k in enumerate(HALVES)]
         return found
 
     def _subset(
-        self,
-        name: str,
-        kind: str,
-        tokens: Collection[str],
-        band: tuple[float, float] = (0.0, math.inf),
+        self, name: str, kind: str, scenes: pd.DataFrame, band: tuple[float, float] = ANYWHERE
     ) -> Subset:
+        """Evaluate samples, ``scenes`` by token, within a band of distance in metres."""
         all_boxes = self.gt_boxes, self.pred_boxes
+        tokens = set(scenes.index)
         try:
             self.gt_boxes, self.pred_boxes = (_select(boxes, tokens, band) for boxes in all_boxes)
             metrics, _ = self.evaluate()
@@ -126,14 +121,15 @@ class SubsetEvaluation(DetectionEval):
         finally:
             self.gt_boxes, self.pred_boxes = all_boxes
         absent = tuple(label for label in self.cfg.class_names if label not in annotated)
-        return Subset(name, kind, len(tokens), len(annotated), absent, flat_metrics(metrics))
+        counts = len(tokens), scenes['token'].nunique(), len(annotated)
+        return Subset(name, kind, *counts, absent, flat_metrics(metrics))
 
 
-def _select(boxes: EvalBoxes, tokens: Collection[str], band: tuple[float, float]) -> EvalBoxes:
+def _select(boxes: EvalBoxes, tokens: set[str], band: tuple[float, float]) -> EvalBoxes:
     """Boxes of some samples, within a band of distance in metres; in the order they had."""
-    chosen, members = EvalBoxes(), set(tokens)
+    chosen = EvalBoxes()
     for token in boxes.sample_tokens:
-        if token in members:
+        if token in tokens:
             inside = [box for box in boxes[token] if band[0] <= box.ego_dist < band[1]]
             chosen.add_boxes(token, inside)
     return chosen
@@ -142,6 +138,6 @@ def _select(boxes: EvalBoxes, tokens: Collection[str], band: tuple[float, float]
 def flat_metrics(metrics: DetectionMetrics) -> dict[str, float]:
     """The official metrics under the names of the report."""
     scores = metrics.serialize()
-    errors = {name: scores['tp_errors'][key] for key, (_, name) in ERRORS.items()}
+    errors = {f'm{name}': scores['tp_errors'][key] for key, name in ERRORS.items()}
     classes = {f'AP {label}': float(ap) for label, ap in scores['mean_dist_aps'].items()}
     return {'mAP': scores['mean_ap'], 'NDS': scores['nd_score'], **errors, **classes}

@@ -18,14 +18,11 @@ CORE = 0.25
 
 
 class CameraTargets(NamedTuple):
-    """What the cells of all views of a sample show."""
+    """What the cells of all views of a sample show; logs are of metres, and 0 in background."""
 
-    labels: Tensor
-    """``(V, h, w)`` int64 class, ``num_classes`` for background."""
-    log_depth: Tensor
-    """``(V, h, w)`` log of the depth of the box's centre, metres; 0 in background."""
-    log_size: Tensor
-    """``(V, h, w, 3)`` log of length, width and height, metres; 0 in background."""
+    labels: Tensor  # (V, h, w) int64 class, ``num_classes`` for background
+    log_depth: Tensor  # (V, h, w) of the box's centre
+    log_size: Tensor  # (V, h, w, 3) of length, width and height
 
 
 def camera_targets(

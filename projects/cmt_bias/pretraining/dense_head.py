@@ -58,16 +58,13 @@ class DensePretrainingHead(BaseModule):
         img_feats: Sequence[Tensor],
         batch_data_samples: Sequence,
     ) -> dict[str, Tensor]:
-        """Losses of both branches.
+        """CenterPoint's losses, ``camera.loss_cls``, ``camera.loss_depth``, ``camera.loss_size``.
 
         Args:
             pts_feats: One BEV map ``(B, in_channels, H, W)``.
             img_feats: Camera features ``(B * V, C, h, w)``, of which the first level is used.
             batch_data_samples: ``Det3DDataSample`` with ``gt_instances_3d``, ``lidar2img`` and
                 ``pad_shape``.
-
-        Returns:
-            CenterPoint's losses, ``camera.loss_cls``, ``camera.loss_depth``, ``camera.loss_size``.
         """
         losses = self.bev.loss(pts_feats[:1], batch_data_samples)
         features = img_feats[0].float()
@@ -100,9 +97,8 @@ class DensePretrainingHead(BaseModule):
         hidden = self.camera_hidden(features)
         logits = self.camera_cls(hidden).permute(0, 2, 3, 1).flatten(0, 2)
         values = self.camera_reg(hidden).permute(0, 2, 3, 1).flatten(0, 2)
-        labels = torch.cat([target.labels for target in targets]).flatten()
-        log_depth = torch.cat([target.log_depth for target in targets]).flatten()
-        log_size = torch.cat([target.log_size for target in targets]).flatten(0, 2)
+        merged = CameraTargets(*map(torch.cat, zip(*targets, strict=True)))
+        labels, log_depth = merged.labels.flatten(), merged.log_depth.flatten()
         shows = (labels < self.camera_num_classes).to(values)
         factor = shows.sum().clamp(min=1)
         sizes = shows[:, None].expand(-1, 3)
@@ -110,5 +106,7 @@ class DensePretrainingHead(BaseModule):
         return {
             'camera.loss_cls': self.camera_loss_cls(logits, labels, avg_factor=factor),
             'camera.loss_depth': reg(values[:, 0], log_depth, shows, avg_factor=factor),
-            'camera.loss_size': reg(values[:, 1:], log_size, sizes, avg_factor=3 * factor),
+            'camera.loss_size': reg(
+                values[:, 1:], merged.log_size.flatten(0, 2), sizes, avg_factor=3 * factor
+            ),
         }

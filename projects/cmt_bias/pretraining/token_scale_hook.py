@@ -1,6 +1,7 @@
 """Give the tokens of both sensors one scale before the decoder sees them."""
 
 from collections.abc import Iterable, Iterator
+from itertools import compress
 from typing import Any
 
 import torch
@@ -23,17 +24,16 @@ class TokenScaleHook(Hook):
 
     The larger a sensor's tokens, the more of the decoder's output and gradient is theirs: after a
     pretraining the cameras' had a standard deviation of 1.8 beside 0.5 of the LiDAR's, most of it
-    a constant of each channel, which tells nothing. The cameras' channels are centred (rectified
-    ones, as the LiDAR's, cannot be), and all multiplied by one factor. Both go into the layer that
-    makes the tokens, the neck's output convolution or the batch normalization of
-    ``shared_conv``, so that the model stays the one of the config and its checkpoints hold them. A
-    resumed training is left as it is.
+    a constant of each channel. The cameras' channels are centred (rectified ones, as the LiDAR's,
+    cannot be), and all multiplied by one factor, in the layer that makes the tokens: the neck's
+    output convolution or the batch normalization of ``shared_conv``. So the model stays the one of
+    the config, and its checkpoints hold both. A resumed training is left as it is.
 
     Samples that a failure has spoiled are not measured: half of them are black, zeroed or foggy.
     Those of a :class:`ModalMask3D`, which are few, are, as for the shipped base.
 
-    Tokens and their positions are added where attention looks. The smaller the tokens, the more it
-    looks by place, at first; the projections of the values are multiplied by the inverse, so that
+    Tokens and their positions are added where attention looks: the smaller the tokens, the more it
+    looks by place, at first. The projections of the values are multiplied by the inverse, so that
     what attention finds stays as large.
 
     Args:
@@ -79,16 +79,15 @@ class TokenScaleHook(Hook):
             data = model.data_preprocessor(batch, False)
             for sensor, tokens in _tokens_of(model, data).items():
                 channels = tokens.transpose(0, 1).flatten(1)
-                parts = (channels.mean(1), channels.square().mean(1), torch.ones(len(channels)))
-                found = torch.stack([part.to(channels) for part in parts])
+                mean, square = channels.mean(1), channels.square().mean(1)
+                found = torch.stack((mean, square, torch.ones_like(mean)))
                 moments[sensor] = moments.get(sensor, 0) + found
         model.train(training)
-        for found in moments.values():
-            all_reduce(found)
         measured = {}
-        for sensor, (total, square, count) in moments.items():
-            mean = total / count
-            measured[sensor] = mean, (square / count - mean**2).mean().clamp(min=0).sqrt()
+        for sensor, found in moments.items():
+            all_reduce(found)
+            mean, square = found[:2] / found[2]
+            measured[sensor] = mean, (square - mean**2).mean().clamp(min=0).sqrt()
         return measured
 
 
@@ -96,16 +95,10 @@ def _without_failures(batches: Iterable[dict]) -> Iterator[dict]:
     """Batches of the samples that no failure has spoiled."""
     for batch in batches:
         metas = [sample.metainfo for sample in batch['data_samples']]
-        kept = [
-            number
-            for number, meta in enumerate(metas)
-            if meta.get('masked_modality') or not meta.get(SPOILED_SENSORS_KEY)
-        ]
-        if kept:
-            inputs = {
-                key: [values[number] for number in kept] for key, values in batch['inputs'].items()
-            }
-            yield dict(inputs=inputs, data_samples=[batch['data_samples'][n] for n in kept])
+        kept = [m.get('masked_modality') or not m.get(SPOILED_SENSORS_KEY) for m in metas]
+        if any(kept):
+            inputs = {key: [*compress(values, kept)] for key, values in batch['inputs'].items()}
+            yield dict(inputs=inputs, data_samples=[*compress(batch['data_samples'], kept)])
 
 
 def _tokens_of(model: Any, data: dict) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -35,34 +35,26 @@ class CellResult:
         num_changed: Samples whose input the failure changed; 0 without failure.
         weights: By sample, the router's mean weights of LiDAR and cameras; empty without router.
         falls: By sample, how far trust in the failed sensors has fallen, see
-            :func:`.trust_shift.trust_falls`.
+            :func:`.watch_hook.trust_falls`.
         camera_attention: Share of the attention that goes to cameras, of each decoder layer.
     """
 
     identity: str
     nds: float
     mean_ap: float
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     num_samples: int = 0
     num_changed: int = 0
-    weights: dict[str, tuple[float, float]] = field(default_factory=dict)
-    falls: dict[str, tuple[float, float]] = field(default_factory=dict)
-    camera_attention: list[float] = field(default_factory=list)
+    weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    falls: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    camera_attention: Sequence[float] = field(default_factory=list)
 
 
 def cell_config(cfg: Config, failure: Failure, seed: int) -> Config:
-    """A model's config with a failure in its test pipeline.
+    """A copy of a model's config, with a failure in its test pipeline, drawn with the seed.
 
     Its metrics write no detections: the config of a finished run may name the folder of its own,
     in which those under a failure would replace them.
-
-    Args:
-        cfg: Of the model.
-        failure: The failure; without transforms the pipeline stays as it is.
-        seed: Seed of its random numbers.
-
-    Returns:
-        A copy.
 
     Raises:
         ValueError: If the pipeline has no place for the failure.
@@ -114,9 +106,9 @@ def save_result(path: Path, result: CellResult) -> None:
 def load_result(path: Path, identity: str, with_query_weights: bool = False) -> CellResult | None:
     """The result of an earlier run; None if there is none, or that of another test.
 
-    A damaged file counts as none, with a warning: the test is made again. If asked for
-    ``with_query_weights``, what :func:`save_query_weights` has written is such a file too: a
-    router's trust under failures is compared with it.
+    A damaged file counts as none, with a warning: the test is made again. So does, if asked for
+    ``with_query_weights``, a router's result without what :func:`save_query_weights` has written:
+    its trust under failures is compared with it.
     """
     if not path.is_file():
         return None
@@ -124,13 +116,11 @@ def load_result(path: Path, identity: str, with_query_weights: bool = False) -> 
         stored = json.loads(path.read_text())
         if stored['identity'] != identity:
             return None
-        for key in ('weights', 'falls'):
-            stored[key] = {name: (pair[0], pair[1]) for name, pair in stored.get(key, {}).items()}
         result = CellResult(**stored)
         if with_query_weights and result.weights and not load_query_weights(path):
             raise ValueError(f"the weights beside it, '{path.with_suffix('.npz')}', are not there")
         return result
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         MMLogger.get_current_instance().warning(
             f"'{path}' is damaged ({type(error).__name__}: {error}); its test is made again"
         )

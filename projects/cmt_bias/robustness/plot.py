@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ..atomic_file import save_figure
 
 _MARKERS = {'lidar_weight': ('LiDAR', 'o', 'full'), 'camera_weight': ('cameras', 's', 'none')}
-_COLORS = colormaps['tab10'].colors  # type: ignore[attr-defined]
 
 
 def save_robustness_plot(path: Path, table: pd.DataFrame) -> None:
@@ -24,7 +22,7 @@ def save_robustness_plot(path: Path, table: pd.DataFrame) -> None:
         mine = table[table['model'] == model].set_index('failure').reindex(failures)
         place = 0.8 * ((index + 0.5) / len(models) - 0.5)
         rows = [row + place for row in range(len(failures))]
-        color = _COLORS[index % len(_COLORS)]
+        color = f'C{index % 10}'
         for axes, score in zip(panels, ('NDS', 'mAP'), strict=False):
             axes.barh(rows, mine[score], height=0.75 / len(models), color=color, label=model)
             axes.set_xlabel(f'{score} (0 to 1)')
@@ -43,12 +41,10 @@ def save_robustness_plot(path: Path, table: pd.DataFrame) -> None:
         axes.grid(axis='x', color='#dddddd', linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[['top', 'right']].set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if has_router:
-        for known, more in zip(
-            (handles, labels), panels[2].get_legend_handles_labels(), strict=True
-        ):
-            known += more
+    handles = [
+        *panels[0].get_legend_handles_labels()[0],
+        *(panels[2].get_legend_handles_labels()[0] if has_router else []),
+    ]
     columns = max(len(models), 2)
-    figure.legend(handles, labels, loc='outside lower center', ncols=columns, frameon=False)
+    figure.legend(handles=handles, loc='outside lower center', ncols=columns, frameon=False)
     save_figure(figure, path)

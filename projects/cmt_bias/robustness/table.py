@@ -1,94 +1,120 @@
 """The tables of a robustness test."""
 
-import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..failures import CLEAN, Failure
 from .cell import CellResult
-from .trust_shift import shift_in_words, trust_shift
-
-Results = Mapping[tuple[str, str], CellResult]
-"""Results by (model, failure's name)."""
 
 SCORES = {'NDS': 'nds', 'mAP': 'mean_ap'}
 FALLS = ('fall_spoiled', 'fall_elsewhere')
 GROUPS = ('LiDAR', 'cameras', 'misleading', 'degradations')
 DONE, MISSING, NOT_APPLICABLE = 'done', 'missing', 'not applicable'
+COLUMNS = (
+    *('model', 'failure', 'group', 'status', 'NDS', 'mAP', 'NDS_change', 'mAP_change'),
+    *('samples', 'changed', 'camera_attention', 'lidar_weight', 'camera_weight'),
+    *('shift', 'shift_low', 'shift_high', 'trust_moves', *FALLS),
+)
+
+ROUTERS = """## Does trust move to the healthy sensor?
+
+Mean of the router's weights over all queries, in [-1, 1]. The shift is the change of \
+(LiDAR - cameras) against the test without failure, sample by sample: below zero, trust moves to \
+the cameras. Its interval takes samples as independent, which neighbouring frames are not. \
+Nothing is said where both sensors fail."""
 
 
 def long_table(
-    models: Mapping[str, str], failures: Sequence[Failure], results: Results
+    models: Mapping[str, str],
+    failures: Sequence[Failure],
+    results: Mapping[tuple[str, str], CellResult],
 ) -> pd.DataFrame:
     """One row for each model and failure.
 
     Args:
         models: Sensors that a model reads ('LC', 'L', 'C'), by its name.
         failures: What was asked for.
-        results: What there is.
+        results: What there is, by model and failure.
 
     Returns:
-        Columns model, failure, group, status (done, missing, not applicable), NDS, mAP (0-1),
-        NDS_change, mAP_change against the test without failure, samples, changed (share of
-        samples whose input changed), camera_attention (share, mean of the layers), lidar_weight,
-        camera_weight, shift, shift_low, shift_high, trust_moves, fall_spoiled and fall_elsewhere
-        (of trust in the failed sensors, by where queries look); NaN or '-' where there is no
-        value.
+        :data:`COLUMNS`: status is 'done', 'missing' or 'not applicable'; scores 0-1, changes are
+        against the test without failure; ``changed`` is the share of samples whose input changed,
+        ``camera_attention`` a share, mean of the layers; ``shift`` is that of trust, and the falls
+        are of trust in the failed sensors, by where queries look. NaN where there is no value.
     """
     rows = []
-    for model, sensors in models.items():
-        clean = results.get((model, CLEAN))
-        for failure in failures:
-            row: dict[str, object] = dict(model=model, failure=failure.name, group=failure.group)
-            result = results.get((model, failure.name))
-            if result is not None:
-                row.update(status=DONE, **_numbers(failure, result, clean))
-            else:
-                row['status'] = MISSING if failure.applies_to(sensors) else NOT_APPLICABLE
-            rows.append(row)
-    columns = ['model', 'failure', 'group', 'status', 'NDS', 'mAP', 'NDS_change', 'mAP_change']
-    columns += ['samples', 'changed', 'camera_attention', 'lidar_weight', 'camera_weight']
-    columns += ['shift', 'shift_low', 'shift_high', 'trust_moves', *FALLS]
-    return pd.DataFrame(rows).reindex(columns=columns)
+    for (model, sensors), failure in product(models.items(), failures):
+        row: dict[str, object] = dict(model=model, failure=failure.name, group=failure.group)
+        result = results.get((model, failure.name))
+        if result is not None:
+            row.update(status=DONE, **_numbers(failure, result, results.get((model, CLEAN))))
+        else:
+            row['status'] = MISSING if failure.applies_to(sensors) else NOT_APPLICABLE
+        rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _numbers(failure: Failure, result: CellResult, clean: CellResult | None) -> dict[str, object]:
     """What a row says about a test that was made."""
-    numbers: dict[str, object] = dict(
-        NDS=result.nds, mAP=result.mean_ap, samples=result.num_samples
-    )
+    scores = {name: getattr(result, attribute) for name, attribute in SCORES.items()}
+    numbers: dict[str, object] = dict(**scores, samples=result.num_samples)
     if failure.transforms:
         numbers['changed'] = result.num_changed / max(result.num_samples, 1)
     if clean is not None:
-        numbers['NDS_change'] = result.nds - clean.nds
-        numbers['mAP_change'] = result.mean_ap - clean.mean_ap
+        for name, attribute in SCORES.items():
+            numbers[f'{name}_change'] = scores[name] - getattr(clean, attribute)
     if result.camera_attention:
-        numbers['camera_attention'] = float(np.mean(result.camera_attention))
-    if not result.weights:
-        return numbers
-    lidar, camera = np.mean(list(result.weights.values()), axis=0)
-    numbers.update(lidar_weight=float(lidar), camera_weight=float(camera))
-    if clean is not None and failure.transforms:
-        mean, low, high = trust_shift(clean.weights, result.weights)
-        numbers.update(shift=mean, shift_low=low, shift_high=high)
-        numbers['trust_moves'] = shift_in_words(low, high, failure.healthy)
+        numbers['camera_attention'] = np.mean(result.camera_attention)
+    if result.weights:
+        numbers['lidar_weight'], numbers['camera_weight'] = np.mean([*result.weights.values()], 0)
+        if clean is not None and failure.transforms:
+            mean, low, high = trust_shift(clean.weights, result.weights)
+            numbers.update(shift=mean, shift_low=low, shift_high=high)
+            numbers['trust_moves'] = shift_in_words(low, high, failure.healthy)
     if result.falls:
-        falls = pd.DataFrame(list(result.falls.values()), columns=list(FALLS))
-        numbers.update(falls.mean().to_dict())
+        numbers.update(pd.DataFrame([*result.falls.values()], columns=FALLS).mean())
     return numbers
+
+
+def trust_shift(
+    clean: Mapping[str, Sequence[float]], failed: Mapping[str, Sequence[float]]
+) -> tuple[float, float, float]:
+    """Change of (LiDAR weight - camera weight) of the samples that both tests have.
+
+    Given are, by sample, the mean weights of LiDAR and cameras without and under the failure.
+    Returns the mean over the samples, each compared with itself, and the ends of its 95 %
+    interval; NaN where there is none. Consecutive samples of a scene are alike, so that the
+    interval is rather too narrow.
+    """
+    before, after = (pd.DataFrame(weights, index=['L', 'C']).T for weights in (clean, failed))
+    changes = (after - before).dropna()
+    shifts = changes['L'] - changes['C']
+    mean, reach = shifts.mean(), shifts.sem() * stats.t.ppf(0.975, len(shifts) - 1)
+    return mean, mean - reach, mean + reach
+
+
+def shift_in_words(low: float, high: float, healthy: str) -> str:
+    """What the interval of a shift allows to say.
+
+    ``healthy`` is the sensor without failure, 'L' or 'C'; '' if both or none are healthy.
+    """
+    if not healthy or np.isnan(low):
+        return '-'
+    if low <= 0 <= high:
+        return 'no difference seen'
+    return f'to the {"healthy" if (low > 0) == (healthy == "L") else "failed"} sensor'
 
 
 def failure_means(table: pd.DataFrame) -> pd.DataFrame:
     """Mean scores over the failures, of each group and of all, the clean test left out.
 
-    Args:
-        table: Of :func:`long_table`.
-
-    Returns:
-        Columns model, over ('mean of LiDAR', ..., 'mean of all failures'), NDS, mAP. NaN where a
-        test is missing; failures that do not apply to a model are left out of its mean.
+    ``table`` is that of :func:`long_table`. Returns the columns model, failure ('mean of LiDAR',
+    ..., 'mean of all failures'), NDS, mAP. NaN where a test is missing; failures that do not apply
+    to a model are left out of its mean.
     """
     rows = []
     failed = table[(table['failure'] != CLEAN) & (table['status'] != NOT_APPLICABLE)]
@@ -96,23 +122,18 @@ def failure_means(table: pd.DataFrame) -> pd.DataFrame:
         parts = {f'mean of {group}': mine[mine['group'] == group] for group in GROUPS}
         for name, part in {**parts, 'mean of all failures': mine}.items():
             if len(part):
-                means = part[list(SCORES)].mean(skipna=False)
-                rows.append(dict(model=model, over=name, **means))
-    return pd.DataFrame(rows, columns=['model', 'over', *SCORES])
+                means = part[[*SCORES]].mean(skipna=False)
+                rows.append(dict(model=model, failure=name, **means))
+    return pd.DataFrame(rows, columns=['model', 'failure', *SCORES])
 
 
 def score_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """One score: a row for each failure and mean, a column for each model.
+    """One score ('NDS' or 'mAP'): a row for each failure and mean, a column for each model.
 
-    Args:
-        table: Of :func:`long_table`.
-        score: 'NDS' or 'mAP'.
-
-    Returns:
-        Strings; '-' where a test is missing, 'n/a' where a failure does not apply.
+    ``table`` is that of :func:`long_table`. Returns strings; '-' where a test is missing, 'n/a'
+    where a failure does not apply.
     """
-    means = failure_means(table).rename(columns={'over': 'failure'})
-    both = pd.concat([table, means], ignore_index=True)
+    both = pd.concat([table, failure_means(table)], ignore_index=True)
     both['text'] = _texts(both[score], '.4f').mask(both['status'] == NOT_APPLICABLE, 'n/a')
     wide = both.pivot(index='failure', columns='model', values='text')
     ordered = wide.reindex(index=both['failure'].unique(), columns=table['model'].unique())
@@ -122,12 +143,14 @@ def score_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
 def router_table(table: pd.DataFrame, model: str) -> pd.DataFrame:
     """The router of one model under each failure, as strings; empty without router."""
     mine = table[(table['model'] == model) & table['lidar_weight'].notna()].set_index('failure')
-    low, high = _texts(mine['shift_low'], '+.3f'), _texts(mine['shift_high'], '+.3f')
+    numbers = mine[['lidar_weight', 'camera_weight', 'shift', 'shift_low', 'shift_high']]
+    texts = numbers.apply(_texts, form='+.3f').astype(object)
+    interval = texts['shift_low'] + ' to ' + texts['shift_high']
     columns = {
-        'LiDAR': _texts(mine['lidar_weight'], '+.3f'),
-        'cameras': _texts(mine['camera_weight'], '+.3f'),
-        'shift': _texts(mine['shift'], '+.3f'),
-        '95 % interval': (low + ' to ' + high).where(low != '-', '-'),
+        'LiDAR': texts['lidar_weight'],
+        'cameras': texts['camera_weight'],
+        'shift': texts['shift'],
+        '95 % interval': interval.where(numbers['shift_low'].notna(), '-'),
         'trust moves': mine['trust_moves'].astype(object).fillna('-'),
     }
     return pd.DataFrame(columns)
@@ -136,45 +159,27 @@ def router_table(table: pd.DataFrame, model: str) -> pd.DataFrame:
 def markdown_report(
     table: pd.DataFrame, failures: Sequence[Failure], sources: Mapping[str, str], plot: str
 ) -> str:
-    """The report.
+    """The report on a :func:`long_table` and its failures, in Markdown.
 
-    Args:
-        table: Of :func:`long_table`.
-        failures: The failures in it, for their descriptions.
-        sources: Config and checkpoint of each model, by its name.
-        plot: File name of the plot, beside the report.
-
-    Returns:
-        Markdown.
+    ``sources`` are config and checkpoint of each model, by its name; ``plot`` is the file name of
+    the plot, beside the report.
     """
-    unfinished = table[table['status'] == MISSING]
     parts = ['# Robustness against sensor failures']
     parts.append('\n'.join(f'- **{model}**: {source}' for model, source in sources.items()))
+    unfinished = table[table['status'] == MISSING]
     if len(unfinished):
         names = ', '.join(unfinished['model'] + ' / ' + unfinished['failure'])
         parts.append(f'**Not finished:** {names}. Means that need them are left out.')
     parts.append(f'![scores and weights]({plot})')
-    for score in SCORES:
-        parts += [f'## {score}', score_table(table, score).to_markdown(disable_numparse=True)]
-    parts += _router_part(table)
-    parts += ['## Failures', _descriptions(table, failures).to_markdown(disable_numparse=True)]
-    return '\n\n'.join(parts) + '\n'
-
-
-def _router_part(table: pd.DataFrame) -> list[str]:
-    """The section on the routers; nothing if no model has one."""
-    parts = [
-        '## Does trust move to the healthy sensor?',
-        "Mean of the router's weights over all queries, in [-1, 1]. The shift is the change of "
-        '(LiDAR - cameras) against the test without failure, sample by sample: below zero, '
-        'trust moves to the cameras. Its interval takes samples as independent, which '
-        'neighbouring frames are not. Nothing is said where both sensors fail.',
-    ]
+    sections = {f'## {score}': score_table(table, score) for score in SCORES}
     routers = table.loc[table['lidar_weight'].notna(), 'model'].unique()
-    for model in routers:
-        router = router_table(table, model)
-        parts += [f'### {model}', router.to_markdown(disable_numparse=True)]
-    return parts if len(routers) else []
+    for number, model in enumerate(routers):
+        heading = f'{ROUTERS}\n\n### {model}' if number == 0 else f'### {model}'
+        sections[heading] = router_table(table, model)
+    sections['## Failures'] = _descriptions(table, failures)
+    for heading, section in sections.items():
+        parts += [heading, section.to_markdown(disable_numparse=True)]
+    return '\n\n'.join(parts) + '\n'
 
 
 def _descriptions(table: pd.DataFrame, failures: Sequence[Failure]) -> pd.DataFrame:
@@ -189,5 +194,4 @@ def _descriptions(table: pd.DataFrame, failures: Sequence[Failure]) -> pd.DataFr
 
 def _texts(values: pd.Series, form: str, unit: str = '') -> pd.Series:
     """Numbers in words; '-' for NaN."""
-    texts = ['-' if math.isnan(value) else format(value, form) + unit for value in values]
-    return pd.Series(texts, index=values.index, dtype=object)
+    return values.map(lambda value: '-' if np.isnan(value) else format(value, form) + unit)

@@ -1,7 +1,7 @@
 """What a robustness test looks at beside the metrics: did the input change, whom is trusted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,33 +22,54 @@ from ..metrics.attention_mass import attention_shares, watch_attention
 from ..ops import WindowedBias
 from ..spoiled_parts import SPOILED_SENSORS_KEY
 from ..unwrapping import unwrapped
-from .trust_shift import trust_falls
 
 QUERY_STRIDE = 8
 """Of so many queries one is asked where it attends: all logits of a big model take gigabytes."""
 
 
 @dataclass
-class Watched:
-    """What was seen, by sample.
+class WatchedSample:
+    """What was seen of a sample.
 
     Attributes:
-        changed: Whether a failure changed the sample; None: there was none.
-        weights: The router's mean weights of LiDAR and cameras; empty without router.
-        query_weights: ``(2, Q)`` float16, the weights of every query; LiDAR, cameras.
-        falls: Of the trust in the failed sensors, see :func:`.trust_shift.trust_falls`.
+        changed: Whether a failure changed it; None: there was none.
         camera_attention: Share of the cross-attention that goes to cameras, in each layer.
+        query_weights: ``(2, Q)`` float16, the router's weights of LiDAR and cameras for every
+            query; None without router.
+        weights: Their means over the queries.
+        falls: Of the trust in the failed sensors, see :func:`trust_falls`; None without failure.
     """
 
-    changed: dict[str, bool | None] = field(default_factory=dict)
-    weights: dict[str, tuple[float, float]] = field(default_factory=dict)
-    query_weights: dict[str, np.ndarray] = field(default_factory=dict)
-    falls: dict[str, tuple[float, float]] = field(default_factory=dict)
-    camera_attention: dict[str, list[float]] = field(default_factory=dict)
+    changed: bool | None
+    camera_attention: list[float]
+    query_weights: np.ndarray | None = None
+    weights: list[float] | None = None
+    falls: tuple[float, float] | None = None
+
+
+def trust_falls(clean: np.ndarray, failed: np.ndarray, spoiled: np.ndarray) -> tuple[float, float]:
+    """How far the trust of queries in the failed sensors has fallen, each compared with itself.
+
+    Args:
+        clean: ``(2, Q)`` weights of LiDAR and cameras without failure.
+        failed: The same under the failure.
+        spoiled: ``(2, Q)`` bool: what of a sensor a query looks at is spoiled.
+
+    Returns:
+        The mean fall where queries look at a spoiled part, and that in the same sensors of the
+        queries that look elsewhere; above zero where trust is withdrawn, NaN without such queries.
+    """
+    sensors = spoiled.any(axis=1)
+    falls = clean[sensors].astype(np.float64) - failed[sensors]
+    there, elsewhere = (
+        float(chosen.mean()) if chosen.size else np.nan
+        for chosen in (falls[spoiled[sensors]], falls[~spoiled[sensors]])
+    )
+    return there, elsewhere
 
 
 class FailureWatchHook(Hook):
-    """Records what :class:`Watched` has.
+    """Records a :class:`WatchedSample` for each sample.
 
     It reads only; the metrics are those of a test without it. Call :meth:`gathered` after the
     test, in all processes.
@@ -59,7 +80,7 @@ class FailureWatchHook(Hook):
 
     def __init__(self, clean: Mapping[str, np.ndarray] | None = None) -> None:
         self._clean = clean or {}
-        self._watched = Watched()
+        self._watched: dict[str, WatchedSample] = {}
         self._weights: np.ndarray | None = None  # (B, 2, Q)
         self._spoiled: np.ndarray | None = None  # (B, 2, Q)
         self._attention: list[np.ndarray] = []  # (B,) of each layer
@@ -70,10 +91,8 @@ class FailureWatchHook(Hook):
         """Listen to the decoder, and to the weight generator if the model has one."""
         for biased in biased_heads(runner.model)[:1]:
             head: Any = biased.head
-            oracle = OracleWeightGenerator(head.pc_range)
-            self._handles.append(
-                biased.weight_generator.register_forward_hook(partial(self._keep_weights, oracle))
-            )
+            keep_weights = partial(self._keep_weights, OracleWeightGenerator(head.pc_range))
+            self._handles.append(biased.weight_generator.register_forward_hook(keep_weights))
         for module in unwrapped(runner.model).modules():
             if isinstance(module, CmtHead):
                 self._handles.append(module.register_forward_pre_hook(self._keep_layout))
@@ -87,8 +106,7 @@ class FailureWatchHook(Hook):
         output: tuple[Tensor, Tensor],
     ) -> None:
         self._weights = torch.stack(output, dim=1).float().cpu().numpy()
-        img_metas = inputs[-1]
-        if all(SPOILED_SENSORS_KEY in meta for meta in img_metas):
+        if all(SPOILED_SENSORS_KEY in meta for meta in inputs[-1]):
             self._spoiled = torch.stack(oracle(*inputs), dim=1).cpu().numpy() < 0
 
     def _keep_layout(self, head: nn.Module, inputs: tuple) -> None:
@@ -111,29 +129,24 @@ class FailureWatchHook(Hook):
         outputs: Sequence[Det3DDataSample] | None = None,
     ) -> None:
         """Record the samples of one batch."""
-        watched = self._watched
         for place, sample in enumerate(outputs or ()):
-            name = str(sample.metainfo.get('token', sample.metainfo.get('sample_idx')))
-            watched.changed[name] = sample.metainfo.get(CHANGED_KEY)
-            watched.camera_attention[name] = [float(layer[place]) for layer in self._attention]
-            if self._weights is None:
-                continue
-            weights = self._weights[place]
-            lidar, camera = weights.mean(axis=1)
-            watched.weights[name] = float(lidar), float(camera)
-            watched.query_weights[name] = weights.astype(np.float16)
-            if self._spoiled is not None and name in self._clean:
-                watched.falls[name] = trust_falls(self._clean[name], weights, self._spoiled[place])
+            meta = sample.metainfo
+            name = str(meta.get('token', meta.get('sample_idx')))
+            attention = [float(layer[place]) for layer in self._attention]
+            seen = self._watched[name] = WatchedSample(meta.get(CHANGED_KEY), attention)
+            if self._weights is not None:
+                weights = self._weights[place]
+                seen.query_weights = weights.astype(np.float16)
+                seen.weights = weights.mean(axis=1).tolist()
+                if self._spoiled is not None and name in self._clean:
+                    seen.falls = trust_falls(self._clean[name], weights, self._spoiled[place])
 
     def after_test(self, runner: Runner) -> None:
         """Stop listening."""
         for handle in self._handles:
             handle.remove()
 
-    def gathered(self) -> Watched:
-        """The records of all processes."""
-        together = Watched()
-        for part in all_gather_object(self._watched):
-            for name, records in vars(part).items():
-                getattr(together, name).update(records)
-        return together
+    def gathered(self) -> dict[str, WatchedSample]:
+        """The records of all processes, by sample."""
+        parts = all_gather_object(self._watched)
+        return {name: seen for part in parts for name, seen in part.items()}

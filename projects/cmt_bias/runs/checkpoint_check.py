@@ -30,9 +30,7 @@ def check_checkpoint_file(path: str | None) -> list[Problem]:
 def report_checkpoint(
     model: nn.Module, path: str, skipped: Sequence[str] = ()
 ) -> CheckpointReport:
-    """Compare a checkpoint's keys with those of a model, maybe a wrapped one.
-
-    Parts of the model that are ``skipped`` are not to be loaded.
+    """Compare a checkpoint with a model, maybe a wrapped one, but for the ``skipped`` parts of it.
 
     Raises:
         CheckpointError: If the checkpoint is another model's or has parts of another size, or the
@@ -49,8 +47,7 @@ def check_tested_weights(
 ) -> list[Problem]:
     """Whether a checkpoint has all that a model needs; raises as :func:`report_checkpoint`.
 
-    If missing keys are allowed, of parts that are tested at their random initialization, they are
-    a warning.
+    Missing keys are errors or, if they are allowed, a warning.
     """
     report = report_checkpoint(model, path)
     if report.is_complete:

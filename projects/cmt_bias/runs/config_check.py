@@ -12,7 +12,7 @@ from ..config_type import type_name
 from ..problem import Problem
 from .checkpoint_check import check_checkpoint_file, report_checkpoint
 from .data_check import SPLITS, Depth, check_config_data, innermost_datasets
-from .environment_check import Answer
+from .environment_check import Answer, ask
 from .preflight import ProblemsFound
 from .run_options import load_config
 
@@ -20,42 +20,40 @@ from .run_options import load_config
 def check_config(
     path: str,
     checkpoint: str | None = None,
-    overrides: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
     sampled_frames: int = 20,
     depth: Depth = 'sampled',
-) -> list[tuple[str, Answer]]:
-    """Look at all that a config names, and at a checkpoint that is to fit its model.
+) -> Iterator[tuple[str, Answer]]:
+    """Subject and answer of each check of what a config names, and of a checkpoint for its model.
 
     ``overrides`` are ``key=value`` settings; for ``sampled_frames`` and ``depth`` see
     :func:`~cmt_bias.runs.data_check.check_dataset`.
-
-    Returns:
-        Subject and answer of each check.
     """
-    pairs = [text.split('=', 1) for text in overrides or ()]
+    pairs = [text.split('=', 1) for text in overrides]
+    settings = {key: DictAction._parse_iterable(value) for key, value in pairs}
     try:
-        cfg = load_config(path, {key: DictAction._parse_iterable(value) for key, value in pairs})
+        cfg = load_config(path, settings)
     except ProblemsFound as error:
-        return [('config', problem) for problem in error.problems]
+        yield from (('config', problem) for problem in error.problems)
+        return
     except Exception as error:  # whatever a config's own code raises is a finding
         what = f'{type(error).__name__}: {error}'
-        return [('config', Problem(what, 'correct the config file, or --cfg-options'))]
+        yield 'config', Problem(what, 'correct the config file, or --cfg-options')
+        return
     register_all_modules(init_default_scope=True)
-    answers = list(_check_data(cfg, sampled_frames, depth))
-    model = None
-    try:
-        model = MODELS.build(cfg.model)
+    yield from _check_data(cfg, sampled_frames, depth)
+    remedy = 'correct the model: the message names the class and the argument'
+    model: nn.Module | Problem = ask(lambda: MODELS.build(cfg.model), remedy)
+    if isinstance(model, Problem):
+        yield 'model', model
+    else:
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        answers.append(('model', f'{type(model).__name__}, {millions:.1f} million parameters'))
-    except Exception as error:  # any error of building is the finding
-        remedy = 'correct the model: the message names the class and the argument'
-        answers.append(('model', Problem(f'{type(error).__name__}: {error}', remedy)))
+        yield 'model', f'{type(model).__name__}, {millions:.1f} million parameters'
     if cfg.get('load_from') is not None:
         skipped = cfg.get('load_from_skip') or ()
-        answers.append(('load_from', _check_weights(model, cfg.load_from, False, skipped)))
+        yield 'load_from', _check_weights(model, cfg.load_from, False, skipped)
     if checkpoint is not None:
-        answers.append(('checkpoint', _check_weights(model, checkpoint, True)))
-    return answers
+        yield 'checkpoint', _check_weights(model, checkpoint, True)
 
 
 def _check_data(cfg: Config, sampled_frames: int, depth: Depth) -> Iterator[tuple[str, Answer]]:
@@ -80,12 +78,12 @@ def _check_data(cfg: Config, sampled_frames: int, depth: Depth) -> Iterator[tupl
 
 
 def _check_weights(
-    model: nn.Module | None, path: str, need_all: bool, skipped: Sequence[str] = ()
+    model: nn.Module | Problem, path: str, need_all: bool, skipped: Sequence[str] = ()
 ) -> Answer:
-    """Whether a checkpoint fits a model, which could not be built if it is None."""
+    """Whether a checkpoint fits a model, or what there is in its place."""
     if problems := check_checkpoint_file(path):
         return problems[0]
-    if model is None:
+    if isinstance(model, Problem):
         return f"'{path}' exists (no model to compare it with)"
     try:
         report = report_checkpoint(model, path, skipped)

@@ -17,7 +17,13 @@ from ..config_type import type_name
 from ..datasets import info_file_check
 from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES, scenes_of_samples
 from ..datasets.object_database import check_database
-from ..datasets.sensor_files import faults_of_files, is_local, sensor_files, used_data
+from ..datasets.sensor_files import (
+    UsedData,
+    faults_of_files,
+    is_local,
+    sensor_files,
+    used_data,
+)
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..problem import Problem, Severity
 
@@ -44,15 +50,14 @@ def check_config_data(
     length = train.get('max_epochs') or train.get('max_iters') or float('inf')
     evaluated = ('val', 'test') if train.get('val_begin', 1) <= length else ('test',)
     for split in splits:
-        dataloader = cfg.get(f'{split}_dataloader')
-        if dataloader is None:
-            continue
-        outer = dataloader['dataset']
+        dataloader = cfg.get(f'{split}_dataloader') or {}
+        outer = dataloader.get('dataset')
         for dataset in innermost_datasets(outer):
             batch_size, balanced = dataloader.get('batch_size', 1), _is_balanced(outer)
             found = check_dataset(dataset, sampled_frames, depth, batch_size, balanced)
-            if not found and evaluates and split in evaluated:
-                found = check_evaluation(cfg.get(f'{split}_evaluator'), dataset)
+            if not found and evaluates and split in evaluated and _is_checked(dataset):
+                metrics = nuscenes_metric_configs(cfg.get(f'{split}_evaluator'))
+                found = [p for metric in metrics if (p := _check_metric(metric, dataset))]
             problems.update(dict.fromkeys(found))
     return list(problems)
 
@@ -75,10 +80,12 @@ def _is_balanced(dataset: Any) -> bool:
     return type_name(dataset) == 'CBGSDataset' or _is_balanced(dataset.get('dataset'))
 
 
-def _is_nuscenes(dataset: Mapping) -> bool:
+def _is_checked(dataset: Mapping) -> bool:
+    """Whether a dataset's needs are known, and are files of this machine."""
     kind = dataset.get('type', NuScenesDataset)
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    return isinstance(kind, type) and issubclass(kind, NuScenesDataset)
+    is_nuscenes = isinstance(kind, type) and issubclass(kind, NuScenesDataset)
+    return is_nuscenes and is_local(dataset.get('backend_args'))
 
 
 def check_dataset(
@@ -88,43 +95,42 @@ def check_dataset(
     batch_size: int = 1,
     balanced: bool = False,
 ) -> list[Problem]:
-    """Look at one dataset's info file, sensor files and database for pasting.
+    """Look at the info file, sensor files and database for pasting of a ``NuScenesDataset``.
+
+    Another dataset, and one that is not read from local files, are passed over.
 
     Args:
-        dataset: Config of a ``NuScenesDataset``. Another dataset, whose needs are not known here,
-            and one that is read from elsewhere than local files are passed over.
-        sampled_frames: Frames, spread over the info file, whose sensor files are looked for.
-        depth: 'all': read every file of every frame, with a progress bar, and list all that are
-            bad. 'sampled': see that the files of a few frames exist.
+        dataset: Its config.
+        sampled_frames: Frames, spread over the info file, whose sensor files must exist.
+        depth: 'all': read every file of every frame instead, and list all that are bad.
         batch_size: Frames that are put together.
         balanced: Whether a ``CBGSDataset`` draws from it.
     """
-    if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
+    if not _is_checked(dataset):
         return []
     root = Path(dataset.get('data_root') or '.')
     path = str(root / dataset['ann_file'])
     used = used_data(dataset)
-    prefix = dict(dataset.get('data_prefix') or {}) if used.from_here else {}
-    is_used = dict(pts=used.points, sweeps=used.sweeps)
-    folders = {k: v for k, v in prefix.items() if v and is_used.get(k, used.images)}
-    problems = info_file_check.check_data_folders(str(root), folders)
-    if problems:
-        return problems
+    if not root.is_dir():
+        remedy = (
+            'unpack nuScenes there, or set data_root in the config; synthetic data: '
+            'python tools/create_synthetic_nuscenes.py --out data/synthetic'
+        )
+        return [Problem(f"the data folder '{root}' does not exist", remedy)]
     infos = info_file_check.read_info_file(path)
     if isinstance(infos, Problem):
         return [infos]
-    frames = infos['data_list']
     problems = info_file_check.check_frames(infos, path, used)
     if not problems and used.images:
-        problems += info_file_check.check_cameras(infos, path, batch_size)
+        problems = info_file_check.check_cameras(infos, path, batch_size)
     if problems:
         return problems
     if balanced:
         classes = dict(dataset.get('metainfo') or {}).get('classes') or info_file_check.CLASSES
         least_points = 0 if type_name(dataset) == 'AllBoxesNuScenesDataset' else 1
         problems += info_file_check.check_class_balance(infos, path, classes, least_points)
-    if used.from_here:
-        problems += _check_files(dataset, path, frames, sampled_frames, depth)
+    if used.from_here and (used.points or used.images):
+        problems += _check_files(dataset, used, path, infos['data_list'], sampled_frames, depth)
     for step in dataset.get('pipeline', ()):
         if isinstance(step, Mapping) and step.get('db_sampler') is not None:
             problems += check_database(step, read_all=depth == 'all')
@@ -132,9 +138,26 @@ def check_dataset(
 
 
 def _check_files(
-    dataset: Mapping, info_path: str, frames: Sequence[Mapping], sampled_frames: int, depth: Depth
+    dataset: Mapping,
+    used: UsedData,
+    info_path: str,
+    frames: Sequence[Mapping],
+    sampled_frames: int,
+    depth: Depth,
 ) -> list[Problem]:
     """Whether the files that frames name exist or, looked at in depth, can be read."""
+    reader = DATASETS.build(
+        dict(
+            {'type': 'NuScenesDataset', **dataset},
+            data_prefix=dict(pts='', sweeps='') | dict(dataset.get('data_prefix') or {}),
+            modality=dict(use_lidar=used.points, use_camera=used.images),
+            pipeline=[],
+            load_type='frame_based',
+            lazy_init=True,
+            test_mode=True,
+            load_eval_anns=False,
+        )
+    )
     # A training that leaves bad frames out only wants to know of them.
     skipped = dataset.get('skip_bad_frames') and not dataset.get('test_mode')
     severity: Severity = 'warning' if skipped else 'error'
@@ -142,7 +165,7 @@ def _check_files(
         owner = {
             file: str(frame.get('token', number))
             for number, frame in reversed(list(enumerate(frames)))
-            for file in sensor_files(frame, dataset)
+            for file in sensor_files(reader.parse_data_info(frame), used)
         }
         tokens = {file.path: token for file, token in owner.items()}
         mend = (
@@ -154,34 +177,20 @@ def _check_files(
         ]
     step = max(1, len(frames) // max(1, sampled_frames))
     for frame in frames[::step][:sampled_frames]:
-        for file in sensor_files(frame, dataset):
+        for file in sensor_files(reader.parse_data_info(frame), used):
             if not file.path.is_file():
                 what = f"'{info_path}' names '{file.path}', which does not exist"
                 remedy = (
                     f"check data_root='{dataset.get('data_root')}' and data_prefix in the "
-                    'config, or make the info files anew with tools/create_data.py if the dataset '
-                    'has moved'
+                    'config, unpack nuScenes there, or make the info files anew with '
+                    'tools/create_data.py if the dataset has moved'
                 )
                 return [Problem(what, remedy, severity)]
     return []
 
 
-def check_evaluation(
-    evaluator: Mapping | Sequence[Mapping] | None, dataset: Mapping
-) -> list[Problem]:
-    """Look for what the official nuScenes evaluation of a dataset needs.
-
-    Args:
-        evaluator: Config of one metric or several; others than ``NuScenesMetric`` are passed over.
-        dataset: Config of the dataset that is evaluated; its info file is known to be good.
-    """
-    if not _is_nuscenes(dataset) or not is_local(dataset.get('backend_args')):
-        return []
-    found = [_check_metric(metric, dataset) for metric in nuscenes_metric_configs(evaluator)]
-    return [problem for problem in found if problem]
-
-
 def _check_metric(metric: Mapping, dataset: Mapping) -> Problem | None:
+    """Whether what the official evaluation needs is there, for a dataset whose info file is."""
     info_path = Path(dataset.get('data_root') or '.') / dataset['ann_file']
     if Path(metric['ann_file']).resolve() != info_path.resolve():
         what = f"the evaluator reads '{metric['ann_file']}', but its dataset '{info_path}'"
@@ -199,9 +208,8 @@ def _check_metric(metric: Mapping, dataset: Mapping) -> Problem | None:
     assumed = dict(dataset.get('metainfo') or {}).get('version', 'v1.0-trainval')
     if assumed != version:
         what = f"'{info_path}' was made from {version}, but the dataset's config says {assumed}"
-        return Problem(
-            what, f"set metainfo=dict(version='{version}', ...) in the dataset's config"
-        )
+        remedy = f"set metainfo=dict(version='{version}', ...) in the dataset's config"
+        return Problem(what, remedy)
     if version not in EVALUATED_SPLITS:
         what = f"'{info_path}' was made from {version}, which has no annotations to evaluate with"
         return Problem(what, f'evaluate on v1.0-trainval or v1.0-mini; {PREDICT}')

@@ -6,14 +6,16 @@ that ``tools/doctor.py`` can load it by path where mmcv or mmdet3d are missing o
 
 import importlib
 import importlib.metadata
-import re
+import platform
 import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from cmt_bias.problem import Problem
 
+T = TypeVar('T')
 Answer = str | Problem
 """Of a check: what was found where it is fine (a version, a count), or what is wrong."""
 
@@ -21,7 +23,7 @@ MMCV_REMEDY = (
     'compile it against the installed torch: `make setup`, or by hand '
     "`pip install 'setuptools<82' wheel ninja 'numpy<2'` and then "
     '`MMCV_WITH_OPS=1 pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation '
-    'mmcv==2.1.0`'
+    'mmcv==2.1.0` (for a GPU: with the CUDA toolkit, nvcc, at hand, and FORCE_CUDA=1)'
 )
 VERSIONS = {
     'torch': ('>=2.1,<2.14', 'install `torch==2.13.0` first, then all the rest: `make setup`'),
@@ -34,38 +36,40 @@ VERSIONS = {
 }
 """Package -> versions that work, and how to get one."""
 
-_MODULES = {'nuscenes-devkit': 'nuscenes.eval.detection.evaluate'}
-
 
 def check_environment() -> list[tuple[str, Answer]]:
     """Subject and answer of all checks, in the order in which to mend what they find."""
-    project = '`pip install -e . --no-deps --no-build-isolation` in the checkout (`make setup`)'
+    gpu = 'install a torch build for this GPU: https://pytorch.org/get-started/locally'
     opencv = (
         'if a lib*.so is missing: `apt install libgl1 libglib2.0-0`, or '
         "`pip install --force-reinstall --no-deps 'opencv-python-headless<4.12'`"
     )
-    spconv = '`pip install spconv==2.3.8` (GPU: spconv-cu126==2.3.8)'
+    spconv = (
+        '`pip install spconv==2.3.8`; for a GPU `pip uninstall -y spconv cumm`, then the build of '
+        'your CUDA version, such as `pip install spconv-cu126==2.3.8`'
+    )
+    project = '`pip install -e . --no-deps --no-build-isolation` in the checkout (`make setup`)'
 
-    def answers(*names: str) -> list[tuple[str, Answer]]:
+    def versions(*names: str) -> list[tuple[str, Answer]]:
         return [(name, ask(partial(check_version, name), VERSIONS[name][1])) for name in names]
 
     return [
-        ('python', ask(check_python, '')),
-        *answers('torch', 'numpy'),
-        ('gpu', ask(check_gpu, VERSIONS['torch'][1])),
+        ('python', check_python()),
+        *versions('torch', 'numpy'),
+        ('gpu', ask(check_gpu, gpu)),
         ('opencv', ask(lambda: importlib.import_module('cv2').__version__, opencv)),
-        *answers('mmengine', 'mmcv'),
+        *versions('mmengine', 'mmcv'),
         ('mmcv operators', ask(check_mmcv_operators, MMCV_REMEDY)),
-        *answers('mmdet', 'mmdet3d'),
+        *versions('mmdet', 'mmdet3d'),
         ('spconv', ask(check_spconv, spconv)),
-        *answers('nuscenes-devkit'),
+        *versions('nuscenes-devkit'),
         ('cmt-bias', ask(check_project, project)),
         ('CPU kernel', ask(check_cpu_kernel, 'the check of cmt-bias comes first')),
     ]
 
 
-def ask(check: Callable[[], Answer], remedy: str) -> Answer:
-    """A check's answer; whatever it raises becomes a problem with ``remedy``."""
+def ask(check: Callable[[], T], remedy: str) -> T | Problem:
+    """What a check returns; whatever it raises becomes a problem with ``remedy``."""
     try:
         return check()
     except Exception as error:
@@ -75,11 +79,11 @@ def ask(check: Callable[[], Answer], remedy: str) -> Answer:
 
 def check_python() -> Answer:
     """The interpreter's version."""
-    version = '.'.join(map(str, sys.version_info[:3]))
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        remedy = 'use Python 3.11: `rm -rf .venv; PYTHON=python3.11 make setup`'
-        return Problem(f'{version}, not 3.10-3.12', remedy)
-    return f'{version} ({sys.executable})'
+    version = platform.python_version()
+    if (3, 10) <= sys.version_info[:2] <= (3, 12):
+        return f'{version} ({sys.executable})'
+    remedy = 'use Python 3.11: `rm -rf .venv; PYTHON=python3.11 make setup`'
+    return Problem(f'{version}, not 3.10-3.12', remedy)
 
 
 def check_version(name: str) -> Answer:
@@ -89,17 +93,36 @@ def check_version(name: str) -> Answer:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Problem('not installed', remedy)
-    if not fits(version, wanted):
+    from packaging.specifiers import SpecifierSet
+
+    if not SpecifierSet(wanted).contains(version, prereleases=True):
         return Problem(f'{version}, but {wanted} is needed', remedy)
-    importlib.import_module(_MODULES.get(name, name))
+    importlib.import_module(
+        name if name != 'nuscenes-devkit' else 'nuscenes.eval.detection.evaluate'
+    )
     return version
 
 
-def fits(version: str, wanted: str) -> bool:
-    """Whether a version such as '2.13.0+cpu' is among those that are wanted, '>=2.1,<2.14'."""
-    from packaging.specifiers import SpecifierSet
+def check_gpu() -> Answer:
+    """Whether a GPU that the machine has is one that torch can use."""
+    import torch
 
-    return SpecifierSet(wanted).contains(version, prereleases=True)
+    if torch.cuda.is_available():
+        torch.ones(2, device='cuda').sum().item()  # fails where torch is built for other GPUs
+        found = f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
+        return f'{found}, CUDA {torch.version.cuda}'
+    if shutil.which('nvidia-smi') is None:
+        what = 'none: everything runs on the CPU; only the tiny recipe trains there'
+        return Problem(what, severity='note')
+    if torch.version.cuda is not None:
+        what = f'torch is built for CUDA {torch.version.cuda}, but finds no usable GPU'
+        remedy = 'run `nvidia-smi`: the driver must support this CUDA version'
+        return Problem(what, remedy, 'warning')
+    remedy = (
+        'if the GPU is to be used: `pip install --force-reinstall torch==2.13.0 --index-url '
+        'https://download.pytorch.org/whl/cu126`, then compile mmcv anew (docs/install.md)'
+    )
+    return Problem('nvidia-smi is there, but torch is the CPU build', remedy, 'warning')
 
 
 def check_mmcv_operators() -> Answer:
@@ -108,66 +131,24 @@ def check_mmcv_operators() -> Answer:
     from mmcv.ops import Voxelization
 
     layer = Voxelization([1.0, 1.0, 1.0], [0, 0, 0, 4, 4, 4], max_num_points=2, max_voxels=4)
-    devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+    devices = ['CPU', 'CUDA'] if torch.cuda.is_available() else ['CPU']
     for device in devices:
-        try:
-            layer(torch.full((3, 4), 0.5, device=device))
-        except Exception as error:
-            if device == 'cpu':
-                raise
-            what = f'compiled without CUDA, although torch sees a GPU ({error})'
-            remedy = 'with the CUDA toolkit (nvcc) at hand: FORCE_CUDA=1 and ' + MMCV_REMEDY
-            return Problem(what, remedy)
-    return 'compiled, voxelization runs on CPU' + ' and GPU' * (len(devices) > 1)
+        layer(torch.full((3, 4), 0.5, device=device.lower()))
+    return f'compiled, voxelization runs on {" and ".join(devices)}'
 
 
 def check_spconv() -> Answer:
     """Whether a spconv is there and a sparse convolution runs, on the GPU where there is one."""
     import torch
-
-    installed = {str(d.metadata['Name']).lower() for d in importlib.metadata.distributions()}
-    names = sorted(name for name in installed if re.fullmatch(r'spconv(-cu\d+)?', name))
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    if device.type == 'cuda' and names == ['spconv']:
-        remedy = (
-            '`pip uninstall -y spconv cumm`, then the build of your CUDA version, such as '
-            '`pip install spconv-cu126==2.3.8`'
-        )
-        return Problem('the CPU build, although torch sees a GPU', remedy)
     from spconv import pytorch as spconv
 
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
     indices = torch.zeros((1, 4), dtype=torch.int32, device=device)
     voxel = spconv.SparseConvTensor(torch.ones((1, 1), device=device), indices, [4, 4, 4], 1)
     spconv.SubMConv3d(1, 1, 3).to(device)(voxel)
+    names = set(importlib.metadata.packages_distributions()['spconv'])
     versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in names)
-    return f'{versions}, forward runs on {device.type}'
-
-
-def check_gpu() -> Answer:
-    """Whether a GPU that the machine has is one that torch can use."""
-    import torch
-
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        found = f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
-        architectures = torch.cuda.get_arch_list()
-        if not any(int(arch.rstrip('af')[3:-1]) == major for arch in architectures):
-            what = f'{found}: torch has no code for sm_{major}{minor} (only {architectures})'
-            remedy = 'install a torch build for this GPU: https://pytorch.org/get-started/locally'
-            return Problem(what, remedy)
-        return f'{found}, CUDA {torch.version.cuda}'
-    if shutil.which('nvidia-smi') is None:
-        what = 'none: everything runs on the CPU; only the tiny recipe trains there'
-        return Problem(what, severity='note')
-    if torch.version.cuda is None:
-        remedy = (
-            'if the GPU is to be used: `pip install --force-reinstall torch==2.13.0 '
-            '--index-url https://download.pytorch.org/whl/cu126`, then compile mmcv anew '
-            '(docs/install.md)'
-        )
-        return Problem('nvidia-smi is there, but torch is the CPU build', remedy, 'warning')
-    what = f'torch is built for CUDA {torch.version.cuda}, but finds no usable GPU'
-    return Problem(what, 'run `nvidia-smi`: the driver must support this CUDA version', 'warning')
+    return f'{versions}, forward runs on {device}'
 
 
 def check_project() -> Answer:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -49,7 +50,6 @@ class NonFiniteHook(Hook):
 
     def __init__(self) -> None:
         self._handles: list[Any] = []
-        self._runner: Runner | None = None
         self._batch: Any = None
         self._is_looking = False
 
@@ -57,13 +57,11 @@ class NonFiniteHook(Hook):
         """Look at what comes out of the model and goes into the optimizers."""
         self.after_run(runner)
         self._runner = runner
-        model = unwrapped(runner.model)
-        self._handles = [model.register_forward_hook(self._after_forward, always_call=True)]
-        self._handles += [
-            head.register_forward_hook(self._after_head)
-            for name, head in model.named_children()
-            if name.endswith('head')
-        ]
+        self._model = cast(BaseModel, unwrapped(runner.model))
+        self._handles = [self._model.register_forward_hook(self._after_forward, always_call=True)]
+        for name, part in self._model.named_children():
+            if name.endswith('head'):
+                self._handles.append(part.register_forward_hook(self._after_head))
         wrapper = runner.optim_wrapper
         for single in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
             if isinstance(single, OptimWrapper):
@@ -104,25 +102,21 @@ class NonFiniteHook(Hook):
     def _after_forward(self, model: nn.Module, args: Any, outputs: Any) -> None:
         """After a forward pass that has failed, say so if it was for numbers that are none."""
         error = sys.exc_info()[1]
-        if error is None or outputs is not None or self._is_looking:
+        if error is None or isinstance(error, (NonFiniteError, torch.cuda.OutOfMemoryError)):
             return
-        if isinstance(error, (NonFiniteError, torch.cuda.OutOfMemoryError)):
-            return
-        if origin := self._origin():
+        if outputs is None and not self._is_looking and (origin := self._origin()):
             MMLogger.get_current_instance().error(f'{origin} {REMEDY}. What failed then:')
 
     def _fail(self, what: str) -> None:
-        assert self._runner is not None
-        is_training = unwrapped(self._runner.model).training
+        is_training = self._model.training
         where = f'iteration {self._runner.iter + 1}' if is_training else 'the evaluation'
         origin = self._origin() or 'Where it began was not found by running the batch once more.'
         raise NonFiniteError(f'{what} is not finite in {where}. {origin} {REMEDY}.')
 
     def _origin(self) -> str:
-        assert self._runner is not None
         self._is_looking = True
         try:
-            return find_origin(cast(BaseModel, unwrapped(self._runner.model)), self._batch)
+            return find_origin(self._model, self._batch)
         finally:
             self._is_looking = False
 
@@ -143,37 +137,29 @@ def find_origin(model: BaseModel, batch: Any) -> str:
     if bad := next(non_finite_numbers(batch), None):
         return f"The input '{bad}' is not finite{_sample(batch, bad)}."
     names = {module: name for name, module in model.named_modules()}
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    met: list[str] = []
+    met: dict[str, nn.Parameter] = {}
     bad_outputs: list[str] = []
 
     def before(module: nn.Module, args: Any) -> None:
-        own = module.named_parameters(recurse=False)
-        met.extend(f'{names[module]}.{name}'.lstrip('.') for name, _ in own)
+        met.update(module.named_parameters(names[module], recurse=False))
 
     def after(module: nn.Module, args: Any, outputs: Any) -> None:
         # Infinity may be meant: a mask is made of it.
-        if not bad_outputs and any(non_finite_numbers(outputs, only_nan=True)):
+        if any(non_finite_numbers(outputs, only_nan=True)):
             bad_outputs.append(names[module] or 'the model')
 
     handles = [module.register_forward_pre_hook(before) for module in names]
     handles += [module.register_forward_hook(after) for module in names]
     losses = None
-    try:
-        with torch.set_grad_enabled(model.training):
-            inputs = model.data_preprocessor(batch, model.training)
-            mode = 'loss' if model.training else 'predict'
-            if isinstance(inputs, Mapping):
-                losses = model(**inputs, mode=mode)
-            else:
-                losses = model(*inputs, mode=mode)
-    except Exception:  # the failure that is being looked into
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name in dict.fromkeys([*met, *parameters]):
-        if not is_finite(parameters[name]):
+    mode = 'loss' if model.training else 'predict'
+    # The failure that is being looked into may come again.
+    with suppress(Exception), torch.set_grad_enabled(model.training):
+        losses = model._run_forward(model.data_preprocessor(batch, model.training), mode=mode)
+    for handle in handles:
+        handle.remove()
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in {**met, **parameters}.items():
+        if not is_finite(parameter):
             return f"The parameter '{name}' is not finite."
     if bad_outputs:
         return f"Inputs and parameters are finite, but what '{bad_outputs[0]}' makes of them."
@@ -182,9 +168,8 @@ def find_origin(model: BaseModel, batch: Any) -> str:
     model.zero_grad()
     with torch.enable_grad():
         model.parse_losses(losses)[0].backward()
-    for name in dict.fromkeys([*reversed(met), *parameters]):
-        gradient = parameters[name].grad
-        if gradient is not None and not is_finite(gradient):
+    for name, parameter in {**dict(reversed(met.items())), **parameters}.items():
+        if parameter.grad is not None and not is_finite(parameter.grad):
             return f"Losses are finite, but not the gradient of the parameter '{name}'."
     return ''
 

@@ -14,9 +14,6 @@ from ..problem import Problem
 EXIT_STATUS = 2
 """Exit status of a tool that was stopped by a problem in its input."""
 
-RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-"""Where torchrun, Slurm and Open MPI tell a process its rank."""
-
 _CANNOT_WRITE = {
     errno.EROFS: 'name a folder that can be written to, such as --work-dir /tmp/run',
     errno.EACCES: 'change its permissions, or name another folder, such as --work-dir /tmp/run',
@@ -25,11 +22,7 @@ _CANNOT_WRITE = {
 
 
 class ProblemsFound(Exception):  # noqa: N818  (what it carries, not an error of the program)
-    """Input that cannot be worked with.
-
-    Attributes:
-        problems: What is wrong, at least one.
-    """
+    """Input that cannot be worked with: ``problems``, at least one."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__('\n'.join(map(str, problems)))
@@ -48,9 +41,10 @@ def stop_on(problems: Sequence[Problem]) -> None:
 def is_main_process() -> bool:
     """Whether this is the process that looks for problems, before torch.distributed is set up.
 
-    When it stops, the launcher stops the others.
+    torchrun, Slurm or Open MPI tells its rank. When it stops, the launcher stops the others.
     """
-    return all(int(os.environ.get(name) or 0) == 0 for name in RANK_VARIABLES)
+    variables = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return all(int(os.environ.get(name) or 0) == 0 for name in variables)
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -24,8 +24,6 @@ from .preflight import ProblemsFound
 
 Number = TypeVar('Number', int, float)
 SENSOR_NAMES = {'L': 'LiDAR', 'C': 'cameras'}
-# Settings of a dataloader that torch refuses where the main process loads.
-WORKER_ONLY_KEYS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
 # mmdet3d's name of a kind of picture -> the sensors in it
 SHOWN_SENSORS = {
     'mono_det': 'C',
@@ -57,6 +55,19 @@ def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
+def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
+    """An argparse type for numbers above 0."""
+
+    def parse(text: str) -> Number:
+        number = kind(text)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f'{text} is not possible: give a number above 0')
+        return number
+
+    parse.__name__ = kind.__name__  # what argparse calls it where the text is no number
+    return parse
+
+
 def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') -> Config:
     """Read a config file and merge what ``--cfg-options`` gave: dotted keys and their values."""
     if not Path(path).is_file():
@@ -71,38 +82,19 @@ def load_config(path: str, overrides: Mapping | None, launcher: str = 'none') ->
     cfg.merge_from_dict(overrides or {})
     for split in SPLITS:
         dataloader = cfg.get(f'{split}_dataloader') or {}
-        if not dataloader.get('num_workers'):
-            for key in WORKER_ONLY_KEYS:
+        if not dataloader.get('num_workers'):  # torch then refuses settings of workers
+            for key in ('persistent_workers', 'prefetch_factor', 'multiprocessing_context'):
                 dataloader.pop(key, None)
     return cfg
 
 
 def without_formatting(cfg: Config) -> Config:
-    """The config, which is written down without yapf.
+    """The config, set to be written down without yapf: that takes a second, four times in a run.
 
-    That takes a second, four times in every run. mmengine 0.10 has an option, which
-    ``Config.fromfile`` does not pass on.
+    mmengine 0.10 has an option for this, which ``Config.fromfile`` does not pass on.
     """
-    return Config(
-        cfg._cfg_dict,
-        cfg_text=cfg.text,
-        filename=cfg.filename,
-        env_variables=cfg.env_variables,
-        format_python_code=False,
-    )
-
-
-def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
-    """An argparse type for numbers above 0."""
-
-    def parse(text: str) -> Number:
-        number = kind(text)
-        if not number > 0:
-            raise argparse.ArgumentTypeError(f'{text} is not possible: give a number above 0')
-        return number
-
-    parse.__name__ = kind.__name__  # what argparse calls it where the text is no number
-    return parse
+    object.__setattr__(cfg, '_format_python_code', False)
+    return cfg
 
 
 def use_cpu_processes(cfg: Config) -> None:
@@ -162,12 +154,9 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Go on with an earlier training: from a path, or 'auto' from the latest checkpoint.
+    """Go on with an earlier training: from a path, or 'auto' from :func:`newest_checkpoint`.
 
     Where 'auto' finds none, training starts as without it, from the config's ``load_from``.
-
-    Raises:
-        CheckpointError: If there are checkpoints, but none that can be used.
     """
     if resume == 'auto':
         resume = newest_checkpoint(cfg, cfg.work_dir)
@@ -190,11 +179,11 @@ def newest_checkpoint(cfg: Config, work_dir: str) -> str | None:
 def ensure_hook(
     cfg: Config, hook_type: str, settings: Mapping | None = None, **defaults: Any
 ) -> None:
-    """Give the config's hook of a type these settings; without one, add it, with the defaults."""
+    """Give the config's hooks of a type these settings; without one, add it with the defaults."""
     hooks = list(cfg.get('custom_hooks') or [])
     if all(type_name(hook) != hook_type for hook in hooks):
         hooks.append(dict(type=hook_type, **defaults))
-        cfg.custom_hooks = hooks
+    cfg.custom_hooks = hooks
     for hook in cfg.custom_hooks:
         if type_name(hook) == hook_type:
             hook.update(settings or {})
@@ -231,10 +220,8 @@ def set_modality(cfg: Config, modality: str | None) -> None:
 
     See :mod:`cmt_bias.datasets.modal_mask` for what a missing sensor is.
     """
-    if modality is None:
-        return
     available = model_modality(unwrapped_config(cfg.model))
-    if modality == available:
+    if modality in (None, available):
         return
     absent = [SENSOR_NAMES[sensor] for sensor in modality if sensor not in available]
     if absent:

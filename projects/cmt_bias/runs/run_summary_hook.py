@@ -2,12 +2,12 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.optim import OptimWrapperDict, _ParamScheduler
+from mmengine.optim import _ParamScheduler
 from mmengine.runner import Runner
 from torch import nn
 
@@ -28,19 +28,11 @@ GAIN_TOLERANCE = 1e-3
 
 @HOOKS.register_module()
 class RunSummaryHook(Hook):
-    """Logs batch size, learning rates, parameters and attention backend, once.
-
-    - The effective batch: processes x batch x accumulated steps; the base learning rate before
-      and after ``auto_scale_lr``.
-    - Every parameter group's learning rate at the peak of its schedule, found by playing the
-      schedule through, with a warning where a schedule loses ``lr_mult``.
-    - Trained and frozen parameters of each part of the model and of its heads, after all freezing.
-    - The attention backend of modules that state one as ``attention_backend``; which one attention
-      with a bias runs on is logged when it first runs.
+    """Logs batch size, learning rates, attention backend and parameters, once.
 
     After a validation: beside an mAP over classes that the model does not have, the one over those
-    that it has. After an epoch: how many bad frames it left out. It ends no run: what a loop,
-    scheduler or wrapper does not let it find out is said to be unknown.
+    that it has. After an epoch: how many bad frames it left out. It ends no run: what cannot be
+    found out is said to be unknown.
     """
 
     # After every other hook: what they freeze or change before training is to be counted.
@@ -52,22 +44,19 @@ class RunSummaryHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Write the summary to the log, of the schedule that will be trained with."""
         show_package_log()
-        logger = MMLogger.get_current_instance()
-        lines, warnings = ['This run:'], list[str]()
         subjects: dict[str, Callable[[], list[str]]] = {
             'batch': lambda: describe_batch(runner),
-            'learning rates': lambda: describe_rates(runner, warnings),
+            'learning rates': lambda: describe_rates(runner),
             'attention': lambda: describe_attention(runner.model),
             'parameters': lambda: describe_parameters(unwrapped(runner.model)),
         }
+        lines = ['This run:']
         for subject, describe in subjects.items():
             try:
                 lines += describe()
             except Exception as error:  # to inform must not end a run
                 lines.append(f'{subject}: unknown ({type(error).__name__}: {error})')
-        logger.info('\n  '.join(lines))
-        for warning in warnings:
-            logger.warning(warning)
+        MMLogger.get_current_instance().info('\n  '.join(lines))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Say how many bad frames have been left out, when there are more than before."""
@@ -101,59 +90,41 @@ def show_package_log() -> None:
 
 
 def describe_batch(runner: Runner) -> list[str]:
-    """Effective batch and base learning rate, before and after automatic scaling."""
-    wrapper, dataloader = runner.optim_wrapper, runner.train_loop.dataloader
-    accumulated = getattr(wrapper, '_accumulative_counts', 1)
-    batch = getattr(dataloader.batch_sampler, 'batch_size', None) or dataloader.batch_size
-    if batch is None:
-        return ['effective batch: unknown, for the batch sampler has no batch_size']
-    effective = runner.world_size * batch * accumulated
-    length = training_length(runner)
-    lines = [
-        f'effective batch {effective} = {runner.world_size} processes x batch {batch} x '
-        f'{accumulated} accumulated steps; '
-        + (f'{length[1]} iterations an epoch, {length[0]} in all' if length else 'endless epochs')
+    """Effective batch, and how often it is trained on."""
+    batch, length = _batch_of_processes(runner), training_length(runner)
+    accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    steps = f'{length[1]} iterations an epoch, {length[0]} in all' if length else 'endless epochs'
+    return [
+        f'effective batch {batch * accumulated} = {runner.world_size} processes x batch '
+        f'{batch // runner.world_size} x {accumulated} accumulated steps; {steps}'
     ]
-    if not isinstance(wrapper, OptimWrapperDict) and 'lr' in wrapper.optimizer.defaults:
-        # These keep the config's rate; auto_scale_lr and the schedule change the groups.
-        base = wrapper.optimizer.defaults['lr']
-        lines.append(describe_scaling(base, runner.auto_scale_lr, effective, accumulated))
-    return lines
 
 
-def describe_scaling(
-    base: float, auto_scale_lr: dict | None, effective: int, accumulated: int
-) -> str:
-    """One line about the config's base learning rate, for an effective batch.
+def _batch_of_processes(runner: Runner) -> int:
+    """Samples that all processes together load at once."""
+    dataloader = runner.train_loop.dataloader
+    batch = getattr(dataloader.batch_sampler, 'batch_size', None) or dataloader.batch_size
+    return runner.world_size * batch
 
-    mmengine scales by processes x batch alone; accumulated steps are left out of its ratio.
+
+def describe_rates(runner: Runner) -> list[str]:
+    """The base rate, and that of each group at the peak of its schedule, which is played through.
+
+    Logs a warning where a schedule loses ``lr_mult``.
     """
-    settings = auto_scale_lr or {}
-    base_batch = settings.get('base_batch_size')
-    if not base_batch:
-        return f'base learning rate {base:g}, not scaled (the config has no auto_scale_lr)'
-    line = f'base learning rate {base:g} for batch {base_batch}'
-    ratio = effective / accumulated / base_batch
-    if settings.get('enable'):
-        return f'{line}, scaled by {ratio:g} to {base * ratio:g} (auto_scale_lr)'
-    would = f' (this batch of {effective}: --auto-scale-lr would make it {base * ratio:g})'
-    return f'{line}, not scaled' + would * (effective != base_batch)
-
-
-def describe_rates(runner: Runner, warnings: list[str]) -> list[str]:
-    """Lines about the schedule that will be trained with; what is wrong with it is added."""
-    wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers or []
-    if isinstance(wrapper, OptimWrapperDict):
-        return ['learning rates: unknown, for there are several optimizers']
+    optimizer, schedulers = runner.optim_wrapper.optimizer, runner.param_schedulers or []
     length = training_length(runner)
     if length is None:
-        return ['learning rates: unknown, for the training loop has no length']
-    peaks = peak_learning_rates(unwrapped(runner.model), wrapper, schedulers, *length)
-    scaled = bool((runner.auto_scale_lr or {}).get('enable'))
-    warnings += schedule_warnings(peaks, schedulers, scaled)
-    lines = [
+        raise ValueError('the training loop has no length')
+    # The defaults keep the config's rate; auto_scale_lr and the schedule change the groups.
+    base, settings = optimizer.defaults['lr'], runner.auto_scale_lr or {}
+    lines = [describe_scaling(base, settings, _batch_of_processes(runner))]
+    peaks = peak_learning_rates(unwrapped(runner.model), optimizer, schedulers, *length)
+    for warning in schedule_warnings(peaks, schedulers, bool(settings.get('enable'))):
+        MMLogger.get_current_instance().warning(warning)
+    lines += [
         f'learning rate: {kind} depends on what the training gives; without it, it is:'
-        for kind in unforeseeable(schedules_of(wrapper.optimizer, schedulers))
+        for kind in unforeseeable(schedules_of(optimizer, schedulers))
     ]
     lines.append('learning rate of the parameter groups (base -> peak of the schedule):')
     for peak in peaks:
@@ -161,6 +132,21 @@ def describe_rates(runner: Runner, warnings: list[str]) -> list[str]:
         owners = ', '.join(f'{part} ({count})' for part, count in parts.most_common())
         lines.append(f'  {peak.base:g} -> {peak.peak:g} (x {peak.gain:g}): {owners}')
     return lines
+
+
+def describe_scaling(base: float, auto_scale_lr: Mapping, batch: int) -> str:
+    """One line about the config's base learning rate, for a batch of all processes.
+
+    mmengine scales by that; accumulated steps are left out of its ratio.
+    """
+    base_batch = auto_scale_lr.get('base_batch_size')
+    if not base_batch:
+        return f'base learning rate {base:g}, not scaled (the config has no auto_scale_lr)'
+    line, scaled = f'base learning rate {base:g} for batch {base_batch}', base * batch / base_batch
+    if auto_scale_lr.get('enable'):
+        return f'{line}, scaled by {batch / base_batch:g} to {scaled:g} (auto_scale_lr)'
+    would = f' (this batch of {batch}: --auto-scale-lr would make it {scaled:g})'
+    return f'{line}, not scaled' + would * (batch != base_batch)
 
 
 def schedule_warnings(
@@ -175,30 +161,31 @@ def schedule_warnings(
         for scheduler in schedulers
         if getattr(scheduler, 'param_name', '') == 'lr' and getattr(scheduler, 'eta_min', None)
     }
-    absolute = ', '.join(sorted(with_minimum))
-    remedy = 'Use eta_min_ratio, a factor on the rate of each group, instead of eta_min.'
+    reason = (
+        f' {", ".join(sorted(with_minimum))} has an absolute eta_min. Use eta_min_ratio, a factor '
+        'on the rate of each group, instead.'
+    ) * bool(with_minimum)
     warnings = []
     gains = [peak.gain for peak in peaks if peak.base]
     if gains and max(gains) - min(gains) > GAIN_TOLERANCE * max(gains):
         warnings.append(
             f'The schedule raises the parameter groups by different factors, {min(gains):g} to '
-            f'{max(gains):g}: lr_mult does not hold at the peak.'
-            + (f' {absolute} has an absolute eta_min. {remedy}' if absolute else '')
+            f'{max(gains):g}: lr_mult does not hold at the peak.{reason}'
         )
-    if absolute and scaled:
-        warnings.append(
-            f'auto_scale_lr has scaled the base learning rate, but not the absolute eta_min of '
-            f'{absolute}. {remedy}'
-        )
+    if with_minimum and scaled:
+        warnings.append(f'auto_scale_lr has not scaled all of the learning rate.{reason}')
     return warnings
 
 
 def describe_attention(model: nn.Module) -> list[str]:
-    """One line for each kind of module that states its ``attention_backend``."""
+    """One line for each kind of module that states its ``attention_backend``.
+
+    Which one attention with a bias runs on is logged when it first runs.
+    """
     backends = Counter(
-        (type(module).__name__, module.attention_backend)
+        (type(module).__name__, backend)
         for module in model.modules()
-        if isinstance(getattr(module, 'attention_backend', None), str)
+        if isinstance(backend := getattr(module, 'attention_backend', None), str)
     )
     return [
         f'attention: {name} x {count} runs on {backend}'

@@ -21,11 +21,10 @@ from torch import nn
 from ..bias.head_lookup import BiasedHead, biased_heads
 from ..bias.scale import BiasScale
 from ..cmt.detector import CmtDetector
-from ..metrics.conditions import count_scenes
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..metrics.subset_evaluation import EVALUATED_SPLITS, Subset, SubsetEvaluation
 from ..problem import Problem
-from ..runs.preflight import ProblemsFound
+from ..runs.preflight import ProblemsFound, stop_on
 from ..unwrapping import unwrapped
 from .study_config import keep_detections
 from .study_run import DETECTIONS
@@ -43,9 +42,8 @@ def find_swept_head(model: nn.Module) -> BiasedHead:
         ProblemsFound: If the model is no CMT with an attention bias.
     """
     heads = biased_heads(model)
-    if isinstance(unwrapped(model), CmtDetector) and [head.name for head in heads] == [
-        'pts_bbox_head'
-    ]:
+    names = [head.name for head in heads]
+    if isinstance(unwrapped(model), CmtDetector) and names == ['pts_bbox_head']:
         return heads[0]
     what = 'the model has no attention bias in pts_bbox_head, so there is no scale to sweep'
     remedy = (
@@ -59,29 +57,16 @@ def find_swept_head(model: nn.Module) -> BiasedHead:
 def scale_override(generator: BiasScale, scale: float | None) -> Iterator[None]:
     """Within the context every entry of the scale in effect is this value.
 
-    The range of the scale (``min_scale``, ``max_scale``, or where an annealing has left it) does
-    not hold within, so values beyond it are in effect as they are. Afterwards scale and range are
-    what they were, bit for bit, also after an error. For evaluation: an optimizer's step within
-    the context would be lost.
-
-    Args:
-        generator: Of the bias.
-        scale: In logits, for all layers and modalities; None changes nothing.
+    It is in logits, for all layers and modalities, and may lie beyond the range of the scale; None
+    changes nothing. The scale itself stays as it is.
     """
-    if scale is None:
-        yield
-        return
-    tensors = (generator.bias_scale, generator.scale_range)
-    kept = [tensor.detach().clone() for tensor in tensors]
-    with torch.no_grad():
-        generator.bias_scale.fill_(scale)
-    generator.set_scale_range(None, None)
+    if scale is not None:  # an attribute of the instance, before the method of its class
+        overridden = torch.full_like(generator.bias_scale, scale)
+        vars(generator)['scale_in_effect'] = lambda: overridden
     try:
         yield
     finally:
-        with torch.no_grad():
-            for tensor, before in zip(tensors, kept, strict=True):
-                tensor.copy_(before)
+        vars(generator).pop('scale_in_effect', None)
 
 
 def predictions_by_scale(
@@ -89,14 +74,9 @@ def predictions_by_scale(
 ) -> Iterator[tuple[Scale, list[Det3DDataSample]]]:
     """Detect with each scale; all that does not depend on it is computed once.
 
-    Args:
-        model: With a biased head, in evaluation mode.
-        data: A batch as the data loader gives it.
-        scales: In logits, or ``LEARNED``.
-
-    Yields:
-        The scale and the samples with its ``pred_instances_3d``. They are the same sample objects
-        each time, so use them before the next.
+    ``model`` is in evaluation mode, ``data`` a batch as the data loader gives it. Yields each
+    scale and the samples with its ``pred_instances_3d``; they are the same sample objects each
+    time, so use them before the next.
     """
     head = model.pts_bbox_head
     generator = find_swept_head(model).generator
@@ -117,19 +97,13 @@ class ScaleSweepLoop(TestLoop):
     """mmengine's test loop, which tests overridden scales beside the learned one.
 
     Metrics, outputs and hooks are those of the learned scale, as without a sweep. One process.
-
-    Args:
-        runner: Of the test.
-        dataloader: Of the test.
-        evaluator: Config of the test's evaluator, with a ``NuScenesMetric``.
-        scales: The values to test, in logits.
-        fp16: Test in half precision, as in mmengine's loop.
+    ``scales`` are the values to test, in logits; ``evaluator`` is a config with a
+    ``NuScenesMetric``; the rest is as in mmengine.
 
     Attributes:
         learned: The scale in effect that the model came with, by name of its entry, in logits.
         parts: After the test, for each scale the metrics of the whole, of each condition, and of
             their halves.
-        scenes: After the test, the number of scenes by condition.
 
     Raises:
         ProblemsFound: If there is no nuScenes metric, or no annotations of the split.
@@ -149,14 +123,16 @@ class ScaleSweepLoop(TestLoop):
         found = (m for m in self.evaluator.metrics if isinstance(m, NuScenesMetric))
         self._metric: Any = next(found)
         self._version = version = self.evaluator.dataset_meta['version']
+        problems = []
         if version not in EVALUATED_SPLITS:
             what = f"test_dataloader.dataset.metainfo.version='{version}' has no annotated split"
             remedy = f'test on the validation split of one of {", ".join(EVALUATED_SPLITS)}'
-            raise ProblemsFound([Problem(what, remedy)])
+            problems.append(Problem(what, remedy))
         if self._metric.format_only:
             what = 'test_evaluator.format_only=True leaves nothing to compare'
             remedy = 'give --cfg-options test_evaluator.format_only=False'
-            raise ProblemsFound([Problem(what, remedy)])
+            problems.append(Problem(what, remedy))
+        stop_on(problems)
         # The learned scale comes last: its predictions stay in the samples for the hooks.
         self._evaluators: dict[Scale, Evaluator] = {
             **{scale: runner.build_evaluator(self._keeping(evaluator, scale)) for scale in scales},
@@ -166,7 +142,6 @@ class ScaleSweepLoop(TestLoop):
             each.dataset_meta = self.evaluator.dataset_meta
         self.learned: dict[str, float] = {}
         self.parts: dict[Scale, list[Subset]] = {}
-        self.scenes: Mapping[str, int] = {}
 
     def _keeping(self, evaluator: Any, scale: Scale) -> Any:
         """A copy of the evaluator's config that leaves the detections of a scale in its folder.
@@ -192,9 +167,9 @@ class ScaleSweepLoop(TestLoop):
         self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
         model = cast(CmtDetector, unwrapped(self.runner.model))
         if idx == 0:  # an averaged model has its own scale, and only during the test
-            head = find_swept_head(model)
-            names = head.generator.scale_names()
-            self.learned = dict(zip(names, head.scales_in_effect(), strict=True))
+            generator = find_swept_head(model).generator
+            values = generator.scale_in_effect().flatten().tolist()
+            self.learned = dict(zip(generator.scale_names(), values, strict=True))
         with autocast(enabled=self.fp16):
             for scale, outputs in predictions_by_scale(model, data_batch, [*self._evaluators]):
                 self._evaluators[scale].process(data_samples=outputs, data_batch=data_batch)
@@ -209,16 +184,12 @@ class ScaleSweepLoop(TestLoop):
             if scale is not LEARNED:
                 evaluator.evaluate(len(self.dataloader.dataset))
             folder = self._folder / str(scale)
-            evaluation = SubsetEvaluation(
-                tables,
-                folder / DETECTIONS.relative_to(DETECTIONS.parts[0]),
-                self._version,
-                self._metric.eval_version,
-            )
+            detections = folder / DETECTIONS.relative_to(DETECTIONS.parts[0])
+            settings = self._version, self._metric.eval_version
+            evaluation = SubsetEvaluation(tables, detections, *settings)
             self.parts[scale] = evaluation.by_condition() + evaluation.halves_by_condition()
             whole = self.parts[scale][0].metrics
             self.runner.logger.info(
                 f'scale {"learned" if scale is LEARNED else scale}: NDS {whole["NDS"]:.4f} '
                 f'mAP {whole["mAP"]:.4f}, {len(self.parts)} of {len(self._evaluators)} evaluated'
             )
-        self.scenes = count_scenes(tables, evaluation.sample_tokens)

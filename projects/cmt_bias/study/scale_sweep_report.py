@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..atomic_file import save_figure, write_atomically
-from ..metrics.subset_evaluation import HALVES, WHOLE, Subset
+from ..metrics.subset_evaluation import HALVES, Subset
 from .scale_sweep import LEARNED, Scale
 
 TABLE, PLOT, REPORT = 'sweep_scale.csv', 'sweep_scale.png', 'sweep_scale.md'
@@ -33,14 +33,10 @@ READING = f"""
 def write_sweep(
     table: pd.DataFrame, learned: Mapping[str, float], out_dir: Path, source: str, command: str
 ) -> None:
-    """Write the report, the plot and the table.
+    """Write the report, the plot and the table, that of :func:`sweep_table`.
 
-    Args:
-        table: Of :func:`sweep_table`.
-        learned: The entries of the learned scale, in logits.
-        out_dir: Folder, made if need be.
-        source: What was tested, in words.
-        command: What repeats it.
+    ``learned`` are the entries of the learned scale, in logits; ``source`` says what was tested,
+    ``command`` repeats it.
     """
     write_atomically(out_dir / TABLE, table.to_csv(index=False).encode())
     save_figure(draw_sweep(table, learned), out_dir / PLOT)
@@ -56,28 +52,18 @@ def write_sweep(
 
 
 def sweep_table(
-    learned: Mapping[str, float],
-    parts: Mapping[Scale, Sequence[Subset]],
-    scenes: Mapping[str, int],
+    learned: Mapping[str, float], parts: Mapping[Scale, Sequence[Subset]]
 ) -> pd.DataFrame:
-    """A row for each scale and part, the learned scale last.
+    """A row for each scale and part, as :class:`.ScaleSweepLoop` has them, the learned one last.
 
-    Args:
-        learned: As in :class:`.scale_sweep.ScaleSweepLoop`.
-        parts: As there.
-        scenes: As there.
-
-    Returns:
-        ``point`` ('learned' or 'override'), ``scale`` (logits; NaN for a learned one with several
-        entries), ``label`` ('2.5', 'learned (2.613)', or 'learned' for many entries), ``part``,
-        ``kind`` (see :class:`.subset_evaluation.Subset`), ``frames``, ``scenes``, ``objects``,
-        ``classes without objects``, then mAP, NDS, the mean errors and the APs of the classes.
+    ``point`` is 'learned' or 'override', ``scale`` in logits, NaN for a learned one with several
+    entries, ``label`` '2.5', 'learned (2.613)', or 'learned' for many entries; the other columns
+    are those of :class:`.Subset`: mAP, NDS, the mean errors, the APs of the classes.
     """
     own, label = math.nan, LEARNED_POINT
     if len(learned) == 1:
         (own,) = learned.values()
         label = f'{LEARNED_POINT} ({own:.3f})'
-    scenes = {WHOLE: sum(scenes.values()), **scenes}
     return pd.DataFrame(
         {
             'point': LEARNED_POINT if scale is LEARNED else OVERRIDE,
@@ -86,10 +72,7 @@ def sweep_table(
             'part': part.name,
             'kind': part.kind,
             'frames': part.samples,
-            # scenes take turns in the halves
-            'scenes': (scenes[part.name] + 1 - HALVES.index(part.kind)) // 2
-            if part.kind in HALVES
-            else scenes[part.name],
+            'scenes': part.scenes,
             'objects': part.objects,
             'classes without objects': ', '.join(part.absent_classes),
             **part.metrics,
@@ -108,14 +91,10 @@ def score_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
 def best_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
     """For each part the scale with the highest score, beside the learned one.
 
-    Args:
-        table: Of :func:`sweep_table`.
-        score: 'NDS' or 'mAP'.
-
-    Returns:
-        As the report shows it: part, frames and scenes, the best scale (several where they are
-        equal) with '(edge)' at the lowest or highest of the sweep, the best in each half of the
-        scenes, the score there, that with the learned scale, gain, and best minus worst.
+    As the report shows it: part, frames and scenes, the best scale (several where they are equal)
+    with '(edge)' at the lowest or highest of the sweep, the best in each half of the scenes, the
+    score there, that with the learned scale, gain, and best minus worst. ``score`` is 'NDS' or
+    'mAP'.
     """
     swept = table.loc[table['point'] == OVERRIDE, 'scale']
     rows = []
@@ -143,9 +122,7 @@ def best_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
 def draw_sweep(table: pd.DataFrame, learned: Mapping[str, float]) -> Figure:
     """Each score as its change against the learned scale; a curve for each part.
 
-    Args:
-        table: Of :func:`sweep_table`.
-        learned: The entries of the learned scale, in logits; each is an upright line.
+    Each entry of the learned scale, in logits, is an upright line.
     """
     figure = Figure(figsize=(12.0, 4.5), dpi=120, layout='constrained', facecolor='white')
     table = _without_halves(table)

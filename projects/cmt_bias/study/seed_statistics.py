@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from ..metrics.intervals import LEVEL, t_interval
-
+LEVEL = 0.95
 POWER = 0.8
 LEAST_SEEDS = 3
 """Of a comparison that is judged by its own spread; with fewer it is that of all variants."""
@@ -55,9 +54,9 @@ def estimate(values: pd.Series) -> Estimate:
     mean = float(known.mean()) if len(known) else math.nan
     if len(known) < 2 or np.ptp(known) <= _EQUAL * np.abs(known).max():
         return Estimate(len(known), mean)
-    return Estimate(
-        len(known), mean, *t_interval(known), float(stats.ttest_1samp(known, 0.0).pvalue)
-    )
+    test = stats.ttest_1samp(known, 0.0)
+    low, high = test.confidence_interval(LEVEL)
+    return Estimate(len(known), mean, float(low), float(high), float(test.pvalue))
 
 
 def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
@@ -104,25 +103,17 @@ def residual_spread(table: pd.DataFrame) -> tuple[float, int]:
     return float(np.sqrt((rest**2).sum() / freedom)), freedom
 
 
-def smallest_visible_difference(
-    deviation: float, count: int, power: float = POWER, level: float = LEVEL
-) -> float:
-    """The true difference that a paired comparison of seeds would find with a given power.
+def smallest_visible_difference(deviation: float, count: int, level: float = LEVEL) -> float:
+    """The true difference that ``count`` pairs of seeds show with probability :data:`POWER`.
 
-    Args:
-        deviation: Standard deviation over seeds of the differences of pairs, which is the square
-            root of two times that of :func:`residual_spread`.
-        count: Number of pairs.
-        power: Probability to find it.
-        level: Of the interval that has to leave out 0.
-
-    Returns:
-        By Student's t; NaN for fewer than two pairs.
+    It shows where the interval of ``level`` leaves out 0. ``deviation`` is the standard deviation
+    of the differences of pairs, the square root of two times that of :func:`residual_spread`. By
+    Student's t; NaN for fewer than two pairs.
     """
     if count < 2:
         return math.nan
     bound = stats.t.ppf((1 + level) / 2, count - 1)
-    shift = optimize.brentq(lambda nc: stats.nct.sf(bound, count - 1, nc) - power, 0.0, 1e3)
+    shift = optimize.brentq(lambda nc: stats.nct.sf(bound, count - 1, nc) - POWER, 0.0, 1e3)
     return float(deviation * shift / math.sqrt(count))
 
 
@@ -132,9 +123,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The smallest is multiplied by their number, the next by one less, and so on; none gets smaller
     than one before it (Holm, Scandinavian Journal of Statistics 6, 1979).
     """
-    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
-    adjusted, highest = [math.nan] * len(p_values), 0.0
-    for rank, (p, place) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
-        adjusted[place] = highest
-    return adjusted
+    known = pd.Series(p_values, dtype=float).dropna().sort_values()
+    adjusted = (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1)
+    return adjusted.reindex(range(len(p_values))).tolist()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,13 @@ class Study:
     """A study as its file describes it.
 
     Attributes:
-        path: The file.
+        path: The file. The training config of a variant is ``<name>.py`` beside it.
         title: Heading of the report.
-        variants: Title of each variant by its name, in the report's order. Its training config is
-            ``<name>.py`` beside the file.
+        variants: Title of each variant by its name, in the report's order.
         reference: Name of the variant that the others are compared with.
         seeds: Of each variant.
         failures: Names of sensor failures that each run is tested under, wildcards allowed.
-        failure_options: Settings of these tests alone, as ``--cfg-options`` has them, such as
-            smaller data.
+        failure_options: Settings ``key=value`` of these tests alone, such as smaller data.
         questions: What the report answers.
     """
 
@@ -62,25 +60,16 @@ class Study:
     reference: str
     seeds: tuple[int, ...]
     failures: tuple[str, ...] = ()
-    failure_options: Mapping[str, Any] = field(default_factory=dict)
+    failure_options: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
-
-    def failure_settings(self) -> tuple[str, ...]:
-        """``failure_options`` as they are written on a command line; none without failures."""
-        options = self.failure_options if self.failures else {}
-        return tuple(f'{key}={value}' for key, value in options.items())
-
-    def config_path(self, variant: str) -> Path:
-        """The training config of a variant."""
-        return self.path.with_name(f'{variant}.py')
 
 
 def read_study(path: Path) -> Study:
     """Read and check a study's file.
 
-    It is an mmengine config with the keys title, variants (a dict from name to title), reference,
-    seeds, and, if wanted, failures, failure_options and questions (a list of dicts with the
-    attributes of :class:`Question`).
+    It is an mmengine config with the keys variants (a dict from name to title), seeds, and, if
+    wanted, title, reference, failures, failure_options (a dict, as ``--cfg-options`` has it) and
+    questions (a list of dicts with the attributes of :class:`Question`).
 
     Raises:
         ProblemsFound: If something is wrong with it: all that is, each with its remedy.
@@ -90,12 +79,18 @@ def read_study(path: Path) -> Study:
         raise ProblemsFound([Problem(f"the study '{path}' does not exist", remedy)])
     content: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
     stop_on(_problems(content, path))
-    given = {'title': path.resolve().parent.name, 'reference': next(iter(content['variants']))}
-    given.update(content)
-    for key in ('seeds', 'failures'):
-        given[key] = tuple(given.get(key, ()))
-    given['questions'] = tuple(Question(**question) for question in given.get('questions', ()))
-    return Study(path=path, **given)
+    failures = tuple(content.get('failures', ()))
+    options = content.get('failure_options', {}) if failures else {}
+    return Study(
+        path=path,
+        title=content.get('title', path.resolve().parent.name),
+        variants=content['variants'],
+        reference=content.get('reference', next(iter(content['variants']))),
+        seeds=tuple(content['seeds']),
+        failures=failures,
+        failure_options=tuple(f'{key}={value}' for key, value in options.items()),
+        questions=tuple(Question(**question) for question in content.get('questions', ())),
+    )
 
 
 def _problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
@@ -127,18 +122,16 @@ def _problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
         if not {'text', 'variant', 'against'} <= set(question) <= set(keys):
             remedy = f'give text, variant, against; possible keys: {", ".join(keys)}'
             wrong(f'the question {dict(question)} cannot be understood', remedy)
-        pair = [question[key] for key in ('variant', 'against') if key in question]
-        if len(pair) > len(set(pair)):
-            wrong(f"a question compares '{pair[0]}' with itself", 'choose two variants')
-        names.update(pair)
+            continue
+        if question['variant'] == question['against']:
+            remedy = 'choose two variants'
+            wrong(f"a question compares '{question['variant']}' with itself", remedy)
+        names |= {question['variant'], question['against']}
     for name in names - set(variants):
         wrong(f"'{name}' is none of the variants", f'choose one of {", ".join(variants)}')
-    failures = content.get('failures', ())
     try:
-        if not isinstance(failures, list | tuple):
-            raise ValueError('failures must be a list of names')
-        find_failures(failures)
-    except ValueError as error:
+        find_failures(content.get('failures', ()))
+    except (TypeError, ValueError) as error:
         wrong(str(error), "failures = ['lidar_drop', 'night_3', ...]")
     return problems
 
@@ -155,7 +148,7 @@ def run_config(
             metric, or writes the checkpoints of all runs to one folder.
         CheckpointError: If the package has no weights of the name that it starts from.
     """
-    path = study.config_path(variant)
+    path = study.path.with_name(f'{variant}.py')
     cfg = without_formatting(Config.fromfile(path, import_custom_modules=False))
     cfg.merge_from_dict(dict(options or {}))
     problems = []

@@ -6,12 +6,13 @@ starts. The reference of a study has a router.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
+
+import pandas as pd
 
 from ..failures import CLEAN
 from ..metrics.subset_evaluation import WHOLE
-from .seed_statistics import Estimate, estimate, holm
+from .seed_statistics import estimate, holm
 from .study_results import FAILURE, FAILURES, StudyResults
 
 NO_BIAS, ORACLE, LEARNED = 'no_bias', 'oracle', 'learned'
@@ -29,8 +30,8 @@ def link_findings(results: StudyResults) -> list[str]:
     and a router that finds them; the first that is not shown is named, by p-values that are
     adjusted as those of the answers are.
     """
+    reference, failures = results.reference, results.failures()
     clean = results.of(NO_BIAS, CLEAN, 'mAP')
-    failures = results.failures()
     cost = estimate(clean - results.of(NO_BIAS, FAILURES, 'mAP'))
     if not cost.count:
         return []
@@ -42,15 +43,28 @@ def link_findings(results: StudyResults) -> list[str]:
         f'({_extremes(costs)}){looks}.'
     ]
     (perfect,) = results.judge((ORACLE, NO_BIAS, FAILURES, 'mAP'))
-    (router,) = results.judge((results.reference, NO_BIAS, FAILURES, 'mAP'))
+    (router,) = results.judge((reference, NO_BIAS, FAILURES, 'mAP'))
     if perfect.count:
         gains = {name: results.compare(ORACLE, NO_BIAS, name).mean for name in failures}
         lines.append(
             '**Bias.** Weights that know what has failed, 1 and -1 in these windows, change the '
             f'mAP under failures by {perfect.text()} ({_extremes(gains)}).'
         )
+    there, elsewhere = (
+        results.of(reference, FAILURES, f'trust fall, {where}').mean()
+        for where in ('spoiled part', 'elsewhere')
+    )
+    tells_nothing = there - elsewhere < TELLS_APART
     if router.count:
-        lines.append(_router_finding(results, router))
+        changes = f'changes the mAP under failures by {router.text()}.'
+        withdraws = ''
+        if not math.isnan(there):
+            said = ': it does not tell them apart' if tells_nothing else ''
+            withdraws = (
+                f'withdraws {there:+.4f} of its trust where a sensor is spoiled and '
+                f'{elsewhere:+.4f} elsewhere, of 2 possible{said}. It '
+            )
+        lines.append(f'**Router.** The learned one ({reference}) {withdraws}{changes}')
     if math.isnan(perfect.p_value) or math.isnan(router.p_value):
         return lines
     if cost.mean <= 0 or cost.low <= 0:
@@ -61,110 +75,72 @@ def link_findings(results: StudyResults) -> list[str]:
     elif not (router.is_significant and router.mean > 0):
         verdict = 'the router: perfect weights help; that those it finds do is not shown'
     else:
-        there, elsewhere = _trust_falls(results)
         verdict = 'nothing: the router'
-        if there - elsewhere < TELLS_APART:
+        if tells_nothing:
             verdict = 'the router: not by telling what is spoiled, it'
         verdict += f' gains {router.mean / perfect.mean:.0%} of what perfect weights do'
     return [*lines, f'What stands between the idea and a gain is **{verdict}**.']
 
 
-def _extremes(values: Mapping[str, float]) -> str:
+def _extremes(values: dict[str, float]) -> str:
     """The failures with the lowest and highest of their values."""
-    least, most = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
-    ends = dict.fromkeys([least, most])
+    ends = dict.fromkeys(choose(values, key=values.__getitem__) for choose in (min, max))
     return ' to '.join(f'{name.removeprefix(FAILURE)} {values[name]:+.4f}' for name in ends)
 
 
-def _trust_falls(results: StudyResults) -> tuple[float, float]:
-    """The reference's loss of trust under failures: where a sensor is spoiled, and elsewhere."""
-    there, elsewhere = (
-        results.of(results.reference, FAILURES, f'trust fall, {where}').mean()
-        for where in ('spoiled part', 'elsewhere')
-    )
-    return there, elsewhere
-
-
-def _router_finding(results: StudyResults, gain: Estimate) -> str:
-    changes = f'changes the mAP under failures by {gain.text()}'
-    there, elsewhere = _trust_falls(results)
-    if math.isnan(there):
-        return f'**Router.** The learned one ({results.reference}) {changes}.'
-    told = ': it does not tell them apart' if there - elsewhere < TELLS_APART else ''
-    return (
-        f'**Router.** The learned one ({results.reference}) withdraws {there:+.4f} of its trust '
-        f'where a sensor is spoiled and {elsewhere:+.4f} elsewhere, of 2 possible{told}. It '
-        f'{changes}.'
-    )
-
-
-def _starts(results: StudyResults) -> dict[str, tuple[float, float]]:
+def _scales(results: StudyResults) -> pd.DataFrame:
     """First and last value of the scale of variants that differ in its start; mean over seeds."""
-    if SHARED not in results.curves:
-        return {}
-    curves = results.curves[SHARED].dropna().sort_index()
-    found = {}
-    for variant in results.variants:
-        if variant.startswith(LEARNED) and variant in curves.index:
-            ends = curves.loc[variant].groupby('seed').agg(['first', 'last']).mean()
-            found[variant] = float(ends['first']), float(ends['last'])
-    return found
+    curves = results.curves.reindex(columns=[SHARED])[SHARED].dropna().sort_index()
+    ends = curves.groupby(['variant', 'seed']).agg(['first', 'last']).groupby('variant').mean()
+    learned = [name for name in results.variants if name.startswith(LEARNED)]
+    return ends.reindex(learned).dropna()
 
 
 def scale_findings(results: StudyResults) -> list[str]:
     """Whether starts meet, and whether the scale settles."""
-    scales = _starts(results)
-    if len(scales) < 2:
+    scales = _scales(results)
+    distance = scales.max() - scales.min()
+    if len(scales) < 2 or distance['first'] == 0:
         return []
-    starts, ends = zip(*scales.values(), strict=True)
-    if max(starts) == min(starts):
-        return []
-    left = (max(ends) - min(ends)) / (max(starts) - min(starts))
-    told = ', '.join(f'{start:.2f} to {end:.2f}' for start, end in sorted(scales.values()))
-    lines = [
-        f'The learned scales go from {told}: {left:.0%} of the distance between the starts is '
-        'left at the end. '
-        + (
-            'They meet: the loss has a preference.'
-            if left < 0.25
-            else 'They do not meet: within this training the start decides, not the loss.'
-        )
-    ]
+    left = distance['last'] / distance['first']
+    ways = sorted(scales.itertuples(index=False))
+    told = ', '.join(f'{start:.2f} to {end:.2f}' for start, end in ways)
+    meet = 'They do not meet: within this training the start decides, not the loss.'
+    if left < 0.25:
+        meet = 'They meet: the loss has a preference.'
     drift = 'drift in the last fifth (shared)'
-    most = max(results.of(variant, WHOLE, drift).abs().max() for variant in scales)
-    lines.append(
+    most = max(results.of(variant, WHOLE, drift).abs().max() for variant in scales.index)
+    return [
+        f'The learned scales go from {told}: {left:.0%} of the distance between the starts is '
+        f'left at the end. {meet}',
         f'In the last fifth of the training none of them moves by more than {most:.3f}. With a '
-        'learning rate that has gone to 0 by then, that is no proof of an optimum.'
-    )
-    return lines
+        'learning rate that has gone to 0 by then, that is no proof of an optimum.',
+    ]
 
 
 def condition_finding(results: StudyResults) -> list[str]:
     """Whether conditions want different scales: the highest learned one against the lowest."""
-    scales = _starts(results)
-    if len(scales) < 2:
+    ends = _scales(results)['last']
+    if ends.nunique() < 2:
         return []
-    low, high = (choose(scales, key=lambda name: scales[name][1]) for choose in (min, max))
+    low, high = ends.idxmin(), ends.idxmax()
     parts = [part['name'] for part in results.parts if part['kind'] == 'condition']
-    found = {part: results.compare(high, low, part) for part in parts if high != low}
+    found = {part: results.compare(high, low, part) for part in parts}
     found = {part: each for part, each in found.items() if each.count}
     if not found:
         return []
+    told = ', '.join(f'{part} {each.text()}' for part, each in found.items())
     lines = [
-        f'Models that end at a scale of {scales[high][1]:.2f} ({high}) against those at '
-        f'{scales[low][1]:.2f} ({low}), mAP: '
-        + ', '.join(f'{part} {each.text()}' for part, each in found.items())
-        + '.'
+        f'Models that end at a scale of {ends[high]:.2f} ({high}) against those at '
+        f'{ends[low]:.2f} ({low}), mAP: {told}.'
     ]
     adjusted = holm([each.p_value for each in found.values()])
-    judged = zip(found.items(), adjusted, strict=True)
-    seen = [part for (part, each), p in judged if replace(each, p_value=p).is_significant]
     if not all(map(math.isnan, adjusted)):
-        said = (
-            f'An effect of the scale is seen for {", ".join(seen)}'
-            if seen
-            else 'For none of them an effect of the scale is shown'
-        )
+        judged = zip(found.items(), adjusted, strict=True)
+        seen = [part for (part, each), p in judged if replace(each, p_value=p).is_significant]
+        said = 'For none of them an effect of the scale is shown'
+        if seen:
+            said = f'An effect of the scale is seen for {", ".join(seen)}'
         lines.append(
             f'It has been claimed that conditions want different scales ({CLAIMED}). {said} '
             f'(p adjusted by Holm for {len(found)} conditions).'

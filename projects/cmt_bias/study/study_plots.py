@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -107,29 +107,25 @@ def save_trust(results: StudyResults, path: Path) -> bool:
     figure = _figure(13.0, 1.8 + 0.34 * len(rows))
     trust, attention = figure.subplots(1, 2, sharey=True)
     trust.axvline(0.0, color='black', linewidth=0.8)
-    for fill, metric in (('full', 'spoiled part'), ('none', 'elsewhere')):
-        _scatter(trust, results, rows, f'trust fall, {metric}', fill)
-    _scatter(attention, results, rows, 'camera attention', 'full')
+    colors = _colors(results)
+    for axes, metric, fill in (
+        (trust, 'trust fall, spoiled part', 'full'),
+        (trust, 'trust fall, elsewhere', 'none'),
+        (attention, 'camera attention', 'full'),
+    ):
+        means = pd.DataFrame([results.means(row, metric) for row in rows])  # (rows, variants)
+        for place, (variant, color) in enumerate(colors.items()):
+            heights = np.arange(len(rows)) + 0.7 * ((place + 0.5) / len(colors) - 0.5)
+            style: dict[str, Any] = dict(color=color, fillstyle=fill, markersize=4.5)
+            axes.plot(means[variant], heights, 'o', **style)
     trust.set_xlabel('fall of trust in the failed sensor; full: queries on it, hollow: others')
     attention.set_xlabel('share of attention on cameras')
     trust.set_xscale('symlog', linthresh=0.01)  # an oracle's 2 beside a router's 0.001
     trust.set_yticks(range(len(rows)), [name.removeprefix(FAILURE) for name in rows])
     trust.set_ylim(len(rows) - 0.5, -0.5)
-    colors = _colors(results)
     handles = [Line2D([], [], ls='', marker='o', color=colors[n], label=n) for n in colors]
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
     for axes in (trust, attention):
         axes.grid(axis='x', color='#e5e5e5')
     save_figure(figure, path)
     return True
-
-
-def _scatter(
-    axes: Axes, results: StudyResults, subsets: list[str], metric: str, fill: str
-) -> None:
-    """The mean over seeds of every variant, in the row of each subset."""
-    style: dict[str, Any] = dict(marker='o', fillstyle=fill, markersize=4.5)
-    for row, subset in enumerate(subsets):
-        means = results.means(subset, metric)
-        for place, (mean, color) in enumerate(zip(means, _colors(results).values(), strict=True)):
-            axes.plot(mean, row + 0.7 * ((place + 0.5) / len(means) - 0.5), color=color, **style)

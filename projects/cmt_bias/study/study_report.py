@@ -8,11 +8,11 @@ import pandas as pd
 
 from ..atomic_file import write_atomically
 from ..failures import CLEAN
-from ..metrics.intervals import LEVEL
 from ..metrics.nuscenes_metric_table import ERRORS, UNITS
 from ..metrics.subset_evaluation import SMALL_OBJECTS, WHOLE
 from .seed_statistics import (
     LEAST_SEEDS,
+    LEVEL,
     POWER,
     Estimate,
     estimate,
@@ -27,7 +27,7 @@ from .training_curves import CLEAR_FALL
 REPORT = 'README.md'
 MISSING = '-'
 OF_LOSSES = ('iterations to 95 %', 'loss roughness')
-LOWER_IS_BETTER = (*OF_LOSSES, *(name for _, name in ERRORS.values()))
+LOWER_IS_BETTER = (*OF_LOSSES, *(f'm{name}' for name in ERRORS.values()))
 
 READING = f"""
 ## How to read this
@@ -83,10 +83,14 @@ def _study_sections(results: StudyResults, folder: Path) -> list[str]:
         return f'![{text}]({folder.name}/{name})' if save(results, folder / name) else ''
 
     compared = f'Differences in mAP to {results.reference}'
+    answers = [
+        f'**{question.text}** {_answer(question, found)}'
+        for question, found in zip(results.questions, results.judge(), strict=True)
+    ]
     return [
         _heading(results),
         _noise(results),
-        _bullets('Answers', _answers(results) or ['The study asks no questions.']),
+        _bullets('Answers', answers or ['The study asks no questions.']),
         _bullets('Why', link_findings(results)),
         '### Detection\n\n' + _score_table(results),
         picture(compared, 'differences.png', save_differences),
@@ -147,15 +151,8 @@ def _noise(results: StudyResults) -> str:
     )
 
 
-def _answers(results: StudyResults) -> list[str]:
-    """Each question with its interval and one sentence."""
-    return [
-        f'**{question.text}** {_answer(question, found)}'
-        for question, found in zip(results.questions, results.judge(), strict=True)
-    ]
-
-
 def _answer(question: Question, found: Estimate) -> str:
+    """One sentence, with the numbers that it is made from."""
     where = '' if question.subset == WHOLE else f' ({question.subset})'
     what = f'{question.variant} against {question.against}, {question.metric}{where}'
     numbers = f'{what}: {found.text(_digits(question.metric))}, n = {found.count}'
@@ -189,59 +186,55 @@ def _number(value: float, metric: str = '', sign: str = '') -> str:
     return MISSING if math.isnan(value) else f'{value:{sign}.{_digits(metric)}f}'
 
 
-def _cell(results: StudyResults, variant: str, subset: str, metric: str) -> str:
-    """Mean and standard deviation over seeds."""
-    values = results.of(variant, subset, metric)
-    spread = f' ± {_number(values.std(), metric)}' if len(values) > 1 else ''
-    return _number(values.mean(), metric) + spread
+def _cells(results: StudyResults, subset: str, metric: str) -> list[str]:
+    """Mean and standard deviation over seeds of each variant."""
+    measured = [results.of(variant, subset, metric) for variant in results.variants]
+    spreads = [f' ± {_number(v.std(), metric)}' if len(v) > 1 else '' for v in measured]
+    return [_number(v.mean(), metric) + s for v, s in zip(measured, spreads, strict=True)]
 
 
 def _changes(results: StudyResults, subset: str) -> list[str]:
     """The difference of each variant to the reference."""
+    reference, variants = results.reference, results.variants
     return [
-        ''
-        if variant == results.reference
-        else results.compare(variant, results.reference, subset).text()
-        for variant in results.variants
+        '' if v == reference else results.compare(v, reference, subset).text() for v in variants
     ]
 
 
 def _score_table(results: StudyResults) -> str:
     """Variants down: scores, their difference to the reference, small objects, failures."""
-
-    def cells(subset: str, metric: str) -> list[str]:
-        return [_cell(results, variant, subset, metric) for variant in results.variants]
-
     small = pd.DataFrame([results.means(WHOLE, f'AP {name}') for name in SMALL_OBJECTS])
     table = {
         'variant': [f'**{v}**' if v == results.reference else v for v in results.variants],
         'what it is': list(results.variants.values()),
         'seeds': [len(results.of(variant, WHOLE, 'mAP')) for variant in results.variants],
-        'mAP': cells(WHOLE, 'mAP'),
-        'NDS': cells(WHOLE, 'NDS'),
+        'mAP': _cells(results, WHOLE, 'mAP'),
+        'NDS': _cells(results, WHOLE, 'NDS'),
         'Δ mAP': _changes(results, WHOLE),
         'mAP, small objects': [_number(value) for value in small.mean(skipna=False)],
-        'mAP under failures': cells(FAILURES, 'mAP'),
+        'mAP under failures': _cells(results, FAILURES, 'mAP'),
         'Δ under failures': _changes(results, FAILURES),
     }
     return _markdown(pd.DataFrame(table))
 
 
 def _training_table(results: StudyResults) -> str:
-    rows = []
-    finals = [name for name in results.values if name.startswith('final scale')]
-    for variant in results.variants:
-        entries = [name[13:-1] for name in finals if len(results.of(variant, WHOLE, name))]
-        ends, drifts = (
-            [results.of(variant, WHOLE, f'{measure} ({entry})').mean() for entry in entries]
-            for measure in ('final scale', 'drift in the last fifth')
-        )
-        row = [variant, *(_cell(results, variant, WHOLE, metric) for metric in OF_LOSSES)]
-        row += ['; '.join(f'{e} {end:.2f}' for e, end in zip(entries, ends, strict=True))]
-        row += ['; '.join(f'{drift:+.3f}' for drift in drifts)]
-        rows.append([text or MISSING for text in row])
-    columns = ['variant', *OF_LOSSES, 'final scale', 'drift']
-    return _markdown(pd.DataFrame(rows, columns=columns))
+    """How the loss fell, and where each entry of the scale ends."""
+    table = {'variant': list(results.variants)}
+    table |= {metric: _cells(results, WHOLE, metric) for metric in OF_LOSSES}
+    for column, measure, form in (
+        ('final scale', 'final scale', '{0} {1:.2f}'),
+        ('drift', 'drift in the last fifth', '{1:+.3f}'),
+    ):
+        names = [name for name in results.values if name.startswith(f'{measure} (')]
+        means = {name[len(measure) + 2 : -1]: results.means(WHOLE, name) for name in names}
+        rows = [{entry: mean[v] for entry, mean in means.items()} for v in results.variants]
+        table[column] = [
+            '; '.join(form.format(*item) for item in row.items() if not math.isnan(item[1]))
+            or MISSING
+            for row in rows
+        ]
+    return _markdown(pd.DataFrame(table))
 
 
 def _trust_table(results: StudyResults) -> str:

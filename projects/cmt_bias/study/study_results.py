@@ -19,14 +19,14 @@ from ..atomic_file import write_atomically
 from ..failures import CLEAN
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
-from ..metrics.subset_evaluation import EVALUATED_SPLITS, WHOLE, SubsetEvaluation
+from ..metrics.subset_evaluation import WHOLE, SubsetEvaluation
 from ..problem import Problem
 from ..runs.data_check import innermost_datasets
 from ..runs.preflight import ProblemsFound
 from .seed_statistics import Estimate, compare, holm
 from .study_config import Question, Study
 from .study_run import CONFIG_FILE, DETECTIONS, FAILURES_FOLDER, TRAIN_FOLDER, RunState, read_state
-from .training_curves import loss_measures, read_losses, read_scales, scale_measures, thinned
+from .training_curves import curve_measures, read_losses, read_scales, thinned
 
 RECORD_FILE = 'record.json'
 STUDY_FILE, RUNS_FILE, CURVES_FILE = 'study.json', 'runs.csv', 'curves.csv'
@@ -35,7 +35,7 @@ FAILURES = 'failures'
 FAILURE = 'failure: '
 UNTESTED = 'no test under sensor failures'
 INAPPLICABLE = 'not applicable'  # status in robustness.csv of a sensor that a model has not
-SCORES = ('mAP', 'NDS')
+SCORES = ['mAP', 'NDS']
 WATCHED = {
     'lidar_weight': 'lidar trust',
     'camera_weight': 'camera trust',
@@ -48,14 +48,9 @@ WATCHED = {
 
 @dataclass
 class StudyResults:
-    """A study and what its runs gave.
+    """A study and what its runs gave; the first fields are those of :class:`.Study`.
 
     Attributes:
-        title: Heading of the report.
-        variants: Title of each variant by its name, in order.
-        reference: Variant that the others are compared with.
-        seeds: Of each variant.
-        questions: What the report answers.
         command: What made the runs.
         tested_failures: Sensor failures that each run is to be tested under, as in
             :class:`.study_run.RunState`; None in a record that does not say.
@@ -69,7 +64,7 @@ class StudyResults:
     """
 
     title: str
-    variants: dict[str, str]
+    variants: Mapping[str, str]
     reference: str
     seeds: tuple[int, ...]
     questions: tuple[Question, ...]
@@ -79,8 +74,8 @@ class StudyResults:
     hours: float = 0.0
     parts: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    values: pd.DataFrame = field(default_factory=lambda: _frame({}, 'subset'))
-    curves: pd.DataFrame = field(default_factory=lambda: _frame({}, 'iteration'))
+    values: pd.DataFrame = field(default_factory=pd.DataFrame)
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def table(self, subset: str, metric: str) -> pd.DataFrame:
         """A measure by seed (rows) and variant (columns)."""
@@ -136,13 +131,6 @@ class StudyResults:
         write_atomically(path, json.dumps(content, indent=1).encode())
 
 
-def _frame(rows: Mapping[tuple, Mapping[str, float]], last_key: str) -> pd.DataFrame:
-    """A table of rows by variant, seed and a third key."""
-    levels: list[Any] = list(zip(*rows, strict=True)) or [[], [], []]
-    index = pd.MultiIndex.from_arrays(levels, names=['variant', 'seed', last_key])
-    return pd.DataFrame(list(rows.values()), index=index)
-
-
 def read_record(path: Path) -> StudyResults:
     """What :meth:`StudyResults.save_record` has written.
 
@@ -152,9 +140,9 @@ def read_record(path: Path) -> StudyResults:
     try:
         content = json.loads(path.read_text())
         content['seeds'] = tuple(content['seeds'])
-        content['questions'] = tuple(Question(**question) for question in content['questions'])
         if content.get('tested_failures') is not None:
             content['tested_failures'] = tuple(content['tested_failures'])
+        content['questions'] = tuple(Question(**question) for question in content['questions'])
         return StudyResults(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _no_results(path.parent, error) from error
@@ -167,12 +155,11 @@ def load_results(folder: Path) -> StudyResults:
         ProblemsFound: If the folder has no such files, or damaged ones.
     """
     results = read_record(folder / STUDY_FILE)
+    # A variant may be called '1' or 'NA'.
+    form: dict[str, Any] = dict(dtype={'variant': str}, keep_default_na=False, na_values=[''])
     try:
         results.values, results.curves = (
-            # A variant may be called '1' or 'NA'.
-            pd.read_csv(
-                folder / name, dtype={'variant': str}, keep_default_na=False, na_values=['']
-            ).set_index(['variant', 'seed', third])
+            pd.read_csv(folder / name, **form).set_index(['variant', 'seed', third])
             for name, third in ((RUNS_FILE, 'subset'), (CURVES_FILE, 'iteration'))
         )
     except (OSError, ValueError, KeyError) as error:
@@ -187,8 +174,8 @@ def _no_results(folder: Path, error: Exception) -> ProblemsFound:
 
 def write_record(work_dir: Path, study: Study, command: str) -> None:
     """Note what a study is in its work directory, before its first run."""
-    what = study.title, dict(study.variants), study.reference, study.seeds, study.questions
-    tested_failures = (*study.failures, *study.failure_settings())
+    what = study.title, study.variants, study.reference, study.seeds, study.questions
+    tested_failures = (*study.failures, *study.failure_options)
     StudyResults(*what, command, tested_failures).save_record(work_dir / RECORD_FILE)
 
 
@@ -217,13 +204,9 @@ def collect_results(work_dir: Path) -> StudyResults:
         ProblemsFound: If the folder is not that of a study.
     """
     results = work_dir_record(work_dir)
-    results.hours, results.parts = 0.0, []
     place = f'--work-dir work_dirs/{work_dir.resolve().name}'  # wherever it was on that machine
     results.command = re.sub(r'--work-dir \S+', place, results.command)
     results.command = re.sub(r'\S*/tools/run_study', 'tools/run_study', results.command)
-    rows: dict[tuple, dict[str, float]] = {}
-    points: dict[tuple, dict[str, float]] = defaultdict(dict)
-    missing: dict[str, dict[str, str]] = defaultdict(lambda: defaultdict(str))
     runs = {
         (variant, seed): _Run(run_folder(work_dir, variant, seed), results.tested_failures)
         for variant, seed in product(results.variants, results.seeds)
@@ -231,26 +214,32 @@ def collect_results(work_dir: Path) -> StudyResults:
     # The mean of each run is over the same failures, also where variants have other sensors.
     failures = [set(run.failed.index) for run in runs.values() if len(run.failed)]
     common = set[str]().union(*failures).intersection(*failures)
+    missing: dict[str, dict[str, str]] = defaultdict(lambda: defaultdict(str))
     for (variant, seed), run in runs.items():
         run.average_failures(common)
         for problem in run.missing:
             missing[problem][variant] += f' {seed}'
-        rows.update({(variant, seed, subset): m for subset, m in run.measures.items()})
-        for name, curve in run.curves.items():
-            for step, value in curve.items():
-                points[variant, seed, step][name] = value
-        if run.state is not None:
-            results.hours += sum(run.state.seconds.values()) / 3600
-            results.device = run.state.device or results.device
-        results.parts = max(results.parts, run.parts, key=len)
-    results.values, results.curves = _frame(rows, 'subset'), _frame(points, 'iteration')
-    if not any(subset == FAILURES for _, _, subset in rows):
-        missing.pop(UNTESTED, None)  # the study has no failures, or is not so far
     results.missing = [
-        f'{problem}: {", ".join(variant + seeds for variant, seeds in runs.items())}'
-        for problem, runs in missing.items()
+        f'{problem}: {", ".join(variant + seeds for variant, seeds in affected.items())}'
+        for problem, affected in missing.items()
     ]
+    states = [run.state for run in runs.values() if run.state]
+    results.hours = sum(sum(state.seconds.values()) for state in states) / 3600
+    results.device = next((state.device for state in reversed(states) if state.device), '')
+    results.parts = max((run.parts for run in runs.values()), key=len)
+    measures = {key: run.measures for key, run in runs.items()}
+    curves = {key: pd.DataFrame(run.curves).to_dict('index') for key, run in runs.items()}
+    results.values, results.curves = _frame(measures, 'subset'), _frame(curves, 'iteration')
     return results
+
+
+def _frame(
+    tables: Mapping[tuple[str, int], Mapping[Any, Mapping[str, float]]], last_key: str
+) -> pd.DataFrame:
+    """A table of the rows of every variant and seed by a third key."""
+    rows = {(*run, key): row for run, table in tables.items() for key, row in table.items()}
+    index = pd.MultiIndex.from_tuples(rows, names=['variant', 'seed', last_key])
+    return pd.DataFrame([*rows.values()], index=index)
 
 
 class _Run:
@@ -259,7 +248,7 @@ class _Run:
     ``failed`` has measures by sensor failure, ``missing`` says what is not there.
     """
 
-    def __init__(self, folder: Path, tested_failures: tuple[str, ...] | None) -> None:
+    def __init__(self, folder: Path, asked: tuple[str, ...] | None) -> None:
         self.folder, self.state = folder, read_state(folder)
         self.measures: dict[str, dict[str, float]] = defaultdict(dict)
         self.curves: dict[str, pd.Series] = {}
@@ -277,32 +266,28 @@ class _Run:
             self._read_training()
         if self.state.metrics:
             self._read_subsets(self.state)
-            self._read_failures(self.state, tested_failures)
+            if asked != ():  # else what is there is of another study
+                self._read_failures(self.state, asked)
 
     def _read_training(self) -> None:
         losses, scales = (read(self.folder / TRAIN_FOLDER) for read in (read_losses, read_scales))
-        self.measures[WHOLE].update(loss_measures(losses) | scale_measures(scales))
+        self.measures[WHOLE].update(curve_measures(losses, scales))
         curves = {'loss': losses, **{f'scale ({name})': scales[name] for name in scales}}
-        self.curves = {name: thinned(curve) for name, curve in curves.items() if len(curve)}
+        self.curves = {name: thinned(curve) for name, curve in curves.items()}
         if losses.empty:
             self.missing.append('no loss in the log of the training')
 
     def _read_subsets(self, state: RunState) -> None:
         """Metrics by subset; without the data set those of the whole, as the test wrote them."""
-        tested = next(iter(parse_nuscenes_metrics(state.metrics).values()), None)
-        if tested is None:
-            self.missing.append('no nuScenes metrics of the test')
-            return
-        scores = {'mAP': tested.mean_ap, 'NDS': tested.nds}
+        tested = next(iter(parse_nuscenes_metrics(state.metrics).values()))
+        scores = dict(zip(SCORES, (tested.mean_ap, tested.nds), strict=True))
         try:
-            subsets = _subset_metrics(self.folder)
-        except ProblemsFound as error:
-            self.missing.append(f'no metrics by condition and distance, {error.problems[0].what}')
+            self.parts = _subset_metrics(self.folder)
+        except FileNotFoundError as error:
+            self.missing.append(f'no metrics by condition and distance, {error}')
             self.measures[WHOLE].update(scores)
-            return
-        for subset in subsets:
-            self.measures[subset['name']].update(subset.pop('metrics'))
-        self.parts = subsets
+        for part in self.parts:
+            self.measures[part['name']].update(part.pop('metrics'))
         for name, value in scores.items():
             if self.measures[WHOLE][name] != value:
                 self.missing.append(
@@ -312,8 +297,6 @@ class _Run:
 
     def _read_failures(self, state: RunState, asked: tuple[str, ...] | None) -> None:
         """Scores under sensor failures, and what the router does."""
-        if asked == ():
-            return  # what is there is of another study
         if asked is not None and state.failures_tested != asked:
             other = 'tested under other failures, or with other settings'
             self.missing.append(other if state.failures_tested else UNTESTED)
@@ -323,34 +306,39 @@ class _Run:
         except (OSError, ValueError):
             self.missing.append(UNTESTED)
             return
-        table = table[table['status'] != INAPPLICABLE]
-        table = table.set_index('failure').rename(columns=WATCHED)
-        table = table.reindex(columns=[*SCORES, *WATCHED.values()])
-        for failure, row in table.iterrows():
-            name = CLEAN if failure == CLEAN else f'{FAILURE}{failure}'
-            self.measures[name] = row.to_dict()
+        table = table[table['status'] != INAPPLICABLE].set_index('failure')
+        table = table.rename(columns=WATCHED).reindex(columns=[*SCORES, *WATCHED.values()])
+        table.index = [CLEAN if name == CLEAN else f'{FAILURE}{name}' for name in table.index]
+        self.measures.update(table.to_dict('index'))
         self.failed = table.drop(index=CLEAN, errors='ignore')
-        unscored = self.failed.index[self.failed[[*SCORES]].isna().any(axis=1)]
-        if len(unscored):
-            self.missing.append(f'no score under {", ".join(unscored)}')
+        unscored = self.failed.index[self.failed[SCORES].isna().any(axis=1)]
+        self._miss('no score under', unscored)
 
     def average_failures(self, names: Collection[str]) -> None:
         """Measure the mean over those that all runs have, unknown where a score is."""
-        failed = self.failed[self.failed.index.isin(names)]
-        left_out = self.failed.index.difference(failed.index)
-        if len(left_out):
-            others = 'the mean over failures leaves out what other runs do not have'
-            self.missing.append(f'{others}, {", ".join(left_out)}')
-        if len(failed):
-            scores = failed[[*SCORES]].mean(skipna=False)
-            self.measures[FAILURES] = {**failed.mean().to_dict(), **scores}
+        shared = self.failed.index.isin(names)
+        others = 'the mean over failures leaves out what other runs do not have,'
+        self._miss(others, self.failed.index[~shared])
+        if shared.any():
+            failed = self.failed[shared]
+            scores = failed[SCORES].mean(skipna=False)
+            self.measures[FAILURES] = {**failed.mean(), **scores}
+
+    def _miss(self, what: str, failures: pd.Index) -> None:
+        if len(failures):
+            names = ', '.join(name.removeprefix(FAILURE) for name in failures)
+            self.missing.append(f'{what} {names}')
 
 
 def _subset_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Of a run's detections, by the official evaluation; kept in the run's folder."""
+    """Of a run's detections, by the official evaluation; kept in the run's folder.
+
+    Raises:
+        FileNotFoundError: Without detections, or data to compare them with.
+    """
     detections, cache = folder / DETECTIONS, folder / SUBSETS_FILE
     if not detections.is_file():
-        raise ProblemsFound([Problem('its detections are gone')])
+        raise FileNotFoundError('its detections are gone')
     stamp = f'{detections.stat().st_size} {detections.stat().st_mtime_ns}'
     with suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(cache.read_text())
@@ -359,12 +347,9 @@ def _subset_metrics(folder: Path) -> list[dict[str, Any]]:
     config = Config.fromfile(folder / CONFIG_FILE, import_custom_modules=False)
     metric = nuscenes_metric_configs(config.test_evaluator)[0]
     version = innermost_datasets(config.test_dataloader.dataset)[0]['metainfo']['version']
-    evaluation = SubsetEvaluation(
-        _tables(metric.data_root, version),
-        detections,
-        version,
-        metric.get('eval_version') or 'detection_cvpr_2019',
-    )
+    settings = metric.get('eval_version') or 'detection_cvpr_2019'
+    tables = _tables(metric.data_root, version)
+    evaluation = SubsetEvaluation(tables, detections, version, settings)
     subsets = [asdict(subset) for subset in evaluation.subsets()]
     write_atomically(cache, json.dumps(dict(stamp=stamp, subsets=subsets)).encode())
     return subsets
@@ -373,8 +358,6 @@ def _subset_metrics(folder: Path) -> list[dict[str, Any]]:
 @lru_cache
 def _tables(root: str, version: str) -> NuScenes:
     """Of the data set, loaded once for all runs."""
-    if version not in EVALUATED_SPLITS:
-        raise ProblemsFound([Problem(f"version '{version}' has no validation split")])
     if not (Path(root) / version).is_dir():
-        raise ProblemsFound([Problem(f"the tables '{Path(root) / version}' are not there")])
+        raise FileNotFoundError(f"the tables '{Path(root) / version}' are not there")
     return NuScenes(version, root, verbose=False)

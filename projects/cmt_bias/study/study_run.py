@@ -51,7 +51,7 @@ class RunState:
     key: str
     checkpoint: str = ''
     metrics: dict[str, float] = field(default_factory=dict)
-    failures_tested: tuple[str, ...] = ()
+    failures_tested: Sequence[str] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     device: str = ''
     failure: str = ''
@@ -60,11 +60,11 @@ class RunState:
 def read_state(folder: Path) -> RunState | None:
     """The state in a run's folder; None where there is none, or a damaged one."""
     try:
-        content: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
-        tested = tuple(content.pop('failures_tested', ()))
-        return RunState(**content, failures_tested=tested)
-    except (OSError, ValueError, TypeError, AttributeError):
+        state = RunState(**json.loads((folder / STATE_FILE).read_text()))
+        state.failures_tested = tuple(state.failures_tested)
+    except (OSError, ValueError, TypeError):
         return None
+    return state
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,16 @@ class StudyRun:
     is_distributed: bool = False
     runner: int | None = None
 
+    def state(self) -> RunState | None:
+        """How far it is with these settings; None if it was not started with them."""
+        state = read_state(self.folder)
+        return state if state and state.key == self.key else None
+
     def is_finished(self) -> bool:
         """Whether it has been made to its end with these settings, and its results are there."""
-        state = read_state(self.folder)
+        state = self.state()
         return (
             state is not None
-            and state.key == self.key
             and bool(state.metrics)
             and state.failures_tested == (*self.failures, *self.failure_options)
             and (self.folder / DETECTIONS).is_file()
@@ -106,9 +110,8 @@ class StudyRun:
 
     def prepare(self, cfg: Config) -> None:
         """Write the config; what other settings gave is kept under another name."""
-        state = read_state(self.folder)
         there = {path.name for path in self.folder.glob('*')}
-        if there - {CONFIG_FILE, LOCK_FILE} and (state is None or state.key != self.key):
+        if there - {CONFIG_FILE, LOCK_FILE} and self.state() is None:
             names = (f'{self.folder.name}.outdated_{number}' for number in itertools.count(1))
             paths = map(self.folder.with_name, names)
             self.folder.rename(next(path for path in paths if not path.exists()))
@@ -145,8 +148,7 @@ class _Stages:
 
     def __init__(self, run: StudyRun, lock: FileLock | None) -> None:
         self.run, self.lock = run, lock
-        state = read_state(run.folder)
-        self.state = state if state and state.key == run.key else RunState(run.key)
+        self.state = run.state() or RunState(run.key)
 
     def keep(self, **changes: Any) -> None:
         """Change the state, on the disk too."""
@@ -167,23 +169,21 @@ class _Stages:
             if checkpoint is None:
                 raise _StageError('the training left no checkpoint')
             self.keep(checkpoint=checkpoint, metrics={}, failures_tested=())
-        tested = config, state.checkpoint
         if not (state.metrics and (folder / DETECTIONS).is_file()):
             if self.lock is not None:  # what a killed test has left
                 shutil.rmtree(folder / TEST_FOLDER, ignore_errors=True)
-            self._call('test', TEST_FOLDER, tested)
+            self._call('test', TEST_FOLDER, [config, state.checkpoint])
             metrics = read_test_metrics(folder / TEST_FOLDER)
             if not metrics and self.lock is not None:
                 raise _StageError('the test left no metrics')
             self.keep(metrics=metrics)
-        asked = (*self.run.failures, *self.run.failure_options)
-        if state.failures_tested != asked:
-            options = ['--cfg-options', *self.run.failure_options]
-            arguments = ['--failures', *self.run.failures]
-            arguments += options if self.run.failure_options else []
-            if self.run.failures:
-                self._call('test_robustness', FAILURES_FOLDER, tested, *arguments)
-            self.keep(failures_tested=asked)
+        failures, options = self.run.failures, self.run.failure_options
+        if state.failures_tested != (*failures, *options):
+            if failures:
+                given = ['--failures', *failures]
+                given += ['--cfg-options', *options] if options else []
+                self._call('test_robustness', FAILURES_FOLDER, [config, state.checkpoint], *given)
+            self.keep(failures_tested=(*failures, *options))
 
     def _call(self, tool: str, work_dir: str, files: Sequence[str], *options: str) -> None:
         """Run a tool; its output is added to ``<tool>.log``."""
@@ -191,7 +191,6 @@ class _Stages:
         command = [sys.executable, str(self.run.tools / f'{tool}.py'), *files]
         command += ['--work-dir', str(self.run.folder / work_dir), *options]
         command += ['--launcher', 'pytorch'] if self.run.is_distributed else []
-        inherited = () if self.lock is None else (self.lock.descriptor,)
         start = time.monotonic()
         with log_file.open('ab') as log:
             process = subprocess.Popen(
@@ -199,7 +198,7 @@ class _Stages:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=inherited,
+                pass_fds=() if self.lock is None else (self.lock.descriptor,),
                 start_new_session=True,  # a group of its own, to be ended as a whole
             )
         try:
@@ -226,13 +225,10 @@ class _Stages:
 def end_process_group(process: subprocess.Popen) -> None:
     """End a process and all that it started, first kindly; nothing if it has ended."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, number)
-        try:
-            process.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            continue
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_TO_END)
 
 
 def is_alive(process: int) -> bool:
@@ -249,11 +245,10 @@ def read_test_metrics(test_dir: Path) -> dict[str, float]:
 
     mmengine writes ``<time>/<time>.json`` there.
     """
-    files = [path for path in test_dir.glob('*/*.json') if path.stem == path.parent.name]
-    for path in sorted(files, reverse=True):  # their names are times
-        with suppress(OSError, ValueError):
+    for path in sorted(test_dir.glob('*/*.json'), reverse=True):  # their names are times
+        if path.stem == path.parent.name:
             metrics = json.loads(path.read_text())
-            if isinstance(metrics, dict) and any(key.endswith('/NDS') for key in metrics):
+            if any(key.endswith('/NDS') for key in metrics):
                 return metrics
     return {}
 

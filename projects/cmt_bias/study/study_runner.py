@@ -36,16 +36,12 @@ def make_executors(
     gpus: int = 0,
     options: dict[str, Any] | None = None,
 ) -> list[submitit.Executor]:
-    """An executor for each run that goes on at the same time.
+    """An executor for each of the ``jobs`` that go on at the same time.
 
-    Args:
-        folder: Where submitit keeps its files.
-        cluster: One of :data:`CLUSTERS`.
-        jobs: Runs at the same time.
-        processes: Of each run, on one machine.
-        gpus: Of each run. On this machine the first run gets devices 0 to ``gpus - 1``, the next
-            those behind them.
-        options: Parameters of submitit, such as ``dict(slurm_partition='gpu')``.
+    Each has so many processes, on one machine, and GPUs: on this machine the first run gets
+    devices 0 to ``gpus - 1``, the next those behind them. ``folder`` is where submitit keeps its
+    files, ``cluster`` one of :data:`CLUSTERS`, ``options`` are parameters of submitit, such as
+    ``dict(slurm_partition='gpu')``.
     """
     executors: list[submitit.Executor] = []
     for job in range(jobs):
@@ -62,20 +58,13 @@ def make_executors(
 
 
 def carry_out(
-    runs: Sequence[StudyRun],
-    executors: Sequence[submitit.Executor],
-    say: Callable[[str], None],
-    poll_seconds: float = POLL_SECONDS,
+    runs: Sequence[StudyRun], executors: Sequence[submitit.Executor], say: Callable[[str], None]
 ) -> Progress:
     """Carry out all runs that are not finished; a failing one does not stop the others.
 
-    On an exception, KeyboardInterrupt too, the jobs are cancelled first.
-
-    Args:
-        runs: In their order, prepared.
-        executors: One for each run that goes on at the same time.
-        say: Is given a line where something happens.
-        poll_seconds: Time between looks at the jobs.
+    On an exception, KeyboardInterrupt too, the jobs are cancelled first. The runs are prepared;
+    there is an executor for each that goes on at the same time; ``say`` is given a line where
+    something happens.
     """
     progress = Progress(len(runs), kept=[run.label for run in runs if run.is_finished()])
     waiting = [run for run in runs if run.label not in progress.kept]
@@ -104,7 +93,7 @@ def carry_out(
                 minutes = (time.monotonic() - start) / 60 / ended * (len(waiting) + len(active))
                 say(f'{progress}; about {minutes:.0f} min left')
             if active:
-                time.sleep(poll_seconds)
+                time.sleep(POLL_SECONDS)
     except BaseException:
         for _, _, job in active:
             job.cancel()

@@ -43,13 +43,13 @@ def read_losses(train_dir: Path) -> pd.Series:
     return read_log(train_dir).get('loss', pd.Series()).astype(float)
 
 
+def _window(curve: pd.Series) -> int:
+    return max(LEAST_SMOOTHING, round(0.05 * len(curve)))
+
+
 def running_mean(curve: pd.Series) -> pd.Series:
     """The mean over a centred window of a twentieth of the points, at least five."""
     return curve.rolling(_window(curve), center=True, min_periods=1).mean()
-
-
-def _window(curve: pd.Series) -> int:
-    return max(LEAST_SMOOTHING, round(0.05 * len(curve)))
 
 
 def iterations_to_improve(curve: pd.Series) -> float:
@@ -72,14 +72,6 @@ def roughness(curve: pd.Series) -> float:
     return float((curve - running_mean(curve)).diff().abs().sum())
 
 
-def loss_measures(curve: pd.Series) -> dict[str, float]:
-    """What the report says of a loss curve."""
-    return {
-        'iterations to 95 %': iterations_to_improve(curve),
-        'loss roughness': roughness(curve),
-    }
-
-
 def read_scales(train_dir: Path) -> pd.DataFrame:
     """The scale by iteration, a column for each entry; empty without a readable file."""
     try:
@@ -95,11 +87,14 @@ def drift(curve: pd.Series) -> float:
     return float(curve.iloc[-1] - np.interp(0.8 * curve.index[-1], curve.index, curve))
 
 
-def scale_measures(scales: pd.DataFrame) -> dict[str, float]:
-    """What the report says of the scale, for each of its entries."""
-    final = {f'final scale ({name})': float(scales[name].iloc[-1]) for name in scales}
-    drifts = {f'drift in the last fifth ({name})': drift(scales[name]) for name in scales}
-    return {**final, **drifts}
+def curve_measures(losses: pd.Series, scales: pd.DataFrame) -> dict[str, float]:
+    """What the report says of a training, for each entry of the scale."""
+    return {
+        'iterations to 95 %': iterations_to_improve(losses),
+        'loss roughness': roughness(losses),
+        **{f'final scale ({name})': float(scales[name].iloc[-1]) for name in scales},
+        **{f'drift in the last fifth ({name})': drift(scales[name]) for name in scales},
+    }
 
 
 def thinned(curve: pd.Series) -> pd.Series:

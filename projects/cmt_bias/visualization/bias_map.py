@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,27 +14,16 @@ from torch.nn.functional import pad
 from ..ops import WindowedBias, dense_bias
 from .camera_view import FloatArray
 
-_OPACITY = (0.6, 0.5)
-"""Of the cells in a BEV map and in images."""
-_WHOLE_OPACITY = 0.25
-"""Of a bias on all cells, under which the picture must stay visible."""
 
-
-@dataclass(frozen=True)
-class BiasMap:
-    """The bias of n queries on the cells of one map.
-
-    Attributes:
-        values: (rows, columns), logits: of the windows that hold a cell, the bias that is largest
-            in size; NaN where there is none.
-        windows: (m, 4), the windows in this map: first column, first row, column after the last
-            and row after the last; none where the whole modality is the window.
-        opacity: of the coloured cells.
-    """
+class BiasMap(NamedTuple):
+    """The bias of n queries on the cells of one map."""
 
     values: FloatArray
+    """(rows, columns), logits: of the windows that hold a cell, the bias that is largest in size;
+    NaN where there is none."""
     windows: NDArray[np.int64]
-    opacity: float
+    """(m, 4), the windows in this map: first column, first row, column after the last and row
+    after the last; none where the whole modality is the window."""
 
 
 def bias_maps(bias: WindowedBias) -> list[BiasMap]:
@@ -48,14 +36,13 @@ def bias_maps(bias: WindowedBias) -> list[BiasMap]:
     for number, (start, rows, columns, modality) in enumerate(bias.windows.layout.segments):
         of_map = strongest[start : start + rows * columns].view(rows, columns).cpu().numpy()
         radius = bias.windows.shapes[modality].radius
-        windows, opacity = np.zeros((0, 4), dtype=np.int64), _WHOLE_OPACITY
+        windows = np.zeros((0, 4), dtype=np.int64)
         if radius is not None:
             middles = bias.windows.cells[0, :, number].flip(-1).long().cpu().numpy()
             first = np.maximum(middles - radius, 0)
             last = np.minimum(middles + radius + 1, (columns, rows))
-            inside = (first < last).all(axis=1)
-            windows, opacity = np.hstack([first, last])[inside], _OPACITY[modality]
-        maps.append(BiasMap(of_map, windows, opacity))
+            windows = np.hstack([first, last])[(first < last).all(axis=1)]
+        maps.append(BiasMap(of_map, windows))
     return maps
 
 
@@ -78,12 +65,13 @@ def draw_map(
         extent=extent,
         origin='lower' if low < high else 'upper',
         interpolation='nearest',
-        alpha=bias_map.opacity,
+        # Under a bias on all cells the picture must stay visible.
+        alpha=0.55 if len(bias_map.windows) else 0.25,
         zorder=1.5,
     )
     rows, columns = bias_map.values.shape
     cell = np.array([(right - left) / columns, abs(high - low) / rows])
     for window in bias_map.windows.reshape(-1, 2, 2):
         corner, end = (left, min(low, high)) + window * cell
-        style: dict[str, Any] = dict(fill=False, ec='black', linewidth=0.6, zorder=1.6)
-        axes.add_patch(Rectangle(corner, *(end - corner), **style))
+        outline = Rectangle(corner, *(end - corner), fill=False, ec='black', lw=0.6, zorder=1.6)
+        axes.add_patch(outline)

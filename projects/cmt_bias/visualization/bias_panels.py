@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from ..metrics.attention_mass import PARTS
 from .camera_view import FloatArray
@@ -16,10 +14,13 @@ from .observed_bias import ObservedBias, count_queries
 from .picture_layout import draw_notice
 from .scene import Scene
 
-MASS_COLOURS = ('#00796b', '#a9ddd5', '#f7dfab', '#d98700')
-"""Of the parts of attention: the LiDAR's in teal, the cameras' in amber, windows darker."""
-
-MASS_NAMES = ('LiDAR, in windows', 'LiDAR, elsewhere', 'cameras, elsewhere', 'cameras, in windows')
+PART_STYLES = {
+    'LiDAR, in windows': ('#00796b', 'white'),
+    'LiDAR, elsewhere': ('#a9ddd5', '#333333'),
+    'cameras, elsewhere': ('#f7dfab', '#333333'),
+    'cameras, in windows': ('#d98700', 'white'),
+}
+"""Names of the parts of attention -> colours of their bars, windows darker, and of the text."""
 
 _LABELLED_SHARE = 0.12
 """Of a bar that has room for its number."""
@@ -39,30 +40,25 @@ def draw_queries(
     rows = np.arange(len(boxes))
     distances = boxes.bboxes_3d.bev[:, :2].norm(dim=1)
     names = []
-    for row, label, score, distance in zip(
-        rows, boxes.labels_3d, boxes.scores_3d, distances, strict=True
-    ):
+    for row, (label, score) in enumerate(zip(boxes.labels_3d, boxes.scores_3d, strict=True)):
         name = scene.class_names[label].replace('_', ' ')
         name = name if len(name) <= 13 else f'{name[:12]}\N{HORIZONTAL ELLIPSIS}'
-        names.append(f'{row + 1}  {name} {score:.2f}, {distance:.0f} m')
+        names.append(f'{row + 1}  {name} {score:.2f}, {distances[row]:.0f} m')
+        lidar, camera = weights[row]
+        text = f'{lidar:+.2f}  {camera:+.2f}'
+        axes.text(1.05, row, text, transform=axes.get_yaxis_transform(), fontsize=8, va='center')
+    axes.text(1.05, 1.015, 'weights: L, C', transform=axes.transAxes, fontsize=8, va='bottom')
     axes.axvline(0, color='#888888', linewidth=0.8)
     style: dict[str, Any] = dict(edgecolors='black', linewidths=0.7, s=34, zorder=3)
-    for of_sensor, marker in zip(bias.T, 'os', strict=True):
-        axes.scatter(of_sensor, rows, marker=marker, c=colours.to_rgba(of_sensor), **style)
+    for name, marker, values in zip(('LiDAR (L)', 'cameras (C)'), 'os', bias.T, strict=True):
+        axes.scatter(values, rows, marker=marker, c=colours.to_rgba(values), **style)
+        axes.scatter([], [], marker=marker, c='#555555', label=name)
     axes.set_yticks(rows, names, fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     reach = 1.12 * max(colours.get_clim()[1], float(np.abs(bias).max()))
     axes.set_xlim(-reach, reach)
-    for row, (lidar, camera) in enumerate(weights):
-        text = f'{lidar:+.2f}  {camera:+.2f}'
-        axes.text(1.05, row, text, transform=axes.get_yaxis_transform(), fontsize=8, va='center')
-    axes.text(1.05, 1.015, 'weights: L, C', transform=axes.transAxes, fontsize=8, va='bottom')
     axes.set_title('bias of each query', fontsize=10)
-    handles = [
-        Line2D([], [], linestyle='', color='#555555', marker=marker, label=name)
-        for marker, name in (('o', 'LiDAR (L)'), ('s', 'cameras (C)'))
-    ]
-    _finish_panel(axes, 'bias (logit)', handles, (0.5, -0.11), handletextpad=0.2)
+    _finish_panel(axes, 'bias (logit)', (0.5, -0.11))
 
 
 def draw_attention(axes: Axes, observed: ObservedBias) -> None:
@@ -74,31 +70,28 @@ def draw_attention(axes: Axes, observed: ObservedBias) -> None:
     shares = observed.mass.reshape(2 * num_layers, len(PARTS))
     rows = np.repeat(np.arange(num_layers), 2) + np.tile([-0.2, 0.2], num_layers)
     starts = np.cumsum(shares, axis=1) - shares
-    for part, colour in enumerate(MASS_COLOURS):
-        bars = axes.barh(rows, shares[:, part], left=starts[:, part], height=0.36, color=colour)
-        numbers = [f'{share:.1%}' if share >= _LABELLED_SHARE else '' for share in shares[:, part]]
-        text_colour = 'white' if part in (0, 3) else '#333333'
+    for part, (name, (colour, text_colour)) in enumerate(PART_STYLES.items()):
+        share = shares[:, part]
+        bars = axes.barh(rows, share, 0.36, starts[:, part], color=colour, label=name)
+        numbers = [f'{value:.1%}' if value >= _LABELLED_SHARE else '' for value in share]
         axes.bar_label(bars, numbers, label_type='center', fontsize=7.5, color=text_colour)
-    states = ('no bias', 'bias')
-    names = [f'layer {layer}, {name}' for layer in range(num_layers) for name in states]
+    names = [
+        f'layer {layer}, {state}' for layer in range(num_layers) for state in ('no bias', 'bias')
+    ]
     axes.set_yticks(rows, names, fontsize=8)
     axes.set_ylim(num_layers - 0.5, -0.5)
     axes.set_xlim(0, 1)
     title = f'where attention goes, mean of {count_queries(len(observed.queries))}'
     axes.set_title(title, fontsize=10)
-    parts = zip(MASS_COLOURS, MASS_NAMES, strict=True)
-    handles = [Patch(color=colour, label=name) for colour, name in parts]
     label = 'share of attention, mean of all heads\n(no bias: left out of this layer alone)'
-    _finish_panel(axes, label, handles, (0.4, -0.145))
+    _finish_panel(axes, label, (0.4, -0.145))
 
 
-def _finish_panel(
-    axes: Axes, label: str, handles: list[Any], anchor: tuple[float, float], **legend: Any
-) -> None:
+def _finish_panel(axes: Axes, label: str, anchor: tuple[float, float]) -> None:
     """Label the abscissa, and add a legend whose upper edge is at ``anchor`` of the panel."""
     axes.set_xlabel(label, fontsize=8, labelpad=2)
     axes.tick_params(axis='x', labelsize=8, length=2.5, pad=2)
     axes.tick_params(axis='y', length=0)
     axes.spines[['top', 'right']].set_visible(False)
     place: dict[str, Any] = dict(loc='upper center', bbox_to_anchor=anchor, ncols=2)
-    axes.legend(handles=handles, fontsize=8, frameon=False, columnspacing=1.0, **place, **legend)
+    axes.legend(fontsize=8, frameon=False, columnspacing=1.0, handletextpad=0.4, **place)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .bias_map import bias_maps, draw_map
 from .bias_panels import draw_attention, draw_queries
@@ -35,7 +35,8 @@ _BEV_SIDE = 5.1
 _AXIS_LABELS = 0.45
 
 _EXPLANATION = (
-    'Numbers: at the reference points of the queries; dotted lines lead to their boxes (white). '
+    "Numbers: at (below: beside) the queries' reference points; dotted lines lead to their boxes "
+    '(white). '
     'Window colour: bias on cameras (images) or LiDAR (below), the strongest where windows '
     'overlap.'
 )
@@ -64,7 +65,7 @@ def draw_bias(
             rounded up.
     """
     bias = observed.weights * observed.scales[layer]  # (n, 2)
-    limit = colour_limit or _rounded_up(np.abs(bias).max(initial=0.1))
+    limit = colour_limit or MaxNLocator(2).tick_values(0.0, np.abs(bias).max(initial=0.1))[-1]
     colours = ScalarMappable(CenteredNorm(0.0, limit), 'coolwarm')
     assert scene.detections is not None
     boxes = scene.detections.bboxes_3d
@@ -100,8 +101,8 @@ def draw_bias(
     draw_bev_boxes(bev, boxes, white)
     starts = links[:, 0, :2]
     seen = np.abs(starts).max(axis=1, initial=0.0) <= half_side
-    offset = _number_offset(observed, half_side)
-    _draw_queries(bev, links[..., :2], starts, seen, colours.to_rgba(bias[:, 0]), offset)
+    # Windows are small there: a number in the middle would hide its own.
+    _draw_queries(bev, links[..., :2], starts, seen, colours.to_rgba(bias[:, 0]), offset=12.0)
 
     queries, attention = _add_right_panels(figure, colours, left + _BEV_SIDE)
     draw_queries(queries, scene, observed.weights, bias, colours)
@@ -111,26 +112,6 @@ def draw_bias(
     lines = [scene.subtitle, f'{which}  |  {scales}', _window_text(observed), _EXPLANATION]
     draw_titles(figure, scene.title, lines, _WIDTH)
     return figure
-
-
-def _rounded_up(value: float) -> float:
-    """A round number that is not less, so that most pictures of a model have the same colours."""
-    steps = np.array([1, 1.5, 2, 3, 5, 7.5, 10]) * 10.0 ** np.floor(np.log10(value))
-    return float(steps[steps >= value * (1 - 1e-9)][0])
-
-
-def _number_offset(observed: ObservedBias, half_side: float) -> float:
-    """How far up and right of a reference point its number stands from above, 1/72 inch.
-
-    A number would hide a small window, so it stands at the window's corner.
-    """
-    size = observed.windows.shapes[0].size
-    if observed.windows.layout.bev_shape is None or size is None:
-        return 0.0
-    x_min, _, _, x_max, _, _ = observed.pc_range
-    metres = size * (x_max - x_min) / observed.windows.layout.bev_shape[1]
-    half_window = 0.5 * metres / (2 * half_side) * _BEV_SIDE * 72
-    return half_window + 5.0 if half_window < 14.0 else 0.0
 
 
 def _draw_queries(
@@ -145,9 +126,8 @@ def _draw_queries(
 
     Numbers stand at ``points`` (n, 2), ``offset`` times 1/72 inch up and right of them.
     """
-    lines: dict[str, Any] = dict(colors='white', linewidths=0.8, linestyles=':', zorder=4)
-    axes.add_collection(LineCollection(list(links), **lines))
-    style: dict[str, Any] = dict(fontsize=6.5, ha='center', va='center', zorder=8)
+    lines = LineCollection(list(links), colors='white', linewidths=0.8, linestyles=':', zorder=4)
+    axes.add_collection(lines)
     for query in np.flatnonzero(shown)[::-1]:
         colour = colours[query]
         circle = dict(boxstyle='circle,pad=0.2', facecolor=colour, edgecolor='black', lw=0.6)
@@ -159,7 +139,10 @@ def _draw_queries(
             color='black' if colour[:3] @ (0.299, 0.587, 0.114) > 0.5 else 'white',
             annotation_clip=True,
             bbox=circle,
-            **style,
+            fontsize=6.5,
+            ha='center',
+            va='center',
+            zorder=8,
         )
 
 
@@ -185,28 +168,22 @@ def _scale_text(scales: FloatArray) -> str:
     """The scale in words: one number if all are the same."""
     if np.ptp(scales) == 0:
         return f'bias scale {scales[0, 0]:.3g}, of all layers and both sensors'
-    texts = [
-        f'{name} ' + ', '.join(f'{value:.3g}' for value in column)
-        for name, column in zip(('LiDAR', 'cameras'), scales.T, strict=True)
-    ]
-    return 'bias scale of layer 0, 1, ...: ' + '; '.join(texts)
+    lidar, cameras = (', '.join(f'{value:.3g}' for value in column) for column in scales.T)
+    return f'bias scale of layer 0, 1, ...: LiDAR {lidar}; cameras {cameras}'
 
 
 def _window_text(observed: ObservedBias) -> str:
     """Sizes of the windows in cells, and of the cells in metres and pixels."""
     layout, texts = observed.windows.layout, []
-    sizes = [
-        'all cells' if window.size is None else f'{window.size} {_TIMES} {window.size} cells'
-        for window in observed.windows.shapes
-    ]
-    if layout.bev_shape is not None:
-        rows, columns = layout.bev_shape
-        x_min, y_min, _, x_max, y_max, _ = observed.pc_range
-        cell = f'{(x_max - x_min) / columns:.3g} m {_TIMES} {(y_max - y_min) / rows:.3g} m'
-        texts.append(f'LiDAR {sizes[0]} of {cell}')
-    if layout.view_shape is not None and observed.pad_shape is not None:
-        rows, columns = layout.view_shape
-        height, width = observed.pad_shape
-        cell = f'{width / columns:.3g} px {_TIMES} {height / rows:.3g} px'
-        texts.append(f'cameras {sizes[1]} of {cell}')
+    lidar, cameras = observed.windows.shapes
+    x_min, y_min, _, x_max, y_max, _ = observed.pc_range
+    for name, window, cells, extent, unit in (
+        ('LiDAR', lidar, layout.bev_shape, (y_max - y_min, x_max - x_min), 'm'),
+        ('cameras', cameras, layout.view_shape, observed.pad_shape, 'px'),
+    ):
+        if cells is not None and extent is not None:
+            size = 'all' if window.size is None else f'{window.size} {_TIMES} {window.size}'
+            up, across = np.divide(extent, cells)
+            cell = f'{across:.3g} {unit} {_TIMES} {up:.3g} {unit}'
+            texts.append(f'{name} {size} cells of {cell}')
     return 'windows: ' + ', '.join(texts)

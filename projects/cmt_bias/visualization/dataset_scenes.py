@@ -50,7 +50,7 @@ class DatasetScenes:
             return spread_samples(length, 1, count)
         places = {str(index): index for index in range(length)}
         if not places.keys() >= set(samples):
-            places = {**{self.token(index): index for index in range(length)}, **places}
+            places |= {self.token(index): index for index in range(length)}
         unknown = [sample for sample in samples if sample not in places]
         if unknown:
             remedy = f'give sample tokens of this split, or numbers from 0 to {length - 1}'
@@ -60,8 +60,8 @@ class DatasetScenes:
 
     def load(self, index: int) -> dict[str, Any]:
         """What the pipeline makes of a sample; ValueError if it leaves nothing of it."""
-        prepare = getattr(self.dataset, 'prepare_data', self.dataset.__getitem__)
-        example = prepare(index)
+        # In training, __getitem__ takes another sample where the pipeline leaves nothing.
+        example = getattr(self.dataset, 'prepare_data', self.dataset.__getitem__)(index)
         if example is None:
             raise ValueError(f'sample {index}: the pipeline left nothing of it to draw')
         return example

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from mmdet3d.registry import HOOKS
 from mmdet3d.structures import Det3DDataSample
 from mmengine.dataset import BaseDataset
-from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
 from ..atomic_file import save_figure
 from .dataset_scenes import DatasetScenes, spread_samples
@@ -43,7 +41,8 @@ class DetectionPictureHook(Hook):
         bev_range: half the side of the bird's-eye view, metres.
         save: whether pictures are written to the folder.
         show: whether each picture is also shown in a window.
-        wait_time: seconds for which a picture stays in the window.
+        wait_time: seconds for which a picture stays in the window, or until the space key; 0 for
+            the key alone.
         sensors: whose data are drawn: 'LC', 'L' the bird's-eye view alone, 'C' images and no
             points.
     """
@@ -61,24 +60,27 @@ class DetectionPictureHook(Hook):
     def __post_init__(self) -> None:
         spread_samples(0, self.interval, self.max_samples)  # refuses them before the run starts
         self.input_keys = {'LC': ('points', 'img'), 'L': ('points',), 'C': ('img',)}[self.sensors]
+        self._window = Visualizer(fig_show_cfg=dict(frameon=False, figsize=(12, 4)))  # inches
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Choose the samples to picture."""
-        if mode != 'train':
-            dataset = (runner.val_dataloader if mode == 'val' else runner.test_dataloader).dataset
-            self._scenes = DatasetScenes(dataset)
-            self._chosen = spread_samples(len(dataset), self.interval, self.max_samples)
-            if not isinstance(dataset, BaseDataset):  # sample_idx is that of a dataset inside
-                MMLogger.get_current_instance().warning(
-                    'DetectionPictureHook draws nothing: the dataset is a '
-                    f'{type(dataset).__name__}, of which it cannot tell the samples apart; '
-                    'validate and test on one dataset that is not wrapped'
-                )
-                self._chosen = []
-            self._num_written = 0
-            self._folder = Path(runner.work_dir) / self.out_dir
-            if mode == 'val':
-                self._folder /= f'epoch_{runner.epoch}'
+        if mode == 'train':
+            return
+        dataset = (runner.val_dataloader if mode == 'val' else runner.test_dataloader).dataset
+        self._scenes = DatasetScenes(dataset)
+        self._chosen = spread_samples(len(dataset), self.interval, self.max_samples)
+        if not isinstance(dataset, BaseDataset):  # sample_idx is that of a dataset inside
+            MMLogger.get_current_instance().warning(
+                f'DetectionPictureHook draws nothing: the dataset is a {type(dataset).__name__}, '
+                'of which it cannot tell the samples apart; validate and test on one dataset that '
+                'is not wrapped'
+            )
+            self._chosen = []
+        self._folder = Path(runner.work_dir) / self.out_dir
+        if mode == 'val':
+            self._folder /= f'epoch_{runner.epoch}'
+        if self.save:
+            MMLogger.get_current_instance().info(f'pictures of detections: {self._folder}')
 
     def _after_iter(
         self,
@@ -102,28 +104,8 @@ class DetectionPictureHook(Hook):
             figure = draw_scene(scene, self.score_thr, self.bev_range)
             if self.save:
                 save_figure(figure, self._folder / f'sample_{index:05d}.png')
-                self._num_written += 1
             if self.show:
-                show_figure(figure, self.wait_time)
-
-    def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
-        """Say where the pictures lie."""
-        if mode != 'train' and self.save:
-            logger = MMLogger.get_current_instance()
-            of_all = ' by this process' if get_world_size() > 1 else ''
-            logger.info(
-                f'{self._num_written} pictures of detections written to {self._folder}{of_all}'
-            )
-
-
-def show_figure(figure: Figure, seconds: float) -> None:
-    """Show a drawn figure in the one window of this process, which then goes on."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())  # (height, width, 4)
-    width, height = figure.get_size_inches() / 2
-    window = plt.figure('detections', figsize=(width, height), clear=True)
-    axes = window.add_axes((0, 0, 1, 1))
-    axes.imshow(pixels)
-    axes.set_axis_off()
-    plt.pause(seconds)
+                canvas = FigureCanvasAgg(figure)
+                canvas.draw()
+                pixels = np.asarray(canvas.buffer_rgba())  # (height, width, 4)
+                self._window.show(pixels, 'detections', self.wait_time)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,19 +21,15 @@ from .scene import Scene
 Result = TypeVar('Result')
 
 
-@dataclass(frozen=True)
-class ObservedLayer:
-    """What the cross-attention of a decoder layer gets: n queries of one sample, all K keys.
-
-    Attributes:
-        query: ``(1, H, n, D)`` projected queries.
-        key: ``(1, H, K, D)`` projected keys.
-        bias: The bias on its logits.
-    """
+class ObservedLayer(NamedTuple):
+    """What the cross-attention of a decoder layer gets: n queries of one sample, all K keys."""
 
     query: Tensor
+    """``(1, H, n, D)`` projected queries."""
     key: Tensor
+    """``(1, H, K, D)`` projected keys."""
     bias: WindowedBias
+    """The bias on its logits."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +61,14 @@ class ObservedBias:
 
     def of_detections(self, chosen: Tensor) -> ObservedBias:
         """The same for the detections of these numbers, ``(m,)``."""
-        rows = chosen.numpy()
         return replace(
             self,
             queries=self.queries[chosen],
-            weights=self.weights[rows],
-            reference_points=self.reference_points[rows],
+            weights=self.weights[chosen.numpy()],
+            reference_points=self.reference_points[chosen.numpy()],
             layers=tuple(
-                ObservedLayer(layer.query[:, :, chosen], layer.key, layer.bias.of_queries(chosen))
-                for layer in self.layers
+                ObservedLayer(query[:, :, chosen], key, bias.of_queries(chosen))
+                for query, key, bias in self.layers
             ),
         )
 
@@ -85,8 +80,8 @@ class ObservedBias:
         it gets in the biased decoder, and this layer's attention alone leaves the bias out. Layers
         before it keep theirs, so that the difference is what the bias does in this layer.
         """
-        masses = [attention_mass(layer.query, layer.key, layer.bias) for layer in self.layers]
-        return _array(torch.stack(masses)[:, :, 0].mean(dim=2))
+        masses = torch.stack([attention_mass(*layer) for layer in self.layers])
+        return _array(masses[:, :, 0].mean(dim=2))
 
 
 def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, ObservedBias]:
@@ -100,9 +95,6 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
 
     Returns:
         What ``forward`` returns, and what was seen.
-
-    Raises:
-        RuntimeError: If there was not exactly one forward pass of one sample.
     """
     passes: list[tuple] = []
     trusts: list[WindowedBias] = []
@@ -124,8 +116,6 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
     finally:
         for handle in handles:
             handle.remove()
-    if len(passes) != 1 or len(trusts[0].strength) != 1:
-        raise RuntimeError('observe_bias needs one forward pass of one sample')
     (((_, img_feats, img_metas), outputs),) = passes
     has_images = bool(img_feats) and img_feats[0] is not None
     points = denormalize_points(head.reference_points.weight.clamp(0, 1), head.pc_range)
@@ -155,16 +145,9 @@ def best_queries(
 
     Returns:
         Both of the chosen detections alone, best first; the subtitle says how many there are.
-
-    Raises:
-        ValueError: If the scene's detections are not those of the observation.
     """
     found = scene.detections
-    if found is None or len(found) != len(observed.queries):
-        raise ValueError(
-            'the detections are not those of the observed forward pass: make the scene from its '
-            'result'
-        )
+    assert found is not None
     order = found.scores_3d.argsort(descending=True, stable=True)
     order = order[found.scores_3d[order] >= score_thr]
     first = np.unique(observed.queries[order].numpy(), return_index=True)[1]
@@ -189,20 +172,23 @@ def mass_table(observed: ObservedBias) -> pd.DataFrame:
         ``windows``, the four parts of :data:`PARTS` that they are made of, and the layer's
         ``lidar_scale`` and ``camera_scale``. Shares are NaN where no query is shown.
     """
-    num_layers = len(observed.layers)
-    shares = pd.DataFrame(observed.mass.reshape(-1, len(PARTS)), columns=list(PARTS))
-    scales = observed.scales.repeat(2, axis=0)
-    table = pd.DataFrame({'layer': np.repeat(np.arange(num_layers), 2)})
-    return table.assign(
-        bias=['without', 'with'] * num_layers,
-        queries=len(observed.queries),
-        lidar=shares['lidar_windows'] + shares['lidar_elsewhere'],
-        camera=shares['camera_windows'] + shares['camera_elsewhere'],
-        windows=shares['lidar_windows'] + shares['camera_windows'],
-        **shares,
-        lidar_scale=scales[:, 0],
-        camera_scale=scales[:, 1],
+    states = pd.MultiIndex.from_product(
+        [range(len(observed.layers)), ('without', 'with')], names=['layer', 'bias']
     )
+    shares = pd.DataFrame(observed.mass.reshape(-1, len(PARTS)), states, list(PARTS))
+    lidar_scale, camera_scale = observed.scales.repeat(2, axis=0).T
+    return pd.DataFrame(
+        dict(
+            queries=len(observed.queries),
+            lidar=shares['lidar_windows'] + shares['lidar_elsewhere'],
+            camera=shares['camera_windows'] + shares['camera_elsewhere'],
+            windows=shares['lidar_windows'] + shares['camera_windows'],
+            **shares,
+            lidar_scale=lidar_scale,
+            camera_scale=camera_scale,
+        ),
+        states,
+    ).reset_index()
 
 
 def _array(tensor: Tensor) -> FloatArray:

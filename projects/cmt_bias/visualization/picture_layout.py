@@ -6,6 +6,7 @@ functions may run in any process or thread. Lengths are in inches.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -17,23 +18,23 @@ from .camera_view import CameraView
 from .scene import Scene
 from .scene_panels import draw_camera, draw_notice
 
-CAMERA_ROWS: tuple[tuple[str, ...], ...] = (
-    ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
-    ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
+CAMERA_ORDER = (
+    *('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
+    *('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
 )
-"""Where nuScenes' six cameras stand in the picture, as seen from the vehicle."""
+"""nuScenes' six cameras in two rows, as seen from the vehicle."""
 
 GAP = 0.05
 """Space between panels."""
 MARGIN = 0.13
 """Space around everything."""
-DPI = 130
+_COLUMNS = 3
 _TITLE_POINTS = 14
 
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty white figure."""
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor='white')
+    figure = Figure(figsize=(width, height), dpi=130, facecolor='white')
     FigureCanvasAgg(figure)
     return figure
 
@@ -46,24 +47,21 @@ def axes_in_inches(
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def camera_rows(names: Sequence[str]) -> list[list[int]]:
-    """Numbers of nuScenes' cameras in :data:`CAMERA_ROWS`; of others as they come, in threes."""
-    numbers = list(range(len(names)))
-    known = [[names.index(name) for name in row if name in names] for row in CAMERA_ROWS]
-    if sorted(number for row in known for number in row) == numbers:
-        return [row for row in known if row]
-    return [numbers[start : start + 3] for start in numbers[::3]]
+def camera_places(names: Sequence[str]) -> list[int]:
+    """Where each camera stands, row by row: nuScenes' as on the vehicle, others as they come."""
+    known = [name for name in CAMERA_ORDER if name in names]
+    return (
+        [known.index(name) for name in names] if len(known) == len(names) else [*range(len(names))]
+    )
 
 
 def cameras_height(cameras: Sequence[CameraView], width: float) -> float:
     """Height of :func:`add_camera_panels`; without cameras as of two rows of three common ones."""
-    rows = camera_rows([view.name for view in cameras])
-    if not rows:
-        return 9 / 16 * width / 1.5
-    columns = max(map(len, rows))
-    across = (width - (columns - 1) * GAP) / columns
-    up = across * max(view.image.shape[0] / view.image.shape[1] for view in cameras)
-    return len(rows) * (up + GAP) - GAP
+    shapes = [view.image.shape for view in cameras] or [(9, 16)] * 6
+    columns = min(len(shapes), _COLUMNS)
+    across = (width + GAP) / columns - GAP
+    up = across * max(shape[0] / shape[1] for shape in shapes)
+    return math.ceil(len(shapes) / columns) * (up + GAP) - GAP
 
 
 def add_camera_panels(figure: Figure, scene: Scene, bottom: float, width: float) -> list[Axes]:
@@ -73,18 +71,17 @@ def add_camera_panels(figure: Figure, scene: Scene, bottom: float, width: float)
         panel = axes_in_inches(figure, MARGIN, bottom, width, height)
         draw_notice(panel, 'no camera in this sample')
         return [panel]
-    rows = camera_rows([view.name for view in scene.cameras])
-    columns = max(map(len, rows))
-    across, up = (width + GAP) / columns, (height + GAP) / len(rows)
-    panels = {}
-    for above, row in enumerate(reversed(rows)):
-        for right, number in enumerate(row):
-            place = MARGIN + right * across, bottom + above * up, across - GAP, up - GAP
-            panels[number] = axes_in_inches(figure, *place)
-    ordered = [panels[number] for number in range(len(panels))]
-    for view, axes in zip(scene.cameras, ordered, strict=True):
-        draw_camera(axes, scene, view)
-    return ordered
+    columns = min(len(scene.cameras), _COLUMNS)
+    rows = math.ceil(len(scene.cameras) / columns)
+    across, up = (width + GAP) / columns, (height + GAP) / rows
+    panels = []
+    places = camera_places([view.name for view in scene.cameras])
+    for view, place in zip(scene.cameras, places, strict=True):
+        row, column = divmod(place, columns)
+        left, low = MARGIN + column * across, bottom + (rows - 1 - row) * up
+        panels.append(axes_in_inches(figure, left, low, across - GAP, up - GAP))
+        draw_camera(panels[-1], scene, view)
+    return panels
 
 
 def draw_titles(figure: Figure, title: str, lines: Sequence[str], width: float) -> None:

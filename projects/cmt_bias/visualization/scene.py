@@ -50,9 +50,8 @@ def scene_from_sample(
 ) -> Scene:
     """Collect what the detector was given, what it found and what is annotated.
 
-    Images and points are the detector's own input, after every transform of the pipeline, with
-    the matrices and boxes that belong to them. So the picture is right under any augmentation,
-    and shows a corrupted or missing sensor as such.
+    All of it is as it is after every transform of the pipeline. So the picture is right under any
+    augmentation, and shows a corrupted or missing sensor as such.
 
     Args:
         inputs: one sample's ``inputs`` as ``Pack3DDetInputs`` gives them: ``img`` (V, 3, H, W),
@@ -67,18 +66,16 @@ def scene_from_sample(
         The scene, without titles. Annotations of no known class (label -1) are left out.
 
     Raises:
-        ValueError: if there are images but no ``lidar2img``, or their numbers differ.
-        TypeError: if boxes are not ``LiDARInstance3DBoxes``.
+        ValueError: if there are images but no ``lidar2img``.
     """
     images, points = inputs.get('img'), inputs.get('points')
     ground_truth = detections = None
-    annotated = data_sample.get('gt_instances_3d')
-    if annotated is not None and 'bboxes_3d' in annotated:
+    annotated, found = (data_sample.get(f'{kind}_instances_3d', {}) for kind in ('gt', 'pred'))
+    if 'bboxes_3d' in annotated:
         ground_truth = _labelled(annotated.bboxes_3d, annotated.labels_3d)
     elif (known := data_sample.get('eval_ann_info')) is not None:
         ground_truth = _labelled(known['gt_bboxes_3d'], known['gt_labels_3d'])
-    found = data_sample.get('pred_instances_3d')
-    if found is not None and 'bboxes_3d' in found:
+    if 'bboxes_3d' in found:
         detections = _labelled(found.bboxes_3d, found.labels_3d)
         detections.scores_3d = found.scores_3d.detach().cpu().float()
     return Scene(
@@ -91,10 +88,7 @@ def scene_from_sample(
 
 
 def _labelled(boxes: LiDARInstance3DBoxes, labels: Any) -> InstanceData:
-    if not isinstance(boxes, LiDARInstance3DBoxes):
-        raise TypeError(f'pictures show LiDARInstance3DBoxes, got {type(boxes).__name__}')
-    labels = torch.as_tensor(labels).cpu()
-    return InstanceData(bboxes_3d=boxes.detach().cpu(), labels_3d=labels)
+    return InstanceData(bboxes_3d=boxes.detach().cpu(), labels_3d=torch.as_tensor(labels).cpu())
 
 
 def _camera_views(images: torch.Tensor, metainfo: Mapping[str, Any]) -> list[CameraView]:
@@ -106,11 +100,6 @@ def _camera_views(images: torch.Tensor, metainfo: Mapping[str, Any]) -> list[Cam
     # an array, a tensor or a list of either
     matrices = [np.asarray(matrix, dtype=np.float64) for matrix in metainfo['lidar2img']]
     names = metainfo.get('camera_names') or [f'camera {number}' for number in range(len(images))]
-    if not len(images) == len(matrices) == len(names):
-        raise ValueError(
-            f'{len(images)} images, {len(matrices)} lidar2img matrices and '
-            f'{len(names)} camera names do not belong together'
-        )
     bgr = images.detach().cpu().float().round().clamp(0, 255).to(torch.uint8)
     rgb = bgr.flip(1).permute(0, 2, 3, 1).numpy()  # (V, H, W, 3)
     return [CameraView(*view) for view in zip(names, rgb, matrices, strict=True)]

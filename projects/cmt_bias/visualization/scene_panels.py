@@ -36,8 +36,6 @@ _ON_BLACK: dict[str, Any] = dict(facecolor='black', edgecolor='none')
 
 def class_colour(label: int, class_names: Sequence[str]) -> str:
     """The colour of a class: fixed by name for nuScenes' classes, else by its position."""
-    if not 0 <= label < len(class_names):
-        return '#9aa4b2'
     others = tuple(CLASS_COLOURS.values())
     return CLASS_COLOURS.get(class_names[label], others[label % len(others)])
 
@@ -86,14 +84,12 @@ def draw_birds_eye_view(axes: Axes, scene: Scene, bev_range: float) -> None:
 def _coloured_boxes(scene: Scene) -> list[tuple[LiDARInstance3DBoxes, list[str], bool]]:
     """Detections and annotations, their colours, and whether they are dashed."""
     kinds = []
-    for found, dashed in ((scene.detections, False), (scene.ground_truth, True)):
-        if found is not None:
-            colours = [
-                class_colour(label, scene.class_names) for label in found.labels_3d.tolist()
-            ]
+    for boxes, dashed in ((scene.detections, False), (scene.ground_truth, True)):
+        if boxes is not None:
+            colours = [class_colour(label, scene.class_names) for label in boxes.labels_3d]
             if dashed and scene.detections is not None:
-                colours = [GROUND_TRUTH_COLOUR] * len(found)
-            kinds.append((found.bboxes_3d, colours, dashed))
+                colours = [GROUND_TRUTH_COLOUR] * len(boxes)
+            kinds.append((boxes.bboxes_3d, colours, dashed))
     return kinds
 
 
@@ -105,20 +101,13 @@ def draw_projected_boxes(
     dashed: bool = False,
     line_width: float = 1.3,
 ) -> None:
-    """Draw what a camera sees of N boxes, the front faces bolder.
+    """Draw what a camera sees of N boxes of a colour each into axes of :func:`draw_camera`.
 
-    Args:
-        axes: as :func:`draw_camera` leaves them.
-        view: the calibration.
-        boxes: the boxes.
-        colours: one for each box.
-        dashed: thin dashed lines, as for annotations.
-        line_width: of solid edges that are not at the front, points.
+    Front faces are bolder. ``dashed`` boxes, annotations, have thin lines; ``line_width`` is that
+    of the others, in points.
     """
     segments, visible = view.project_boxes(boxes)
     box_numbers, edge_numbers = np.nonzero(visible)
-    if len(box_numbers) == 0:
-        return
     widths = np.full(visible.shape[1], 0.7 if dashed else line_width)
     widths[FRONT_EDGES] *= 1.7
     lines, line_widths = list(segments[visible]), widths[edge_numbers]
@@ -138,10 +127,7 @@ def draw_projected_boxes(
 def draw_bev_boxes(
     axes: Axes, boxes: LiDARInstance3DBoxes, colours: Sequence[str], dashed: bool = False
 ) -> None:
-    """Draw outlines and headings of boxes into axes of :func:`draw_birds_eye_view`.
-
-    One colour for each box; thin dashed lines for annotations.
-    """
+    """Draw outlines and headings of boxes of a colour each; thin dashed ones for annotations."""
     style: dict[str, Any] = dict(
         linewidths=0.8 if dashed else 1.8, zorder=5 if dashed else 4, edgecolors=list(colours)
     )
@@ -169,18 +155,12 @@ def _draw_box_names(
         if not visible[number].any():
             continue
         label = int(boxes.labels_3d[number])
-        known = 0 <= label < len(class_names)
-        name = class_names[label].replace('_', ' ') if known else 'other'
+        name = class_names[label].replace('_', ' ')
         left, top = segments[number][visible[number]].reshape(-1, 2).min(axis=0)
+        name += '' if scores is None else f' {scores[number]:.2f}'
+        colour, box = class_colour(label, class_names), dict(_ON_BLACK, alpha=0.55, pad=0.8)
         text = axes.text(
-            left,
-            top,
-            name if scores is None else f'{name} {scores[number]:.2f}',
-            fontsize=7.0,
-            color=class_colour(label, class_names),
-            va='bottom',
-            bbox=dict(_ON_BLACK, alpha=0.55, pad=0.8),
-            zorder=6,
+            left, top, name, fontsize=7, color=colour, va='bottom', bbox=box, zorder=6
         )
         extent = text.get_window_extent()
         # back into the image

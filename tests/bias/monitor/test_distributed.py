@@ -40,7 +40,6 @@ def train_on_two(rank: int, work_dir: Path) -> None:
         BiasedModel(),
         [BiasScaleHook(interval=2), spy],
         launcher='pytorch',
-        env_cfg=dict(mp_cfg=dict(mp_start_method='spawn')),
         cfg=dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None)),
     )
     runner.train()
@@ -48,10 +47,9 @@ def train_on_two(rank: int, work_dir: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_one_history_with_the_mean_of_the_gradients(tmp_path, monkeypatch):
-    # The processes import this module by the name under which pytest has it.
-    monkeypatch.syspath_prepend(Path(__file__).parents[__name__.count('.')])
-    multiprocessing.spawn(train_on_two, args=(tmp_path,), nprocs=2)
+def test_one_history_with_the_mean_of_the_gradients(tmp_path):
+    # forked, so that they need not import everything again
+    multiprocessing.start_processes(train_on_two, (tmp_path,), nprocs=2, start_method='fork')
 
     with (tmp_path / 'bias_scale.csv').open() as file:
         rows = list(csv.DictReader(file))

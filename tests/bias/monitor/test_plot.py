@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
+from cmt_bias.atomic_file import save_figure
 from cmt_bias.bias.monitor.history import columns
-from cmt_bias.bias.monitor.plot import draw_bias_scale_curve, save_bias_scale_curve
+from cmt_bias.bias.monitor.plot import draw_bias_scale_curve
 
 from ..biased_model import NAMES
 
@@ -75,8 +76,8 @@ def test_a_bound_far_away_does_not_press_the_curve_flat():
 def test_what_is_not_finite_is_no_error(tmp_path, scale):
     rows = history(['shared'], 4)
     rows.loc[3, 'bias_scale/shared'] = scale
-    save_bias_scale_curve(tmp_path / 'curve.png', rows)
-    save_bias_scale_curve(tmp_path / 'curve.png', rows.iloc[3:])
+    save_figure(draw_bias_scale_curve(rows), tmp_path / 'curve.png')
+    save_figure(draw_bias_scale_curve(rows.iloc[3:]), tmp_path / 'curve.png')
     assert (tmp_path / 'curve.png').read_bytes()[:4] == b'\x89PNG'
 
 

@@ -46,7 +46,6 @@ def read_history(path: str | os.PathLike[str]) -> pd.DataFrame:
         iteration that is there twice the later row counts.
 
     Raises:
-        FileNotFoundError: If there is no such file.
         ValueError: If it is no history.
     """
     # What follows the last end of a line was cut off by a kill.
@@ -67,12 +66,7 @@ def read_history(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 class BiasScaleHistory:
-    """Adds records to a csv file; each is on the disk when :meth:`append` returns.
-
-    Args:
-        path: The file.
-        scale_names: Name of each entry of the scale.
-    """
+    """Adds records to a csv file; each is on the disk when :meth:`append` returns."""
 
     def __init__(self, path: str | os.PathLike[str], scale_names: Sequence[str]) -> None:
         self.path = Path(path)

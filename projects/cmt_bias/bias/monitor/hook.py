@@ -10,6 +10,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ...atomic_file import save_figure
 from ...ops import MODALITIES
 from ..head_lookup import BiasedHead, find_biased_head
 from . import history, plot
@@ -25,20 +26,16 @@ class BiasScaleHook(Hook):
     ``work_dir/bias_scale.csv`` (:func:`history.columns` explains it), which a kill or a resume
     leaves without gaps and doubles; but for raw values and range to mmengine's message hub, and
     so to the console line, ``vis_data/*.json`` and TensorBoard; and with a learnable scale to the
-    rules, which warn of what keeps it from learning. ``work_dir/bias_scale_curve.png`` is drawn
-    at every checkpoint.
+    rules, which warn of what keeps it from learning.
 
-    The scale is the one in effect after the iteration, its gradient that of the optimizer's latest
-    step. The weights are those of this iteration's batch on the first process, denoising queries
-    included; their spread is the standard deviation.
+    Weights are those of this iteration's batch on the first process, denoising queries included.
 
     Args:
         interval: Iterations from one row to the next.
-        draw_curve: Whether to draw the picture.
+        draw_curve: Draw ``work_dir/bias_scale_curve.png`` at every checkpoint and at the end.
 
     Raises:
-        ValueError: If ``interval`` is not positive; before training, if the model has no part with
-            an attention bias, or several.
+        ValueError: Before training, if the model has no part with an attention bias, or several.
     """
 
     # Before mmengine's LoggerHook (BELOW_NORMAL), which shows what the message hub has.
@@ -60,30 +57,28 @@ class BiasScaleHook(Hook):
         if not is_main_process():
             return
         self._head, generator = head, head.generator
-        self._history = history.BiasScaleHistory(
-            Path(runner.work_dir) / history.FILE_NAME, generator.scale_names()
-        )
+        names, (low, high) = generator.scale_names(), generator.bounds()
+        path = Path(runner.work_dir) / history.FILE_NAME
+        self._history = history.BiasScaleHistory(path, names)
         self._history.begin(runner.iter)
         self._handle = head.weight_generator.register_forward_hook(self._keep_weights)
-        travel = None
-        if generator.learnable_scale:
-            is_judged = False
-            if head.scale.requires_grad:
-                self._optimizer = find_scale_optimizer(runner.optim_wrapper, head.scale)
-            if self._optimizer is not None:
-                travel = self._optimizer.travel(runner)
-                is_judged = self._optimizer.is_like_adam and runner.iter == 0
-            self._watch = BiasScaleWatch(head, self._optimizer, travel if is_judged else None)
-        values = zip(generator.scale_names(), head.scales_in_effect(), strict=True)
-        low, high = generator.bounds()
+        values = zip(names, generator.scale_in_effect().flatten().tolist(), strict=True)
         text = (
-            f'Bias scale {head.scale_name}: {"learnable" if self._watch else "fixed"}, '
+            f'Bias scale {head.scale_name}: '
+            f'{"learnable" if generator.learnable_scale else "fixed"}, '
             + ', '.join(f'{name} {value:.4g}' for name, value in values)
             + f'; range [{low:g}, {high:g}]'
         )
-        if self._optimizer is not None:
-            sums_up = 'is not known beforehand' if travel is None else f'sums up to {travel:.3g}'
-            text += f'; its learning rate over the steps to come {sums_up}'
+        if generator.learnable_scale:
+            judged = None
+            if generator.bias_scale.requires_grad:
+                self._optimizer = find_scale_optimizer(runner.optim_wrapper, generator.bias_scale)
+            if self._optimizer is not None:
+                travel = self._optimizer.travel(runner)
+                told = 'is not known beforehand' if travel is None else f'sums up to {travel:.3g}'
+                text += f'; its learning rate over the steps to come {told}'
+                judged = travel if self._optimizer.is_like_adam and runner.iter == 0 else None
+            self._watch = BiasScaleWatch(head, self._optimizer, judged)
         MMLogger.get_current_instance().info(text)
         self._take_record(runner, runner.iter)
 
@@ -114,21 +109,21 @@ class BiasScaleHook(Hook):
     def _take_record(self, runner: Runner, iteration: int) -> None:
         """Give a record to the history, the message hub and the rules."""
         assert self._head is not None
-        names, (low, high) = self._head.generator.scale_names(), self._head.generator.bounds()
-        record: dict[str, float | None] = dict(iteration=iteration, epoch=runner.epoch + 1)
-        record |= dict(learning_rate=None, range_low=low, range_high=high)
+        generator, optimizer = self._head.generator, self._optimizer
         shown: dict[str, float] = {}
-        kinds = {'bias_scale': self._head.scales_in_effect()}
-        if self._optimizer is not None:
-            record['learning_rate'] = shown['bias_scale_lr'] = self._optimizer.group['lr']
-            gradient = self._optimizer.gradient
-            if gradient is not None and not self._optimizer.lacks_gradient:
-                kinds['bias_scale_grad'] = gradient
-        for kind, values in kinds.items():
-            shown |= {f'{kind}/{name}': v for name, v in zip(names, values, strict=True)}
-        record |= shown
-        raw = self._head.scale.detach().flatten().tolist()
-        record |= {f'bias_scale_raw/{name}': v for name, v in zip(names, raw, strict=True)}
+        entries = {'bias_scale': generator.scale_in_effect().flatten().tolist()}
+        low, high = generator.bounds()
+        record: dict[str, float | None] = dict(range_low=low, range_high=high)
+        record |= dict(iteration=iteration, epoch=runner.epoch + 1)
+        if optimizer is not None:
+            record['learning_rate'] = shown['bias_scale_lr'] = optimizer.group['lr']
+            gradient = optimizer.gradient
+            if gradient is not None and not optimizer.lacks_gradient:
+                entries['bias_scale_grad'] = gradient
+        names, raw = generator.scale_names(), generator.bias_scale.flatten().tolist()
+        for kind, values in entries.items():
+            shown |= {f'{kind}/{name}': value for name, value in zip(names, values, strict=True)}
+        record |= shown | {f'bias_scale_raw/{name}': v for name, v in zip(names, raw, strict=True)}
         for modality, weights in zip(MODALITIES, self._weights, strict=False):
             mean, deviation = weights.double().mean(), weights.double().std(correction=0)
             for kind, found in (('mean', mean), ('std', deviation)):
@@ -149,7 +144,8 @@ class BiasScaleHook(Hook):
         try:
             rows = history.read_history(path)
             if self.draw_curve:
-                plot.save_bias_scale_curve(path.with_name(plot.FILE_NAME), rows)
+                figure = plot.draw_bias_scale_curve(rows)
+                save_figure(figure, path.with_name(plot.FILE_NAME))
         except Exception as error:  # must not cost the checkpoint that is being written
             logger.warning(f"the curve of '{path}' could not be drawn: {error!r}")
             return

@@ -1,6 +1,5 @@
 """Draw the path of the bias scale and of the weights over a training run."""
 
-import os
 import re
 from typing import Any
 
@@ -11,17 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ...atomic_file import save_figure
 from ...ops import MODALITIES
 
 FILE_NAME = 'bias_scale_curve.png'
 _COLORS = {'lidar': '#0b5fa5', 'camera': '#d9731a'}
 _LEAST_SPAN = 1.0
-
-
-def save_bias_scale_curve(path: str | os.PathLike[str], history: pd.DataFrame) -> None:
-    """Draw a history into a PNG file, which is replaced at once."""
-    save_figure(draw_bias_scale_curve(history), path)
 
 
 def draw_bias_scale_curve(history: pd.DataFrame) -> Figure:
@@ -67,20 +60,12 @@ def _draw_scales(axes: Axes, history: pd.DataFrame) -> None:
         low, high = bounds.iloc[-1].fillna({'range_low': -np.inf, 'range_high': np.inf})
         axes.lines[-1].set_label(f'range: [{low:g}, {high:g}]')
     if scales.notna().any(axis=None):
-        axes.set_ylim(*_limits(scales.to_numpy(), bounds.to_numpy()))
+        # Not as far as the bounds, which would press the curves flat.
+        lowest, highest = scales.min(axis=None), scales.max(axis=None)
+        room = 0.3 * max(highest - lowest, _LEAST_SPAN)
+        axes.set_ylim(lowest - room, highest + room)
     axes.set_ylabel('bias scale in effect\n(logits for a weight of 1)')
     axes.set_title('Bias scale and weights over the training run', loc='left', fontsize=11)
-
-
-def _limits(scales: np.ndarray, bounds: np.ndarray) -> tuple[float, float]:
-    """Limits of the axis: all values, and those bounds that do not press the curves flat."""
-    lowest, highest = np.nanmin(scales), np.nanmax(scales)
-    reach = max(highest - lowest, _LEAST_SPAN)
-    middle = (lowest + highest) / 2
-    near = bounds[(bounds >= lowest - reach) & (bounds <= highest + reach)]
-    shown = [lowest, highest, middle - _LEAST_SPAN / 2, middle + _LEAST_SPAN / 2, *near]
-    margin = 0.05 * (max(shown) - min(shown))
-    return min(shown) - margin, max(shown) + margin
 
 
 def _draw_weights(axes: Axes, history: pd.DataFrame) -> None:

@@ -41,15 +41,11 @@ class Rule(NamedTuple):
     name: str  # in the documentation
     when: Callable[[Any], bool]
     says: str  # what is the case, a format of s
-    do: str = ''  # what to do about it, a format of s
+    do: str  # what to do about it, a format of s
     each: bool = False  # it is about each entry of the scale, not about the scale as a whole
     rows: int = 1  # logged iterations in a row for which it has to hold
     # when it is over, so that it can be said again; by default when it does not hold
     ends: Callable[[Any], bool] | None = None
-
-    def text(self, s: Any) -> str:
-        """What it says, and what to do."""
-        return f'{self.says} {self.do}'.rstrip().format(s=s)
 
 
 _ENTRY = '{s.parameter} ({s.name})'
@@ -163,7 +159,7 @@ class BiasScaleWatch:
         self._run = dict(
             parameter=head.scale_name,
             config=head.config,
-            is_frozen=not head.scale.requires_grad,
+            is_frozen=not head.generator.bias_scale.requires_grad,
             has_optimizer=optimizer is not None,
             travel=math.inf if travel is None else travel,
             missing_rate=LEAST_TRAVEL / travel if travel else math.inf,
@@ -180,7 +176,7 @@ class BiasScaleWatch:
                 if rule.when(sight):
                     self._rows[state] = self._rows.get(state, 0) + 1
                     if self._rows[state] == rule.rows:
-                        said.append(rule.text(sight))
+                        said.append(f'{rule.says} {rule.do}'.format(s=sight))
                 elif rule.ends is None or rule.ends(sight):
                     self._rows[state] = 0
         return said
@@ -214,37 +210,6 @@ class BiasScaleWatch:
         )
 
 
-_DRIFT = (
-    '(in the last fifth of the run {s.drift:+.2g}, {s.share:.0%} of the {s.possible:.2g} '
-    '{s.source})'
-)
-
-READINGS: tuple[Rule, ...] = (
-    Rule('of no use', lambda s: not math.isfinite(s.scale), 'not finite: the model is of no use'),
-    Rule('strong', lambda s: s.scale > STRONG, f'above {STRONG}, stronger modulation was wanted'),
-    Rule('weak', lambda s: s.scale < WEAK, f'below {WEAK}, the weights are of little use'),
-    Rule(
-        'usual',
-        lambda s: WEAK <= s.scale <= STRONG,
-        f'between {WEAK} and {STRONG}, the usual strength',
-    ),
-    Rule('held', lambda s: s.bound, 'held by {s.bound},', 'so a wider range may lead it further'),
-    Rule(
-        'few rows',
-        lambda s: s.rows < FEWEST_ROWS,
-        'too few rows to say whether it has settled,',
-        'a smaller interval gives more',
-    ),
-    Rule(
-        'unmoved',
-        lambda s: s.rows >= FEWEST_ROWS and s.drift == 0 == s.possible,
-        'it did not move',
-    ),
-    Rule('settled', lambda s: s.share <= DRIFTING, f'settled {_DRIFT}'),
-    Rule('drifting', lambda s: s.share > DRIFTING, f'still drifting {_DRIFT},', 'train longer'),
-)
-
-
 def read_ending(
     history: pd.DataFrame, name: str, accumulated: int = 1, is_like_adam: bool = True
 ) -> str:
@@ -262,22 +227,36 @@ def read_ending(
         is_like_adam: Whether a step is about as long as the learning rate.
     """
     scales, iterations = history[f'bias_scale/{name}'], history['iteration']
+    start, scale = scales.iloc[[0, -1]]
+    if not math.isfinite(scale):
+        return f'{name} {start:.3g} -> {scale:.3g}: not finite: the model is of no use'
+    if scale > STRONG:
+        said = [f'above {STRONG}, stronger modulation was wanted']
+    elif scale < WEAK:
+        said = [f'below {WEAK}, the weights are of little use']
+    else:
+        said = [f'between {WEAK} and {STRONG}, the usual strength']
+    bound = bound_nearby(scale, *history[['range_low', 'range_high']].iloc[-1])
+    if bound:
+        said.append(f'held by {bound}, so a wider range may lead it further')
+
     first, end = iterations.iloc[[0, -1]]
     last = history[iterations >= end - LAST_PART * (end - first)]
-    steps = last['iteration'].diff() / accumulated
-    allowed = (last['learning_rate'].fillna(0.0) * steps).sum()
-    start, scale = scales.iloc[[0, -1]]
     drift = scale - scales[last.index[0]]
-    possible = allowed if is_like_adam else scales.max() - scales.min()
-    told = len(last) >= FEWEST_ROWS and possible > 0
-    ending = SimpleNamespace(
-        scale=scale,
-        bound=bound_nearby(scale, *history[['range_low', 'range_high']].iloc[-1]),
-        rows=len(last),
-        drift=drift,
-        possible=possible,
-        share=abs(drift) / possible if told else math.nan,
-        source='its learning rate allowed' if is_like_adam else 'it spanned in all',
-    )
-    read = '; '.join(rule.text(ending) for rule in READINGS if rule.when(ending))
-    return f'{name} {start:.3g} -> {scale:.3g}: {read}'
+    if is_like_adam:
+        steps = last['iteration'].diff() / accumulated
+        possible = (last['learning_rate'].fillna(0.0) * steps).sum()
+    else:
+        possible = scales.max() - scales.min()
+    if len(last) < FEWEST_ROWS:
+        said.append('too few rows to say whether it has settled, a smaller interval gives more')
+    elif possible > 0:
+        share = abs(drift) / possible
+        way = f'(in the last fifth of the run {drift:+.2g}, {share:.0%} of the {possible:.2g} '
+        way += 'its learning rate allowed)' if is_like_adam else 'it spanned in all)'
+        said.append(
+            f'still drifting {way}, train longer' if share > DRIFTING else f'settled {way}'
+        )
+    elif drift == 0:
+        said.append('it did not move')
+    return f'{name} {start:.3g} -> {scale:.3g}: ' + '; '.join(said)

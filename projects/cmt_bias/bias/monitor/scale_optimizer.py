@@ -12,12 +12,7 @@ from ...learning_rate_peaks import play_schedule, schedules_of, training_length,
 
 
 class ScaleOptimizer:
-    """The optimizer that moves the bias scale.
-
-    Args:
-        wrapper: mmengine's wrapper of the optimizer.
-        group_index: Which of the optimizer's parameter groups has the scale.
-        scale: The scale.
+    """The optimizer that moves the bias scale, which is in its group ``group_index``.
 
     Attributes:
         group: The parameter group that has the scale.
@@ -69,8 +64,7 @@ class ScaleOptimizer:
 
         It is the sum of the learning rate over the steps that are left, by the schedulers in the
         state that they have: after a resume, the checkpoint's. A step of Adam is about as long as
-        the learning rate when its gradients agree, and shorter when they do not. (Rare gradients
-        after many zeros make longer steps.)
+        the learning rate when its gradients agree, and shorter when they do not.
         """
         found = runner.param_schedulers or []
         lists = found.values() if isinstance(found, dict) else [found]

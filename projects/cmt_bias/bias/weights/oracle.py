@@ -9,11 +9,7 @@ from torch import Tensor
 
 from ...cmt.position_encoding import denormalize_points
 from ...ops import NOT_SEEN, QueryWindows
-from ...spoiled_parts import (
-    SPOILED_REGIONS_KEY,
-    SPOILED_SENSORS_KEY,
-    SPOILED_VIEWS_KEY,
-)
+from ...spoiled_parts import SPOILED_REGIONS_KEY, SPOILED_SENSORS_KEY, SPOILED_VIEWS_KEY
 from .weight_generator import WeightGenerator
 
 
@@ -21,13 +17,11 @@ from .weight_generator import WeightGenerator
 class OracleWeightGenerator(WeightGenerator):
     """Full trust in what is healthy where a query looks, full distrust in what is spoiled there.
 
-    No detector has such labels; a study compares a router with it. The samples need
-    ``spoiled_sensors`` in their meta information, which the transforms of
-    ``cmt_bias.failures`` and :class:`LabelSpoiledSensors` write, and for failures of a part
-    ``spoiled_views`` and ``spoiled_regions`` (see ``cmt_bias/spoiled_parts.py``): the
-    cameras are spoiled for a query if one of the views that see its reference point is, the LiDAR
-    if the BEV cell of that point has its centre in a spoiled region. A label without parts holds
-    for all queries. There are no parameters.
+    No detector has such labels; a study compares a router with it. The samples need the meta keys
+    of ``cmt_bias/spoiled_parts.py``: ``spoiled_sensors``, and for failures of a part
+    ``spoiled_views`` and ``spoiled_regions``. The cameras are spoiled for a query if one of the
+    views that see its reference point is, the LiDAR if the BEV cell of that point has its centre
+    in a spoiled region. A label without parts holds for all queries.
 
     Args:
         pc_range: ``(x_min, y_min, z_min, x_max, y_max, z_max)`` of the BEV map, metres; the head

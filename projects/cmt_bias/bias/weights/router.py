@@ -20,18 +20,13 @@ class AQRWeightGenerator(WeightGenerator):
     network follows with a residual, each with a normalization, then a linear layer and tanh. Where
     MoME picks one of three decoders for a query, here each sensor gets a weight.
 
-    The query's position says where to look and is not added to what it finds: as in the decoder,
-    whose queries start without content. It is larger than the tokens (up to 300 to 1 from
-    :class:`LocalAttentionInit`) and, added, hid from the router whether cameras were black; where
-    it looks, positions and tokens are normalized first, so that it starts to look at both sensors.
+    The query's position says where to look and is not added to what it finds. It is larger than
+    the tokens (up to 300 to 1 from :class:`LocalAttentionInit`) and, added, hid from the router
+    whether cameras were black; where it looks, positions and tokens are normalized first, so that
+    it starts to look at both sensors.
 
     The linear layer starts at zero, so that all weights are 0 and a model that departs from a CMT
     checkpoint starts with exactly its outputs.
-
-    Args:
-        embed_dims: Channels C.
-        num_heads: Attention heads; divides ``embed_dims``.
-        init_cfg: mmengine initialization config.
 
     Raises:
         ValueError: If ``embed_dims`` is not divisible by ``num_heads``.
