@@ -67,12 +67,11 @@ class BuildWithConfigs(build_py):
 
 
 KERNEL_SOURCE = 'projects/cmt_bias/ops/cpu_kernel.cpp'
-KERNEL_DIGEST = hashlib.sha256((ROOT / KERNEL_SOURCE).read_bytes()).hexdigest()
+# cmt_bias.ops.cpu looks for it, so that a library of another version is not used.
+KERNEL_DIGEST = hashlib.sha256((ROOT / KERNEL_SOURCE).read_bytes()).hexdigest()[:16]
 CPU_KERNEL = Extension(
-    'cmt_bias.ops._cpu_kernel',
+    f'cmt_bias.ops._cpu_kernel_{KERNEL_DIGEST}',
     sources=[KERNEL_SOURCE],
-    # so that a library of another version is not used
-    define_macros=[('SOURCE_DIGEST', f'"{KERNEL_DIGEST}"')],
     language='c++',
     # -fopenmp is not for the linker: the threads are those of the OpenMP that torch has loaded.
     # Vector instructions without a check of each result; NaN and infinity stay what they are.

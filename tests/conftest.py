@@ -1,6 +1,8 @@
 """Fixtures and settings for all tests."""
 
+import hashlib
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,25 @@ def mmdet3d_scope(mmdet3d_scope_of_fixtures: None) -> None:
 def mmdet3d_scope_of_fixtures() -> None:
     """The same for fixtures of a module, which are made before those of its tests."""
     init_default_scope('mmdet3d')
+
+
+@pytest.fixture(scope='session')
+def compile_library(pytestconfig: pytest.Config) -> Callable[..., Path]:
+    """Function that compiles a C++ source with options, once while neither changes."""
+
+    def compile_library(source: Path, *options: str) -> Path:
+        compiler = subprocess.run(['g++', '--version'], capture_output=True, check=True).stdout
+        known = source.read_bytes() + compiler + str((options, torch.__version__)).encode()
+        digest = hashlib.sha256(known).hexdigest()[:16]
+        library = pytestconfig.cache.mkdir('libraries') / f'{source.stem}_{digest}.so'
+        if not library.exists():
+            made = library.with_suffix(f'.{os.getpid()}')
+            command = ['g++', '-shared', '-fPIC', *options, str(source), '-o', str(made)]
+            subprocess.run(command, check=True)
+            made.replace(library)
+        return library
+
+    return compile_library
 
 
 SMALLEST_SETTINGS = DatasetSettings(

@@ -69,6 +69,10 @@ class Problem:
     inputs: AttentionInputs
     grad: Tensor
 
+    def arranged(self, is_sorted: bool) -> 'Problem':
+        """The problem; unless ``is_sorted``, with queries as they come."""
+        return self if is_sorted else replace(self, inputs=self.inputs._replace(order=None))
+
     def attend(self, launch: Launch | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The forward pass of the kernel."""
         return triton_attention.attend(self.inputs, launch)
@@ -139,12 +143,10 @@ def make_problem(
     bias = None
     if strength is not None:
         bias = ((torch.rand(batch, queries, 2, generator=generator) * 2 - 1) * strength).to(device)
-    windows = QueryWindows(layout, cells.to(device), shapes)
+    windows = QueryWindows(layout, cells.to(device), shapes).sorted()
     key_value = tokens(layout.num_tokens), tokens(layout.num_tokens)
-    numbers = AttentionInputs.numbers_of(windows)
-    inputs = AttentionInputs(
-        tokens(queries), *key_value, windows.cells, bias, *numbers, scale=CHANNELS**-0.5
-    )
+    geometry = windows.cells, bias, windows.order, *AttentionInputs.numbers_of(windows)
+    inputs = AttentionInputs(tokens(queries), *key_value, *geometry, scale=CHANNELS**-0.5)
     return Problem(inputs, tokens(queries))
 
 
@@ -212,7 +214,7 @@ class Checks:
             problem = self._problem(size, heads=1)
             for tiles in (Tiles(64, 64, 4, 2), Tiles(128, 64, 4, 2)):
                 for is_sorted in (True, False):
-                    share = _share_of_biased_tiles(problem, tiles, is_sorted)
+                    share = _share_of_biased_tiles(problem.arranged(is_sorted), tiles)
                     key = f'{size} {tiles.queries}x{tiles.keys}'
                     found[f'{key} {"sorted" if is_sorted else "as they come"}'] = round(share, 3)
         return found
@@ -244,10 +246,11 @@ class Checks:
             default = Launch.default(problem.inputs.query)
             kept = problem.attend()
             for is_sorted in (True, False):
+                problem = problem.arranged(is_sorted)
                 for factor in (1, 2):
                     forward, backward = default.programs
                     programs = factor * forward, factor * backward
-                    base = default._replace(is_sorted=is_sorted, programs=programs)
+                    base = default._replace(programs=programs)
                     label = f'{size} {"sorted" if is_sorted else "as they come"} {programs}'
                     for tiles in TILES:
                         launch = base._replace(forward=tiles)
@@ -397,9 +400,9 @@ class Checks:
             return {'error': f'{type(error).__name__}: {error}'[:300]}
 
 
-def _share_of_biased_tiles(problem: Problem, tiles: Tiles, is_sorted: bool) -> float:
+def _share_of_biased_tiles(problem: Problem, tiles: Tiles) -> float:
     """From the boxes that the kernel looks at, by the kernel's own rule."""
-    boxes = triton_attention.kernel_arguments(problem.inputs, tiles, is_sorted)['Boxes']
+    boxes = triton_attention.kernel_arguments(problem.inputs, tiles)['Boxes']
     windows = problem.inputs.windows
     near = total = 0
     for number, segment in enumerate(windows.layout.segments):

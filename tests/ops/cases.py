@@ -57,15 +57,16 @@ class Case:
         names = ('query', 'key', 'value', 'grad', 'strength')
         tensors = {name: getattr(self, name) for name in names}
         moved = {name: None if t is None else t.to(device) for name, t in tensors.items()}
-        windows = replace(self.windows, cells=self.windows.cells.to(device))
-        return replace(self, **moved, windows=windows)
+        names = ('cells', 'order')
+        on_device = {name: getattr(self.windows, name).to(device) for name in names}
+        return replace(self, **moved, windows=replace(self.windows, **on_device))
 
     def inputs(self) -> AttentionInputs:
         """What a backend gets."""
         tokens = (t.transpose(1, 2).contiguous() for t in (self.query, self.key, self.value))
-        numbers = AttentionInputs.numbers_of(self.windows)
-        cells, scale = self.windows.cells, self.query.shape[-1] ** -0.5
-        return AttentionInputs(*tokens, cells, self.strength, *numbers, scale)
+        windows, scale = self.windows, self.query.shape[-1] ** -0.5
+        geometry = windows.cells, self.strength, windows.order
+        return AttentionInputs(*tokens, *geometry, *AttentionInputs.numbers_of(windows), scale)
 
     def attend(self, query, key, value, strength, backend: str) -> Tensor:
         """The operator; ``'by definition'``: softmax of all logits with the dense bias."""
@@ -148,7 +149,7 @@ def random_case(
         query=query * logit_size,
         key=key,
         value=value,
-        windows=QueryWindows(layout, found, shapes),
+        windows=QueryWindows(layout, found, shapes).sorted(),
         strength=None if strength_size is None else strength * strength_size,
         grad=grad,
     )

@@ -22,8 +22,7 @@ CAPABILITIES = (80, 90)
 USES = {'bias': (32, False), 'windows alone': (64, True)}
 _INPUTS = ('Query', 'Key', 'Value', 'Queries', 'Grads', 'GradKey', 'GradValue')
 _ALL = (
-    *('sort_queries', 'find_boxes', 'attend', 'join_splits', 'gather_queries', 'differentiate'),
-    'join_groups',
+    *('find_boxes', 'attend', 'join_splits', 'gather_queries', 'differentiate', 'join_groups'),
 )
 _INTEGERS = ('Cells', 'Order', 'Boxes')
 

@@ -55,7 +55,7 @@ def test_segments_are_the_bev_map_then_the_views():
 
 
 def test_layout_that_contradicts_itself_is_refused():
-    for arguments in [dict(num_views=2), dict(view_shape=(2, 3)), dict(bev_shape=(-1, 2))]:
+    for arguments in [dict(), dict(num_views=2), dict(view_shape=(2, 3)), dict(bev_shape=(-1, 2))]:
         with pytest.raises(ValueError, match=r'TokenLayout\('):
             TokenLayout(**arguments)
 

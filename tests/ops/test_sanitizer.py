@@ -46,17 +46,12 @@ print('24 cases')
 
 
 @pytest.mark.cpu_backend
-def test_no_access_outside_of_tensors(tmp_path):
+def test_no_access_outside_of_tensors(tmp_path, compile_library):
     compiler = shutil.which('g++')
     if compiler is None:
         pytest.skip('there is no g++')
-    library = tmp_path / 'cpu_kernel.so'
-    options = ['-std=c++17', '-O1', '-g', '-fopenmp', '-fPIC', '-fsanitize=address']
-    objects = tmp_path / 'cpu_kernel.o'
-    subprocess.run([compiler, *options, '-c', str(SOURCE), '-o', str(objects)], check=True)
-    subprocess.run(
-        [compiler, '-shared', '-fsanitize=address', str(objects), '-o', str(library)], check=True
-    )
+    options = '-std=c++17', '-O1', '-g', '-fopenmp', '-fsanitize=address'
+    library = compile_library(SOURCE, *options)
     sanitizer = subprocess.run(
         [compiler, '-print-file-name=libasan.so'], check=True, capture_output=True, text=True
     ).stdout.strip()

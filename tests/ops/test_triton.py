@@ -130,10 +130,10 @@ def test_keys_shared_out_to_any_number_of_programs(monkeypatch, programs, streng
     assert_exact(small_case(1, batch=2, heads=2, strength_size=strength_size))
 
 
-def test_sorting_queries_changes_nothing_but_their_tiles(monkeypatch):
+def test_sorting_queries_changes_nothing_but_their_tiles():
     case = small_case(2, queries=37)
     in_order = case.run('triton')
-    launch_with(monkeypatch, SMALL._replace(is_sorted=False))
+    case = replace(case, windows=replace(case.windows, order=None))
     for name, tensor in case.run('triton').items():
         torch.testing.assert_close(tensor, in_order[name], rtol=1e-5, atol=1e-5)
 
@@ -143,9 +143,10 @@ def test_sorted_queries_need_the_bias_in_few_tiles(layout):
     """Of 512 queries in 8 tiles, in places drawn at random."""
     case = small_case(0, layout, queries=512, seen=1.0 if layout.num_views == 0 else 0.4)
     areas = []
-    for is_sorted in (True, False):
+    inputs = case.inputs()
+    for order in (inputs.order, None):
         arguments = triton_attention.kernel_arguments(
-            case.inputs(), Tiles(64, 64, 4, 1), is_sorted
+            inputs._replace(order=order), Tiles(64, 64, 4, 1)
         )
         assert arguments['Order'].sort(-1).values[0].tolist() == list(range(512))
         low_row, high_row, low_column, high_column = arguments['Boxes'].unbind(-1)
@@ -227,7 +228,7 @@ def test_tf32_is_used_where_torchs_new_switches_say_so(switch, precision):
     before = switch.fp32_precision
     switch.fp32_precision = precision
     try:
-        arguments = triton_attention.kernel_arguments(small_case().inputs(), SMALL.forward, False)
+        arguments = triton_attention.kernel_arguments(small_case().inputs(), SMALL.forward)
     finally:
         switch.fp32_precision = before
     assert arguments['PRECISION'] == precision

@@ -33,6 +33,9 @@ def find_windows(
         cameras: Calibration; may be None without camera tokens.
         pc_range: ``(x_min, y_min, z_min, x_max, y_max, z_max)`` in metres.
         shapes: Window in the BEV map and in a view's feature map.
+
+    Returns:
+        The windows, on a GPU sorted.
     """
     points = reference_points.detach().clamp(0, 1)
     cells = []
@@ -47,7 +50,9 @@ def find_windows(
         u, v, _ = pixels.where(visible.unsqueeze(-1), 0).unbind(-1)
         found = _cells(v, u, cameras.pad_shape, layout.view_shape)
         cells.append(found.where(visible.unsqueeze(-1), NOT_SEEN))
-    return QueryWindows(layout, torch.cat(cells, dim=1).transpose(1, 2).contiguous(), shapes)
+    of_queries = torch.cat(cells, dim=1).transpose(1, 2).contiguous()
+    windows = QueryWindows(layout, of_queries, shapes)
+    return windows.sorted() if of_queries.is_cuda else windows
 
 
 def _cells(down: Tensor, right: Tensor, size: tuple[int, int], shape: tuple[int, int]) -> Tensor:

@@ -37,24 +37,19 @@ _logger = logging.getLogger('cmt_bias')
 _aten = torch.ops.aten
 # Below this share of its mass a query attends with a mask.
 _SMALLEST_SHARE = 0.5
-# Threads of the backward pass: each has the queries' gradients once.
-_MOST_BACKWARD_THREADS = 16
 
 
 @cache
 def load_kernel() -> ctypes.CDLL | str:
     """The compiled library; why it cannot be had, with a warning, if it cannot."""
-    reason = 'its C++ loop was not compiled when the package was installed'
     source = Path(__file__).with_name('cpu_kernel.cpp')
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    for path in source.parent.glob('_cpu_kernel.*'):
+    # the source may have changed since an editable installation compiled it
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    reason = 'its C++ loop in this version was not compiled when the package was installed'
+    for path in source.parent.glob(f'_cpu_kernel_{digest}.*'):
         try:
-            library = ctypes.CDLL(str(path))
-            # in an editable installation the source may have changed since
-            if ctypes.c_char_p.in_dll(library, 'source_digest').value == digest.encode():
-                return library
-            reason = 'its C++ loop was compiled from another version of its source'
-        except (OSError, ValueError) as error:  # damaged, or older than the digest
+            return ctypes.CDLL(str(path))
+        except OSError as error:
             reason = f'its C++ loop cannot be loaded ({error})'
     _logger.warning(
         "Attention with a bias is slower on CPUs: backend 'cpu' cannot run, %s. Install cmt-bias "
@@ -84,11 +79,11 @@ def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
     if inputs.strength is None:
         output = torch.zeros_like(inputs.query)
         logsumexp = output.new_full(output.shape[:3], torch.inf)
-        _call('attend', inputs, torch.get_num_threads(), logsumexp, output)
+        _call('attend', inputs, logsumexp, output)
         return output, logsumexp, lost
     output, unbiased = (tensor.contiguous() for tensor in _flash(inputs))
     logsumexp = unbiased.clone()
-    _call('attend', inputs, torch.get_num_threads(), logsumexp, output)
+    _call('attend', inputs, logsumexp, output)
     # not the contrary: NaN counts as lost; so do strengths whose exponential is infinite
     kept = (logsumexp - unbiased >= math.log(_SMALLEST_SHARE)) & logsumexp.isfinite()
     lost = ~kept.all(-1)
@@ -114,13 +109,10 @@ def gradients(
         grads[1][part] += of_key
         grads[2][part] += of_value
     delta = (grad_output * output).sum(-1)
-    threads = min(torch.get_num_threads(), _MOST_BACKWARD_THREADS)
-    of_query = delta.new_zeros(threads, *inputs.query.shape)
-    of_strength = delta.new_zeros(threads, *lost.shape, 2)
-    read = logsumexp, None, lost, grad_output, delta
-    _call('backward', inputs, threads, *read, of_query, *grads[1:], of_strength)
-    grads[0] += of_query.sum(0)
-    return grads[0], grads[1], grads[2], of_strength.sum(0)
+    of_strength = delta.new_zeros(*lost.shape, 2, delta.shape[2])  # of each head
+    known = logsumexp, None, lost, grad_output, delta
+    _call('backward', inputs, *known, *grads, of_strength)
+    return grads[0], grads[1], grads[2], of_strength.sum(-1)
 
 
 def _flash(inputs: AttentionInputs, mask: Tensor | None = None) -> list[Tensor]:
@@ -164,9 +156,10 @@ def _split(
             yield part, queries, of_part, dense_bias(bias).unsqueeze(1) if with_mask else None
 
 
-def _call(name: str, inputs: AttentionInputs, threads: int, *tensors: Tensor | None) -> None:
+def _call(name: str, inputs: AttentionInputs, *tensors: Tensor | None) -> None:
     """Call a function of the kernel with the inputs, and other tensors as its struct has them."""
     (batch, queries, heads, channels), keys = inputs.query.shape, inputs.key.shape[1]
+    threads = torch.get_num_threads()
     numbers = batch, queries, keys, heads, channels, threads, *inputs.sizes
     given, others = (
         [0 if tensor is None else tensor.data_ptr() for tensor in some]

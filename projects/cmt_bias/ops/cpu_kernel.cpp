@@ -24,11 +24,6 @@
 #define INLINED inline
 #endif
 
-// Of this file, for cpu.py.
-#ifdef SOURCE_DIGEST
-extern "C" const char *const source_digest = SOURCE_DIGEST;
-#endif
-
 // As cpu.py packs it.
 template <typename Number>
 struct Problem {
@@ -42,17 +37,13 @@ struct Problem {
     double scale;
     Number *logsumexp, *output;  // (B, Q, H), (B, Q, H, D)
     // of the backward pass: what is known, and what is added to
-    const bool *only_strength;  // (B, Q): whether queries add to the strength's gradient alone
+    const bool *lost;  // (B, Q): queries that add to the strength's gradient alone
     const Number *grad_output, *delta;
-    Number *grad_query;  // (threads, B, Q, H, D): each thread takes some of the keys
-    Number *grad_key, *grad_value;
-    Number *grad_strength;  // (threads, B, Q, 2)
+    Number *grad_query, *grad_key, *grad_value;
+    Number *grad_strength;  // (B, Q, 2, H)
 };
 
 namespace {
-
-// e^80 is finite in float32
-constexpr int largest_exponent = 80;
 
 // e^x by the powers of two and a polynomial on [-ln 2 / 2, ln 2 / 2]: without branches, for loops that
 // the compiler turns into vector instructions. Relative error about 1e-7; 0 below -87.
@@ -130,7 +121,7 @@ std::vector<std::vector<Run>> find_runs(const Problem<Number> &problem) {
 }
 
 // The bias b on a key: exp(b) - 1 = factor exp(shift), and share = exp(b - shift), without powers
-// that overflow.
+// that overflow. Of a lost query the factor is not used, and shift = b.
 template <typename Number>
 struct KeyBias {
     Number gain, shift, factor, share;
@@ -140,36 +131,38 @@ template <typename Number>
 struct Scratch {
     std::vector<KeyBias<Number>> biases;
     std::vector<Number> logits, slopes, mass, sums;
-
-    void clear() {
-        biases.clear();
-        logits.clear();
-    }
 };
 
-// Appends the biases of a run's keys, and their logits with the shift, (keys, H).
+// Some of the heads: in the backward pass those of a thread.
+struct Heads {
+    int64_t first, last;
+};
+
+// Appends the biases of a run's keys, and their logits with the shift, (keys, heads).
 template <typename Number, int fixed_channels>
-INLINED void find_logits(const Problem<Number> &problem, const Run &run, Scratch<Number> &scratch) {
+INLINED void find_logits(const Problem<Number> &problem, const Run &run, Heads part, Scratch<Number> &scratch) {
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
     const Number *query = problem.query + run.query * heads * channels;
     const Number *key = problem.key + run.key * heads * channels, *strength = problem.strength;
     const double sigma = problem.sigma[run.modality];
+    const bool lost = problem.lost && problem.lost[run.query];
     KeyBias<Number> bias{0, 0, 1, 0};
     size_t end = scratch.logits.size();
-    scratch.logits.resize(end + run.size * heads);
+    scratch.logits.resize(end + run.size * (part.last - part.first));
     for (int64_t e = 0; e < run.size; ++e) {
         if (strength && (e == 0 || sigma > 0)) {
             const double down = run.down, right = run.right + e;
             const double exponent = sigma > 0 ? (down * down + right * right) / (-2 * sigma * sigma) : 0;
             bias.gain = static_cast<Number>(std::exp(exponent));
             const Number b = strength[2 * run.query + run.modality] * bias.gain;
-            bias.shift = std::max(b, Number(0));
+            bias.shift = lost ? b : std::max(b, Number(0));
             bias.factor = b > 0 ? -std::expm1(-b) : std::expm1(b);
             bias.share = std::exp(b - bias.shift);
         }
         scratch.biases.push_back(bias);
-        for (int64_t h = 0; h < heads; ++h, key += channels) {
-            const Number product = dot(key, query + h * channels, channels);
+        for (int64_t h = part.first; h < part.last; ++h) {
+            const int64_t of_key = (e * heads + h) * channels;
+            const Number product = dot(key + of_key, query + h * channels, channels);
             scratch.logits[end++] = static_cast<Number>(problem.scale) * product + bias.shift;
         }
     }
@@ -184,8 +177,9 @@ FOR_PROCESSORS void attend_query(const Problem<Number> &problem, const std::vect
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
     Number *output = problem.output + runs[0].query * heads * channels;
     Number *logsumexp = problem.logsumexp + runs[0].query * heads;
-    scratch.clear();
-    for (const Run &run : runs) find_logits<Number, fixed_channels>(problem, run, scratch);
+    scratch.biases.clear();
+    scratch.logits.clear();
+    for (const Run &run : runs) find_logits<Number, fixed_channels>(problem, run, {0, heads}, scratch);
     const int64_t size = scratch.biases.size();
     Number *terms = scratch.logits.data();
     if (!problem.strength) {
@@ -234,79 +228,61 @@ void attend(const Problem<Number> &problem) {
     }
 }
 
-// Adds what a run contributes to the gradients. With a bias: what the gradients of attention lack
-// that were computed without it, given the output and log-sum-exp with it.
+// Adds what a run contributes to the gradients in some heads. With a bias: what the gradients of
+// attention lack that were computed without it, given the output and log-sum-exp with it.
 template <typename Number, int fixed_channels>
-FOR_PROCESSORS void backward_run(const Problem<Number> &problem, const Run &run,
-                                 Scratch<Number> &scratch, int64_t thread) {
+FOR_PROCESSORS void backward_run(const Problem<Number> &problem, const Run &run, Heads part,
+                                 Scratch<Number> &scratch) {
     const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
-    const int64_t row_size = heads * channels, queries = run.query * row_size, keys = run.key * row_size;
-    const int64_t copy = thread * problem.batch * problem.queries;
-    const Number *query = problem.query + queries;
-    const Number *key = problem.key + keys, *value = problem.value + keys;
-    const Number *grad_output = problem.grad_output + queries;
+    const int64_t queries = run.query * heads * channels, keys = run.key * heads * channels;
+    const Number *query = problem.query + queries, *key = problem.key + keys;
+    const Number *value = problem.value + keys, *grad_output = problem.grad_output + queries;
     const Number *logsumexp = problem.logsumexp + run.query * heads;
     const Number *delta = problem.delta + run.query * heads;
-    Number *grad_query = problem.grad_query + copy * row_size + queries;
+    Number *grad_query = problem.grad_query + queries;
     Number *grad_key = problem.grad_key + keys, *grad_value = problem.grad_value + keys;
-    scratch.clear();
-    find_logits<Number, fixed_channels>(problem, run, scratch);
+    Number *grad_strength = problem.grad_strength + (2 * run.query + run.modality) * heads;
+    scratch.biases.clear();
+    scratch.logits.clear();
+    find_logits<Number, fixed_channels>(problem, run, part, scratch);
     scratch.slopes.resize(scratch.logits.size());
-    Number *terms = scratch.logits.data(), *slopes = scratch.slopes.data();
+    Number *term = scratch.logits.data(), *slope = scratch.slopes.data();
     for (int64_t e = 0; e < run.size; ++e) {
-        for (int64_t h = 0; h < heads; ++h) {
-            const int64_t i = e * heads + h;
-            terms[i] = std::min(terms[i] - logsumexp[h], Number(largest_exponent));
-            slopes[i] = dot(value + i * channels, grad_output + h * channels, channels) - delta[h];
+        for (int64_t h = part.first; h < part.last; ++h) {
+            *term++ -= logsumexp[h];
+            *slope++ = dot(value + (e * heads + h) * channels, grad_output + h * channels, channels) - delta[h];
         }
     }
     exponentiate(scratch.logits);
+    term = scratch.logits.data(), slope = scratch.slopes.data();
     for (int64_t e = 0; e < run.size; ++e) {
         const KeyBias<Number> &bias = scratch.biases[e];
-        Number along_bias = 0;
-        for (int64_t h = 0; h < heads; ++h) {
-            const int64_t i = e * heads + h, of_key = i * channels, of_query = h * channels;
-            const Number slope = terms[i] * slopes[i];
-            const Number of_score = static_cast<Number>(problem.scale) * bias.factor * slope;
-            along_bias += slope;
-            if (problem.only_strength[run.query]) continue;
-            add(grad_value + of_key, bias.factor * terms[i], grad_output + of_query, channels);
+        for (int64_t h = part.first; h < part.last; ++h, ++term) {
+            const Number of_logit = *term * *slope++;
+            grad_strength[h] += of_logit * bias.share * bias.gain;
+            if (problem.lost[run.query]) continue;
+            const int64_t of_key = (e * heads + h) * channels, of_query = h * channels;
+            const Number of_score = static_cast<Number>(problem.scale) * bias.factor * of_logit;
+            add(grad_value + of_key, bias.factor * *term, grad_output + of_query, channels);
             add(grad_key + of_key, of_score, query + of_query, channels);
             add(grad_query + of_query, of_score, key + of_key, channels);
         }
-        const int64_t of_query = 2 * (copy + run.query) + run.modality;
-        problem.grad_strength[of_query] += along_bias * bias.share * bias.gain;
     }
 }
 
+// As in torch's own backward pass, each thread has some heads to itself.
 template <typename Number, int fixed_channels>
 void backward(const Problem<Number> &problem) {
-    const int64_t threads = problem.threads;
     std::vector<Run> runs;
     for (const auto &some : find_runs(problem)) runs.insert(runs.end(), some.begin(), some.end());
     std::stable_sort(runs.begin(), runs.end(),
                      [](const Run &left, const Run &right) { return left.key < right.key; });
-    int64_t pairs = 0, seen = 0, thread = 1;
-    for (const Run &run : runs) pairs += run.size;
-    // the threads' first keys, for about as many pairs each
-    std::vector<int64_t> bounds(threads + 1, problem.batch * problem.keys);
-    bounds[0] = 0;
-    for (const Run &run : runs) {
-        for (; thread < threads && seen >= thread * pairs / threads; ++thread) bounds[thread] = run.key;
-        seen += run.size;
-    }
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    const int64_t heads = problem.heads, threads = std::min(problem.threads, heads);
+#pragma omp parallel for num_threads(threads)
     for (int64_t t = 0; t < threads; ++t) {
+        const Heads part{t * heads / threads, (t + 1) * heads / threads};
         Scratch<Number> scratch;
-        for (Run run : runs) {
-            // the run's keys that are this thread's
-            const int64_t cut = std::max<int64_t>(bounds[t] - run.key, 0);
-            run.size = std::min(run.size, bounds[t + 1] - run.key) - cut;
-            run.key += cut;
-            run.right += cut;
-            if (run.size <= 0) continue;
-            backward_run<Number, fixed_channels>(problem, run, scratch, t);
-        }
+        for (const Run &run : runs) backward_run<Number, fixed_channels>(problem, run, part, scratch);
     }
 }
 

@@ -41,7 +41,7 @@ class TokenLayout:
         view_shape: ``(rows, columns)`` of a view's feature map; None without cameras.
 
     Raises:
-        ValueError: If a map has no cells, or only one of views and their shape is given.
+        ValueError: If a map has no cells, only one of views and their shape is given, or nothing.
     """
 
     bev_shape: tuple[int, int] | None = None
@@ -52,7 +52,8 @@ class TokenLayout:
         """Check the numbers."""
         if (self.num_views > 0) != (self.view_shape is not None):
             raise ValueError(f'num_views and view_shape go together, got {self}.')
-        if min(*(self.bev_shape or (1,)), *(self.view_shape or (1,)), self.num_views + 1) < 1:
+        sizes = *(self.bev_shape or ()), *(self.view_shape or ()), self.num_views + 1
+        if min(*sizes, self.num_tokens) < 1:
             raise ValueError(f'sizes must be positive, got {self}.')
 
     @property
@@ -114,15 +115,31 @@ class QueryWindows:
             the row is :data:`NOT_SEEN` in segments in which the query has none. Not read in a
             modality whose window is the whole modality.
         shapes: Window of the LiDAR and of the cameras.
+        order: ``(B, Q)`` int32 a sample's queries, neighbours with windows near each other: so the
+            fused kernels need the bias in few tiles. None for as they come.
     """
 
     layout: TokenLayout
     cells: Tensor
     shapes: tuple[Window, Window]
+    order: Tensor | None = None
 
     def of_queries(self, queries: slice | Tensor) -> 'QueryWindows':
-        """The windows of some queries."""
-        return replace(self, cells=self.cells[:, queries])
+        """The windows of some queries, which have no order."""
+        return replace(self, cells=self.cells[:, queries], order=None)
+
+    def sorted(self) -> 'QueryWindows':
+        """The same with an order: along strips of rows, to and fro.
+
+        A query's place is that in the first segment in which it has a window.
+        """
+        first = (self.cells[..., 0] >= 0).int().argmax(-1)[..., None, None]
+        row, column = self.cells.take_along_dim(first, dim=2)[:, :, 0].long().unbind(-1)
+        # so many strips that 64 queries, those of a tile, fill about a square
+        strips = max(1, round((row.shape[1] / 64) ** 0.5))
+        strip = first[..., 0, 0] * 2**24 + row // -(-self.layout.segments[0].rows // strips)
+        place = strip * 2**24 + column.where(strip % 2 == 0, -column)
+        return replace(self, order=place.argsort(dim=-1, stable=True).int())
 
     def has_whole_modality(self) -> bool:
         """Whether a modality that is there has no window but counts as a whole."""
@@ -179,6 +196,7 @@ class AttentionInputs(NamedTuple):
         value: ``(B, K, H, D)``.
         cells: ``(B, Q, S, 2)`` int32, of :class:`QueryWindows`.
         strength: ``(B, Q, 2)`` of the bias; None for attention to the keys in windows alone.
+        order: ``(B, Q)`` int32 or None, of :class:`QueryWindows`.
         sizes: Rows and columns of the BEV map, number of views, rows and columns of a view, radius
             of the windows on LiDAR and cameras. 0 where there is no such map.
         sigmas: Of the windows on LiDAR and cameras; 0 for none.
@@ -190,6 +208,7 @@ class AttentionInputs(NamedTuple):
     value: Tensor
     cells: Tensor
     strength: Tensor | None
+    order: Tensor | None
     sizes: list[int]
     sigmas: list[float]
     scale: float

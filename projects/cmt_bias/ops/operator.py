@@ -93,11 +93,8 @@ def _attend(
     scale: float | None,
     backend: str,
 ) -> Tensor:
-    devices = {str(t.device) for t in (*tokens, windows.cells, strength) if t is not None}
-    if len(devices) > 1:
-        raise ValueError(f'tensors lie on {sorted(devices)}.')
     tokens = _autocast(*tokens)
-    _check(tokens, windows, strength)
+    _check(*tokens, windows, strength)
     if backend not in BACKENDS:
         raise ValueError(f'unknown backend {backend!r}; there are {", ".join(BACKENDS)}.')
     channels, dtype = tokens[0].shape[-1], tokens[0].dtype
@@ -106,8 +103,8 @@ def _attend(
     if on_cpu and strength is not None and windows.has_whole_modality():
         tokens, windows = _fold_whole_modalities(tokens, windows, strength / scale)
     tokens = tuple(tensor.transpose(1, 2) for tensor in tokens)
-    numbers = AttentionInputs.numbers_of(windows)
-    output, *_ = _forward_operator(*tokens, windows.cells, strength, *numbers, scale, backend)
+    geometry = windows.cells, strength, windows.order, *AttentionInputs.numbers_of(windows)
+    output, *_ = _forward_operator(*tokens, *geometry, scale, backend)
     return output.transpose(1, 2)[..., :channels].to(dtype)
 
 
@@ -133,32 +130,32 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
 
 
-def _check(tokens: tuple[Tensor, ...], windows: QueryWindows, strength: Tensor | None) -> None:
-    """Raise ValueError if shapes or types do not agree."""
-    cells, layout = windows.cells, windows.layout
-    shapes = [tuple(tensor.shape) for tensor in tokens]
-    if any(len(shape) != 4 for shape in shapes) or shapes[1] != shapes[2]:
-        raise ValueError(f'query, key and value must be (B, H, N, D), got {shapes}.')
-    (batch, heads, queries, channels), keys = shapes[:2]
-    if (batch, heads, channels) != (*keys[:2], keys[3]):
-        raise ValueError(f'query and key differ in batch, heads or channels: {shapes[:2]}.')
-    dtypes = [tensor.dtype for tensor in tokens]
-    if len(set(dtypes)) > 1 or not tokens[0].is_floating_point():
-        raise ValueError(f'query, key and value must have one floating type, got {dtypes}.')
-    if not layout.num_tokens == keys[2] > 0:
-        raise ValueError(f'{layout} has {layout.num_tokens} tokens, the keys are {keys[2]}.')
-    expected = (batch, queries, len(layout.segments), 2)
-    if tuple(cells.shape) != expected or cells.dtype != torch.int32:
+def _check(
+    query: Tensor, key: Tensor, value: Tensor, windows: QueryWindows, strength: Tensor | None
+) -> None:
+    """Raise ValueError if types, shapes or devices do not agree."""
+    if query.dim() != 4 or not query.is_floating_point():
         raise ValueError(
-            f'cells must be int32 of shape {expected}, got {cells.dtype}, {tuple(cells.shape)}.'
+            f'query must be floating, (B, H, Q, D), got {query.dtype} {tuple(query.shape)}.'
         )
-    if strength is not None and (
-        tuple(strength.shape) != (batch, queries, 2) or not strength.is_floating_point()
-    ):
-        raise ValueError(
-            f'strength must be a floating tensor of shape {(batch, queries, 2)}, got '
-            f'{strength.dtype}, {tuple(strength.shape)}.'
-        )
+    (batch, heads, queries, channels), layout = query.shape, windows.layout
+    of_keys = query.dtype, (batch, heads, layout.num_tokens, channels)
+    wanted = {
+        'key': (key, *of_keys),
+        'value': (value, *of_keys),
+        'cells': (windows.cells, torch.int32, (batch, queries, len(layout.segments), 2)),
+    }
+    if strength is not None:
+        dtype = strength.dtype if strength.is_floating_point() else torch.float32
+        wanted['strength'] = (strength, dtype, (batch, queries, 2))
+    for name, (tensor, dtype, shape) in wanted.items():
+        is_as_wanted = tensor.dtype == dtype and tuple(tensor.shape) == shape
+        if not is_as_wanted or tensor.device != query.device:
+            raise ValueError(
+                f'{name} must be {dtype} {shape} on {query.device}, for a query '
+                f'{tuple(query.shape)} and {layout}, got {tensor.dtype} {tuple(tensor.shape)} on '
+                f'{tensor.device}.'
+            )
 
 
 def _fold_whole_modalities(
@@ -256,24 +253,20 @@ def _backward_shapes(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
 
 def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     """Keep what the backward pass needs: nothing as large as keys but these themselves."""
-    *tensors, ctx.sizes, ctx.sigmas, ctx.scale, ctx.backend = inputs
+    tensors, ctx.numbers = inputs[:6], inputs[6:]
     ctx.save_for_backward(*tensors, *output)
-    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Any, ...]:
     """Gradients of the inputs of :func:`_forward`."""
     if torch.is_grad_enabled() and not is_compiling():
         raise RuntimeError(
             'attention with a bias can be differentiated once only: call backward without '
             'create_graph=True.'
         )
-    if grad_output is None:
-        return (None,) * 9
-    tensors, kept = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
-    numbers = ctx.sizes, ctx.sigmas, ctx.scale, ctx.backend
-    *grads, of_strength = _backward_operator(grad_output, *tensors, *numbers, *kept)
-    return *grads, None, None if tensors[4] is None else of_strength, *(None,) * 4
+    tensors, kept = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+    *grads, of_strength = _backward_operator(grad_output, *tensors, *ctx.numbers, *kept)
+    return *grads, None, None if tensors[4] is None else of_strength, *(None,) * 5
 
 
 class _Operator(torch.autograd.Function):
@@ -289,8 +282,8 @@ def _register() -> tuple[Any, Any]:
     if not hasattr(torch.library, 'register_autograd'):  # torch < 2.4
         return _Operator.apply, _backward
     inputs = (
-        'Tensor query, Tensor key, Tensor value, Tensor cells, Tensor? strength, int[] sizes, '
-        'float[] sigmas, float scale, str backend'
+        'Tensor query, Tensor key, Tensor value, Tensor cells, Tensor? strength, Tensor? order, '
+        'int[] sizes, float[] sigmas, float scale, str backend'
     )
     name, kept = 'cmt_bias::windowed_attention', 'Tensor output, Tensor logsumexp, Tensor chosen'
     torch.library.define(name, f'({inputs}) -> (Tensor, Tensor, Tensor)')

@@ -37,13 +37,12 @@ class Launch(NamedTuple):
 
     A head's keys are shared out among the programs: many that take turns in the forward pass; in
     the backward pass, where each has gradients of all queries to itself, no more than can run at
-    once. Queries are sorted by place.
+    once.
     """
 
     forward: Tiles
     backward: Tiles
     programs: tuple[int, int]
-    is_sorted: bool = True
 
     @classmethod
     def default(cls, query: Tensor) -> 'Launch':
@@ -118,18 +117,14 @@ def _uses_tf32() -> bool:
     return matmul.allow_tf32  # torch < 2.9
 
 
-def kernel_arguments(inputs: AttentionInputs, tiles: Tiles, is_sorted: bool) -> dict[str, Any]:
+def kernel_arguments(inputs: AttentionInputs, tiles: Tiles) -> dict[str, Any]:
     """What both passes hand to their kernels, the queries' order and boxes among it."""
     kernels, (batch, queries, heads, channels) = _kernels(), inputs.query.shape
-    cells, segments = inputs.cells, inputs.cells.shape[2]
+    cells, segments, order = inputs.cells, inputs.cells.shape[2], inputs.order
+    if order is None:
+        order = torch.arange(queries, out=cells.new_empty(queries)).repeat(batch, 1)
     grid = (-(-queries // tiles.queries), batch)
-    order, boxes = cells.new_empty(batch, queries), cells.new_empty(*grid[::-1], segments, 4)
-    if is_sorted:
-        # as many strips of rows as make a tile's queries fill about a square
-        strip = -(-(inputs.sizes[0] or inputs.sizes[3]) // max(1, round(grid[0] ** 0.5)))
-        kernels.sort_queries[grid](cells, order, queries, segments, strip, BM=tiles.queries)
-    else:
-        torch.arange(order.numel(), out=order.view(-1))
+    boxes = cells.new_empty(*grid[::-1], segments, 4)
     kernels.find_boxes[grid](cells, order, boxes, queries, segments, BM=tiles.queries)
     arguments: dict[str, Any] = dict(
         Cells=cells,
@@ -174,7 +169,7 @@ def attend(inputs: AttentionInputs, launch: Launch | None = None) -> tuple[Tenso
     kernels, query = _kernels(), inputs.query
     launch = launch or Launch.default(query)
     batch, queries, heads, channels = query.shape
-    arguments = kernel_arguments(inputs, launch.forward, launch.is_sorted)
+    arguments = kernel_arguments(inputs, launch.forward)
     grid = -(-queries // launch.forward.queries), batch * heads
     tiles_of_split = -(-arguments['TILES'] // -(-launch.programs[0] // math.prod(grid)))
     splits = -(-arguments['TILES'] // tiles_of_split)
@@ -203,7 +198,7 @@ def gradients(
     kernels, (query, key, value, *_) = _kernels(), inputs
     launch = launch or Launch.default(query)
     batch, queries, heads, _ = query.shape
-    arguments = kernel_arguments(inputs, launch.backward, launch.is_sorted)
+    arguments = kernel_arguments(inputs, launch.backward)
     shared = {name: arguments[name] for name in ('Order', 'H', 'NQ', 'D', 'DP', 'BM')}
     query_tiles, all_heads = -(-queries // launch.backward.queries), batch * heads
     padded = all_heads, query_tiles * launch.backward.queries

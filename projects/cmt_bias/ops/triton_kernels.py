@@ -7,7 +7,7 @@ nothing where keys outside the windows do not count (HIDE).
 
 All tensors are contiguous; those of queries and keys ``(B, N, H, D)``, a query's number counts
 through the batch. ``Cells`` is ``(B, Q, S, 2)`` int32, ``Strength`` ``(B, Q, 2)`` float32,
-``Order`` ``(B, Q)`` the queries' numbers in the order of their places, ``Boxes``
+``Order`` ``(B, Q)`` a sample's queries in the order of their places, ``Boxes``
 ``(B, query tiles, S, 4)`` the lowest and highest row and column. Names that end in 0 concern the
 LiDAR, those in 1 the cameras.
 """
@@ -25,7 +25,7 @@ def _queries(Order, batch, tile, NQ, BM: tl.constexpr):
     """The queries of a tile, and which of their positions there are."""
     position = tile * BM + tl.arange(0, BM)
     used = position < NQ
-    return tl.load(Order + batch * NQ + position, mask=used, other=0), used
+    return batch * NQ + tl.load(Order + batch * NQ + position, mask=used, other=0), used
 
 
 @triton.jit
@@ -38,38 +38,6 @@ def _middles(Cells, query, used, segment, S):
         tl.minimum(tl.maximum(row, -_FAR), _FAR),
         tl.minimum(tl.maximum(column, -_FAR), _FAR),
     )
-
-
-@triton.jit
-def _places(Cells, query, used, S, STRIP):
-    """A number for each query by which neighbours are neighbours: strips of rows, to and fro.
-
-    The place is that in the first segment in which a query has a window.
-    """
-    place = tl.full(query.shape, 2**30, tl.int32)
-    for back in range(S):
-        segment = S - 1 - back
-        row, column = _middles(Cells, query, used, segment, S)
-        strip = row // STRIP
-        along = tl.where(strip % 2 == 0, column, 0xFFFF - column)
-        place = tl.where(row >= 0, (segment << 26) + (strip << 16) + along, place)
-    return place
-
-
-@triton.jit
-def sort_queries(Cells, Order, NQ, S, STRIP, BM: tl.constexpr):
-    """Order the queries by place: one program finds the ranks of BM queries by comparison."""
-    tile, first = tl.program_id(0), tl.program_id(1) * NQ
-    query = tile * BM + tl.arange(0, BM)
-    place = _places(Cells, first + query, query < NQ, S, STRIP)
-    rank = tl.zeros((BM,), tl.int32)
-    for start in range(0, NQ, BM):
-        other = start + tl.arange(0, BM)
-        others = _places(Cells, first + other, other < NQ, S, STRIP)
-        tie = (others[None, :] == place[:, None]) & (other[None, :] < query[:, None])
-        before = ((others[None, :] < place[:, None]) | tie) & (other < NQ)[None, :]
-        rank += tl.sum(before.to(tl.int32), 1)
-    tl.store(Order + first + rank, first + query, mask=query < NQ)
 
 
 @triton.jit
