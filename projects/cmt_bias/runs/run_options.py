@@ -220,8 +220,10 @@ def set_modality(cfg: Config, modality: str | None) -> None:
 
     See :mod:`cmt_bias.datasets.modal_mask` for what a missing sensor is.
     """
+    if modality is None:  # of any config, also one without a model
+        return
     available = model_modality(unwrapped_config(cfg.model))
-    if modality in (None, available):
+    if modality == available:
         return
     absent = [SENSOR_NAMES[sensor] for sensor in modality if sensor not in available]
     if absent:

@@ -129,10 +129,14 @@ def _problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
         names |= {question['variant'], question['against']}
     for name in names - set(variants):
         wrong(f"'{name}' is none of the variants", f'choose one of {", ".join(variants)}')
-    try:
-        find_failures(content.get('failures', ()))
-    except (TypeError, ValueError) as error:
-        wrong(str(error), "failures = ['lidar_drop', 'night_3', ...]")
+    failures = content.get('failures', ())
+    if isinstance(failures, str):
+        wrong(f"failures is a name, '{failures}'", f"failures = ['{failures}']")
+    else:
+        try:
+            find_failures(failures)
+        except (TypeError, ValueError) as error:
+            wrong(str(error), "failures = ['lidar_drop', 'night_3', ...]")
     return problems
 
 
