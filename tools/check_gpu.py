@@ -145,8 +145,15 @@ def make_problem(
         bias = ((torch.rand(batch, queries, 2, generator=generator) * 2 - 1) * strength).to(device)
     windows = QueryWindows(layout, cells.to(device), shapes).sorted()
     key_value = tokens(layout.num_tokens), tokens(layout.num_tokens)
-    geometry = windows.cells, bias, windows.order, *AttentionInputs.numbers_of(windows)
-    inputs = AttentionInputs(tokens(queries), *key_value, *geometry, scale=CHANNELS**-0.5)
+    inputs = AttentionInputs(
+        tokens(queries),
+        *key_value,
+        windows.cells,
+        bias,
+        windows.order,
+        *AttentionInputs.numbers_of(windows),
+        scale=CHANNELS**-0.5,
+    )
     return Problem(inputs, tokens(queries))
 
 

@@ -93,8 +93,8 @@ def _attend(
     scale: float | None,
     backend: str,
 ) -> Tensor:
-    tokens = _autocast(*tokens)
-    _check(*tokens, windows, strength)
+    query, key, value = tokens = _autocast(*tokens)
+    _check(query, key, value, windows, strength)
     if backend not in BACKENDS:
         raise ValueError(f'unknown backend {backend!r}; there are {", ".join(BACKENDS)}.')
     channels, dtype = tokens[0].shape[-1], tokens[0].dtype
@@ -140,7 +140,7 @@ def _check(
         )
     (batch, heads, queries, channels), layout = query.shape, windows.layout
     of_keys = query.dtype, (batch, heads, layout.num_tokens, channels)
-    wanted = {
+    wanted: dict[str, tuple[Tensor, torch.dtype, tuple[int, ...]]] = {
         'key': (key, *of_keys),
         'value': (value, *of_keys),
         'cells': (windows.cells, torch.int32, (batch, queries, len(layout.segments), 2)),
