@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 RUN = env $$(cat $(VENV)/.setup/run_environment 2>/dev/null) $(PY)
 OLDEST_VENV ?= .venv-oldest
 OLDEST_PYTHON ?= python3.10
-PYTEST_OPTIONS ?= -n 2 --dist loadgroup --durations=15
+PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 .PHONY: help setup demo base test test-oldest lint typecheck pytest pytest-there format doctor clean
 

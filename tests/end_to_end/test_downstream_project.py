@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PRESET = next((ROOT / 'configs' / 'cmt_bias').glob('cmt-bias-learnable-tiny_*.py')).name
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('end_to_end')]
+pytestmark = pytest.mark.end_to_end
 
 WEIGHT_GENERATOR = '''
 """Trust the cameras where one of them sees the query."""

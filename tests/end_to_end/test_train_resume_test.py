@@ -20,8 +20,7 @@ MAX_EPOCHS = 4
 ITERATIONS = 3  # the training split has three samples
 METRIC = 'NuScenes metric/pred_instances_3d_NuScenes/'
 
-# In one process of pytest-xdist, so that the runs of the fixtures are made once.
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('end_to_end')]
+pytestmark = pytest.mark.end_to_end
 
 
 def recipe(data_root: Path) -> str:

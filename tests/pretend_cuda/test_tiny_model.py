@@ -16,7 +16,6 @@ pytestmark = [
     pytest.mark.skipif(
         torch.version.cuda is not None, reason='a build of torch for CUDA has hooks of its own'
     ),
-    pytest.mark.xdist_group('pretend_cuda'),
 ]
 
 

@@ -227,7 +227,6 @@ def test_run_that_another_process_works_on_is_left_to_it(make_run, tmp_path):
     assert debug(tmp_path, [run]).done == ['a']
 
 
-@pytest.mark.xdist_group('end_to_end')
 def test_jobs_run_side_by_side_in_processes_of_their_own(make_run, tmp_path):
     runs = [make_run('a'), make_run('b', fails=True), make_run('c')]
     executors = make_executors(tmp_path / 'jobs', 'local', jobs=2)
@@ -239,7 +238,6 @@ def test_jobs_run_side_by_side_in_processes_of_their_own(make_run, tmp_path):
     assert lines[-1].startswith('2 of 3 runs done, 1 failed')
 
 
-@pytest.mark.xdist_group('end_to_end')
 def test_processes_of_a_run_are_ranks_of_one_training(make_run, tmp_path):
     run = make_run('a')
     distributed = StudyRun(**{**run.__dict__, 'is_distributed': True})
@@ -253,7 +251,6 @@ def test_processes_of_a_run_are_ranks_of_one_training(make_run, tmp_path):
     assert calls(run)[0].endswith('--resume --launcher pytorch')
 
 
-@pytest.mark.xdist_group('end_to_end')
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
 def test_tools_of_a_killed_runner_end(tools, make_run, tmp_path, number):
     """SIGKILL cannot be caught: the job itself has to notice."""

@@ -34,8 +34,7 @@ variants = dict({VARIANT}='one variant of the shipped study')
 seeds = [3]
 """
 
-# In one process of pytest-xdist, so that the runs of the fixtures are made once.
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('end_to_end')]
+pytestmark = pytest.mark.end_to_end
 
 
 def variant_text(data_root: Path, checkpoint: Path) -> str:

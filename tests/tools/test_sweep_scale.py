@@ -15,8 +15,7 @@ model['pts_bbox_head'].update(
     attention_bias_config=dict(scale_granularity='modality', max_scale=5.0))
 """
 
-# In one process of pytest-xdist, so that the fixtures are made once.
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('sweep_scale')]
+pytestmark = pytest.mark.end_to_end
 
 
 @pytest.fixture(scope='module')

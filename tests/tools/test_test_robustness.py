@@ -10,8 +10,7 @@ from .tiny_models import BASE, biased_config, make_model, run_tool
 
 PREFIX = 'NuScenes metric/pred_instances_3d_NuScenes/'
 
-# In one process of pytest-xdist, so that the fixtures are made once.
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('test_robustness')]
+pytestmark = pytest.mark.end_to_end
 
 
 @pytest.fixture(scope='module')

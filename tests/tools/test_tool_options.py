@@ -18,8 +18,7 @@ from cmt_bias.runs import run_options
 
 from .tiny_models import BASE, ROOT, make_model
 
-# In one process of pytest-xdist, so that the model is made once.
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('tool_options')]
+pytestmark = pytest.mark.end_to_end
 
 AUGMENTED_TEST = """
 tta_model = dict(type='FirstOfAll')

@@ -9,8 +9,7 @@ from mmengine.fileio import load
 
 from .tiny_models import BASE, biased_config, make_model
 
-# In one process of pytest-xdist, so that the models are made once.
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group('visualize_bias')]
+pytestmark = pytest.mark.end_to_end
 
 
 @pytest.fixture(scope='module')
