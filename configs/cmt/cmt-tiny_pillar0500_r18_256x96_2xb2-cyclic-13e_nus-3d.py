@@ -80,7 +80,12 @@ model = dict(
         scalar=3,
         # Noise of half a metre and half the box: learned queries, 2 m apart, start as far.
         noise_trans=0.5,
-        bbox_coder=dict(pc_range=point_cloud_range, voxel_size=voxel_size, max_num=200),
+        bbox_coder=dict(
+            pc_range=point_cloud_range,
+            voxel_size=voxel_size,
+            max_num=200,
+            nms_radius=2.0,  # a BEV cell, in each of which a query starts
+        ),
         transformer=dict(
             decoder=dict(
                 num_layers=2,

@@ -72,6 +72,31 @@ def pairs_by_loop(logits: list, boxes: list, sample: int) -> list[tuple]:
     return sorted(pairs, key=lambda pair: -pair[0])
 
 
+@pytest.mark.parametrize('nms_radius', [3.0, 10.0, 50.0])
+def test_of_near_boxes_of_a_class_the_best_is_kept(nms_radius):
+    logits, boxes = random_tasks((1, 2, 2), num_queries=40)
+    coder = MultiTaskBBoxCoder(PC_RANGE, max_num=150, num_classes=5, nms_radius=nms_radius)
+    for sample, result in enumerate(coder.decode(logits, boxes)):
+        kept: list[tuple] = []
+        for score, label, box, query in pairs_by_loop(logits, boxes, sample)[:150]:
+            near = [
+                other
+                for _, of_class, other, _ in kept
+                if of_class == label and math.dist(box[:2], other[:2]) <= nms_radius
+            ]
+            if not near:
+                kept.append((score, label, box, query))
+        assert result['labels'].tolist() == [label for _, label, _, _ in kept]
+        assert result['queries'].tolist() == [query for *_, query in kept]
+        assert len(kept) < 150
+
+
+def test_nothing_is_suppressed_where_nothing_is_left():
+    logits, boxes = random_tasks((5,), num_queries=12)
+    coder = MultiTaskBBoxCoder(PC_RANGE, score_threshold=1.0, num_classes=5, nms_radius=1.0)
+    assert [len(result['labels']) for result in coder.decode(logits, boxes)] == [0, 0]
+
+
 @pytest.mark.parametrize('classes', [(5,), (1, 2, 2), (1, 1, 3)])
 @pytest.mark.parametrize('max_num', [7, 20, 1000])
 def test_best_pairs_over_all_task_groups_are_kept(classes, max_num):

@@ -3,15 +3,21 @@
 from collections.abc import Sequence
 
 import torch
+from mmdet3d.models.layers import circle_nms
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
 from .box_encoding import decode_boxes
 
+CLASS_DISTANCE = 1e5  # metres
+
 
 @TASK_UTILS.register_module()
 class MultiTaskBBoxCoder:
-    """Keep the best (query, class) pairs over all task groups; no suppression is needed.
+    """Keep the best (query, class) pairs over all task groups.
+
+    The released CMT suppresses nothing: in six layers its queries see what others have found.
+    After two layers several queries still find the same object, which ``nms_radius`` is for.
 
     Args:
         pc_range: Range ``(x_min, y_min, z_min, x_max, y_max, z_max)`` by which the head normalizes
@@ -19,6 +25,8 @@ class MultiTaskBBoxCoder:
         post_center_range: Boxes with a centre outside are left out; None keeps all.
         max_num: Number of pairs kept.
         score_threshold: Boxes with a lower score are left out; None keeps all.
+        nms_radius: Of the boxes of a class whose centres are no farther apart, in metres in the
+            plane, only the best is kept, as by mmdet3d's CenterPoint; None keeps all.
         num_classes: Classes of all task groups together.
         voxel_size: Accepted for the released configs; decoding does not depend on it.
     """
@@ -29,6 +37,7 @@ class MultiTaskBBoxCoder:
         post_center_range: Sequence[float] | None = None,
         max_num: int = 100,
         score_threshold: float | None = None,
+        nms_radius: float | None = None,
         num_classes: int = 10,
         voxel_size: Sequence[float] | None = None,
     ) -> None:
@@ -36,6 +45,7 @@ class MultiTaskBBoxCoder:
         self.post_center_range = None if post_center_range is None else list(post_center_range)
         self.max_num = max_num
         self.score_threshold = score_threshold
+        self.nms_radius = nms_radius
         self.num_classes = num_classes
 
     def decode(
@@ -78,6 +88,17 @@ class MultiTaskBBoxCoder:
             if self.score_threshold is not None:
                 keep &= best > self.score_threshold
             kept = keep.nonzero().squeeze(-1)
+            if self.nms_radius is not None:
+                kept = kept[self._suppress(decoded[kept, :2], best[kept], labels[kept])]
             found = dict(bboxes=decoded, scores=best, labels=labels, queries=queries)
             results.append({name: values[kept] for name, values in found.items()})
         return results
+
+    def _suppress(self, centers: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Indices of what is kept of boxes ``(n, 2)``, in descending order of their scores."""
+        assert self.nms_radius is not None
+        # Classes are put side by side, too far apart to touch.
+        apart = torch.stack((labels * CLASS_DISTANCE, torch.zeros_like(labels)), dim=1)
+        boxes = torch.cat((centers.double() + apart, scores[:, None].double()), dim=1)  # (n, 3)
+        kept = circle_nms(boxes.cpu().numpy(), self.nms_radius**2, len(boxes))
+        return torch.as_tensor(kept, dtype=torch.long, device=labels.device)
