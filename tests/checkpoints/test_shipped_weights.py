@@ -1,6 +1,5 @@
 """The weights that come with the package load strictly and score what their record says."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,8 @@ from cmt_bias.checkpoints import CheckpointError, shipped_weights, weights_recor
 from cmt_bias.datasets.nuscenes_conversion import convert_nuscenes
 from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from nuscenes_synth import DatasetSettings, generate_dataset
+
+from ..tools.tool_modules import load_tool
 
 ROOT = Path(__file__).parents[2]
 NAME = 'cmt_tiny'
@@ -84,10 +85,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 @pytest.fixture(scope='module')
 def ship_weights() -> ModuleType:
     """tools/ship_weights.py."""
-    spec = importlib.util.spec_from_file_location('ship_weights', ROOT / 'tools/ship_weights.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('ship_weights')
 
 
 def test_weights_that_half_precision_cannot_hold_are_refused(ship_weights, tmp_path):

@@ -1,6 +1,5 @@
 """Configs in the form of mmdet3d 1.0, converted, built and compared with the recipes here."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from torch import Tensor
 from torch.optim import SGD
 
 from cmt_bias.config_conversion import convert_config
+
+from ..tools.tool_modules import load_tool
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / 'configs' / 'cmt' / 'cmt_voxel0100_r50_800x320_8xb4-cyclic-20e_nus-3d.py'
@@ -369,9 +370,7 @@ def test_an_unknown_schedule_is_named(write_old):
 @pytest.fixture
 def run_tool(monkeypatch):
     """Runs the tool in this process, which saves its imports."""
-    spec = importlib.util.spec_from_file_location('tool', ROOT / 'tools' / 'convert_config.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool('convert_config')
 
     def run(path: Path) -> None:
         monkeypatch.setattr(sys, 'argv', ['convert_config.py', str(path)])

@@ -1,6 +1,5 @@
 """tools/analyze_study.py writes the tables of a study where they belong to it alone."""
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +9,13 @@ import pytest
 from cmt_bias.study.study_config import Study
 from cmt_bias.study.study_results import load_results, write_record
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'analyze_study.py'
+from .tool_modules import load_tool
 
 
 @pytest.fixture
 def analyze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs the tool in this process, in an empty folder; its exit status."""
-    spec = importlib.util.spec_from_file_location('analyze_study', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool('analyze_study')
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> int:

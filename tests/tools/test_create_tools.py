@@ -1,13 +1,12 @@
 """Both tools that make data end with a message where they cannot write."""
 
 import errno
-import importlib.util
 import os
 import sys
 
 import pytest
 
-from .tiny_models import ROOT
+from .tool_modules import load_tool
 
 
 @pytest.mark.parametrize('number', [errno.EROFS, errno.EACCES, errno.ENOSPC])
@@ -21,9 +20,7 @@ from .tiny_models import ROOT
 def test_a_folder_that_cannot_be_written_to_is_told_with_the_option_for_another(
     tool, function, arguments, option, number, monkeypatch, capsys
 ):
-    spec = importlib.util.spec_from_file_location(f'{tool}_tool', ROOT / f'tools/{tool}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool(tool)
 
     def fail(*_args: object, **_settings: object) -> None:
         raise OSError(number, os.strerror(number), '/full/samples')

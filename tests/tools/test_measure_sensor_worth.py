@@ -1,26 +1,18 @@
 """``tools/measure_sensor_worth.py`` on made-up objects and on the smallest data."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from nuscenes import NuScenes
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'measure_sensor_worth.py'
+from .tool_modules import load_tool
 
 
 @pytest.fixture(scope='module')
 def tool() -> ModuleType:
     """The tool as a module."""
-    spec = importlib.util.spec_from_file_location('measure_sensor_worth', TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('measure_sensor_worth')
 
 
 def made_up_views(tool, count, rng):

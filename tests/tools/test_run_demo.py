@@ -1,6 +1,5 @@
 """The commands of `make demo` and `make base`, and how they are run."""
 
-import importlib.util
 import io
 import itertools
 import os
@@ -12,16 +11,9 @@ from rich.console import Console
 
 from cmt_bias.checkpoints import shipped_weights
 
+from .tool_modules import load_tool
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def load_tool(name: str):
-    """A tool's module; tools are scripts and not part of the package."""
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 run_demo = load_tool('run_demo')

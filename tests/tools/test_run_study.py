@@ -1,6 +1,5 @@
 """tools/run_study.py killed with SIGKILL: real trainings and tests on the smallest data."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -22,6 +21,8 @@ from cmt_bias.file_lock import FileLock
 from cmt_bias.study.study_results import collect_results
 from cmt_bias.study.study_run import DETECTIONS, read_state
 from cmt_bias.study.training_curves import read_losses, read_scales
+
+from .tool_modules import load_tool
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / 'configs' / 'studies' / 'learnable_scale'
@@ -60,9 +61,7 @@ def command(study: Path, work_dir: Path) -> list[str]:
 
 def run(study: Path, work_dir: Path) -> str:
     """Output of a study that must succeed; its jobs are in this process, their tools are not."""
-    spec = importlib.util.spec_from_file_location('run_study', ROOT / 'tools' / 'run_study.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool('run_study')
     arguments = [*command(study, work_dir)[1:], '--cluster', 'debug']
     with (
         patch.object(sys, 'argv', arguments),

@@ -1,12 +1,11 @@
 """Options of tools/run_study.py that cannot be meant are refused before anything runs."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'run_study.py'
+from .tool_modules import load_tool
 
 
 @pytest.mark.parametrize(
@@ -19,9 +18,7 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'run_study.py'
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options, said, tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location('run_study', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool('run_study')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module.signal, 'signal', lambda *args: None)
     Path('study.py').write_text("variants = dict(a='')\nseeds = [0]")

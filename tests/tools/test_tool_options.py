@@ -1,6 +1,5 @@
 """Every option that tools/train.py and tools/test.py take over from mmdet3d, in runs with them."""
 
-import importlib.util
 import json
 import sys
 from collections import OrderedDict
@@ -16,7 +15,8 @@ from nuscenes.utils.splits import test as test_scenes
 from cmt_bias.datasets.nuscenes_conversion import convert_nuscenes
 from cmt_bias.runs import run_options
 
-from .tiny_models import BASE, ROOT, make_model
+from .tiny_models import BASE, make_model
+from .tool_modules import load_tool
 
 pytestmark = pytest.mark.end_to_end
 
@@ -55,9 +55,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Runs a tool in this process, in an empty folder; its log."""
 
     def run_tool(tool: str, *arguments: object) -> str:
-        spec = importlib.util.spec_from_file_location(f'{tool}_tool', ROOT / f'tools/{tool}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_tool(tool)
         monkeypatch.setenv('LOCAL_RANK', '0')
         words = [*map(str, arguments), '--work-dir', str(tmp_path / 'work')]
         monkeypatch.setattr(sys, 'argv', [f'tools/{tool}.py', *words])
