@@ -91,6 +91,16 @@ def test_of_near_boxes_of_a_class_the_best_is_kept(nms_radius):
         assert len(kept) < 150
 
 
+def test_boxes_that_require_gradients_are_suppressed_all_the_same():
+    logits, boxes = random_tasks((1, 2, 2), num_queries=40)
+    coder = MultiTaskBBoxCoder(PC_RANGE, max_num=150, num_classes=5, nms_radius=3.0)
+    expected = coder.decode(logits, boxes)
+    actual = coder.decode(*([part.requires_grad_() for part in parts] for parts in (logits, boxes)))
+    for one, other in zip(actual, expected, strict=True):
+        assert one['queries'].tolist() == other['queries'].tolist()
+        assert one['bboxes'].requires_grad
+
+
 def test_nothing_is_suppressed_where_nothing_is_left():
     logits, boxes = random_tasks((5,), num_queries=12)
     coder = MultiTaskBBoxCoder(PC_RANGE, score_threshold=1.0, num_classes=5, nms_radius=1.0)

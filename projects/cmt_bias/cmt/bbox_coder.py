@@ -100,5 +100,5 @@ class MultiTaskBBoxCoder:
         # Classes are put side by side, too far apart to touch.
         apart = torch.stack((labels * CLASS_DISTANCE, torch.zeros_like(labels)), dim=1)
         boxes = torch.cat((centers.double() + apart, scores[:, None].double()), dim=1)  # (n, 3)
-        kept = circle_nms(boxes.cpu().numpy(), self.nms_radius**2, len(boxes))
+        kept = circle_nms(boxes.detach().cpu().numpy(), self.nms_radius**2, len(boxes))
         return torch.as_tensor(kept, dtype=torch.long, device=labels.device)
