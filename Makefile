@@ -14,7 +14,7 @@ PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 help:
 	@echo 'make demo       synthetic data, fine-tuning of the shipped base, test and pictures: work_dirs/demo'
-	@echo 'make base       the long way: makes that base from nothing, in hours, under work_dirs/base'
+	@echo 'make base       the long way: makes that base from nothing, in about two hours, under work_dirs/base'
 	@echo 'make test       lint, type check and all tests (what .ci/run calls)'
 	@echo 'make setup      only the set-up that both of these do by themselves: $(VENV)'
 	@echo 'make lint typecheck pytest format doctor    the parts, each by itself'

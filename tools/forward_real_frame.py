@@ -141,7 +141,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('configs', nargs='*', help='recipes; the two released ones')
-    parser.add_argument('--frame-dir', type=Path, default=DEFAULT_FRAME_DIR)
+    parser.add_argument(
+        '--frame-dir', type=Path, default=DEFAULT_FRAME_DIR, help='info file, images and cloud'
+    )
     parser.add_argument('--json', type=Path, help='also write the numbers to this file')
     args = parser.parse_args()
     info_file = find_info_file(args.frame_dir.resolve())

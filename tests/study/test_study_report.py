@@ -111,7 +111,7 @@ def test_what_stands_between_the_idea_and_a_gain_is_named(study):
     fall = ('fixed', slice(None), 'failures'), 'trust fall, spoiled part'
     results.values.loc[fall] = results.values.loc[fall[0], 'trust fall, elsewhere'].to_numpy()
     text = write_report({'made_up': results}, study / 'report').read_text()
-    assert 'the router: not by telling what is spoiled, it gains' in text
+    assert 'the router: it does not tell what is spoiled, and gains' in text
 
 
 def test_what_one_seed_or_no_adjusted_p_shows_is_not_said_to_stand_between(study):

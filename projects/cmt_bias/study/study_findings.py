@@ -57,14 +57,14 @@ def link_findings(results: StudyResults) -> list[str]:
     tells_nothing = there - elsewhere < TELLS_APART
     if router.count:
         changes = f'changes the mAP under failures by {router.text()}.'
-        withdraws = ''
+        trust = ''
         if not math.isnan(there):
             said = ': it does not tell them apart' if tells_nothing else ''
-            withdraws = (
-                f'withdraws {there:+.4f} of its trust where a sensor is spoiled and '
-                f'{elsewhere:+.4f} elsewhere, of 2 possible{said}. It '
+            trust = (
+                f'moves its trust by {-there:+.4f} where a sensor is spoiled and by '
+                f'{-elsewhere:+.4f} elsewhere, of 2 possible{said}. It '
             )
-        lines.append(f'**Router.** The learned one ({reference}) {withdraws}{changes}')
+        lines.append(f'**Router.** The learned one ({reference}) {trust}{changes}')
     if math.isnan(perfect.p_value) or math.isnan(router.p_value):
         return lines
     if cost.mean <= 0 or cost.low <= 0:
@@ -77,7 +77,7 @@ def link_findings(results: StudyResults) -> list[str]:
     else:
         verdict = 'nothing: the router'
         if tells_nothing:
-            verdict = 'the router: not by telling what is spoiled, it'
+            verdict = 'the router: it does not tell what is spoiled, and'
         verdict += f' gains {router.mean / perfect.mean:.0%} of what perfect weights do'
     return [*lines, f'What stands between the idea and a gain is **{verdict}**.']
 
