@@ -53,6 +53,18 @@ def find_info_file(frame_dir: Path) -> Path:
     return found[0]
 
 
+def frame_dataset_config(config: Any, info_file: Path) -> dict:
+    """The test dataset of a recipe (mmengine ``Config``), without wrappers, reading the frame."""
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    prefixes = {'pts', 'img', 'sweeps', *dataset.get('data_prefix', {})}
+    folders = dict.fromkeys(prefixes, str(info_file.parent))
+    settings = dict(dataset, data_root='', ann_file=str(info_file), data_prefix=folders)
+    settings.pop('indices', None)
+    return settings
+
+
 def measure_recipe(config_file: str, info_file: Path) -> dict[str, Any]:
     """Run one recipe in this process, on the frame of an info file in whose folder its data are.
 
@@ -76,10 +88,7 @@ def measure_recipe(config_file: str, info_file: Path) -> dict[str, Any]:
         config = Config.fromfile(config_file)
         init_default_scope('mmdet3d')
     with timed(stages, 'dataset'):
-        settings = config.test_dataloader.dataset
-        prefixes = dict.fromkeys(settings.data_prefix, str(info_file.parent))
-        settings.update(data_root='', ann_file=str(info_file), data_prefix=prefixes)
-        dataset = DATASETS.build(settings)
+        dataset = DATASETS.build(frame_dataset_config(config, info_file))
     with timed(stages, 'test pipeline'):
         batch = pseudo_collate([dataset[0]])
     with timed(stages, 'detector built'):

@@ -209,10 +209,10 @@ def run_logged(command: Sequence[str], log_file: Path, shown: str = '.*') -> int
         assert process.stdout is not None
         try:
             # Lines end with \n or \r, and keep what they end with.
-            for line in io.TextIOWrapper(process.stdout, 'utf-8', 'replace', newline=''):
-                log.write(line.encode())
+            for line in io.TextIOWrapper(process.stdout, 'utf-8', 'surrogateescape', newline=''):
+                log.write(line.encode('utf-8', 'surrogateescape'))
                 log.flush()
-                text = line.rstrip('\r\n')
+                text = line.rstrip('\r\n').encode('utf-8', 'replace').decode()
                 found = re.search(shown, text)
                 if found and (found.group() or shown == '.*'):
                     print(found.group(), end=line[len(text) :] or '\n', flush=True)

@@ -91,6 +91,56 @@ def test_of_near_boxes_of_a_class_the_best_is_kept(nms_radius):
         assert len(kept) < 150
 
 
+def suppressed_by(coder: MultiTaskBBoxCoder, logits: list, boxes: list) -> list[tuple]:
+    """(label, query) of what is left of one sample."""
+    (result,) = coder.decode([part[None] for part in logits], [part[None] for part in boxes])
+    pairs = zip(result['labels'].tolist(), result['queries'].tolist(), strict=True)
+    return list(pairs)
+
+
+@pytest.mark.parametrize('label', [0, 9])
+@pytest.mark.parametrize(('distance', 'kept'), [(1.999, [0, 2]), (2.001, [0, 1, 2])])
+def test_the_radius_is_exact_for_every_class(label, distance, kept):
+    boxes = torch.zeros(3, 10)
+    boxes[:, 0] = torch.tensor([40.0, 40.0 + distance, -40.0])
+    logits = torch.full((3, 10), -20.0)
+    logits[:, label] = torch.tensor([3.0, 2.0, 1.0])
+    coder = MultiTaskBBoxCoder(PC_RANGE, max_num=3, nms_radius=2.0)
+    assert suppressed_by(coder, [logits], [boxes]) == [(label, query) for query in kept]
+
+
+def test_of_equal_scores_the_first_is_kept_and_the_order_stays():
+    boxes = torch.zeros(6, 10)
+    boxes[:, 0] = torch.tensor([0.0, 0.5, 10.0, 10.5, 20.0, 30.0])
+    logits = torch.full((6, 1), 30.0)  # all scores are 1
+    without, coder = (
+        MultiTaskBBoxCoder(PC_RANGE, max_num=6, num_classes=1, nms_radius=radius)
+        for radius in (None, 1.0)
+    )
+    expected: list[tuple] = []
+    for label, query in suppressed_by(without, [logits], [boxes]):
+        near = [other for _, other in expected if abs(boxes[query, 0] - boxes[other, 0]) <= 1.0]
+        expected += [] if near else [(label, query)]
+    assert suppressed_by(coder, [logits], [boxes]) == expected
+    assert len(expected) == 4
+
+
+def test_boxes_outside_of_the_range_suppress_none():
+    boxes = torch.zeros(2, 10)
+    boxes[:, 0] = torch.tensor([50.5, 49.5])
+    logits = torch.tensor([[3.0], [2.0]])
+    coder = MultiTaskBBoxCoder(
+        PC_RANGE, post_center_range=PC_RANGE, max_num=2, num_classes=1, nms_radius=2.0
+    )
+    assert suppressed_by(coder, [logits], [boxes]) == [(0, 1)]
+
+
+@pytest.mark.parametrize('nms_radius', [0.0, -2.0, 2e5, math.nan])
+def test_a_radius_that_cannot_be_meant_is_refused(nms_radius):
+    with pytest.raises(ValueError, match='nms_radius=.* must be positive, in metres'):
+        MultiTaskBBoxCoder(PC_RANGE, nms_radius=nms_radius)
+
+
 def test_boxes_that_require_gradients_are_suppressed_all_the_same():
     logits, boxes = random_tasks((1, 2, 2), num_queries=40)
     coder = MultiTaskBBoxCoder(PC_RANGE, max_num=150, num_classes=5, nms_radius=3.0)

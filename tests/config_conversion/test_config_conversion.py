@@ -362,6 +362,13 @@ def test_a_dataset_without_its_parts_is_named(write_old, missing):
         convert(path)
 
 
+def test_a_test_pipeline_that_turns_the_cloud_keeps_doing_so(write_old):
+    path = write_old()
+    assert 'GlobalRotScaleTrans' not in str(convert(path)[0].test_dataloader)
+    path.write_text(path.read_text().replace('rot_range=[0, 0]', 'rot_range=[0.3, 0.3]'))
+    assert 'GlobalRotScaleTrans' in str(convert(path)[0].test_dataloader)
+
+
 def test_an_unknown_schedule_is_named(write_old):
     _, report = convert(write_old(schedule="lr_config = dict(policy='poly')\ntotal_epochs = 2"))
     assert "'poly'" in report.lost['lr_config']

@@ -9,7 +9,7 @@ import torch
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 
-from cmt_bias.failures import all_failures, with_failure
+from cmt_bias.failures import all_failures, find_failures, with_failure
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -59,6 +59,24 @@ def test_scopes_nested_transforms_and_default_meta_keys_are_understood():
 def test_a_pipeline_without_a_place_is_refused(pipeline, lacking):
     with pytest.raises(ValueError, match=lacking):
         with_failure(pipeline, [FAILURE])
+
+
+def test_the_changed_pipeline_shares_nothing_with_the_given_one():
+    pipeline = [
+        dict(type='LoadPointsFromFile', backend_args=dict(backend='local')),
+        dict(type='Pack3DDetInputs', keys=['points']),
+    ]
+    failure = dict(type='LiDARFov', angles=[0, 60])
+    changed = with_failure(pipeline, [failure])
+    changed[0]['backend_args']['backend'] = 'other'
+    changed[1]['angles'].append(1)
+    assert pipeline[0]['backend_args'] == dict(backend='local')
+    assert failure['angles'] == [0, 60]
+
+
+def test_all_names_of_no_failure_are_named():
+    with pytest.raises(ValueError, match=r'called nope_a, nope_\*; there are clean, '):
+        find_failures(['lidar_drop', 'nope_a', 'night_*', 'nope_*'])
 
 
 @pytest.fixture(scope='module')

@@ -88,7 +88,7 @@ def test_strength_and_cells_of_any_strides():
 
 
 def wrong(case: Case, **changes) -> Case:
-    windows = {key: changes.pop(key) for key in ('cells', 'layout') if key in changes}
+    windows = {key: changes.pop(key) for key in ('cells', 'order', 'layout') if key in changes}
     return replace(case, windows=replace(case.windows, **windows), **changes)
 
 
@@ -105,6 +105,8 @@ def wrong(case: Case, **changes) -> Case:
         (dict(cells=torch.zeros(2, 11, 2, 2, dtype=torch.int32)), r'^cells must .*\(2, 11, 3, 2'),
         (dict(cells=torch.zeros(2, 11, 3, 2)), r'^cells must be torch.int32 .* got torch.float32'),
         (dict(cells=torch.zeros(2, 5, 3, 2, dtype=torch.int32)), r'^cells must be torch.int32'),
+        (dict(order=torch.zeros(2, 5, dtype=torch.int32)), r'^order must be .* \(2, 11\)'),
+        (dict(order=torch.zeros(2, 11, dtype=torch.int64)), r'^order must be torch.int32'),
         (dict(strength=torch.zeros(2, 11)), r'^strength must be .* \(2, 11, 2\)'),
         (dict(strength=torch.zeros(2, 11, 2, dtype=torch.int64)), r'^strength .* got torch.int64'),
         (dict(key=torch.zeros(2, 2, 82, 8, device='meta')), r'^key must be .* cpu.* on meta'),

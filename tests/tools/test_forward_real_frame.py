@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+
+from .tool_modules import load_tool
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FRAME_DIR = REPOSITORY.parent / 'shared' / 'real_frame'
@@ -42,6 +45,20 @@ def test_released_recipe_gives_finite_boxes_for_the_real_frame(tmp_path):
     assert all(seconds >= 0 for seconds in report['stages'].values())
     assert 0.5 < report['peak_memory_gib'] < 4
     assert 'peak memory' in done.stdout
+
+
+def test_a_wrapped_part_of_the_data_is_read_as_the_frame(tmp_path):
+    tool = load_tool('forward_real_frame')
+    dataset = dict(type='NuScenesDataset', data_root='data/', indices=3, data_prefix=dict(pts='a'))
+    loader = dict(dataset=dict(type='CBGSDataset', dataset=dataset))
+    settings = tool.frame_dataset_config(Config(dict(test_dataloader=loader)), tmp_path / 'a.pkl')
+    folder = str(tmp_path)
+    assert settings == dict(
+        type='NuScenesDataset',
+        data_root='',
+        ann_file=str(tmp_path / 'a.pkl'),
+        data_prefix=dict(pts=folder, img=folder, sweeps=folder),
+    )
 
 
 def test_absent_frame_is_explained(tmp_path):

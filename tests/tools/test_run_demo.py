@@ -132,6 +132,13 @@ def test_of_each_line_only_what_is_asked_for_is_shown_and_all_is_logged(tmp_path
     assert (tmp_path / 'log').read_bytes().decode() == output
 
 
+def test_what_is_no_text_is_logged_as_it_was_written(tmp_path, capfd):
+    writing = 'import sys; sys.stdout.buffer.write(b"a\\xff\\xfeb\\n")'
+    assert run_demo.run_logged([sys.executable, '-c', writing], tmp_path / 'log') == 0
+    assert (tmp_path / 'log').read_bytes() == b'a\xff\xfeb\n'
+    assert capfd.readouterr().out == 'a??b\n'
+
+
 def test_log_lines_of_the_tools_are_shown_and_their_configs_are_not():
     shown = {
         '11/22 - mmengine - INFO - Epoch(train) [1][50/60]  lr: 1e-4  loss: 9.1  d0.x: 1': (

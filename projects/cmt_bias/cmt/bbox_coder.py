@@ -23,12 +23,16 @@ class MultiTaskBBoxCoder:
         pc_range: Range ``(x_min, y_min, z_min, x_max, y_max, z_max)`` by which the head normalizes
             positions, in metres.
         post_center_range: Boxes with a centre outside are left out; None keeps all.
-        max_num: Number of pairs kept.
+        max_num: Number of pairs kept, before any is suppressed.
         score_threshold: Boxes with a lower score are left out; None keeps all.
         nms_radius: Of the boxes of a class whose centres are no farther apart, in metres in the
-            plane, only the best is kept, as by mmdet3d's CenterPoint; None keeps all.
+            plane, only the best is kept, as by mmdet3d's CenterPoint; None keeps all. Of equal
+            scores the one that comes first counts as the better.
         num_classes: Classes of all task groups together.
         voxel_size: Accepted for the released configs; decoding does not depend on it.
+
+    Raises:
+        ValueError: If ``nms_radius`` is not positive, or as large as a map of objects.
     """
 
     def __init__(
@@ -41,6 +45,11 @@ class MultiTaskBBoxCoder:
         num_classes: int = 10,
         voxel_size: Sequence[float] | None = None,
     ) -> None:
+        if nms_radius is not None and not 0 < nms_radius < CLASS_DISTANCE / 100:
+            raise ValueError(
+                f'MultiTaskBBoxCoder: nms_radius={nms_radius} must be positive, in metres and less '
+                f'than {CLASS_DISTANCE / 100:g}; leave it out to keep all boxes.'
+            )
         self.pc_range = list(pc_range)
         self.post_center_range = None if post_center_range is None else list(post_center_range)
         self.max_num = max_num
@@ -89,16 +98,16 @@ class MultiTaskBBoxCoder:
                 keep &= best > self.score_threshold
             kept = keep.nonzero().squeeze(-1)
             if self.nms_radius is not None:
-                kept = kept[self._suppress(decoded[kept, :2], best[kept], labels[kept])]
+                kept = kept[self._suppress(decoded[kept, :2], labels[kept])]
             found = dict(bboxes=decoded, scores=best, labels=labels, queries=queries)
             results.append({name: values[kept] for name, values in found.items()})
         return results
 
-    def _suppress(self, centers: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """Indices of what is kept of boxes ``(n, 2)``, in descending order of their scores."""
+    def _suppress(self, centers: Tensor, labels: Tensor) -> Tensor:
+        """Indices of what is kept of boxes ``(n, 2)``, the best of which come first."""
         assert self.nms_radius is not None
-        # Classes are put side by side, too far apart to touch.
-        apart = torch.stack((labels * CLASS_DISTANCE, torch.zeros_like(labels)), dim=1)
-        boxes = torch.cat((centers.double() + apart, scores[:, None].double()), dim=1)  # (n, 3)
-        kept = circle_nms(boxes.detach().cpu().numpy(), self.nms_radius**2, len(boxes))
+        boxes = torch.cat((centers.detach(), labels[:, None]), dim=1).double().cpu().numpy()
+        boxes[:, 0] += CLASS_DISTANCE * boxes[:, 2]  # classes side by side, too far to touch
+        boxes[:, 2] = range(len(boxes), 0, -1)  # their rank, which equal scores do not tell
+        kept = circle_nms(boxes, self.nms_radius**2, len(boxes))
         return torch.as_tensor(kept, dtype=torch.long, device=labels.device)

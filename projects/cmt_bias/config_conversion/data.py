@@ -22,7 +22,15 @@ _DONE_ELSEWHERE = dict(
     PadMultiViewImage='model.data_preprocessor.pad_size_divisor',
 )
 # Steps that a wrapper for test time augmentation tells what to do: nothing, without one.
-_IDLE_IN_TEST = ('GlobalRotScaleTrans', 'RandomFlip3D')
+_IDLE_IN_TEST = (
+    dict(
+        type='GlobalRotScaleTrans',
+        rot_range=[0, 0],
+        scale_ratio_range=[1.0, 1.0],
+        translation_std=[0, 0, 0],
+    ),
+    dict(type='RandomFlip3D'),
+)
 
 
 def training_pipeline(settings: Mapping) -> list[Mapping]:
@@ -128,11 +136,8 @@ def _convert_pipeline(
     for index, step in enumerate(old):
         where = f'{path}: {step["type"]}'
         if 'transforms' in step:
-            idle = ' and '.join(_IDLE_IN_TEST)
-            report.changed[where] = f'its transforms stand in the pipeline itself, without {idle}'
-            inner = [
-                inside for inside in step['transforms'] if inside['type'] not in _IDLE_IN_TEST
-            ]
+            report.changed[where] = 'its transforms stand in the pipeline itself'
+            inner = [inside for inside in step['transforms'] if inside not in _IDLE_IN_TEST]
             new += _convert_pipeline(inner, f'{path}[{index}]', data_root, ours, report)
         elif step['type'] in _DONE_ELSEWHERE:
             report.changed[where] = _DONE_ELSEWHERE[step['type']]

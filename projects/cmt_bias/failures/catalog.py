@@ -1,9 +1,11 @@
 """The failures that tests and trainings draw from, and how one comes into a pipeline."""
 
+import copy
 import fnmatch
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from mmdet3d.datasets.transforms import Pack3DDetInputs
@@ -104,13 +106,14 @@ def find_failures(patterns: Sequence[str], severities: Sequence[int] = (2,)) -> 
     """
     everything = {failure.name: failure for failure in all_failures()}
     listed = [failure.name for failure in all_failures(severities)]
-    names = {CLEAN}
-    for pattern in patterns:
-        fitting = [pattern] if pattern in everything else fnmatch.filter(listed, pattern)
-        if not fitting:
-            known = ', '.join(everything)
-            raise ValueError(f'no failures are called {pattern}; there are {known}')
-        names |= {*fitting}
+    found = {
+        pattern: [pattern] if pattern in everything else fnmatch.filter(listed, pattern)
+        for pattern in patterns
+    }
+    unknown = ', '.join(pattern for pattern, names in found.items() if not names)
+    if unknown:
+        raise ValueError(f'no failures are called {unknown}; there are {", ".join(everything)}')
+    names = {CLEAN, *chain(*found.values())}
     return [failure for name, failure in everything.items() if name in names]
 
 
@@ -123,7 +126,7 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
     Raises:
         ValueError: If the pipeline has no loading transform or no packing at its top level.
     """
-    steps = [dict(step) for step in pipeline]
+    steps = [dict(copy.deepcopy(step)) for step in pipeline]
     kinds = [type_name(step) for step in steps]
     behind = max((i + 1 for i, kind in enumerate(kinds) if 'Load' in kind), default=0)
     if not behind or 'Pack3DDetInputs' not in kinds:
@@ -137,4 +140,4 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
         if type_name(step) == 'Pack3DDetInputs':
             keys = (*step.get('meta_keys', default), *_ADDED_KEYS)
             step['meta_keys'] = tuple(dict.fromkeys(keys))
-    return [*steps[:behind], *map(dict, failure), *steps[behind:]]
+    return [*steps[:behind], *map(dict, copy.deepcopy([*failure])), *steps[behind:]]

@@ -115,8 +115,8 @@ class QueryWindows:
             the row is :data:`NOT_SEEN` in segments in which the query has none. Not read in a
             modality whose window is the whole modality.
         shapes: Window of the LiDAR and of the cameras.
-        order: ``(B, Q)`` int32 a sample's queries, neighbours with windows near each other: so the
-            fused kernels need the bias in few tiles. None for as they come.
+        order: ``(B, Q)`` int32 a sample's queries, each once (not checked), neighbours with windows
+            near each other: so the fused kernels need the bias in few tiles. None for as they come.
     """
 
     layout: TokenLayout

@@ -148,6 +148,8 @@ def _check(
     if strength is not None:
         dtype = strength.dtype if strength.is_floating_point() else torch.float32
         wanted['strength'] = (strength, dtype, (batch, queries, 2))
+    if windows.order is not None:
+        wanted['order'] = (windows.order, torch.int32, (batch, queries))
     for name, (tensor, dtype, shape) in wanted.items():
         is_as_wanted = tensor.dtype == dtype and tuple(tensor.shape) == shape
         if not is_as_wanted or tensor.device != query.device:

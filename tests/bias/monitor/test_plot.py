@@ -72,6 +72,15 @@ def test_a_bound_far_away_does_not_press_the_curve_flat():
     assert 'range: [0.1, 100]' in labels(above)
 
 
+@pytest.mark.parametrize(('low', 'high'), [(1.6, 3.2), (None, 3.4), (2.0, None)])
+def test_bounds_near_the_curve_are_in_the_picture(low, high):
+    rows = history(['shared'], 4, range_low=low or -math.inf, range_high=high or math.inf)
+    bottom, top = draw_bias_scale_curve(rows).axes[0].get_ylim()
+    assert low is None or bottom < low
+    assert high is None or top > high
+    assert top - bottom < 3
+
+
 @pytest.mark.parametrize('scale', [math.nan, math.inf])
 def test_what_is_not_finite_is_no_error(tmp_path, scale):
     rows = history(['shared'], 4)

@@ -60,10 +60,14 @@ def _draw_scales(axes: Axes, history: pd.DataFrame) -> None:
         low, high = bounds.iloc[-1].fillna({'range_low': -np.inf, 'range_high': np.inf})
         axes.lines[-1].set_label(f'range: [{low:g}, {high:g}]')
     if scales.notna().any(axis=None):
-        # Not as far as the bounds, which would press the curves flat.
+        # Of the bounds those nearby; others would press the curves flat.
         lowest, highest = scales.min(axis=None), scales.max(axis=None)
-        room = 0.3 * max(highest - lowest, _LEAST_SPAN)
-        axes.set_ylim(lowest - room, highest + room)
+        span = max(highest - lowest, _LEAST_SPAN)
+        near = bounds.stack().loc[lambda bound: bound.between(lowest - span, highest + span)]
+        middle = (lowest + highest) / 2
+        shown = [*near, middle - span / 2, middle + span / 2]
+        margin = 0.05 * (max(shown) - min(shown))
+        axes.set_ylim(min(shown) - margin, max(shown) + margin)
     axes.set_ylabel('bias scale in effect\n(logits for a weight of 1)')
     axes.set_title('Bias scale and weights over the training run', loc='left', fontsize=11)
 
