@@ -30,6 +30,14 @@ def counts(report, part: str = '') -> tuple[int, int, int, int]:
     return tuple(sum(key.startswith(part) for key in keys) for keys in kinds)
 
 
+def test_parameter_of_the_model_itself_is_a_part_whatever_its_shape():
+    model, other = nn.Module(), nn.Module()
+    model.scale, other.scale = (nn.Parameter(torch.ones(size)) for size in (2, 3))
+    assert compare_state_dict(model, other.state_dict()).describe() == (
+        'scale:\n  1 of other shape: scale (model (2,), checkpoint (3,))'
+    )
+
+
 def test_own_checkpoint_matches_in_every_submodule():
     report = compare_state_dict(TinyDetector(), TinyDetector().state_dict())
     assert counts(report) == (18, 0, 0, 0)

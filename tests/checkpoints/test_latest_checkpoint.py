@@ -35,7 +35,9 @@ def test_numbers_are_compared_as_numbers(tmp_path: Path):
     assert find(tmp_path) == f'{tmp_path}/epoch_10.pth'
 
 
-@pytest.mark.parametrize('template', ['epoch_{:03d}.pth', 'epoch_{0}.pth', 'a+{}b.pth', '{}'])
+@pytest.mark.parametrize(
+    'template', ['epoch_{:03d}.pth', 'epoch_{0}.pth', 'a+{}b.pth', '{}', 'run{{1}}_{}.pth']
+)
 def test_every_template_that_python_formats_is_understood(template, tmp_path: Path):
     save_checkpoints(tmp_path, template.format(9), template.format(10), 'best_mAP_epoch_11.pth')
     found = find(tmp_path, filename_tmpl=template)

@@ -4,11 +4,19 @@ import io
 import random
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.dataset import DefaultSampler
+from torch.utils.data import BatchSampler, DataLoader
 
-from cmt_bias.checkpoints.random_state import capture_random_state, restore_random_state
+from cmt_bias.checkpoints.random_state import (
+    capture_random_state,
+    restore_random_state,
+    sampling_seed,
+    set_sampling_seed,
+)
 
 
 def draw() -> list[float]:
@@ -48,3 +56,17 @@ def test_capturing_draws_nothing():
     torch.manual_seed(0)
     capture_random_state()
     assert torch.rand(()) == expected
+
+
+@pytest.mark.parametrize('batching', ['batches', 'single samples', 'batch sampler'])
+def test_seed_of_the_sampler_is_read_and_set_however_samples_are_batched(batching):
+    sampler = DefaultSampler(range(4), seed=7)
+    settings = {
+        'batches': dict(sampler=sampler, batch_size=2),
+        'single samples': dict(sampler=sampler, batch_size=None),
+        'batch sampler': dict(batch_sampler=BatchSampler(sampler, 2, drop_last=True)),
+    }
+    dataloader = DataLoader(range(4), **settings[batching])
+    assert sampling_seed(dataloader) == 7
+    set_sampling_seed(dataloader, 99, seed=0)
+    assert sampler.seed == sampling_seed(dataloader) == 99

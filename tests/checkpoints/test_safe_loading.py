@@ -28,6 +28,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner.checkpoint import get_mmcls_models
 from torch import nn
 
+from cmt_bias.checkpoints import remote_loading, safe_loading
 from cmt_bias.checkpoints.safe_loading import (
     CheckpointError,
     load_checkpoint_safely,
@@ -299,6 +300,15 @@ def test_truncated_file_is_named_with_a_remedy(part, message, new_format, tmp_pa
 
 
 @pytest.mark.parametrize(
+    'version', ['2.6.0a0+ecf3bae40a.nv25.01', '2.6.0.dev20241120+cu124', '2.6.0rc1', '2.10.0']
+)
+@pytest.mark.skipif(not safe_loading._has_stand_ins(), reason='torch before 2.6 reads plain data')
+def test_prerelease_of_torch_2_6_and_later_ones_read_what_2_6_reads(version, monkeypatch):
+    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion(version))
+    assert save_and_load({'w': torch.ones(1), 'mAP': np.float64(0.5)})['mAP'] == 0.5
+
+
+@pytest.mark.parametrize(
     'content',
     [b'<!DOCTYPE html><html>404</html>', b'version https://git-lfs.github.com/spec/v1\n'],
 )
@@ -396,6 +406,18 @@ def test_names_of_model_collections_lead_to_the_cached_file(
     torch.save({'state_dict': weights, 'x': np.float64(1)}, cache / file_name)
     loaded = CheckpointLoader.load_checkpoint(address, 'cpu')
     assert torch.equal(loaded['state_dict']['w'], torch.ones(1))
+
+
+def test_torchvision_that_does_not_load_is_not_needed_for_a_known_name(tmp_path, monkeypatch):
+    def broken():
+        raise RuntimeError('operator torchvision::nms does not exist')
+
+    monkeypatch.setattr(remote_loading, 'get_torchvision_models', broken)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    cached = tmp_path / 'hub' / 'checkpoints' / 'resnet50-0676ba61.pth'
+    cached.parent.mkdir(parents=True)
+    torch.save({'w': torch.ones(1)}, cached)
+    assert CheckpointLoader.load_checkpoint('torchvision://resnet50', 'cpu')['w'] == 1
 
 
 def test_refused_download_is_named_by_the_file_that_there_is(file_server, tmp_path):

@@ -86,6 +86,13 @@ def test_windows_have_the_colour_of_the_bias_of_their_sensor():
         assert abs(red - blue) < 25
 
 
+def test_query_whose_detection_is_of_no_known_class_is_named_other():
+    scene, observed, layer = shown()
+    scene.detections.labels_3d[:] = len(scene.class_names)
+    figure = draw_bias(scene, observed, layer)
+    assert '1  other 0.70, 10 m' in texts(figure)
+
+
 def test_the_colour_scale_is_centred_at_zero():
     figure = draw_bias(*shown())
     (bar,) = (axes for axes in figure.axes if 'logits' in axes.get_title())

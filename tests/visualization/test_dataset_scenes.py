@@ -1,5 +1,6 @@
 """Samples of a dataset as scenes: captions from its tables, and the choice of what to picture."""
 
+import pickle
 from itertools import pairwise
 
 import pytest
@@ -51,6 +52,16 @@ def test_samples_are_chosen_by_number_and_token(tiny_folder):
     assert scenes.choose(None, 2) == [0, 1]
     with pytest.raises(ProblemsFound, match='--samples 3 token9.*\n.*0 to 2'):
         scenes.choose(['1', '3', 'token9'], 1)
+
+
+@pytest.mark.usefixtures('mmdet3d_scope')
+def test_number_beats_a_token_that_looks_like_one(tiny_folder):
+    file = tiny_folder / 'infos.pkl'
+    content = pickle.loads(file.read_bytes())
+    for info, token in zip(content['data_list'], ('7', '1', '0'), strict=True):
+        info['token'] = token
+    file.write_bytes(pickle.dumps(content))
+    assert scenes_of(tiny_folder).choose(['0', '7'], 1) == [0, 0]
 
 
 @given(length=st.integers(0, 200), interval=st.integers(1, 20), limit=st.integers(1, 30))

@@ -10,7 +10,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
 from cmt_bias.visualization import CameraView, Scene, draw_scene, save_figure
-from cmt_bias.visualization.picture_layout import camera_places
+from cmt_bias.visualization.picture_layout import camera_rows
 from cmt_bias.visualization.scene_panels import (
     CLASS_COLOURS,
     GROUND_TRUTH_COLOUR,
@@ -131,21 +131,41 @@ def test_birds_eye_view_shows_points_at_their_place():
 
 
 def test_cameras_stand_as_on_the_vehicle():
-    assert camera_places(SIX_CAMERAS) == [1, 2, 0, 4, 3, 5]
-    assert camera_places(['CAM_BACK', 'CAM_FRONT']) == [1, 0]
+    rows = camera_rows(SIX_CAMERAS)
+    assert [[SIX_CAMERAS[number] for number in row] for row in rows] == [
+        ['CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'],
+        ['CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'],
+    ]
+    assert camera_rows(['CAM_BACK']) == [[0]]
     figure = draw_scene(crowded_scene())
     front, right, left, back, *_ = (axes.bbox for axes in figure.axes)
     assert left.x1 < front.x0 < front.x1 < right.x0
     assert back.y1 < front.y0 and back.x0 == front.x0
 
 
-def test_cameras_of_other_names_stand_as_they_come():
-    assert camera_places([f'camera {number}' for number in range(5)]) == [0, 1, 2, 3, 4]
+def test_some_of_the_cameras_stand_as_on_the_vehicle_too():
+    names = [f'CAM_{place}' for place in ('FRONT_LEFT', 'FRONT', 'BACK_LEFT', 'BACK')]
+    assert camera_rows(names) == [[0, 1], [2, 3]]
+    figure = draw_scene(Scene(CLASSES, [forward_view('CAM_BACK'), forward_view('CAM_FRONT')]))
+    back, front, *_ = (axes.bbox for axes in figure.axes)
+    assert back.y1 < front.y0 and back.x0 == front.x0
+
+
+def test_cameras_of_other_names_come_three_in_a_row():
+    assert camera_rows([f'camera {number}' for number in range(5)]) == [[0, 1, 2], [3, 4]]
 
 
 def test_class_colours_go_by_name_and_differ():
     assert class_colour(0, ('pedestrian',)) == CLASS_COLOURS['pedestrian']
     assert len({*CLASS_COLOURS.values(), GROUND_TRUTH_COLOUR}) == len(CLASS_COLOURS) + 1
+
+
+@pytest.mark.parametrize('label', [-1, len(CLASSES)])
+def test_detection_of_no_known_class_is_drawn_in_no_class_s_colour_and_named_other(label):
+    assert class_colour(label, CLASSES) not in CLASS_COLOURS.values()
+    view, found = forward_view(), boxes((0.0, 10.0), label=label, score=0.9)
+    figure = draw_scene(Scene(CLASSES, [view], np.zeros((0, 3)), detections=found))
+    assert 'other 0.90' in [text.get_text() for text in figure.axes[0].texts]
 
 
 def crowded_scene() -> Scene:

@@ -1,6 +1,7 @@
 """What is seen of the bias in a forward pass of a head, and which queries of it are shown."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,3 +183,25 @@ def test_the_table_has_sums_of_the_parts():
     assert table['bias'].tolist() == ['without', 'with'] * NUM_LAYERS
     np.testing.assert_allclose(table['lidar'][1], observed.mass[0, 1, :2].sum())
     np.testing.assert_allclose(table['windows'][1], observed.mass[0, 1, [0, 3]].sum())
+
+
+def test_detections_of_another_pass_are_refused():
+    scene, observed = observe(build_head())
+    for other in (scene.detections[:3], None):
+        with pytest.raises(ValueError, match='observed forward pass: make the scene from its'):
+            best_queries(replace(scene, detections=other), observed, 0.0, max_queries=4)
+
+
+@pytest.mark.parametrize('number', [0, 2])
+def test_any_number_of_passes_but_one_is_refused(number):
+    head = build_head()
+    with pytest.raises(RuntimeError, match='one forward pass of one sample'):
+        observe_bias(head, lambda: [head(*sample_inputs()) for _ in range(number)])
+
+
+def test_a_batch_of_two_samples_is_refused():
+    head = build_head()
+    ((bev,), (images,), metas) = sample_inputs()
+    two = [torch.cat([bev, bev])], [torch.cat([images, images])], metas * 2
+    with pytest.raises(RuntimeError, match='one forward pass of one sample'):
+        observe_bias(head, lambda: head(*two))

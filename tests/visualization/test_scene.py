@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS
-from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmdet3d.structures import CameraInstance3DBoxes, Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
 from cmt_bias.visualization import scene_from_sample
@@ -117,6 +117,26 @@ def test_detections_below_the_threshold_are_left_out(tiny_folder):
     kept = scene_of(given).with_scores_from(0.3).detections
     np.testing.assert_allclose(kept.scores_3d, [0.3, 0.9])
     assert kept.labels_3d.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize('kind', ['gt_instances_3d', 'pred_instances_3d'])
+def test_boxes_of_another_frame_are_refused(tiny_folder, kind):
+    given = example(tiny_folder)
+    boxes = InstanceData(
+        bboxes_3d=CameraInstance3DBoxes(torch.zeros(1, 7)),
+        labels_3d=torch.zeros(1),
+        scores_3d=torch.ones(1),
+    )
+    given['data_samples'].set_field(boxes, kind)
+    with pytest.raises(TypeError, match='LiDARInstance3DBoxes, got CameraInstance3DBoxes'):
+        scene_of(given)
+
+
+def test_images_and_matrices_of_other_numbers_do_not_belong_together(tiny_folder):
+    given = example(tiny_folder)
+    given['inputs']['img'] = given['inputs']['img'][[0, 1, 1]]
+    with pytest.raises(ValueError, match='3 images, 2 lidar2img matrices and 2 camera names do'):
+        scene_of(given)
 
 
 def test_missing_matrices_are_named(tiny_folder):

@@ -162,7 +162,7 @@ def _by_part(keys: Iterable[str]) -> defaultdict[str, list[str]]:
     """The keys of each submodule that is reported."""
     parts: defaultdict[str, list[str]] = defaultdict(list)
     for key in keys:
-        names = key.split('.')
+        names = key.partition(' ')[0].split('.')  # without shapes
         is_split = names[0] == _SPLIT_SUBMODULE and len(names) > 2
         parts['.'.join(names[: 2 if is_split else 1])].append(key)
     return parts

@@ -3,6 +3,7 @@
 import logging
 import os.path as osp
 import re
+import string
 from pathlib import Path
 
 from mmengine.hooks import CheckpointHook
@@ -55,7 +56,8 @@ def find_checkpoint_to_resume(hook: CheckpointHook, work_dir: str) -> str | None
     if not saves_locally(hook):
         return named or None
     folder, filename_tmpl = Path(checkpoint_folder(hook, work_dir)), hook.filename_tmpl
-    pattern = re.sub(r'\\\{.*?\\\}', r'(\\d+)', re.escape(filename_tmpl))
+    pieces, number = string.Formatter().parse(filename_tmpl), r'(\d+)'
+    pattern = ''.join(re.escape(text) + number * (field is not None) for text, field, *_ in pieces)
     matches = {path: re.fullmatch(pattern, path.name) for path in folder.glob('*')}
     numbers = {path: int(match[1]) for path, match in matches.items() if match}
     candidates = sorted(numbers, key=numbers.__getitem__, reverse=True)

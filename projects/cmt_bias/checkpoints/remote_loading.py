@@ -72,8 +72,9 @@ def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict
         urls = get_mmcls_models()
     elif scheme in ('torchvision', 'modelzoo'):
         urls = load_file(Path(mmengine.__file__).parent / 'hub' / 'torchvision_0.12.json')
-        with suppress(ImportError):  # most of it is known without torchvision
-            urls = get_torchvision_models()
+        if name not in urls:
+            with suppress(ImportError):  # most of it is known without torchvision
+                urls = get_torchvision_models()
     else:
         urls = get_external_models()
         name = get_deprecated_model_names().get(name, name)

@@ -115,6 +115,7 @@ class ResumableCheckpointHook(CheckpointHook):
                     runner.logger.info(f"Removed '{leftover}', left by a run that was killed.")
         if runner.iter > 0:
             self._restore_random_state(runner)
+        self._loaded_random_state = None  # not for a later training of this hook
         if runner.train_dataloader.num_workers > 0 and runner.train_dataloader.persistent_workers:
             runner.logger.warning(
                 'A resumed run will see other random augmentations than an uninterrupted one, '
@@ -123,7 +124,7 @@ class ResumableCheckpointHook(CheckpointHook):
             )
 
     def _restore_random_state(self, runner: Runner) -> None:
-        saved, self._loaded_random_state = self._loaded_random_state, None
+        saved = self._loaded_random_state
         rank, num_saved = get_rank(), len(saved['ranks']) if saved else 0
         if not saved or rank >= num_saved:
             runner.logger.warning(

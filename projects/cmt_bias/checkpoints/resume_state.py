@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, MMLogger
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
 from .safe_loading import CheckpointError
@@ -33,18 +33,22 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
         )
     wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers
     saved, saved_schedulers = checkpoint.get('optimizer'), checkpoint.get('param_schedulers')
-    if isinstance(wrapper, OptimWrapperDict):
-        return  # whether several optimizers fit is left to mmengine
-    if saved_schedulers and schedulers is not None and len(schedulers) != len(saved_schedulers):
-        raise CheckpointError(
-            f'The run cannot be resumed: param_scheduler has {len(schedulers)} schedulers, the '
-            f"checkpoint's had {len(saved_schedulers)}. Remedy: resume with the param_scheduler "
-            'that the checkpoint was trained with, or start from its weights, with load_from and '
-            'without resume'
+    if saved_schedulers and schedulers is not None:
+        own, others = (
+            {k: len(v) for k, v in lists.items()} if isinstance(lists, dict) else len(lists)
+            for lists in (schedulers, saved_schedulers)
         )
-    if not saved:
+        if own != others:
+            raise CheckpointError(
+                f'The run cannot be resumed: param_scheduler has {own} schedulers, the '
+                f"checkpoint's had {others}. Remedy: resume with the param_scheduler that the "
+                'checkpoint was trained with, or start from its weights, with load_from and '
+                'without resume'
+            )
+    # Whether the states of several optimizers fit, or of another kind of wrapper, mmengine finds.
+    if not saved or not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
         return
-    groups, saved_groups = wrapper.optimizer.param_groups, saved['param_groups']
+    groups, saved_groups = wrapper.optimizer.param_groups, saved.get('param_groups', ())
     if [len(group['params']) for group in groups] != [len(g['params']) for g in saved_groups]:
         raise CheckpointError(
             f'The run cannot be resumed: its optimizer has {len(groups)} parameter groups, '

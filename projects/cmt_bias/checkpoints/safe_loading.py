@@ -26,8 +26,6 @@ from ..unwrapping import unwrapped_weights
 MapLocation = str | torch.device | dict[str, str] | Callable | None
 
 _ZIP_MAGIC = b'PK\x03\x04'
-# The first whose allow-list takes an object under another's name.
-_HAS_STAND_INS = torch.__version__ >= '2.6'
 _NUM_NAMES_SHOWN = 5
 
 
@@ -124,7 +122,7 @@ def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) ->
     refused = re.search(r'GLOBAL (\S+)', text) if isinstance(reason, UnpicklingError) else None
     if refused:
         path = source.partition(' (from ')[0]
-        newer = '' if _HAS_STAND_INS else 'read it with torch >= 2.6, which understands more; '
+        newer = '' if _has_stand_ins() else 'read it with torch >= 2.6, which understands more; '
         raise CheckpointError(
             f"checkpoint '{source}' was refused, because reading it would call {refused[1]}. "
             f'Nothing in it was run. Remedy: {newer}get the file from a source '
@@ -176,10 +174,15 @@ _STAND_INS: dict[str, Callable] = {
 }
 
 
+def _has_stand_ins() -> bool:
+    """Whether torch's allow-list takes an object under another's name."""
+    return torch.__version__ >= '2.6.0.dev0'  # the lowest of its pre-releases
+
+
 @contextmanager
 def _stand_ins_allowed() -> Iterator[None]:
     """Put the stand-ins on torch's allow-list, in the place of anything allowed by their names."""
-    if not _HAS_STAND_INS:  # what is plain data for torch itself can be read all the same
+    if not _has_stand_ins():  # what is plain data for torch itself can be read all the same
         yield
         return
     before: list[Any] = torch.serialization.get_safe_globals()

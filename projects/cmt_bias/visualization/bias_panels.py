@@ -11,8 +11,8 @@ from matplotlib.cm import ScalarMappable
 from ..metrics.attention_mass import PARTS
 from .camera_view import FloatArray
 from .observed_bias import ObservedBias, count_queries
-from .picture_layout import draw_notice
 from .scene import Scene
+from .scene_panels import class_name, draw_notice
 
 PART_STYLES = {
     'LiDAR, in windows': ('#00796b', 'white'),
@@ -41,7 +41,7 @@ def draw_queries(
     distances = boxes.bboxes_3d.bev[:, :2].norm(dim=1)
     names = []
     for row, (label, score) in enumerate(zip(boxes.labels_3d, boxes.scores_3d, strict=True)):
-        name = scene.class_names[label].replace('_', ' ')
+        name = class_name(label, scene.class_names)
         name = name if len(name) <= 13 else f'{name[:12]}\N{HORIZONTAL ELLIPSIS}'
         names.append(f'{row + 1}  {name} {score:.2f}, {distances[row]:.0f} m')
         lidar, camera = weights[row]

@@ -50,7 +50,7 @@ class DatasetScenes:
             return spread_samples(length, 1, count)
         places = {str(index): index for index in range(length)}
         if not places.keys() >= set(samples):
-            places |= {self.token(index): index for index in range(length)}
+            places = {self.token(index): index for index in range(length)} | places
         unknown = [sample for sample in samples if sample not in places]
         if unknown:
             remedy = f'give sample tokens of this split, or numbers from 0 to {length - 1}'

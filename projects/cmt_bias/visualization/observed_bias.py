@@ -95,6 +95,9 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
 
     Returns:
         What ``forward`` returns, and what was seen.
+
+    Raises:
+        RuntimeError: If there was not exactly one forward pass of one sample.
     """
     passes: list[tuple] = []
     trusts: list[WindowedBias] = []
@@ -116,6 +119,8 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
     finally:
         for handle in handles:
             handle.remove()
+    if len(passes) != 1 or len(trusts[0].strength) != 1:
+        raise RuntimeError('observe_bias needs one forward pass of one sample')
     (((_, img_feats, img_metas), outputs),) = passes
     has_images = bool(img_feats) and img_feats[0] is not None
     points = denormalize_points(head.reference_points.weight.clamp(0, 1), head.pc_range)
@@ -145,9 +150,16 @@ def best_queries(
 
     Returns:
         Both of the chosen detections alone, best first; the subtitle says how many there are.
+
+    Raises:
+        ValueError: If the scene's detections are not those of the observation.
     """
     found = scene.detections
-    assert found is not None
+    if found is None or len(found) != len(observed.queries):
+        raise ValueError(
+            'the detections are not those of the observed forward pass: make the scene from its '
+            'result'
+        )
     order = found.scores_3d.argsort(descending=True, stable=True)
     order = order[found.scores_3d[order] >= score_thr]
     first = np.unique(observed.queries[order].numpy(), return_index=True)[1]

@@ -6,7 +6,6 @@ functions may run in any process or thread. Lengths are in inches.
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 
@@ -18,17 +17,16 @@ from .camera_view import CameraView
 from .scene import Scene
 from .scene_panels import draw_camera, draw_notice
 
-CAMERA_ORDER = (
-    *('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
-    *('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
+CAMERA_ROWS = (
+    ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
+    ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
 )
-"""nuScenes' six cameras in two rows, as seen from the vehicle."""
+"""Where nuScenes' six cameras stand in the picture, as seen from the vehicle."""
 
 GAP = 0.05
 """Space between panels."""
 MARGIN = 0.13
 """Space around everything."""
-_COLUMNS = 3
 _TITLE_POINTS = 14
 
 
@@ -47,21 +45,22 @@ def axes_in_inches(
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def camera_places(names: Sequence[str]) -> list[int]:
-    """Where each camera stands, row by row: nuScenes' as on the vehicle, others as they come."""
-    known = [name for name in CAMERA_ORDER if name in names]
-    return (
-        [known.index(name) for name in names] if len(known) == len(names) else [*range(len(names))]
-    )
+def camera_rows(names: Sequence[str]) -> list[list[int]]:
+    """Numbers of nuScenes' cameras in :data:`CAMERA_ROWS`; of others as they come, in threes."""
+    numbers = list(range(len(names)))
+    known = [[names.index(name) for name in row if name in names] for row in CAMERA_ROWS]
+    if sorted(number for row in known for number in row) == numbers:
+        return [row for row in known if row]
+    return [numbers[start : start + 3] for start in numbers[::3]]
 
 
 def cameras_height(cameras: Sequence[CameraView], width: float) -> float:
     """Height of :func:`add_camera_panels`; without cameras as of two rows of three common ones."""
-    shapes = [view.image.shape for view in cameras] or [(9, 16)] * 6
-    columns = min(len(shapes), _COLUMNS)
-    across = (width + GAP) / columns - GAP
+    rows = camera_rows([view.name for view in cameras]) or CAMERA_ROWS
+    across = (width + GAP) / max(map(len, rows)) - GAP
+    shapes = [view.image.shape for view in cameras] or [(9, 16)]
     up = across * max(shape[0] / shape[1] for shape in shapes)
-    return math.ceil(len(shapes) / columns) * (up + GAP) - GAP
+    return len(rows) * (up + GAP) - GAP
 
 
 def add_camera_panels(figure: Figure, scene: Scene, bottom: float, width: float) -> list[Axes]:
@@ -71,15 +70,16 @@ def add_camera_panels(figure: Figure, scene: Scene, bottom: float, width: float)
         panel = axes_in_inches(figure, MARGIN, bottom, width, height)
         draw_notice(panel, 'no camera in this sample')
         return [panel]
-    columns = min(len(scene.cameras), _COLUMNS)
-    rows = math.ceil(len(scene.cameras) / columns)
-    across, up = (width + GAP) / columns, (height + GAP) / rows
+    rows = camera_rows([view.name for view in scene.cameras])
+    across, up = (width + GAP) / max(map(len, rows)), (height + GAP) / len(rows)
+    places = {
+        number: (MARGIN + column * across, bottom + row * up)
+        for row, numbers in enumerate(reversed(rows))
+        for column, number in enumerate(numbers)
+    }
     panels = []
-    places = camera_places([view.name for view in scene.cameras])
-    for view, place in zip(scene.cameras, places, strict=True):
-        row, column = divmod(place, columns)
-        left, low = MARGIN + column * across, bottom + (rows - 1 - row) * up
-        panels.append(axes_in_inches(figure, left, low, across - GAP, up - GAP))
+    for number, view in enumerate(scene.cameras):
+        panels.append(axes_in_inches(figure, *places[number], across - GAP, up - GAP))
         draw_camera(panels[-1], scene, view)
     return panels
 

@@ -66,7 +66,8 @@ def scene_from_sample(
         The scene, without titles. Annotations of no known class (label -1) are left out.
 
     Raises:
-        ValueError: if there are images but no ``lidar2img``.
+        ValueError: if there are images but no ``lidar2img``, or their numbers differ.
+        TypeError: if boxes are not ``LiDARInstance3DBoxes``.
     """
     images, points = inputs.get('img'), inputs.get('points')
     ground_truth = detections = None
@@ -88,6 +89,8 @@ def scene_from_sample(
 
 
 def _labelled(boxes: LiDARInstance3DBoxes, labels: Any) -> InstanceData:
+    if not isinstance(boxes, LiDARInstance3DBoxes):
+        raise TypeError(f'pictures show LiDARInstance3DBoxes, got {type(boxes).__name__}')
     return InstanceData(bboxes_3d=boxes.detach().cpu(), labels_3d=torch.as_tensor(labels).cpu())
 
 
@@ -100,6 +103,11 @@ def _camera_views(images: torch.Tensor, metainfo: Mapping[str, Any]) -> list[Cam
     # an array, a tensor or a list of either
     matrices = [np.asarray(matrix, dtype=np.float64) for matrix in metainfo['lidar2img']]
     names = metainfo.get('camera_names') or [f'camera {number}' for number in range(len(images))]
+    if not len(images) == len(matrices) == len(names):
+        raise ValueError(
+            f'{len(images)} images, {len(matrices)} lidar2img matrices and '
+            f'{len(names)} camera names do not belong together'
+        )
     bgr = images.detach().cpu().float().round().clamp(0, 255).to(torch.uint8)
     rgb = bgr.flip(1).permute(0, 2, 3, 1).numpy()  # (V, H, W, 3)
     return [CameraView(*view) for view in zip(names, rgb, matrices, strict=True)]

@@ -36,8 +36,15 @@ _ON_BLACK: dict[str, Any] = dict(facecolor='black', edgecolor='none')
 
 def class_colour(label: int, class_names: Sequence[str]) -> str:
     """The colour of a class: fixed by name for nuScenes' classes, else by its position."""
+    if not 0 <= label < len(class_names):
+        return '#9aa4b2'
     others = tuple(CLASS_COLOURS.values())
     return CLASS_COLOURS.get(class_names[label], others[label % len(others)])
+
+
+def class_name(label: int, class_names: Sequence[str]) -> str:
+    """The name of a class in words; ``other`` for a label without a name."""
+    return class_names[label].replace('_', ' ') if 0 <= label < len(class_names) else 'other'
 
 
 def draw_camera(axes: Axes, scene: Scene, view: CameraView) -> None:
@@ -86,7 +93,9 @@ def _coloured_boxes(scene: Scene) -> list[tuple[LiDARInstance3DBoxes, list[str],
     kinds = []
     for boxes, dashed in ((scene.detections, False), (scene.ground_truth, True)):
         if boxes is not None:
-            colours = [class_colour(label, scene.class_names) for label in boxes.labels_3d]
+            colours = [
+                class_colour(label, scene.class_names) for label in boxes.labels_3d.tolist()
+            ]
             if dashed and scene.detections is not None:
                 colours = [GROUND_TRUTH_COLOUR] * len(boxes)
             kinds.append((boxes.bboxes_3d, colours, dashed))
@@ -155,7 +164,7 @@ def _draw_box_names(
         if not visible[number].any():
             continue
         label = int(boxes.labels_3d[number])
-        name = class_names[label].replace('_', ' ')
+        name = class_name(label, class_names)
         left, top = segments[number][visible[number]].reshape(-1, 2).min(axis=0)
         name += '' if scores is None else f' {scores[number]:.2f}'
         colour, box = class_colour(label, class_names), dict(_ON_BLACK, alpha=0.55, pad=0.8)
