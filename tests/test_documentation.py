@@ -173,13 +173,13 @@ def test_the_readme_is_a_page():
     assert len(ENGLISH.read_text().splitlines()) <= 150
 
 
-def test_the_monitors_rules_are_explained():
-    from cmt_bias.bias.monitor.rules import RULES
+def test_the_monitors_rules_and_endings_are_explained():
+    from cmt_bias.bias.monitor.rules import ENDINGS, RULES
 
     text = (ROOT / 'docs/reading_the_curve.md').read_text()
     explained = set(re.findall(r'^\| ([\w, ]+) \|', text, flags=re.MULTILINE))
     explained |= {name for names in explained for name in names.split(', ')}
-    assert {rule.name for rule in RULES} <= explained
+    assert {*ENDINGS, *(rule.name for rule in RULES)} <= explained
 
 
 def test_names_in_code_font_of_the_package_can_be_imported(page):

@@ -61,6 +61,14 @@ def test_table_has_a_row_for_each_class_the_means_and_nds():
     assert max(map(len, text.splitlines())) <= 99
 
 
+def test_metrics_without_those_of_classes_give_a_plain_table():
+    scores = parse_nuscenes_metrics(metrics_of())['pred_instances_3d']
+    assert scores.absent_classes == []
+    rows = [line.split() for line in nuscenes_metric_table(scores).splitlines()]
+    assert ['mean', '0.250', '0.500', '0.400', '0.300', '0.200', '0.100'] in rows
+    assert rows[-1] == ['mAP', '0.2500', 'NDS', '0.4321']
+
+
 def test_other_metrics_give_no_table():
     assert parse_nuscenes_metrics({'coco/bbox_mAP': 0.3}) == {}
 

@@ -37,10 +37,15 @@ def test_condition_is_read_from_whole_words_of_the_description(description, cond
 @pytest.fixture(scope='module')
 def nusc(smallest_nuscenes: Path) -> Iterator[NuScenes]:
     """Tables of which two of three validation samples are given other scenes' weather."""
-    tables = NuScenes(VERSION, str(smallest_nuscenes), verbose=False)
+    return tables_with(smallest_nuscenes, 'Night', 'Rain')
+
+
+def tables_with(root: Path, *descriptions: str) -> NuScenes:
+    """Tables whose last validation samples are each given a scene of this description."""
+    tables = NuScenes(VERSION, str(root), verbose=False)
     day = tables.scene[1]
     samples = [sample for sample in tables.sample if sample['scene_token'] == day['token']]
-    for sample, description in zip(samples[1:], ('Night', 'Rain'), strict=True):
+    for sample, description in zip(samples[-len(descriptions) :], descriptions, strict=True):
         scene = {**day, 'token': description, 'description': description}
         tables.scene.append(scene)
         tables._token2ind['scene'][description] = len(tables.scene) - 1
@@ -87,13 +92,44 @@ def test_samples_and_objects_of_the_parts_add_up_to_the_whole(subsets):
     assert all(subsets[name].samples == whole.samples for name in DISTANCE_BANDS)
 
 
+@pytest.fixture
+def evaluated(monkeypatch) -> list[list[str]]:
+    """The samples of each part whose boxes were evaluated, in their order."""
+    parts = []
+
+    def evaluate(evaluation: SubsetEvaluation) -> tuple:
+        parts.append(evaluation.gt_boxes.sample_tokens)
+        assert set(evaluation.pred_boxes.sample_tokens) == set(parts[-1])
+        return DetectionEval.evaluate(evaluation)
+
+    monkeypatch.setattr(SubsetEvaluation, 'evaluate', evaluate)
+    return parts
+
+
+def test_every_sample_is_in_exactly_one_condition(nusc, detections, evaluated):
+    SubsetEvaluation(nusc, detections, VERSION, SETTINGS).by_condition()
+    whole, *conditions = evaluated
+    assert len(conditions) == 3
+    assert sorted(token for tokens in conditions for token in tokens) == sorted(whole)
+
+
 def test_conditions_without_distances_are_the_same_parts(nusc, detections, subsets):
     parts = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).by_condition()
     assert [part.name for part in parts] == ['whole', 'day', 'night', 'rain']
     assert all(part == subsets[part.name] for part in parts)
 
 
-def test_halves_share_no_scene_and_add_up(nusc, detections, subsets):
+def test_halves_share_no_scene(smallest_nuscenes, detections, evaluated):
+    tables = tables_with(smallest_nuscenes, 'Night')  # the other scene has two samples
+    SubsetEvaluation(tables, detections, VERSION, SETTINGS).halves_by_condition()
+    first, second = (
+        [tables.get('sample', token)['scene_token'] for token in half] for half in evaluated
+    )
+    assert {len(first), len(second)} == {2, 1}
+    assert not set(first) & set(second)
+
+
+def test_halves_add_up(nusc, detections, subsets):
     halves = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).halves_by_condition()
     assert [(half.name, half.kind) for half in halves] == [
         ('whole', 'half 1'),

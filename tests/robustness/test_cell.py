@@ -53,6 +53,16 @@ def test_damaged_result_counts_as_none(path, content):
     assert load_result(path, 'identity') is None
 
 
+@pytest.mark.parametrize('key', ['weights', 'falls'])
+@pytest.mark.parametrize('damaged', [{'a': [0.1]}, {'a': 3}, {'a': ['x', 'y']}, [1, 2], None])
+def test_result_whose_pairs_are_damaged_counts_as_none(path, key, damaged):
+    good = dict(identity='identity', nds=0.5, mean_ap=0.25, weights={'a': [0.1, math.nan]})
+    path.write_text(json.dumps(good))
+    assert load_result(path, 'identity') is not None
+    path.write_text(json.dumps({**good, key: damaged}))
+    assert load_result(path, 'identity') is None
+
+
 def test_result_of_other_settings_counts_as_none(path):
     save_result(path, CellResult('another', 0.5, 0.25))
     assert load_result(path, 'identity') is None

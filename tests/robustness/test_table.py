@@ -111,6 +111,13 @@ def test_the_interval_of_a_shift_is_that_of_student():
     assert math.isnan(trust_shift(clean, {})[0])
 
 
+def test_a_weight_that_is_not_a_number_is_not_left_out_of_the_shift():
+    clean = {name: (0.0, 0.0) for name in 'abc'}
+    failed = {'a': (0.1, 0.0), 'b': (math.nan, 0.0), 'c': (0.2, 0.0)}
+    assert all(map(math.isnan, trust_shift(clean, failed)))
+    assert trust_shift({'a': (0.0, 0.0)}, failed)[0] == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     ('ends', 'healthy', 'said'),
     [

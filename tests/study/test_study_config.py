@@ -61,13 +61,23 @@ def test_unnamed_things_have_the_obvious_names(folder):
             dict(failures=['lidar_drop', 'camera_dorp']),
             'no failures are called camera_dorp; there',
         ),
-        (dict(failures='lidar_drop'), "failures is a name, 'lidar_drop'"),
+        (dict(failures='lidar_drop'), "failures must be a list of names, not 'lidar_drop'"),
+        (dict(failures=dict(lidar_drop=1)), 'failures must be a list of names, not {'),
+        (dict(failures=None), 'failures must be a list of names, not None'),
+        (dict(failures=[3]), "failures = \\['lidar_drop', 'night_3', ...]"),
     ],
 )
 def test_what_is_wrong_is_said_with_a_remedy(changes, said):
     with pytest.raises(ProblemsFound, match=said) as found:
         read_study(write_study(**changes))
     assert 'remedy: ' in str(found.value)
+
+
+def test_all_that_is_wrong_with_a_question_is_said():
+    question = dict(txt='?', variant='a', against='c')
+    with pytest.raises(ProblemsFound, match='cannot be understood') as found:
+        read_study(write_study(questions=[question]))
+    assert "'c' is none of the variants" in str(found.value)
 
 
 def test_settings_of_tests_under_failures_are_none_where_there_are_no_failures():

@@ -216,17 +216,24 @@ def test_detections_that_are_not_those_of_the_test_are_named(study):
     assert 'but tools/test.py wrote 0.9 (the file is not the one' in results.missing[0]
 
 
-def test_without_the_data_the_whole_is_reported_as_it_was_tested(study):
+@pytest.mark.parametrize(
+    ('version', 'said'),
+    [
+        ('v1.0-trainval', "the tables 'no/such/data/v1.0-trainval' are not there"),
+        ('v1.0-test', "version 'v1.0-test' has no validation split"),
+    ],
+)
+def test_without_the_data_the_whole_is_reported_as_it_was_tested(study, version, said):
     folder = study / 'no_bias' / 'seed_0'
     (folder / 'subset_metrics.json').unlink()
     config = dict(
-        test_dataloader=dict(dataset=dict(metainfo=dict(version='v1.0-trainval'))),
+        test_dataloader=dict(dataset=dict(metainfo=dict(version=version))),
         test_evaluator=dict(type='NuScenesMetric', data_root='no/such/data'),
     )
     (folder / 'config.py').write_text('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
     _, results = report(study)
     (problem,) = results.missing
-    assert "the tables 'no/such/data/v1.0-trainval' are not there: no_bias 0" in problem
+    assert f'{said}: no_bias 0' in problem
     tested = json.loads((folder / 'state.json').read_text())['metrics']
     assert results.of('no_bias', 'whole', 'mAP')[0] in tested.values()
     assert 0 not in results.of('no_bias', 'night', 'mAP')
@@ -252,6 +259,17 @@ def test_curves_run_forward_whatever_the_order_of_their_rows(study, drawn):
     for axes in drawn[0].axes:
         assert axes.lines
         assert all((np.diff(line.get_xdata()) > 0).all() for line in axes.lines)
+
+
+def test_study_whose_losses_are_gone_has_a_report_without_curves(study):
+    for log in study.glob('*/*/train/*/vis_data/scalars.json'):
+        log.unlink()
+    text, results = report(study)
+    assert [problem.partition(':')[0] for problem in results.missing] == [
+        'no loss in the log of the training'
+    ]
+    assert 'curves.png' not in text and 'trust.png' in text
+    assert results.of('fixed', 'whole', 'final scale (shared)').tolist() == [2.5] * 5
 
 
 def test_folder_that_is_no_study_is_refused(tmp_path):

@@ -9,7 +9,12 @@ import pytest
 
 from cmt_bias.failures import all_failures
 from cmt_bias.robustness.table import long_table
-from cmt_bias.study.study_results import StudyResults, collect_results, load_results
+from cmt_bias.study.study_results import (
+    StudyResults,
+    collect_results,
+    load_results,
+    work_dir_record,
+)
 
 from .made_up_study import write_made_up_study
 
@@ -74,6 +79,27 @@ def test_record_that_does_not_say_under_what_runs_are_tested_takes_all_of_them(s
     results = collect_results(study)
     assert results.missing == []
     assert under_failures(results).equals(expected)
+
+
+def test_finished_study_of_an_older_record_without_failures_is_not_unfinished(study):
+    change(study / 'record.json', tested_failures=None)
+    for run in study.glob('*/seed_*'):
+        (run / 'failures' / 'robustness.csv').unlink()
+    assert collect_results(study).missing == []
+
+
+def test_run_whose_test_has_no_nuscenes_metrics_is_named_and_the_rest_collected(study):
+    change(study / 'fixed' / 'seed_0' / 'state.json', metrics={'coco/bbox_mAP': 0.3})
+    results = collect_results(study)
+    assert results.missing == ['no nuScenes metrics of the test: fixed 0']
+    assert results.of('fixed', 'whole', 'mAP').index.tolist() == [1, 2]
+
+
+def test_record_alone_has_empty_tables_and_is_read_as_it_was_saved(study, tmp_path):
+    results = work_dir_record(study)
+    assert results.subsets() == results.failures() == []
+    results.save(tmp_path / 'saved')
+    assert load_results(tmp_path / 'saved').values.empty
 
 
 def test_mean_is_over_the_failures_that_all_runs_have(study):

@@ -21,6 +21,7 @@ from cmt_bias.study.study_run import (
     describe_device,
     is_alive,
     read_state,
+    read_test_metrics,
 )
 from cmt_bias.study.study_runner import Progress, carry_out, make_executors
 
@@ -209,6 +210,14 @@ def test_damaged_state_counts_as_none(make_run, tmp_path, content):
     (run.folder / 'state.json').write_text(content)
     assert read_state(run.folder) is None
     assert debug(tmp_path, [make_run('a')]).done == ['a']
+
+
+@pytest.mark.parametrize('content', [b'{"x_NuScenes/NDS": ', b'[1]', b'3', b'\xff', b'{}'])
+def test_metrics_are_those_of_the_newest_test_whose_file_is_not_damaged(tmp_path, content):
+    for time_of_test, written in (('1', b'{"x_NuScenes/NDS": 0.5}'), ('2', content)):
+        (tmp_path / time_of_test).mkdir()
+        (tmp_path / time_of_test / f'{time_of_test}.json').write_bytes(written)
+    assert read_test_metrics(tmp_path) == {'x_NuScenes/NDS': 0.5}
 
 
 def test_run_that_another_process_works_on_is_left_to_it(make_run, tmp_path):

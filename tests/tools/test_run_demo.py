@@ -3,6 +3,8 @@
 import io
 import itertools
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -161,16 +163,22 @@ def test_log_lines_of_the_tools_are_shown_and_their_configs_are_not():
         assert (found and found.group()) == expected, line
 
 
-def test_interrupted_demo_ends_the_running_command(tmp_path, monkeypatch):
-    running = []
-
-    def interrupt(pid: str, **_: object) -> None:
-        running.append(int(pid))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_demo, 'print', interrupt, raising=False)
+def test_interrupted_demo_ends_the_running_command(tmp_path):
     sleeping = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'
-    with pytest.raises(KeyboardInterrupt):
-        run_demo.run_logged([sys.executable, '-c', sleeping], tmp_path / 'log')
+    call = (
+        # A shell that starts a job in the background makes it ignore SIGINT, and so its children.
+        'import signal; signal.signal(signal.SIGINT, signal.default_int_handler);'
+        'import sys; sys.path.insert(0, sys.argv[1]); import run_demo; from pathlib import Path;'
+        f'run_demo.run_logged([sys.executable, "-c", {sleeping!r}], Path(sys.argv[2]))'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', call, str(REPOSITORY / 'tools'), str(tmp_path / 'log')],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    running = int(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) != 0
     with pytest.raises(ProcessLookupError):
-        os.kill(*running, 0)
+        os.kill(running, 0)

@@ -41,8 +41,9 @@ class NuScenesScores:
 
     @property
     def absent_classes(self) -> list[str]:
-        """Classes of nuScenes that the model does not have, which the official means count."""
-        return [name for name in DETECTION_NAMES if name not in self.classes.index]
+        """Classes that the model does not have, which official means count; none if unknown."""
+        known = self.classes.index
+        return [name for name in DETECTION_NAMES if len(known) and name not in known]
 
     def of_own_classes(self) -> 'NuScenesScores':
         """The same scores with all means over the classes that the model has."""

@@ -117,10 +117,12 @@ def load_result(path: Path, identity: str, with_query_weights: bool = False) -> 
         if stored['identity'] != identity:
             return None
         result = CellResult(**stored)
+        for pairs in (result.weights, result.falls):
+            np.array([*pairs.values()], float).reshape(len(pairs), 2)
         if with_query_weights and result.weights and not load_query_weights(path):
             raise ValueError(f"the weights beside it, '{path.with_suffix('.npz')}', are not there")
         return result
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         MMLogger.get_current_instance().warning(
             f"'{path}' is damaged ({type(error).__name__}: {error}); its test is made again"
         )

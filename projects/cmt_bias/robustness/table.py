@@ -87,13 +87,13 @@ def trust_shift(
 
     Given are, by sample, the mean weights of LiDAR and cameras without and under the failure.
     Returns the mean over the samples, each compared with itself, and the ends of its 95 %
-    interval; NaN where there is none. Consecutive samples of a scene are alike, so that the
-    interval is rather too narrow.
+    interval; NaN where there is none, or a weight is NaN. Consecutive samples of a scene are
+    alike, so that the interval is rather too narrow.
     """
-    before, after = (pd.DataFrame(weights, index=['L', 'C']).T for weights in (clean, failed))
-    changes = (after - before).dropna()
-    shifts = changes['L'] - changes['C']
-    mean, reach = shifts.mean(), shifts.sem() * stats.t.ppf(0.975, len(shifts) - 1)
+    changes = [np.subtract(failed[name], clean[name]) for name in clean if name in failed]
+    shifts = pd.Series([lidar - camera for lidar, camera in changes], dtype=float)
+    mean, error = shifts.mean(skipna=False), shifts.sem(skipna=False)
+    reach = error * stats.t.ppf(0.975, len(shifts) - 1)
     return mean, mean - reach, mean + reach
 
 

@@ -122,21 +122,19 @@ def _problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
         if not {'text', 'variant', 'against'} <= set(question) <= set(keys):
             remedy = f'give text, variant, against; possible keys: {", ".join(keys)}'
             wrong(f'the question {dict(question)} cannot be understood', remedy)
-            continue
-        if question['variant'] == question['against']:
-            remedy = 'choose two variants'
-            wrong(f"a question compares '{question['variant']}' with itself", remedy)
-        names |= {question['variant'], question['against']}
+        pair = [question[key] for key in ('variant', 'against') if key in question]
+        if len(pair) > len(set(pair)):
+            wrong(f"a question compares '{pair[0]}' with itself", 'choose two variants')
+        names.update(pair)
     for name in names - set(variants):
         wrong(f"'{name}' is none of the variants", f'choose one of {", ".join(variants)}')
     failures = content.get('failures', ())
-    if isinstance(failures, str):
-        wrong(f"failures is a name, '{failures}'", f"failures = ['{failures}']")
-    else:
-        try:
-            find_failures(failures)
-        except (TypeError, ValueError) as error:
-            wrong(str(error), "failures = ['lidar_drop', 'night_3', ...]")
+    try:
+        if not isinstance(failures, list | tuple):
+            raise TypeError(f'failures must be a list of names, not {failures!r}')
+        find_failures(failures)
+    except (TypeError, ValueError) as error:
+        wrong(str(error), "failures = ['lidar_drop', 'night_3', ...]")
     return problems
 
 

@@ -19,7 +19,7 @@ from ..atomic_file import write_atomically
 from ..failures import CLEAN
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
-from ..metrics.subset_evaluation import WHOLE, SubsetEvaluation
+from ..metrics.subset_evaluation import EVALUATED_SPLITS, WHOLE, SubsetEvaluation
 from ..problem import Problem
 from ..runs.data_check import innermost_datasets
 from ..runs.preflight import ProblemsFound
@@ -74,8 +74,8 @@ class StudyResults:
     hours: float = 0.0
     parts: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    values: pd.DataFrame = field(default_factory=pd.DataFrame)
-    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    values: pd.DataFrame = field(default_factory=lambda: _frame({}, 'subset'))
+    curves: pd.DataFrame = field(default_factory=lambda: _frame({}, 'iteration'))
 
     def table(self, subset: str, metric: str) -> pd.DataFrame:
         """A measure by seed (rows) and variant (columns)."""
@@ -219,6 +219,8 @@ def collect_results(work_dir: Path) -> StudyResults:
         run.average_failures(common)
         for problem in run.missing:
             missing[problem][variant] += f' {seed}'
+    if not any(FAILURES in run.measures for run in runs.values()):
+        missing.pop(UNTESTED, None)  # the study has no failures, or is not so far
     results.missing = [
         f'{problem}: {", ".join(variant + seeds for variant, seeds in affected.items())}'
         for problem, affected in missing.items()
@@ -273,13 +275,16 @@ class _Run:
         losses, scales = (read(self.folder / TRAIN_FOLDER) for read in (read_losses, read_scales))
         self.measures[WHOLE].update(curve_measures(losses, scales))
         curves = {'loss': losses, **{f'scale ({name})': scales[name] for name in scales}}
-        self.curves = {name: thinned(curve) for name, curve in curves.items()}
+        self.curves = {name: thinned(curve) for name, curve in curves.items() if len(curve)}
         if losses.empty:
             self.missing.append('no loss in the log of the training')
 
     def _read_subsets(self, state: RunState) -> None:
         """Metrics by subset; without the data set those of the whole, as the test wrote them."""
-        tested = next(iter(parse_nuscenes_metrics(state.metrics).values()))
+        tested = next(iter(parse_nuscenes_metrics(state.metrics).values()), None)
+        if tested is None:
+            self.missing.append('no nuScenes metrics of the test')
+            return
         scores = dict(zip(SCORES, (tested.mean_ap, tested.nds), strict=True))
         try:
             self.parts = _subset_metrics(self.folder)
@@ -358,6 +363,8 @@ def _subset_metrics(folder: Path) -> list[dict[str, Any]]:
 @lru_cache
 def _tables(root: str, version: str) -> NuScenes:
     """Of the data set, loaded once for all runs."""
+    if version not in EVALUATED_SPLITS:
+        raise FileNotFoundError(f"version '{version}' has no validation split")
     if not (Path(root) / version).is_dir():
         raise FileNotFoundError(f"the tables '{Path(root) / version}' are not there")
     return NuScenes(version, root, verbose=False)

@@ -247,9 +247,10 @@ def read_test_metrics(test_dir: Path) -> dict[str, float]:
     """
     for path in sorted(test_dir.glob('*/*.json'), reverse=True):  # their names are times
         if path.stem == path.parent.name:
-            metrics = json.loads(path.read_text())
-            if any(key.endswith('/NDS') for key in metrics):
-                return metrics
+            with suppress(OSError, ValueError):  # a damaged one
+                metrics = json.loads(path.read_text())
+                if isinstance(metrics, dict) and any(key.endswith('/NDS') for key in metrics):
+                    return metrics
     return {}
 
 

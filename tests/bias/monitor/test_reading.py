@@ -78,6 +78,12 @@ def test_no_learning_rate_and_no_movement(learning_rate):
     assert read_ending(rows, 'shared').endswith('; it did not move')
 
 
+def test_a_value_that_was_not_finite_where_the_last_part_begins_has_not_settled():
+    rows = run_with([2.5] * 51)
+    rows.loc[rows['iteration'] == 4000, 'bias_scale/shared'] = math.nan
+    assert read_ending(rows, 'shared').endswith(': between 1.5 and 3.5, the usual strength')
+
+
 def test_a_bound_is_named():
     rows = run_with([2.5, 3.9], range_low=0.5, range_high=4.0)
     assert 'held by max_scale, so a wider range may lead it further' in read_ending(rows, 'shared')

@@ -142,6 +142,20 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+ENDINGS = {
+    'of no use': 'not finite: the model is of no use',
+    'strong': f'above {STRONG}, stronger modulation was wanted',
+    'weak': f'below {WEAK}, the weights are of little use',
+    'usual': f'between {WEAK} and {STRONG}, the usual strength',
+    'held': 'held by {bound}, so a wider range may lead it further',
+    'few rows': 'too few rows to say whether it has settled, a smaller interval gives more',
+    'drifting': 'still drifting {way}, train longer',
+    'settled': 'settled {way}',
+    'unmoved': 'it did not move',
+}
+"""What is said of the end of a run, by its name in the documentation."""
+
+
 class BiasScaleWatch:
     """Puts the rules to each record; what holds is said once, when it begins to hold.
 
@@ -229,16 +243,10 @@ def read_ending(
     scales, iterations = history[f'bias_scale/{name}'], history['iteration']
     start, scale = scales.iloc[[0, -1]]
     if not math.isfinite(scale):
-        return f'{name} {start:.3g} -> {scale:.3g}: not finite: the model is of no use'
-    if scale > STRONG:
-        said = [f'above {STRONG}, stronger modulation was wanted']
-    elif scale < WEAK:
-        said = [f'below {WEAK}, the weights are of little use']
-    else:
-        said = [f'between {WEAK} and {STRONG}, the usual strength']
+        return f'{name} {start:.3g} -> {scale:.3g}: {ENDINGS["of no use"]}'
+    said = ['strong' if scale > STRONG else 'weak' if scale < WEAK else 'usual']
     bound = bound_nearby(scale, *history[['range_low', 'range_high']].iloc[-1])
-    if bound:
-        said.append(f'held by {bound}, so a wider range may lead it further')
+    said += ['held'] if bound else []
 
     first, end = iterations.iloc[[0, -1]]
     last = history[iterations >= end - LAST_PART * (end - first)]
@@ -248,15 +256,14 @@ def read_ending(
         possible = (last['learning_rate'].fillna(0.0) * steps).sum()
     else:
         possible = scales.max() - scales.min()
+    share = abs(drift) / possible if possible > 0 else math.nan
+    way = f'(in the last fifth of the run {drift:+.2g}, {share:.0%} of the {possible:.2g} '
+    way += 'its learning rate allowed)' if is_like_adam else 'it spanned in all)'
     if len(last) < FEWEST_ROWS:
-        said.append('too few rows to say whether it has settled, a smaller interval gives more')
-    elif possible > 0:
-        share = abs(drift) / possible
-        way = f'(in the last fifth of the run {drift:+.2g}, {share:.0%} of the {possible:.2g} '
-        way += 'its learning rate allowed)' if is_like_adam else 'it spanned in all)'
-        said.append(
-            f'still drifting {way}, train longer' if share > DRIFTING else f'settled {way}'
-        )
+        said.append('few rows')
+    elif not math.isnan(share):
+        said.append('drifting' if share > DRIFTING else 'settled')
     elif drift == 0:
-        said.append('it did not move')
-    return f'{name} {start:.3g} -> {scale:.3g}: ' + '; '.join(said)
+        said.append('unmoved')
+    read = '; '.join(ENDINGS[ending] for ending in said).format(bound=bound, way=way)
+    return f'{name} {start:.3g} -> {scale:.3g}: {read}'
