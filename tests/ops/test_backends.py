@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cmt_bias.ops import (
+    QueryWindows,
     TokenLayout,
     Window,
     WindowedBias,
@@ -95,6 +96,42 @@ def test_automatic_choice_is_logged_once(caplog, monkeypatch):
         "attention with a bias runs on backend 'cpu' on cpu in torch.float32",
         "attention to windows runs on backend 'cpu' on cpu in torch.float32",
     ]
+
+
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch 2.4 brings the check')
+@pytest.mark.parametrize('backend', ['cpu', 'dense'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('strength_size', [2.0, None])
+def test_the_registered_operators_pass_torchs_checks(backend, dtype, strength_size):
+    inputs = random_case(strength_size=strength_size).to(dtype).inputs()
+    tensors = [tensor.requires_grad_() for tensor in inputs[:3]]
+    arguments = (*tensors, *inputs[3:], backend)
+    checks = 'test_schema', 'test_autograd_registration', 'test_faketensor'
+    torch.library.opcheck(operator._forward_operator, arguments, test_utils=checks)
+    with torch.no_grad():
+        output, *kept = operator._forward_operator(*arguments)
+        arguments = (torch.ones_like(output), *arguments, output, *kept)
+        checks = 'test_schema', 'test_faketensor'
+        torch.library.opcheck(operator._backward_operator, arguments, test_utils=checks)
+
+
+def test_sorting_is_compiled_once_for_all_numbers_of_queries():
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph
+
+    windows = random_case().windows
+
+    def order_of(cells):
+        return QueryWindows(windows.layout, cells, windows.shapes).sorted().order
+
+    compiled = torch.compile(order_of, backend=keep, dynamic=True, fullgraph=True)
+    for queries in (60, 75, 120, 500):
+        cells = random_case(queries=queries).windows.cells
+        assert torch.equal(compiled(cells), order_of(cells))
+    assert len(graphs) == 1
 
 
 def test_second_derivatives_are_refused():

@@ -138,6 +138,20 @@ def test_sorting_queries_changes_nothing_but_their_tiles():
         torch.testing.assert_close(tensor, in_order[name], rtol=1e-5, atol=1e-5)
 
 
+def test_order_with_gaps_in_memory():
+    case = small_case(2, queries=37, batch=2)
+    expected = case.run('triton')
+    order = torch.stack((case.windows.order, torch.full_like(case.windows.order, 99)), -1)[..., 0]
+    case = replace(case, windows=replace(case.windows, order=order))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in case.run('triton').items())
+
+
+@pytest.mark.parametrize('shapes', [(0, 1), (1, 0)])
+def test_a_whole_modality_has_no_profile(shapes):
+    windows = Window(None, 1.0), Window(2, 1.0)
+    assert_exact(small_case(5, window=tuple(windows[number] for number in shapes)))
+
+
 @pytest.mark.parametrize('layout', [TokenLayout((30, 40)), TokenLayout(None, 3, (30, 40))])
 def test_sorted_queries_need_the_bias_in_few_tiles(layout):
     """Of 512 queries in 8 tiles, in places drawn at random."""

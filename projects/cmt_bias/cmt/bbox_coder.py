@@ -47,8 +47,8 @@ class MultiTaskBBoxCoder:
     ) -> None:
         if nms_radius is not None and not 0 < nms_radius < CLASS_DISTANCE / 100:
             raise ValueError(
-                f'MultiTaskBBoxCoder: nms_radius={nms_radius} must be positive, in metres and less '
-                f'than {CLASS_DISTANCE / 100:g}; leave it out to keep all boxes.'
+                f'MultiTaskBBoxCoder: nms_radius={nms_radius} must be positive, in metres and '
+                f'less than {CLASS_DISTANCE / 100:g}; leave it out to keep all boxes.'
             )
         self.pc_range = list(pc_range)
         self.post_center_range = None if post_center_range is None else list(post_center_range)

@@ -20,6 +20,8 @@ MODALITIES: tuple[Modality, ...] = ('lidar', 'camera')
 NOT_SEEN = -(2**20)
 # A radius, among numbers, that reaches even from there: the whole modality.
 EVERYWHERE = 2**24
+# With so many strips of a map 64 of some thousand queries, those of a tile, fill about a square.
+_NUM_STRIPS = 6
 
 
 class Segment(NamedTuple):
@@ -115,8 +117,9 @@ class QueryWindows:
             the row is :data:`NOT_SEEN` in segments in which the query has none. Not read in a
             modality whose window is the whole modality.
         shapes: Window of the LiDAR and of the cameras.
-        order: ``(B, Q)`` int32 a sample's queries, each once (not checked), neighbours with windows
-            near each other: so the fused kernels need the bias in few tiles. None for as they come.
+        order: ``(B, Q)`` int32 a sample's queries, each once (not checked), neighbours with
+            windows near each other: so the fused kernels need the bias in few tiles. None for as
+            they come.
     """
 
     layout: TokenLayout
@@ -134,10 +137,8 @@ class QueryWindows:
         A query's place is that in the first segment in which it has a window.
         """
         first = (self.cells[..., 0] >= 0).int().argmax(-1)[..., None, None]
-        row, column = self.cells.take_along_dim(first, dim=2)[:, :, 0].long().unbind(-1)
-        # so many strips that 64 queries, those of a tile, fill about a square
-        strips = max(1, round((row.shape[1] / 64) ** 0.5))
-        strip = first[..., 0, 0] * 2**24 + row // -(-self.layout.segments[0].rows // strips)
+        row, column = self.cells.gather(2, first.expand(-1, -1, 1, 2))[:, :, 0].long().unbind(-1)
+        strip = first[..., 0, 0] * 2**24 + row // -(-self.layout.segments[0].rows // _NUM_STRIPS)
         place = strip * 2**24 + column.where(strip % 2 == 0, -column)
         return replace(self, order=place.argsort(dim=-1, stable=True).int())
 
@@ -219,7 +220,9 @@ class AttentionInputs(NamedTuple):
         layout, shapes = windows.layout, windows.shapes
         radii = (EVERYWHERE if window.radius is None else window.radius for window in shapes)
         bev, view = layout.bev_shape or (0, 0), layout.view_shape or (0, 0)
-        return [*bev, layout.num_views, *view, *radii], [window.sigma or 0.0 for window in shapes]
+        # a whole modality has no profile
+        sigmas = [0.0 if window.radius is None else window.sigma or 0.0 for window in shapes]
+        return [*bev, layout.num_views, *view, *radii], sigmas
 
     @property
     def windows(self) -> QueryWindows:

@@ -214,7 +214,8 @@ def _prepare(arguments: Sequence[Any]) -> tuple[Any, AttentionInputs]:
     query, key, value = (tensor.to(dtype).contiguous() for tensor in inputs[:3])
     strength = None if inputs.strength is None else inputs.strength.to(precise).contiguous()
     cells = inputs.cells.contiguous()
-    return backend, AttentionInputs(query, key, value, cells, strength, *inputs[5:])
+    order = None if inputs.order is None else inputs.order.contiguous()
+    return backend, AttentionInputs(query, key, value, cells, strength, order, *inputs[6:])
 
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,12 +239,12 @@ def _backward(grad_output: Tensor, *arguments: Any) -> list[Tensor]:
     """Gradients of query, key, value and strength; the last is empty without a strength."""
     *of_forward, output, logsumexp, chosen = arguments
     backend, inputs = _prepare(of_forward)
-    grad_output, output = (t.to(inputs.query.dtype).contiguous() for t in (grad_output, output))
-    query = inputs.query
+    query, none = inputs.query, grad_output.new_empty(0)
+    grad_output, output = (t.to(query.dtype).contiguous() for t in (grad_output, output))
     with torch.cuda.device_of(query), torch.autocast(query.device.type, enabled=False):
         grads = backend.gradients(inputs, grad_output, output, logsumexp, chosen)
     return [
-        grad_output.new_empty(0) if tensor is None else grad.to(tensor.dtype)
+        none if tensor is None else grad.to(tensor.dtype)
         for grad, tensor in zip(grads, (*arguments[:3], arguments[4]), strict=True)
     ]
 
@@ -257,6 +258,7 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> Non
     """Keep what the backward pass needs: nothing as large as keys but these themselves."""
     tensors, ctx.numbers = inputs[:6], inputs[6:]
     ctx.save_for_backward(*tensors, *output)
+    ctx.set_materialize_grads(False)  # none of those of log-sum-exp and choice
 
 
 def _differentiate(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Any, ...]:

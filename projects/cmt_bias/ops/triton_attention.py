@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .geometry import AttentionInputs
 
-_MIN_TRITON = (3, 0)
+# 3.2 and 3.3 crash while they compile these kernels; older ones load nothing ahead.
+_MIN_TRITON = (3, 4)
 _MAX_HEAD_DIM = 64
 # Cells of a map whose rows the kernels find exactly by a product in float32.
 _MAX_MAP = 2**20
@@ -50,7 +51,9 @@ class Launch(NamedTuple):
         device = torch.cuda.get_device_properties(query.device)
         tiles = default_tiles(query.shape[-1], query.dtype, device.major * 10 + device.minor)
         processors = device.multi_processor_count
-        return cls(*tiles, programs=(12 * processors, 2 * processors))
+        # Eight warps of a backward pass fill the registers of a processor.
+        resident = 8 // tiles[1].warps * processors
+        return cls(*tiles, programs=(12 * processors, resident))
 
 
 def default_tiles(head_dim: int, dtype: torch.dtype, capability: int) -> tuple[Tiles, Tiles]:
@@ -59,17 +62,17 @@ def default_tiles(head_dim: int, dtype: torch.dtype, capability: int) -> tuple[T
     Args:
         head_dim: Channels of a head.
         dtype: Of the queries.
-        capability: Compute capability, such as 90 for 9.0. From 9.0 on the tensor cores read
-            from shared memory, which leaves registers for larger tiles.
+        capability: Compute capability, such as 90 for 9.0. Tensor cores of 9.x read from shared
+            memory, which leaves registers for larger tiles.
     """
+    is_hopper = capability // 10 == 9
     if dtype not in _HALF:
         if head_dim > 32:
-            return Tiles(32, 32, 4, 2), Tiles(16, 16, 4, 1)
-        return Tiles(64, 32, 4, 2), Tiles(16, 32, 4, 1)
+            return Tiles(16, 32, 4, 2), Tiles(16, 16, 4, 1)
+        return Tiles(32, 32, 4, 2), Tiles(16, 32, 4, 1)
     if head_dim > 32:
-        return Tiles(128, 64, 8, 2), Tiles(64 if capability >= 90 else 32, 64, 8, 2)
-    backward = Tiles(64, 64, 4, 3) if capability >= 90 else Tiles(32, 128, 8, 2)
-    return Tiles(128, 64, 4, 3), backward
+        return Tiles(128, 64, 8, 2), Tiles(64, 64, 8, 2) if is_hopper else Tiles(32, 32, 4, 2)
+    return Tiles(128, 64, 4, 3), Tiles(64, 64, 4, 3) if is_hopper else Tiles(32, 64, 4, 2)
 
 
 @cache
@@ -84,7 +87,7 @@ def _why_not_here() -> str | None:
         return 'triton is not installed (it comes with torch for CUDA on Linux)'
     version = import_module('triton').__version__
     if tuple(int(part) for part in version.split('.')[:2]) < _MIN_TRITON:
-        return f'triton {version} is older than 3.0, which comes with torch 2.4'
+        return f'triton {version} is older than 3.4, which comes with torch 2.8'
     return None
 
 

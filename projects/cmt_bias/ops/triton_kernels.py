@@ -15,6 +15,9 @@ LiDAR, those in 1 the cameras.
 import triton
 import triton.language as tl
 
+# Numbers that change from step to step (``do_not_specialize``) are no constants, which would have
+# the kernels compiled anew in the middle of a training.
+
 _LOG2_E = tl.constexpr(1.4426950408889634)
 # Behind all maps, and before them the middle of a window that is in no segment.
 _FAR = tl.constexpr(2**20)
@@ -40,7 +43,7 @@ def _middles(Cells, query, used, segment, S):
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['NQ'])
 def find_boxes(Cells, Order, Boxes, NQ, S, BM: tl.constexpr):
     """Where the windows of a query tile have their middles, in each segment."""
     tile, batch = tl.program_id(0), tl.program_id(1)
@@ -122,7 +125,7 @@ def _with_bias(logits, Strength, Cells, query, used, segment, modality, cell, le
     return tl.where(live, logits, -float('inf'))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['NQ', 'tiles_of_split'])
 def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, scale, H, NQ, NK, S,
            tiles_of_split, TILES, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1,
            RADIUS1, FALLOFF1, GAUSSIAN: tl.constexpr, HIDE: tl.constexpr, D: tl.constexpr,
@@ -174,7 +177,7 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, sc
     tl.store(PartSums + row, top / _LOG2_E + tl.log(mass), mask=used)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['N', 'SPLITS'])
 def join_splits(Parts, PartSums, Out, LogSumExp, N, SPLITS, D: tl.constexpr, DP: tl.constexpr,
                 BM: tl.constexpr):  # fmt: skip
     """Attention to all keys from attention to each split of them; N queries of all heads."""
@@ -197,7 +200,7 @@ def join_splits(Parts, PartSums, Out, LogSumExp, N, SPLITS, D: tl.constexpr, DP:
     tl.store(LogSumExp + row, top + tl.log(mass), mask=used)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['NQ'])
 def gather_queries(Query, GradOut, Out, LogSumExp, Order, Queries, Grads, Offsets, Deltas, H, NQ,
                    D: tl.constexpr, DP: tl.constexpr, BM: tl.constexpr):  # fmt: skip
     """What the backward pass reads of the queries, in their order and without gaps.
@@ -221,7 +224,7 @@ def gather_queries(Query, GradOut, Out, LogSumExp, Order, Queries, Grads, Offset
     tl.store(Deltas + to, tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['NQ', 'query_tiles'])
 def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, Order, Boxes,
                   GradQuery, GradStrength, GradKey, GradValue, scale, H, NQ, NK, S, query_tiles,
                   TILES, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1, RADIUS1,
@@ -283,7 +286,7 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
         tl.debug_barrier()  # the next key tile adds to what other threads have stored
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['NQ', 'GROUPS'])
 def join_groups(Parts, StrengthParts, GradQuery, GradStrength, Order, scale, H, NQ, GROUPS,
                 D: tl.constexpr, DP: tl.constexpr, BM: tl.constexpr):  # fmt: skip
     """Gradients of queries, and of strengths by head, from those of all programs."""
