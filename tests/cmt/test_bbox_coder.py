@@ -95,7 +95,9 @@ def test_boxes_that_require_gradients_are_suppressed_all_the_same():
     logits, boxes = random_tasks((1, 2, 2), num_queries=40)
     coder = MultiTaskBBoxCoder(PC_RANGE, max_num=150, num_classes=5, nms_radius=3.0)
     expected = coder.decode(logits, boxes)
-    actual = coder.decode(*([part.requires_grad_() for part in parts] for parts in (logits, boxes)))
+    actual = coder.decode(
+        *([part.requires_grad_() for part in parts] for parts in (logits, boxes))
+    )
     for one, other in zip(actual, expected, strict=True):
         assert one['queries'].tolist() == other['queries'].tolist()
         assert one['bboxes'].requires_grad
