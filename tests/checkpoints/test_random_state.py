@@ -4,11 +4,19 @@ import io
 import random
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.dataset import DefaultSampler
+from torch.utils.data import BatchSampler, DataLoader
 
-from cmt_bias.checkpoints.random_state import capture_random_state, restore_random_state
+from cmt_bias.checkpoints.random_state import (
+    capture_random_state,
+    restore_random_state,
+    sampling_seed,
+    set_sampling_seed,
+)
 
 
 def draw() -> list[float]:
@@ -48,3 +56,29 @@ def test_capturing_draws_nothing():
     torch.manual_seed(0)
     capture_random_state()
     assert torch.rand(()) == expected
+
+
+def loader_of(batching: dict) -> DataLoader:
+    """A dataloader whose sampler has the seed 7."""
+    sampler = DefaultSampler(range(4), seed=7)
+    if 'batch_sampler' in batching:
+        return DataLoader(range(4), batch_sampler=BatchSampler(sampler, 2, drop_last=False))
+    return DataLoader(range(4), sampler=sampler, **batching)
+
+
+@pytest.mark.parametrize(
+    'batching',
+    [dict(batch_size=2), dict(batch_size=None), dict(batch_sampler=True)],
+    ids=['batches', 'no batches', 'a batch sampler'],
+)
+def test_the_samplers_seed_is_found_and_set_however_samples_are_batched(batching):
+    dataloader = loader_of(batching)
+    assert sampling_seed(dataloader) == 7
+    set_sampling_seed(dataloader, 99, seed=0)
+    assert sampling_seed(dataloader) == 99
+
+
+def test_a_dataloader_without_a_seeded_sampler_is_left_alone():
+    dataloader = DataLoader(range(4))
+    set_sampling_seed(dataloader, 99, seed=0)
+    assert sampling_seed(dataloader) is None

@@ -51,7 +51,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 def sampling_seed(dataloader: DataLoader) -> int | None:
     """Seed of the sampler that shuffles; None where it has none."""
-    return getattr(getattr(dataloader.batch_sampler, 'sampler', None), 'seed', None)
+    return getattr(_find_sampler(dataloader), 'seed', None)
 
 
 def set_sampling_seed(dataloader: DataLoader, sampler_seed: int | None, seed: int) -> None:
@@ -61,10 +61,17 @@ def set_sampling_seed(dataloader: DataLoader, sampler_seed: int | None, seed: in
     another one where the config sets none.
     """
     if sampler_seed is not None and sampling_seed(dataloader) is not None:
-        dataloader.batch_sampler.sampler.seed = sampler_seed  # type: ignore[union-attr]
+        _find_sampler(dataloader).seed = sampler_seed
     init_function = dataloader.worker_init_fn
     if isinstance(init_function, partial) and 'seed' in init_function.keywords:
         dataloader.worker_init_fn = partial(init_function, seed=seed)
+
+
+def _find_sampler(dataloader: DataLoader) -> Any:
+    """The dataloader's own, as with ``batch_size=None``, or that inside its batch sampler."""
+    if hasattr(dataloader.sampler, 'seed'):
+        return dataloader.sampler
+    return getattr(dataloader.batch_sampler, 'sampler', None)
 
 
 @FUNCTIONS.register_module()
