@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,3 +76,12 @@ def test_mmcv_and_torch_are_not_required_by_the_wheel(wheel):
     ]
     assert 'numpy<2' in required
     assert not any(requirement.startswith(('mm', 'torch', 'spconv')) for requirement in required)
+
+
+def test_the_oldest_devkit_that_is_allowed_finds_the_shapely_that_it_needs():
+    """nuscenes-devkit 1.1.11 requires Shapely<2."""
+    lines = (ROOT / 'requirements' / 'runtime.txt').read_text().splitlines()
+    required = [Requirement(text) for line in lines if (text := line.split('#')[0].strip())]
+    allowed = {one.name.lower(): one.specifier for one in required}
+    assert allowed['nuscenes-devkit'].contains('1.1.11')
+    assert allowed['shapely'].contains('1.8.5')

@@ -70,3 +70,9 @@ def test_seed_of_the_sampler_is_read_and_set_however_samples_are_batched(batchin
     assert sampling_seed(dataloader) == 7
     set_sampling_seed(dataloader, 99, seed=0)
     assert sampler.seed == sampling_seed(dataloader) == 99
+
+
+def test_a_dataloader_without_a_seeded_sampler_is_left_alone():
+    dataloader = DataLoader(range(4))
+    set_sampling_seed(dataloader, 99, seed=0)
+    assert sampling_seed(dataloader) is None

@@ -46,6 +46,20 @@ def test_a_box_inside_another_and_a_cross_overlap():
     assert overlap_on_ground(big[0], np.zeros((0, 7))).shape == (0,)
 
 
+def test_boxes_that_only_touch_are_apart():
+    box = np.array([0.0, 0, 0, 4, 2, 1, 0])
+    touching = np.array([[4.0, 0, 0, 4, 2, 1, 0], [0, 2, 0, 4, 2, 1, 0], [4, 2, 0, 4, 2, 1, 0]])
+    assert not overlap_on_ground(box, touching).any()
+    assert overlap_on_ground(box, touching - [1e-6, 1e-6, 0, 0, 0, 0, 0]).all()
+
+
+def test_a_box_with_nan_overlaps_nothing():
+    box = np.array([0.0, 0, 0, 4, 2, 1, 0])
+    others = np.array([box, box])
+    others[0, 3] = np.nan
+    assert overlap_on_ground(box, others).tolist() == [False, True]
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(seed=SEEDS)
 def test_points_inside_are_those_that_mmdet3d_finds(seed):

@@ -173,6 +173,33 @@ def test_works_without_points_or_images_or_boxes(make_sample, transform, absent)
         torch.testing.assert_close(partial['gt_bboxes_3d'].tensor, whole['gt_bboxes_3d'].tensor)
 
 
+@pytest.mark.parametrize(
+    'transform',
+    [CustomRandomFlip3D(1.0, 1.0), GlobalRotScaleTransImage(flip_dx_ratio=1.0, flip_dy_ratio=1.0)],
+    ids=['flip', 'camera_only'],
+)
+def test_images_alone_are_flipped_by_their_matrices(make_sample, transform):
+    np.random.seed(3)
+    whole = transform(make_sample(seed=1))
+    images = make_sample(seed=1)
+    del images['points'], images['gt_bboxes_3d']
+    np.random.seed(3)
+    images = transform(images)
+    assert images['pcd_horizontal_flip'] and images['pcd_vertical_flip']
+    assert 'points' not in images and 'gt_bboxes_3d' not in images
+    np.testing.assert_allclose(images['lidar2img'], whole['lidar2img'])
+
+
+def test_centres_in_the_images_stay_where_they_are_in_a_flip(make_sample):
+    sample = make_sample(seed=1)
+    sample['centers_2d'] = np.array([[3.0, 4.0]])
+    boxes, intrinsics = sample['gt_bboxes_3d'].tensor.clone(), sample['cam2img'].copy()
+    sample = CustomRandomFlip3D(1.0, 1.0)(sample)
+    torch.testing.assert_close(sample['gt_bboxes_3d'].tensor[:, :2], -boxes[:, :2])
+    np.testing.assert_array_equal(sample['centers_2d'], [[3.0, 4.0]])
+    np.testing.assert_array_equal(sample['cam2img'], intrinsics)
+
+
 @TRANSFORMS
 def test_works_with_no_box_and_no_point_at_all(make_sample, transform):
     np.random.seed(3)

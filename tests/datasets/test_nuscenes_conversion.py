@@ -4,6 +4,7 @@ import pickle
 import shutil
 from collections import Counter
 
+import mmdet3d
 import mmengine
 import numpy as np
 import pytest
@@ -290,3 +291,15 @@ def test_dataset_without_validation_scene_is_refused(copied_tables):
 def test_unknown_version_is_refused(tmp_path):
     with pytest.raises(DatasetLayoutError, match=r'must be one of v1\.0-trainval, v1\.0-mini'):
         check_layout(tmp_path, 'v1.0')
+
+
+def test_an_mmdet3d_without_its_scripts_is_told_with_the_remedy(
+    copied_tables, tmp_path, monkeypatch
+):
+    """As an editable install without the files that a wheel carries."""
+    monkeypatch.setattr(mmdet3d, '__file__', str(tmp_path / 'mmdet3d' / '__init__.py'))
+    with pytest.raises(
+        DatasetLayoutError, match=r'mmdet3d/\.mim/tools has no converter: pip install mmdet3d=='
+    ):
+        convert_nuscenes(copied_tables, tmp_path / 'out')
+    assert not list((tmp_path / 'out').iterdir())

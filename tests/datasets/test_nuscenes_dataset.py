@@ -10,12 +10,17 @@ import cv2
 import numpy as np
 import pytest
 from mmdet3d.datasets import CBGSDataset, NuScenesDataset
-from mmdet3d.registry import DATASETS
+from mmdet3d.datasets.transforms import LoadPointsFromFile
+from mmdet3d.registry import DATASETS, TRANSFORMS
 from mmengine.dataset import ConcatDataset, pseudo_collate
 from torch.utils.data import DataLoader
 
-from cmt_bias.datasets import AllBoxesNuScenesDataset
-from cmt_bias.datasets.nuscenes_dataset import BadFrameError, skipped_frames
+from cmt_bias.datasets import AllBoxesNuScenesDataset, LoadCalibratedMultiViewImages
+from cmt_bias.datasets.nuscenes_dataset import (
+    BadFrameError,
+    CheckedNuScenesDataset,
+    skipped_frames,
+)
 
 from ..visualization.tiny_dataset import dataset_config, write_tiny_dataset
 
@@ -104,6 +109,68 @@ def test_bad_frames_are_left_out_of_a_training_and_counted_across_processes(fold
     assert drawn == [0] * NUM_FRAMES
     assert skipped_frames(loader) == 2
     assert frames.datasets[0].skipped.tolist() == [False, True, True]
+
+
+@TRANSFORMS.register_module()
+class ReadCloud(LoadPointsFromFile):
+    """Of the user, with a name that says nothing to this package."""
+
+    def __init__(self, load_dim: int = 5) -> None:
+        super().__init__('LIDAR', load_dim, use_dim=4)
+
+
+@TRANSFORMS.register_module()
+class ReadPictures(LoadCalibratedMultiViewImages):
+    """As above."""
+
+
+def with_loaders_of_the_user(folder: Path, places: tuple[int, ...], **settings):
+    """A dataset of which these of the two loaders have names of their own."""
+    config = dataset_config(folder, training=True)
+    loaders = [dict(type='ReadCloud'), dict(type='ReadPictures')]
+    for place in places:
+        config['pipeline'][place] = loaders[place]
+    return DATASETS.build(dict(config, type='CheckedNuScenesDataset', **settings))
+
+
+@pytest.mark.parametrize('places', [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize(
+    ('name', 'fault'), [('1.bin', 'is cut off'), ('1.png', 'is empty')], ids=['cloud', 'image']
+)
+def test_bad_files_of_loaders_of_whatever_name_are_named_and_left_out(folder, name, fault, places):
+    DAMAGES[name][fault](folder / name)
+    with pytest.raises(BadFrameError, match=f'(?s){folder / name}.*{fault}'):
+        with_loaders_of_the_user(folder, places)[1]
+    frames = with_loaders_of_the_user(folder, places, skip_bad_frames=True)
+    assert frames[1] is not None
+    assert frames.skipped.tolist() == [False, True, False]
+
+
+def test_points_of_a_loader_of_whatever_name_have_as_many_values_as_it_reads(folder):
+    np.zeros((51, 4), np.float32).tofile(folder / '1.bin')
+    frames = with_loaders_of_the_user(folder, (0,))
+    frames.pipeline.transforms[0] = ReadCloud(load_dim=4)
+    frames.pipeline.transforms.append(lambda results: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        frames[1]
+
+
+def test_sweeps_that_the_pipeline_does_not_read_are_not_blamed(folder):
+    infos = pickle.loads((folder / 'infos.pkl').read_bytes())
+    infos['data_list'][1]['lidar_sweeps'] = [dict(lidar_points=dict(lidar_path='gone.bin'))]
+    (folder / 'infos.pkl').write_bytes(pickle.dumps(infos))
+    (folder / '1.png').write_bytes(b'')
+    with pytest.raises(BadFrameError, match=r'1\.png'):
+        dataset(folder, data_prefix=dict(pts='', img='', sweeps=''))[1]
+
+
+def test_settings_may_be_given_by_position_as_to_mmdet3d(folder):
+    config = dataset_config(folder, training=True)
+    first = [config.pop(key) for key in ('data_root', 'ann_file', 'pipeline')]
+    DAMAGES['1.bin']['is cut off'](folder / '1.bin')
+    del config['type']
+    with pytest.raises(BadFrameError, match=r"1\.bin' is cut off"):
+        CheckedNuScenesDataset(*first, **config)[1]
 
 
 def test_another_error_than_of_a_file_is_left_as_it_is(folder):

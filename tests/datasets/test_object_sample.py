@@ -272,6 +272,15 @@ def test_a_crop_that_cannot_be_decoded_is_named_too(make_sample, make_database):
         transform(scene(make_sample))
 
 
+def test_an_error_of_a_points_loader_of_the_user_is_told_with_the_command(
+    make_sample, make_database
+):
+    transform = pasting(make_database())
+    transform.db_sampler.points_loader = lambda results: b'\xff'.decode()  # UnicodeDecodeError
+    with pytest.raises(ValueError, match=r"(?s)for pasting: 'utf-8'.*tools/create_data.py"):
+        transform(scene(make_sample))
+
+
 def test_a_missing_database_is_named_with_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'(?s)nothing.pkl.*tools/create_data.py'):
         pasting(tmp_path / 'nothing.pkl')

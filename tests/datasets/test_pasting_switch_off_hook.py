@@ -1,4 +1,4 @@
-"""Pasting ends at its epoch: seen from inside real worker processes, and through a real runner."""
+"""Pasting ends at its epoch: seen from inside real worker processes, and through real runners."""
 
 import logging
 from pathlib import Path
@@ -151,7 +151,9 @@ def test_a_run_that_begins_later_ends_pasting_as_an_uninterrupted_one(first):
     assert train(runner, PastingSwitchOffHook(2), first) == expected
 
 
-def real_run(work_dir: Path, max_epochs: int, resume: bool) -> list[set[bool]]:
+def real_run(
+    work_dir: Path, max_epochs: int, resume: bool, num_workers: int = 0, persistent: bool = False
+) -> list[set[bool]]:
     """Train with a real runner, and return for each epoch the set of what its samples say."""
     model = PastingRecorder()
     runner = Runner(
@@ -161,7 +163,8 @@ def real_run(work_dir: Path, max_epochs: int, resume: bool) -> list[set[bool]]:
             dataset=plain(dict(type='PasteOne')),
             sampler=dict(type='DefaultSampler', shuffle=True),
             batch_size=2,
-            num_workers=0,
+            num_workers=num_workers,
+            persistent_workers=persistent,
             collate_fn=dict(type='default_collate'),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=max_epochs),
@@ -181,10 +184,18 @@ def real_run(work_dir: Path, max_epochs: int, resume: bool) -> list[set[bool]]:
     ]
 
 
-def test_a_resumed_run_of_a_real_runner_ends_pasting(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('stopped_after', 'num_workers', 'persistent'),
+    [(1, 2, True), (1, 2, False), (2, 0, False), (3, 2, True)],
+)
+def test_a_resumed_run_of_a_real_runner_ends_pasting_as_an_uninterrupted_one(
+    tmp_path, monkeypatch, stopped_after, num_workers, persistent
+):
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # takes seconds
-    assert real_run(tmp_path, max_epochs=1, resume=False) == [{True}]
-    assert real_run(tmp_path, max_epochs=3, resume=True) == [{True}, {False}]
+    expected = [{True}, {True}, {False}, {False}]
+    assert real_run(tmp_path, stopped_after, resume=False) == expected[:stopped_after]
+    resumed = real_run(tmp_path, NUM_EPOCHS, True, num_workers, persistent)
+    assert resumed == expected[stopped_after:]
 
 
 def test_switching_off_from_the_first_epoch():
@@ -206,6 +217,15 @@ def test_a_hook_without_effect_warns(caplog, step, epoch, message):
         PastingSwitchOffHook(epoch).before_train(runner)
     runner.logger.removeHandler(caplog.handler)
     assert message in caplog.text
+
+
+def test_until_when_objects_are_pasted_is_logged(caplog):
+    runner = runner_of(plain(dict(type='PasteOne')))
+    runner.logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO):
+        PastingSwitchOffHook(3).before_train(runner)
+    runner.logger.removeHandler(caplog.handler)
+    assert 'Objects are pasted in the first 3 of 4 epochs' in caplog.text
 
 
 def test_training_by_iterations_is_refused():

@@ -13,6 +13,7 @@ from mmdet3d.datasets import KittiDataset, NuScenesDataset
 from mmdet3d.evaluation import NuScenesMetric
 from mmengine.config import Config
 
+from cmt_bias.datasets.nuscenes_dataset import CheckedNuScenesDataset
 from cmt_bias.datasets.nuscenes_layout import NUSCENES_TABLES
 from cmt_bias.problem import Problem
 from cmt_bias.runs.data_check import check_config_data, check_dataset
@@ -112,10 +113,42 @@ def test_a_missing_sensor_file_is_named_once(root, missing):
 
 
 @pytest.mark.parametrize('prefix', PREFIX.values())
-def test_a_missing_folder_of_a_sensor_is_named_by_its_first_file(root, prefix):
+def test_a_missing_folder_of_a_sensor_is_named(root, prefix):
     shutil.rmtree(root / prefix)
     problem = the_problem(config(root))
-    assert f"names '{root / prefix}/" in problem.what and 'data_prefix' in problem.remedy
+    assert problem.what == f"the data folder '{root / prefix}' does not exist"
+    assert 'data_prefix' in problem.remedy
+
+
+def test_missing_folders_are_named_though_no_sampled_frame_has_a_file_in_them(root):
+    frames = [frame('a'), frame('b')]
+    for entry in frames:
+        del entry['lidar_sweeps']
+    write_infos(root, frames)
+    dataset = dataset_of(config(root))
+    shutil.rmtree(root / 'sweeps')
+    (problem,) = check_dataset(dataset)
+    assert problem.what == f"the data folder '{root}/sweeps/LIDAR_TOP' does not exist"
+    shutil.rmtree(root / 'samples')
+    found = [problem.what for problem in check_dataset(dataset, sampled_frames=0)]
+    assert found == [
+        f"the data folder '{root / prefix}' does not exist" for prefix in sorted(PREFIX.values())
+    ]
+
+
+class DatasetOfTheUser(CheckedNuScenesDataset):
+    """Leaves fewer settings open than mmdet3d's."""
+
+    def __init__(self, data_root, ann_file, pipeline, data_prefix, modality, metainfo, radius):
+        super().__init__(data_root, ann_file, pipeline, modality=modality)
+
+
+def test_a_dataset_of_the_user_with_arguments_of_its_own_is_looked_through(root):
+    dataset = dict(dataset_of(config(root)), type=DatasetOfTheUser, radius=3.0)
+    assert check_dataset(dataset) == []
+    (root / 'samples/LIDAR_TOP/b.bin').unlink()
+    (problem,) = check_dataset(dataset)
+    assert f"names '{root}/samples/LIDAR_TOP/b.bin'" in problem.what
 
 
 def test_a_missing_info_file_is_named_with_the_command_that_makes_it(root):
@@ -170,7 +203,6 @@ def test_an_evaluator_of_other_data_than_its_dataset_is_refused(root):
 
 def test_a_missing_database_for_pasting_is_named(root):
     sampler = dict(info_path=f'{root}/dbinfos.pkl', data_root=str(root), classes=['car'])
-    sampler.update(rate=1.0, prepare={}, sample_groups=dict(car=1))
     paste = dict(type='UnifiedObjectSample', sample_2d=True, db_sampler=sampler)
     cfg = config(root, pipeline=[paste])
     problem = the_problem(cfg)
@@ -203,7 +235,8 @@ def test_a_pipeline_of_one_sensor_is_asked_for_no_other(root):
     lidar = dict(dataset_of(config(root)), pipeline=points)
     del lidar['data_prefix']['CAM_FRONT']
     assert check_dataset(lidar, depth='all') == []
-    (problem,) = check_dataset(dict(lidar, pipeline=images, data_prefix=PREFIX))
+    assert 'CAM_FRONT' in check_dataset(dict(lidar, pipeline=images, data_prefix=PREFIX))[0].what
+    (problem,) = check_dataset(dict(lidar, pipeline=images))
     assert 'no images in 2 of 2 frames' in problem.what
 
 
@@ -360,7 +393,7 @@ def test_every_bad_file_is_listed_when_all_are_read(root):
 
 def test_bad_files_only_warn_where_a_training_leaves_them_out(root):
     spoil(root)
-    dataset = dict(dataset_of(config(root)), type='CheckedNuScenesDataset', skip_bad_frames=True)
+    dataset = dict(dataset_of(config(root)), skip_bad_frames=True)
     assert {p.severity for p in check_dataset(dataset, depth='all')} == {'warning'}
     dataset['test_mode'] = True
     assert {p.severity for p in check_dataset(dataset, depth='all')} == {'error'}

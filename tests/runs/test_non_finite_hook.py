@@ -13,6 +13,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from cmt_bias.runs import non_finite_hook
 from cmt_bias.runs.non_finite_hook import NonFiniteError, NonFiniteHook
 
 NAN = float('nan')
@@ -198,3 +199,14 @@ def test_evaluation_stops_at_an_output_that_is_none_and_names_the_sample(tmp_pat
     with pytest.raises(NonFiniteError, match='the evaluation.*token5'):
         make_runner(tmp_path, Samples(bad_input=NAN)).test()
     make_runner(tmp_path / 'good').test()
+
+
+def test_norms_of_gradients_on_several_devices_are_looked_at_on_the_first(monkeypatch):
+    """The meta device stands for a second GPU: it mixes with no other, either."""
+    parameters = [nn.Parameter(torch.ones(2, device=device)) for device in ('meta', 'cpu')]
+    for parameter in parameters:
+        parameter.grad = parameter.detach().clone()
+    norms: list[Tensor] = []
+    monkeypatch.setattr(non_finite_hook, 'is_finite', lambda norm: not norms.append(norm))
+    NonFiniteHook()._before_step(torch.optim.SGD(parameters), None, None)
+    assert norms[0].shape == (2,) and norms[0].is_meta

@@ -204,8 +204,21 @@ def test_scaled_base_rate_is_stated_and_is_what_the_schedule_starts_from(tmp_pat
 
 
 def test_unscaled_rate_for_another_batch_names_the_option_that_scales():
-    line = describe_scaling(2e-4, dict(enable=False, base_batch_size=16), batch=4)
+    unscaled = dict(enable=False, base_batch_size=16)
+    line = describe_scaling(2e-4, unscaled, batch=4, accumulated=1)
     assert line.endswith('not scaled (this batch of 4: --auto-scale-lr would make it 5e-05)')
+
+
+def test_scaling_leaves_accumulated_steps_out_as_mmengine_does():
+    scaled = dict(enable=True, base_batch_size=16)
+    line = describe_scaling(1e-3, scaled, batch=8, accumulated=4)
+    assert 'scaled by 0.5 to 0.0005' in line
+
+
+def test_to_scale_is_not_advised_where_accumulated_steps_make_up_the_batch():
+    unscaled = dict(enable=False, base_batch_size=16)
+    line = describe_scaling(1e-3, unscaled, batch=4, accumulated=4)
+    assert line.endswith('for batch 16, not scaled')
 
 
 def test_lost_lr_mult_is_warned_about_with_the_remedy():
@@ -359,7 +372,8 @@ def test_several_optimizers_are_summed_up_but_for_their_rates(tmp_path):
             backbone=[wait], head=[dict(type='LinearLR', start_factor=0.5, end=3, by_epoch=False)]
         ),
     )
-    assert 'learning rates: unknown (' in log
+    assert 'learning rates: unknown, for there are several optimizers' in log
+    assert 'base learning rate' not in log
     assert 'effective batch 2' in log
 
 
@@ -377,38 +391,78 @@ class LoopOfItsOwn(BaseLoop):
         self.runner.call_hook('after_train')
 
 
+class SgdWithoutDefaultRate(torch.optim.SGD):
+    """Its rates are those of the groups alone."""
+
+    def __init__(self, params, **settings) -> None:
+        super().__init__(params, **settings)
+        del self.defaults['lr']
+
+
+SCALED = dict(enable=True, base_batch_size=8)
+SCALED_LINE = 'base learning rate 0.001 for batch 8, scaled by 0.25 to 0.00025 (auto_scale_lr)'
+NO_LENGTH = 'learning rates: unknown, for the training loop has no length'
+RATES = 'learning rate of the parameter groups (base -> peak of the schedule):'
+
+
 @pytest.mark.parametrize(
-    'settings',
+    ('settings', 'lines', 'absent'),
     [
-        dict(train_cfg=dict(type='LoopOfItsOwn')),
-        dict(
-            train_cfg=dict(by_epoch=False, max_iters=3),
-            train_dataloader=dict(batch_size=2, num_workers=0, dataset=Stream(), sampler=None),
-            param_scheduler=None,
-            default_hooks=dict(logger=None),  # mmengine's own asks for the length
+        (
+            dict(train_cfg=dict(type='LoopOfItsOwn'), auto_scale_lr=SCALED),
+            ('effective batch 2 =', SCALED_LINE, RATES),
+            (),
         ),
-        dict(
-            train_dataloader=dict(
-                num_workers=0,
-                batch_size=2,
-                dataset=Pairs(),
-                sampler=SequentialSampler(Pairs()),
-                batch_sampler=dict(type=Batches),
-            )
+        (
+            dict(
+                train_cfg=dict(by_epoch=False, max_iters=3),
+                train_dataloader=dict(batch_size=2, num_workers=0, dataset=Stream(), sampler=None),
+                param_scheduler=None,
+                default_hooks=dict(logger=None),  # mmengine's own asks for the length
+                auto_scale_lr=SCALED,
+            ),
+            ('effective batch 2 =', 'endless epochs', SCALED_LINE, NO_LENGTH),
+            (),
         ),
-        dict(param_scheduler=[dict(type='ParamSchedulerWithoutBases')]),
-        dict(
-            optim_wrapper=dict(optimizer=dict(type='LBFGS', lr=1.0, max_iter=1)),
-            model=TwoOptimizerModel(),
-            train_cfg=dict(type='LoopOfItsOwn'),
+        (
+            dict(
+                train_dataloader=dict(
+                    num_workers=0,
+                    batch_size=2,
+                    dataset=Pairs(),
+                    sampler=SequentialSampler(Pairs()),
+                    batch_sampler=dict(type=Batches),
+                )
+            ),
+            ('effective batch: unknown, for the batch sampler has no batch_size', RATES),
+            ('base learning rate',),
+        ),
+        (dict(param_scheduler=[dict(type='ParamSchedulerWithoutBases')]), (RATES,), ()),
+        (
+            dict(
+                optim_wrapper=dict(optimizer=dict(type='LBFGS', lr=1.0, max_iter=1)),
+                model=TwoOptimizerModel(),
+                train_cfg=dict(type='LoopOfItsOwn'),
+            ),
+            ('effective batch 2 =', 'base learning rate 1, not scaled', RATES),
+            (),
+        ),
+        (
+            dict(optim_wrapper=dict(optimizer=dict(type=SgdWithoutDefaultRate, lr=1e-3))),
+            ('effective batch 2 =', RATES, '0.001 -> 0.00379904'),
+            ('base learning rate',),
         ),
     ],
-    ids=['loop', 'stream', 'batch sampler', 'scheduler', 'optimizer'],
+    ids=['loop', 'stream', 'batch sampler', 'scheduler', 'optimizer', 'no default rate'],
 )
-def test_what_cannot_be_found_out_is_said_to_be_unknown_and_the_run_goes_on(tmp_path, settings):
+def test_only_what_cannot_be_found_out_is_unknown_and_the_run_goes_on(
+    tmp_path, settings, lines, absent
+):
     log = log_of_a_run(tmp_path, **settings)
-    assert 'This run:' in log
-    assert 'parameters of' in log
+    for line in ('This run:', *lines, 'parameters of'):
+        assert line in log
+    for line in (*absent, ': unknown ('):
+        assert line not in log
 
 
 def test_a_mean_over_classes_that_the_model_lacks_is_told_after_each_validation():

@@ -145,3 +145,10 @@ def test_a_config_that_does_not_load_is_an_error(tmp_path, text):
     path = tmp_path / 'broken.py'
     path.write_text(text)
     assert set(errors_of(str(path))) == {'config'}
+
+
+@pytest.mark.parametrize('text', ['model', 'model.pts_bbox_head.num_query=[1,(2]'])
+def test_an_option_that_cannot_be_read_is_an_error_of_the_config(text):
+    errors = errors_of(str(TINY), overrides=[text])
+    assert set(errors) == {'config'}
+    assert '--cfg-options' in errors['config'][1]

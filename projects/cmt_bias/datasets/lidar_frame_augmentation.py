@@ -35,7 +35,8 @@ class CustomRandomFlip3D(RandomFlip3D):
     """mmdet3d's ``RandomFlip3D`` of points and boxes, with images that stay and their matrices.
 
     The stock class mirrors the images too, even for ``sync_2d=False``, and leaves ``lidar2img`` as
-    it was. Here :class:`ResizeCropFlipImage` alone mirrors images.
+    it was. Here :class:`ResizeCropFlipImage` alone mirrors images, and samples without points,
+    boxes or images work.
 
     Args:
         flip_ratio_bev_horizontal: Probability of y -> -y.
@@ -66,6 +67,12 @@ class CustomRandomFlip3D(RandomFlip3D):
             motion[axis, axis] = -1 if results[f'pcd_{direction}_flip'] else 1
         move_lidar_frame(results, motion)
         return results
+
+    def random_flip_data_3d(self, input_dict: dict, direction: str = 'horizontal') -> None:
+        """Flip what there is; the parent needs boxes or points, and refuses ``centers_2d``."""
+        for key in ('points', 'gt_bboxes_3d'):
+            if key in input_dict:
+                input_dict[key].flip(direction)
 
 
 @TRANSFORMS.register_module()

@@ -177,11 +177,13 @@ def _prepared_converter(tables: NuScenes) -> Iterator[SimpleNamespace]:
                 step['type'] = LoadAlignedSweeps
         return DATASETS.build(config)
 
+    folder = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
+    if not (folder / 'dataset_converters' / 'nuscenes_converter.py').is_file():
+        raise DatasetLayoutError(f'{folder} has no converter: pip install mmdet3d==1.4.0')
     camera = next(row for row in tables.sample_data if row['fileformat'] == 'jpg')
     clip = functools.partial(
         convert_utils.post_process_coords, imsize=(camera['width'], camera['height'])
     )
-    folder = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
     with mock.patch.object(sys, 'path', [str(folder), *sys.path]):
         converter = SimpleNamespace(
             infos=importlib.import_module('dataset_converters.nuscenes_converter'),

@@ -1,5 +1,6 @@
 """nuScenes whose bad frames are named, and may be left out of a training."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.registry import DATASETS
 from mmengine.logging import MMLogger
 
-from .sensor_files import fault_of_file, sensor_files, used_data
+from .sensor_files import POINT_VALUES, fault_of_file, sensor_files, used_data
 
 
 class BadFrameError(ValueError):
@@ -28,10 +29,9 @@ class CheckedNuScenesDataset(NuScenesDataset):
         skipped: (frames,) whether each was bad so far; bool, shared with the loading processes.
     """
 
-    def __init__(self, *, skip_bad_frames: bool = False, **settings: Any) -> None:
+    def __init__(self, *args: Any, skip_bad_frames: bool = False, **settings: Any) -> None:
         self.skip_bad_frames = skip_bad_frames
-        self.used = used_data(settings)
-        super().__init__(**settings)
+        super().__init__(*args, **settings)
 
     def full_init(self) -> None:
         """Load the annotations."""
@@ -70,9 +70,23 @@ class CheckedNuScenesDataset(NuScenesDataset):
 
     def _fault(self, index: int) -> str | None:
         """What is wrong with the first bad file of a frame, where files are local."""
-        if not self.used.from_here:
+        steps = [
+            {**getattr(step, '__dict__', {}), 'type': type(step), 'transforms': ()}
+            for step in self.pipeline.transforms
+        ]
+        settings = dict(modality=self.modality, backend_args=self.backend_args, pipeline=steps)
+        used = used_data(settings)
+        if not used.from_here:
             return None
-        files = sensor_files(self.get_data_info(index), self.used)
+        info = self.get_data_info(index)
+        # Loaders of whatever name may read all of a sensor of which no loader is known.
+        used = used._replace(
+            points='lidar_path' in info,
+            sweeps=used.sweeps if used.points else sys.maxsize,
+            images=self.modality['use_camera'],
+            point_values=next((s['load_dim'] for s in steps if 'load_dim' in s), POINT_VALUES),
+        )
+        files = sensor_files(info, used)
         faults = ((file, fault_of_file(file)) for file in files)
         return next((f"'{file.path}' {fault}" for file, fault in faults if fault), None)
 

@@ -23,15 +23,119 @@ _FILTERS = ('filter_by_difficulty', 'filter_by_min_points')
 _POINTS_LOADER = dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5)
 
 
-@TRANSFORMS.register_module()
-class UnifiedDataBaseSampler:
-    """Draw objects of each class until the scene has as many as wished, without collisions.
+class ObjectDatabase:
+    """A pickle with a list of entries for each class name, as mmdet3d's converter writes it.
 
-    The database is a pickle with a list of entries for each class name, as mmdet3d's converter
-    writes it: ``name``, ``path`` (points of the object, relative to the data root),
-    ``box3d_lidar`` (7 or 9 values, z at the bottom), ``num_points_in_gt``, ``difficulty``; and in
-    those of this package and of the released CMT ``image_path``: the object cut out of an image,
-    ``''`` if no camera shows it.
+    Each has ``name``, ``path`` (points of the object, relative to the data root), ``box3d_lidar``
+    (7 or 9 values, z at the bottom), ``num_points_in_gt`` and ``difficulty``; and in those of this
+    package and of the released CMT ``image_path``: the object cut out of an image, ``''`` if no
+    camera shows it.
+
+    Args:
+        info_path: The pickle, usually ``<data root>/nuscenes_dbinfos_train.pkl``.
+        data_root: What paths in it are relative to; None: the current folder.
+        backend_args: Arguments of the mmengine file backend, None for local files.
+
+    Attributes:
+        entries: The entries by class name.
+        remedy: What to do if anything is wrong with it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InfoFileError: If it cannot be read.
+        ValueError: If it is no database.
+    """
+
+    def __init__(
+        self, info_path: str, data_root: str | None, backend_args: dict | None = None
+    ) -> None:
+        self.info_path = info_path
+        self.data_root = data_root or ''
+        self.backend_args = backend_args
+        root = data_root or '<data root>'
+        self.remedy = (
+            f'make the database (anew): python tools/create_data.py nuscenes --root-path {root} '
+            f'--out-dir {root} --extra-tag nuscenes --image-crops'
+        )
+        self.entries: dict[str, list[dict]] = self._read()
+
+    def _read(self) -> dict[str, list[dict]]:
+        path, backend_args = self.info_path, self.backend_args
+        if not mmengine.fileio.exists(path, backend_args=backend_args):
+            what = f"the database for pasting '{path}' does not exist"
+            raise FileNotFoundError(f'{what}. Remedy: {self.remedy}')
+        with mmengine.fileio.get_local_path(path, backend_args=backend_args) as local_path:
+            found = load_info_file(local_path)
+        if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
+            what = 'is not a database for pasting (a dict from class name to a list of entries)'
+            raise ValueError(f"'{path}' {what}. Remedy: {self.remedy}")
+        return found
+
+    def files(self, entries: Iterable[Mapping], image_crops: bool) -> list[tuple[str, int]]:
+        """Files that entries name, and how many values each of their points has (0: an image)."""
+        named = [(entry['path'], POINT_VALUES) for entry in entries]
+        if image_crops:
+            named += [(e['image_path'], 0) for e in entries if e.get('image_path')]
+        return [(osp.join(self.data_root, path), values) for path, values in named]
+
+    def faults(self, classes: Iterable[str], image_crops: bool) -> list[str]:
+        """The first fault of each class: a missing key, a bad box, a missing file.
+
+        Files are looked for in a few places, those of ``image_crops`` only if they count.
+        """
+        found = []
+        for name in classes:
+            entries = self.entries.get(name, [])
+            fault = next(filter(None, map(_fault_of_entry, entries)), None)
+            places = np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT))
+            if fault:
+                found.append(f"'{self.info_path}': {fault}")
+                continue
+            for path, _ in self.files([entries[int(place)] for place in places], image_crops):
+                if not mmengine.fileio.exists(path, backend_args=self.backend_args):
+                    found.append(f"'{self.info_path}' names '{path}', which does not exist")
+                    break
+        return found
+
+
+def _fault_of_entry(entry: Mapping) -> str | None:
+    which = f"the object '{entry.get('path', '?')}' of class {entry.get('name', '?')}"
+    for key in _ENTRY_KEYS:
+        if key not in entry:
+            return f"{which} has no '{key}'"
+    box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
+    if not np.isfinite(box).all() or (box[3:6] <= 0).any():
+        return f'{which} has a box3d_lidar that is not finite or has no size: {box.tolist()}'
+    return None
+
+
+def check_database(pasting: Mapping, read_all: bool = False) -> list[Problem]:
+    """Look through the database of a transform that pastes, with whatever sampler.
+
+    Args:
+        pasting: Config of the transform, with its ``db_sampler``.
+        read_all: Also read every file of the classes that it pastes, if they are local.
+    """
+    sampler, image_crops = pasting['db_sampler'], bool(pasting.get('sample_2d'))
+    if 'info_path' not in sampler:  # one of the user's, whose objects are elsewhere
+        return []
+    backend_args, classes = sampler.get('backend_args'), list(sampler.get('classes', ()))
+    try:
+        database = ObjectDatabase(sampler['info_path'], sampler.get('data_root'), backend_args)
+    except (OSError, InfoFileError, ValueError) as error:
+        return [Problem.of_error(error)]
+    faults = database.faults(classes, image_crops)
+    if not faults and read_all and is_local(backend_args):
+        entries = [entry for name in classes for entry in database.entries.get(name, ())]
+        files = database.files(entries, image_crops)
+        bad = faults_of_files(SensorFile(Path(path), values) for path, values in files)
+        faults = [f"'{path}' {fault}" for path, fault in bad.items()]
+    return [Problem(fault, database.remedy) for fault in faults]
+
+
+@TRANSFORMS.register_module()
+class UnifiedDataBaseSampler(ObjectDatabase):
+    """Draw objects of each class until the scene has as many as wished, without collisions.
 
     Keyword arguments and filters are those of the released class and of mmdet3d's
     ``DataBaseSampler``. Not a subclass of the latter: that one fails with numpy 1.24-1.26 (it uses
@@ -40,25 +144,20 @@ class UnifiedDataBaseSampler:
     draw is made from numpy's global random numbers and nothing is remembered.
 
     Args:
-        info_path: The pickle, usually ``<data root>/nuscenes_dbinfos_train.pkl``.
-        data_root: What paths in it are relative to; None: the current folder.
+        info_path, data_root, backend_args: Of the :class:`ObjectDatabase`.
         rate: Share of the missing number of objects that is drawn.
         prepare: Filters and their argument: ``filter_by_difficulty`` (list of difficulties to
             drop), ``filter_by_min_points`` (least number of points for each class).
         sample_groups: For each class the number of objects that a scene is filled up to.
         classes: All class names, in the order of the labels.
         points_loader: Config of the transform that loads an object's points, 5 values each.
-        backend_args: Arguments of the mmengine file backend, None for local files.
 
     Attributes:
         entries: The entries by class name, filtered.
         has_image_crops: Whether any entry, filtered or not, names a crop of an image.
-        remedy: What to do if anything is wrong with the database.
 
     Raises:
-        FileNotFoundError: If there is no database.
-        InfoFileError: If it cannot be read.
-        ValueError: If it is none, names files that do not exist, or an argument an unknown name.
+        ValueError: If the database names files that do not exist, or an argument an unknown name.
     """
 
     def __init__(
@@ -75,21 +174,12 @@ class UnifiedDataBaseSampler:
         unknown = set(sample_groups) - set(classes)
         if unknown:
             raise ValueError(f'sample_groups has {sorted(unknown)}, which are not in classes')
-        self.info_path = info_path
-        self.data_root = data_root or ''
-        self.backend_args = backend_args
+        super().__init__(info_path, data_root, backend_args)
+        if faults := self.faults(sample_groups, image_crops=True):
+            raise ValueError('\n'.join(faults) + f'. Remedy: {self.remedy}')
         self.rate = rate
         self.label_of = {name: label for label, name in enumerate(classes)}
         self.points_loader = TRANSFORMS.build(points_loader or _POINTS_LOADER)
-        root = data_root or '<data root>'
-        self.remedy = (
-            f'make the database (anew): python tools/create_data.py nuscenes --root-path {root} '
-            f'--out-dir {root} --extra-tag nuscenes --image-crops'
-        )
-        self.entries: dict[str, list[dict]] = self._read()
-        faults = list(filter(None, map(self._fault_of_class, sample_groups)))
-        if faults:
-            raise ValueError('\n'.join(faults) + f'. Remedy: {self.remedy}')
         found = [entry for entries in self.entries.values() for entry in entries]
         self.has_image_crops = any(entry.get('image_path') for entry in found)
         numbers = {name: len(entries) for name, entries in self.entries.items()}
@@ -104,30 +194,6 @@ class UnifiedDataBaseSampler:
             )
         self.sample_groups = {n: int(k) for n, k in sample_groups.items() if n not in empty}
 
-    def _read(self) -> dict[str, list[dict]]:
-        path, backend_args = self.info_path, self.backend_args
-        if not mmengine.fileio.exists(path, backend_args=backend_args):
-            what = f"the database for pasting '{path}' does not exist"
-            raise FileNotFoundError(f'{what}. Remedy: {self.remedy}')
-        with mmengine.fileio.get_local_path(path, backend_args=backend_args) as local_path:
-            found = load_info_file(local_path)
-        if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
-            what = 'is not a database for pasting (a dict from class name to a list of entries)'
-            raise ValueError(f"'{path}' {what}. Remedy: {self.remedy}")
-        return found
-
-    def _fault_of_class(self, name: str) -> str | None:
-        """A missing key, a bad box, or a missing file, which are looked for in a few places."""
-        entries = self.entries.get(name, [])
-        fault = next(filter(None, map(_fault_of_entry, entries)), None)
-        if fault:
-            return f"'{self.info_path}': {fault}"
-        for place in np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT)):
-            for path, _ in self.files([entries[int(place)]]):
-                if not mmengine.fileio.exists(path, backend_args=self.backend_args):
-                    return f"'{self.info_path}' names '{path}', which does not exist"
-        return None
-
     def _filter(self, prepare: Mapping) -> None:
         for name, argument in prepare.items():
             if name not in _FILTERS:
@@ -136,13 +202,6 @@ class UnifiedDataBaseSampler:
                 # A class may be absent: nuScenes-mini does not have all of them.
                 argument = {key: n for key, n in argument.items() if key in self.entries}
             self.entries = getattr(DataBaseSampler, name)(dict(self.entries), argument)
-
-    def files(self, entries: Iterable[Mapping], image_crops: bool = True) -> list[tuple[str, int]]:
-        """Files that entries name, and how many values each of their points has (0: an image)."""
-        named = [(entry['path'], POINT_VALUES) for entry in entries]
-        if image_crops:
-            named += [(e['image_path'], 0) for e in entries if e.get('image_path')]
-        return [(osp.join(self.data_root, path), values) for path, values in named]
 
     def sample_all(
         self, gt_boxes: np.ndarray, gt_labels: np.ndarray
@@ -185,34 +244,3 @@ class UnifiedDataBaseSampler:
     def load_image_crop(self, entry: Mapping) -> np.ndarray:
         """Read the crop (h, w, 3) of an object, uint8 BGR."""
         return read_image(osp.join(self.data_root, entry['image_path']), self.backend_args)
-
-
-def _fault_of_entry(entry: Mapping) -> str | None:
-    which = f"the object '{entry.get('path', '?')}' of class {entry.get('name', '?')}"
-    for key in _ENTRY_KEYS:
-        if key not in entry:
-            return f"{which} has no '{key}'"
-    box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
-    if not np.isfinite(box).all() or (box[3:6] <= 0).any():
-        return f'{which} has a box3d_lidar that is not finite or has no size: {box.tolist()}'
-    return None
-
-
-def check_database(pasting: Mapping, read_all: bool = False) -> list[Problem]:
-    """Look through the database of a transform that pastes, by building its sampler.
-
-    Args:
-        pasting: Config of the transform, with its ``db_sampler``.
-        read_all: Also read every file that it may paste, if they are local.
-    """
-    settings = {key: value for key, value in pasting['db_sampler'].items() if key != 'type'}
-    try:
-        sampler = UnifiedDataBaseSampler(**settings)
-    except (OSError, InfoFileError, ValueError, TypeError) as error:
-        return [Problem.of_error(error)]
-    if not read_all or not is_local(sampler.backend_args):
-        return []
-    entries = [entry for name in sampler.sample_groups for entry in sampler.entries[name]]
-    files = sampler.files(entries, image_crops=bool(pasting.get('sample_2d')))
-    bad = faults_of_files(SensorFile(Path(path), values) for path, values in files)
-    return [Problem(f"'{path}' {fault}", sampler.remedy) for path, fault in bad.items()]

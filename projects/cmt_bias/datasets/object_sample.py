@@ -65,7 +65,8 @@ class UnifiedObjectSample(ObjectSample):
                 if self.sample_2d and entry.get('image_path')
             }
         except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f'objects for pasting: {error}; {sampler.remedy}') from error
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(f'objects for pasting: {error}; {sampler.remedy}') from error
         points = results['points']
         if points.shape[1] != clouds[0].shape[1]:
             raise ValueError(

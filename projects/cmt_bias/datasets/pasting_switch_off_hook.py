@@ -34,7 +34,7 @@ class PastingSwitchOffHook(Hook):
         self.epoch = epoch
 
     def before_train(self, runner: Runner) -> None:
-        """Complain if nothing will happen."""
+        """Say what will happen, and complain if it is nothing."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise TypeError(
                 'PastingSwitchOffHook counts epochs, but the training loop is a '
@@ -46,6 +46,10 @@ class PastingSwitchOffHook(Hook):
             runner.logger.warning(
                 f'Objects are pasted in all {runner.max_epochs} epochs: PastingSwitchOffHook has '
                 f'epoch={self.epoch}; the published recipes train the last 5 of 20 without'
+            )
+        else:
+            runner.logger.info(
+                f'Objects are pasted in the first {self.epoch} of {runner.max_epochs} epochs'
             )
 
     def before_train_epoch(self, runner: Runner) -> None:

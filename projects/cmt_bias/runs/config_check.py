@@ -29,10 +29,9 @@ def check_config(
     ``overrides`` are ``key=value`` settings; for ``sampled_frames`` and ``depth`` see
     :func:`~cmt_bias.runs.data_check.check_dataset`.
     """
-    pairs = [text.split('=', 1) for text in overrides]
-    settings = {key: DictAction._parse_iterable(value) for key, value in pairs}
     try:
-        cfg = load_config(path, settings)
+        pairs = [text.split('=', 1) for text in overrides]
+        cfg = load_config(path, {key: DictAction._parse_iterable(value) for key, value in pairs})
     except ProblemsFound as error:
         yield from (('config', problem) for problem in error.problems)
         return

@@ -109,7 +109,7 @@ def check_dataset(
     if not _is_checked(dataset):
         return []
     root = Path(dataset.get('data_root') or '.')
-    path = str(root / dataset['ann_file'])
+    info_path = str(root / dataset['ann_file'])
     used = used_data(dataset)
     if not root.is_dir():
         remedy = (
@@ -117,20 +117,28 @@ def check_dataset(
             'python tools/create_synthetic_nuscenes.py --out data/synthetic'
         )
         return [Problem(f"the data folder '{root}' does not exist", remedy)]
-    infos = info_file_check.read_info_file(path)
+    prefix = dict(dataset.get('data_prefix') or {}) if used.from_here else {}
+    is_used = dict(pts=used.points, sweeps=used.sweeps)
+    folders = {root / v for key, v in prefix.items() if v and is_used.get(key, used.images)}
+    if missing := sorted(folder for folder in folders if not folder.is_dir()):
+        remedy = f"unpack nuScenes into '{root}', or correct data_prefix of the config"
+        return [Problem(f"the data folder '{path}' does not exist", remedy) for path in missing]
+    infos = info_file_check.read_info_file(info_path)
     if isinstance(infos, Problem):
         return [infos]
-    problems = info_file_check.check_frames(infos, path, used)
+    problems = info_file_check.check_frames(infos, info_path, used)
     if not problems and used.images:
-        problems = info_file_check.check_cameras(infos, path, batch_size)
+        problems = info_file_check.check_cameras(infos, info_path, batch_size)
     if problems:
         return problems
     if balanced:
         classes = dict(dataset.get('metainfo') or {}).get('classes') or info_file_check.CLASSES
         least_points = 0 if type_name(dataset) == 'AllBoxesNuScenesDataset' else 1
-        problems += info_file_check.check_class_balance(infos, path, classes, least_points)
+        problems += info_file_check.check_class_balance(infos, info_path, classes, least_points)
     if used.from_here and (used.points or used.images):
-        problems += _check_files(dataset, used, path, infos['data_list'], sampled_frames, depth)
+        problems += _check_files(
+            dataset, used, info_path, infos['data_list'], sampled_frames, depth
+        )
     for step in dataset.get('pipeline', ()):
         if isinstance(step, Mapping) and step.get('db_sampler') is not None:
             problems += check_database(step, read_all=depth == 'all')
@@ -146,17 +154,15 @@ def _check_files(
     depth: Depth,
 ) -> list[Problem]:
     """Whether the files that frames name exist or, looked at in depth, can be read."""
-    reader = DATASETS.build(
-        dict(
-            {'type': 'NuScenesDataset', **dataset},
-            data_prefix=dict(pts='', sweeps='') | dict(dataset.get('data_prefix') or {}),
-            modality=dict(use_lidar=used.points, use_camera=used.images),
-            pipeline=[],
-            load_type='frame_based',
-            lazy_init=True,
-            test_mode=True,
-            load_eval_anns=False,
-        )
+    # mmdet3d's own: a class of the user's may ask for other arguments.
+    reader = NuScenesDataset(
+        data_root=dataset.get('data_root'),
+        ann_file=dataset['ann_file'],
+        data_prefix=dict(pts='', sweeps='') | dict(dataset.get('data_prefix') or {}),
+        modality=dict(use_lidar=used.points, use_camera=used.images),
+        lazy_init=True,
+        test_mode=True,
+        load_eval_anns=False,
     )
     # A training that leaves bad frames out only wants to know of them.
     skipped = dataset.get('skip_bad_frames') and not dataset.get('test_mode')

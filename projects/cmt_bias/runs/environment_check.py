@@ -146,9 +146,10 @@ def check_spconv() -> Answer:
     indices = torch.zeros((1, 4), dtype=torch.int32, device=device)
     voxel = spconv.SparseConvTensor(torch.ones((1, 1), device=device), indices, [4, 4, 4], 1)
     spconv.SubMConv3d(1, 1, 3).to(device)(voxel)
-    names = set(importlib.metadata.packages_distributions()['spconv'])
+    # None where it lies on PYTHONPATH, as one built in its checkout.
+    names = sorted(set(importlib.metadata.packages_distributions().get('spconv', ())))
     versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in names)
-    return f'{versions}, forward runs on {device}'
+    return f'{versions or "unknown version"}, forward runs on {device}'
 
 
 def check_project() -> Answer:

@@ -92,7 +92,8 @@ class NonFiniteHook(Hook):
         parameters = [member for group in optimizer.param_groups for member in group['params']]
         gradients = [member.grad for member in parameters if member.grad is not None]
         # as torch.nn.utils.get_total_norm, which is there since torch 2.6
-        if gradients and not is_finite(torch.stack(torch._foreach_norm(gradients, float('inf')))):
+        norms = torch._foreach_norm(gradients, float('inf')) if gradients else []
+        if norms and not is_finite(torch.stack([norm.to(norms[0].device) for norm in norms])):
             self._fail('The gradient')
 
     def _after_head(self, head: nn.Module, args: Any, outputs: Any) -> None:

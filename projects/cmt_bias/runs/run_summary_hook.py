@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.optim import _ParamScheduler
+from mmengine.optim import OptimWrapperDict, _ParamScheduler
 from mmengine.runner import Runner
 from torch import nn
 
@@ -46,6 +46,7 @@ class RunSummaryHook(Hook):
         show_package_log()
         subjects: dict[str, Callable[[], list[str]]] = {
             'batch': lambda: describe_batch(runner),
+            'base learning rate': lambda: describe_base_rate(runner),
             'learning rates': lambda: describe_rates(runner),
             'attention': lambda: describe_attention(runner.model),
             'parameters': lambda: describe_parameters(unwrapped(runner.model)),
@@ -91,38 +92,54 @@ def show_package_log() -> None:
 
 def describe_batch(runner: Runner) -> list[str]:
     """Effective batch, and how often it is trained on."""
-    batch, length = _batch_of_processes(runner), training_length(runner)
-    accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    batch, accumulated = _loaded_batch(runner), _accumulated_steps(runner)
+    if batch is None:
+        return ['effective batch: unknown, for the batch sampler has no batch_size']
+    length = training_length(runner)
     steps = f'{length[1]} iterations an epoch, {length[0]} in all' if length else 'endless epochs'
     return [
-        f'effective batch {batch * accumulated} = {runner.world_size} processes x batch '
-        f'{batch // runner.world_size} x {accumulated} accumulated steps; {steps}'
+        f'effective batch {runner.world_size * batch * accumulated} = {runner.world_size} '
+        f'processes x batch {batch} x {accumulated} accumulated steps; {steps}'
     ]
 
 
-def _batch_of_processes(runner: Runner) -> int:
-    """Samples that all processes together load at once."""
+def _loaded_batch(runner: Runner) -> int | None:
+    """Samples that one process loads at once."""
     dataloader = runner.train_loop.dataloader
-    batch = getattr(dataloader.batch_sampler, 'batch_size', None) or dataloader.batch_size
-    return runner.world_size * batch
+    return getattr(dataloader.batch_sampler, 'batch_size', None) or dataloader.batch_size
+
+
+def _accumulated_steps(runner: Runner) -> int:
+    return getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+
+
+def describe_base_rate(runner: Runner) -> list[str]:
+    """The config's base rate before and after scaling; nothing where there is none or several."""
+    wrapper, batch = runner.optim_wrapper, _loaded_batch(runner)
+    # The defaults keep the config's rate; auto_scale_lr and the schedule change the groups.
+    defaults = {} if isinstance(wrapper, OptimWrapperDict) else wrapper.optimizer.defaults
+    if batch is None or 'lr' not in defaults:
+        return []
+    settings, accumulated = runner.auto_scale_lr or {}, _accumulated_steps(runner)
+    return [describe_scaling(defaults['lr'], settings, runner.world_size * batch, accumulated)]
 
 
 def describe_rates(runner: Runner) -> list[str]:
-    """The base rate, and that of each group at the peak of its schedule, which is played through.
+    """The rate of each group at the peak of its schedule, which is played through.
 
     Logs a warning where a schedule loses ``lr_mult``.
     """
-    optimizer, schedulers = runner.optim_wrapper.optimizer, runner.param_schedulers or []
+    wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers or []
+    if isinstance(wrapper, OptimWrapperDict):
+        return ['learning rates: unknown, for there are several optimizers']
     length = training_length(runner)
     if length is None:
-        raise ValueError('the training loop has no length')
-    # The defaults keep the config's rate; auto_scale_lr and the schedule change the groups.
-    base, settings = optimizer.defaults['lr'], runner.auto_scale_lr or {}
-    lines = [describe_scaling(base, settings, _batch_of_processes(runner))]
+        return ['learning rates: unknown, for the training loop has no length']
+    optimizer, is_scaled = wrapper.optimizer, bool((runner.auto_scale_lr or {}).get('enable'))
     peaks = peak_learning_rates(unwrapped(runner.model), optimizer, schedulers, *length)
-    for warning in schedule_warnings(peaks, schedulers, bool(settings.get('enable'))):
+    for warning in schedule_warnings(peaks, schedulers, is_scaled):
         MMLogger.get_current_instance().warning(warning)
-    lines += [
+    lines = [
         f'learning rate: {kind} depends on what the training gives; without it, it is:'
         for kind in unforeseeable(schedules_of(optimizer, schedulers))
     ]
@@ -134,19 +151,20 @@ def describe_rates(runner: Runner) -> list[str]:
     return lines
 
 
-def describe_scaling(base: float, auto_scale_lr: Mapping, batch: int) -> str:
+def describe_scaling(base: float, auto_scale_lr: Mapping, batch: int, accumulated: int) -> str:
     """One line about the config's base learning rate, for a batch of all processes.
 
     mmengine scales by that; accumulated steps are left out of its ratio.
     """
+    effective = batch * accumulated
     base_batch = auto_scale_lr.get('base_batch_size')
     if not base_batch:
         return f'base learning rate {base:g}, not scaled (the config has no auto_scale_lr)'
     line, scaled = f'base learning rate {base:g} for batch {base_batch}', base * batch / base_batch
     if auto_scale_lr.get('enable'):
         return f'{line}, scaled by {batch / base_batch:g} to {scaled:g} (auto_scale_lr)'
-    would = f' (this batch of {batch}: --auto-scale-lr would make it {scaled:g})'
-    return f'{line}, not scaled' + would * (batch != base_batch)
+    would = f' (this batch of {effective}: --auto-scale-lr would make it {scaled:g})'
+    return f'{line}, not scaled' + would * (effective != base_batch)
 
 
 def schedule_warnings(
