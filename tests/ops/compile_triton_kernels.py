@@ -19,7 +19,11 @@ from cmt_bias.ops import triton_attention, triton_kernels
 
 CAPABILITIES = (80, 90)
 # Channels of a head and whether keys outside the windows are hidden: decoder and router of CMT.
-USES = {'bias': (32, False), 'windows alone': (64, True)}
+USES = {
+    'bias': (32, False),
+    'bias of wide heads': (64, False),
+    'windows alone': (64, True),
+}
 _INPUTS = ('Query', 'Key', 'Value', 'Queries', 'Grads', 'GradKey', 'GradValue')
 _ALL = (
     *('find_boxes', 'attend', 'join_splits', 'gather_queries', 'differentiate', 'join_groups'),

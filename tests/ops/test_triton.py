@@ -258,6 +258,6 @@ def test_default_tiles_spill_no_registers():
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     usage = json.loads(done.stdout.splitlines()[-1])
-    assert len(usage) == 8
+    assert len(usage) == 12
     for kernel, found in usage.items():
         assert found['spilled'] == 0 and found['registers'] <= 255, (kernel, found)
