@@ -157,7 +157,9 @@ def _answer(question: Question, found: Estimate) -> str:
     what = f'{question.variant} against {question.against}, {question.metric}{where}'
     numbers = f'{what}: {found.text(_digits(question.metric))}, n = {found.count}'
     if math.isnan(found.p_value):
-        why = f'{found.count} pairs of seeds have both' if found.count < 2 else 'all seeds alike'
+        is_speed = question.metric == 'iterations to 95 %'
+        both = 'a loss that falls clearly beyond its noise' if is_speed else 'both'
+        why = f'{found.count} pairs of seeds have {both}' if found.count < 2 else 'all seeds alike'
         return f'Not known: {why}. {numbers}.'
     if found.is_significant:
         is_better = (found.mean > 0) != (question.metric in LOWER_IS_BETTER)
