@@ -80,6 +80,18 @@ def test_several_optimizers_without_schedulers_are_not_resumed_as_one():
         check_resume(one_training(), saved, 'epoch_1.pth')
 
 
+def test_moments_in_another_order_than_the_parameters_are_refused():
+    def training_of(*shapes: int) -> SimpleNamespace:
+        parameters = [nn.Parameter(torch.ones(shape)) for shape in shapes]
+        wrapper = OptimWrapper(torch.optim.AdamW(parameters, lr=0.1))
+        wrapper.update_params(sum(parameter.sum() for parameter in parameters))
+        return SimpleNamespace(optim_wrapper=wrapper, param_schedulers=[])
+
+    check_resume(training_of(2, 3), checkpoint_of(training_of(2, 3)), 'epoch_1.pth')
+    with pytest.raises(CheckpointError, match=r'exp_avg of parameter 0 has the shape \(3,\)'):
+        check_resume(training_of(2, 3), checkpoint_of(training_of(3, 2)), 'epoch_1.pth')
+
+
 class WrapperOfItsOwn:
     """One that keeps its state in a way of its own, as DeepSpeed's does."""
 

@@ -65,6 +65,20 @@ def test_grouped_branches_equal_one_layer_after_the_other(kernel, num_convs):
         torch.testing.assert_close(actual[layer], features.transpose(1, 2), rtol=1e-4, atol=1e-4)
 
 
+def test_branches_have_one_order_whatever_that_of_the_config():
+    """mmengine sorts the keys of configs that it writes, with which trainings are resumed."""
+    released = dict(center=(2, 2), height=(1, 2), dim=(3, 2), rot=(2, 2), vel=(2, 2), iou=(1, 2))
+    heads = [dict(released, cls_logits=(3, 2)), dict(sorted(released.items()), cls_logits=(3, 2))]
+    heads.append(dict(reversed(heads[0].items())))
+    orders = []
+    for head in heads:
+        names = [
+            name for name, _ in SeparateTaskHead(in_channels=8, heads=head).named_parameters()
+        ]
+        orders.append(list(dict.fromkeys(name.split('.')[0] for name in names)))
+    assert orders == [[*released, 'cls_logits']] * 3
+
+
 def test_class_logits_start_at_a_low_probability():
     head = SeparateTaskHead(8, dict(cls_logits=(10, 2), center=(2, 2)), 3, init_bias=-2.19)
     assert (head.cls_logits[-1].bias == -2.19).all()

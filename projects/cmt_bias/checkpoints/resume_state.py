@@ -1,6 +1,6 @@
 """What a training has beside its weights: as plain data in a checkpoint, and whether it fits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
     what of the config then does not hold is logged. The number of epochs is the config's.
 
     Raises:
-        CheckpointError: If it holds no training, or one with other parameter groups or another
-            number of schedulers: mmengine pairs those as far as there are of both.
+        CheckpointError: If it holds no training, or one with other parameter groups, moments of
+            other shapes than the parameters, or another number of schedulers: mmengine pairs those
+            as far as there are of both.
     """
     meta = checkpoint.get('meta')
     if not isinstance(meta, dict) or not {'epoch', 'iter'} <= meta.keys():
@@ -57,6 +58,7 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
             'groups were merged: '
             '--cfg-options optim_wrapper.constructor=DefaultOptimWrapperConstructor'
         )
+    _check_moments(groups, saved_groups, saved.get('state', {}))
     configured = _settings(groups, [scheduler.state_dict() for scheduler in schedulers or ()])
     different = [
         f'\n  {name}: {configured.get(name, "not set")} in the config, {value} in the checkpoint'
@@ -70,6 +72,24 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
             'schedule of the config, start from the weights instead: load_from=CHECKPOINT without '
             'resume, in another work_dir.'
         )
+
+
+def _check_moments(
+    groups: Sequence[Mapping], saved_groups: Sequence[Mapping], states: Mapping
+) -> None:
+    """Refuse moments in another order than the parameters, to which torch pairs them."""
+    parameters = [parameter for group in groups for parameter in group['params']]
+    numbers = [number for group in saved_groups for number in group['params']]
+    for parameter, number in zip(parameters, numbers, strict=True):
+        for name in ('exp_avg', 'momentum_buffer'):
+            moment = states.get(number, {}).get(name)
+            if moment is not None and moment.shape != parameter.shape:
+                raise CheckpointError(
+                    f"The run cannot be resumed: the checkpoint's {name} of parameter {number} "
+                    f'has the shape {tuple(moment.shape)}, the parameter '
+                    f'{tuple(parameter.shape)}. The model has its parameters in another order. Remedy: resume with the '
+                    'config that the training was started with'
+                )
 
 
 def _settings(groups: Iterable[Mapping], schedulers: Iterable[Mapping]) -> dict[str, Any]:

@@ -68,13 +68,17 @@ class SeparateTaskHead(BaseModule):
         super().__init__(init_cfg=dict(type='Kaiming', layer='Conv1d'))
         self.groups = groups
         self.init_bias = init_bias
-        self.branch_names = tuple(heads)
+        # Not as a dict has them: mmengine sorts the keys of the configs that it writes, and an
+        # optimizer's state knows its parameters by their order.
+        others = sorted(set(heads) - {*BOX_BRANCHES, 'cls_logits'})
+        self.branch_names = tuple(n for n in (*BOX_BRANCHES, *others, 'cls_logits') if n in heads)
 
         def conv(inputs: int, outputs: int, bias: bool) -> nn.Conv1d:
             sizes = (inputs * groups, outputs * groups, final_kernel)
             return nn.Conv1d(*sizes, padding=final_kernel // 2, groups=groups, bias=bias)
 
-        for name, (out_channels, num_convs) in heads.items():
+        for name in self.branch_names:
+            out_channels, num_convs = heads[name]
             branch = nn.Sequential()
             channels = in_channels
             for _ in range(num_convs - 1):
