@@ -87,8 +87,8 @@ def _check_moments(
                 raise CheckpointError(
                     f"The run cannot be resumed: the checkpoint's {name} of parameter {number} "
                     f'has the shape {tuple(moment.shape)}, the parameter '
-                    f'{tuple(parameter.shape)}. The model has its parameters in another order. Remedy: resume with the '
-                    'config that the training was started with'
+                    f'{tuple(parameter.shape)}. The model has its parameters in another order. '
+                    'Remedy: resume with the config that the training was started with'
                 )
 
 
