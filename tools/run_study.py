@@ -9,9 +9,10 @@ made anew beside the old one. tools/analyze_study.py reads the results, of an un
 Examples:
     python tools/run_study.py configs/studies/learnable_scale/study.py --work-dir work_dirs/scale
     python tools/run_study.py STUDY --work-dir DIR --jobs 4 --gpus 1
-    python tools/run_study.py STUDY --work-dir DIR --gpus 8 --processes 8
+    python tools/run_study.py STUDY --work-dir DIR --gpus 8
+    CUDA_VISIBLE_DEVICES=4,5,6,7 python tools/run_study.py STUDY --work-dir DIR --jobs 2 --gpus 2
     python tools/run_study.py STUDY --work-dir DIR --cluster slurm --jobs 16 --gpus 8 \
-        --processes 8 --submitit slurm_partition=gpu timeout_min=1440
+        --submitit slurm_partition=gpu timeout_min=1440
     python tools/run_study.py STUDY --work-dir DIR --seeds 0 1 --variants fixed learned
 """
 
@@ -33,7 +34,7 @@ from cmt_bias.runs.run_options import positive
 from cmt_bias.study.study_config import Study, read_study, run_config, run_key
 from cmt_bias.study.study_results import run_folder, write_record
 from cmt_bias.study.study_run import StudyRun
-from cmt_bias.study.study_runner import CLUSTERS, carry_out, make_executors
+from cmt_bias.study.study_runner import CLUSTERS, carry_out, make_executors, share_devices
 
 TOOLS = Path(__file__).resolve().parent
 FAILED, INTERRUPTED = 1, 130
@@ -59,14 +60,35 @@ def parse_args() -> argparse.Namespace:
         default=int(torch.cuda.is_available()),
         help='of each run (default: 1 where there is one)',
     )
-    parser.add_argument('--processes', type=number, default=1, help='of each run (default: 1)')
+    parser.add_argument(
+        '--processes', type=number, help='of each run (default: one for each of its GPUs)'
+    )
     parser.add_argument(
         '--submitit', nargs='+', action=DictAction, help='parameters of submitit, key=value'
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='settings that override all configs'
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.processes = args.processes or max(args.gpus, 1)
+    return args
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Whether jobs, GPUs and processes go together.
+
+    Raises:
+        ProblemsFound: If GPUs would be missing, idle, or shared by processes.
+    """
+    jobs, gpus, processes = args.jobs, args.gpus, args.processes
+    if gpus < 0:
+        raise ProblemsFound([Problem(f'--gpus {gpus} is not possible', 'give 0 or more')])
+    if gpus and processes != gpus:
+        what = f'--gpus {gpus} with --processes {processes}: a process works with one GPU'
+        remedy = 'leave --processes out, give as many of both, or --gpus 0 for the CPU'
+        raise ProblemsFound([Problem(what, remedy)])
+    if args.cluster == 'local':
+        share_devices(jobs, gpus, (args.submitit or {}).get('visible_gpus'))
 
 
 def chosen(study: Study, args: argparse.Namespace) -> Study:
@@ -121,6 +143,7 @@ def main() -> None:
     args = parse_args()
     # Being told to stop ends the runs too, and is said like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    check_numbers(args)
     study = chosen(read_study(args.study), args)
     lock = FileLock(args.work_dir / 'study.lock', with_children=True)
     if not lock.acquire():

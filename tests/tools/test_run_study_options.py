@@ -15,11 +15,20 @@ from .tool_modules import load_tool
         (('--processes', '-1'), '--processes: -1 is not possible: give a number above 0'),
         (('--seeds', '0', '1', '0'), '--seeds 0 1 0: two runs would have one folder'),
         (('--variants', 'b'), '--variants: the study has no b'),
+        (('--gpus', '-1'), '--gpus -1 is not possible'),
+        (('--gpus', '8', '--processes', '1'), '--gpus 8 with --processes 1: a process works with'),
+        (('--gpus', '1', '--processes', '2'), '--gpus 1 with --processes 2: a process works with'),
+        (('--gpus', '2', '--jobs', '2'), 'need 4 devices, but CUDA_VISIBLE_DEVICES names 2'),
+        (
+            ('--gpus', '2', '--submitit', 'visible_gpus=4'),
+            'need 2 devices, but --submitit visible_gpus names 1',
+        ),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options, said, tmp_path, monkeypatch, capsys):
     module = load_tool('run_study')
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '6,7')
     monkeypatch.setattr(module.signal, 'signal', lambda *args: None)
     Path('study.py').write_text("variants = dict(a='')\nseeds = [0]")
     Path('a.py').touch()
@@ -30,3 +39,16 @@ def test_options_that_cannot_be_meant_are_refused(options, said, tmp_path, monke
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
     assert not Path('work').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'processes'),
+    [(('--gpus', '8'), 8), (('--gpus', '0'), 1), (('--gpus', '0', '--processes', '2'), 2)],
+)
+def test_a_run_has_a_process_for_each_of_its_gpus(options, processes, monkeypatch):
+    module = load_tool('run_study')
+    arguments = ['run_study.py', 'study.py', '--work-dir', 'work', '--cluster', 'slurm', *options]
+    monkeypatch.setattr(sys, 'argv', arguments)
+    args = module.parse_args()
+    module.check_numbers(args)
+    assert args.processes == processes

@@ -1,13 +1,18 @@
 """Runs of a study as jobs of submitit: on this machine, or on a Slurm cluster."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import submitit
+import torch
 
+from ..problem import Problem
+from ..runs.preflight import ProblemsFound
 from .study_run import StudyRun
 
 CLUSTERS = ('local', 'slurm', 'debug')
@@ -28,6 +33,32 @@ class Progress:
         return f'{len(self.kept) + len(self.done)} of {self.total} runs done{failed}'
 
 
+def share_devices(jobs: int, gpus: int, named: Any = None) -> list[list[str]]:
+    """CUDA devices of each of the ``jobs`` of this machine: ``gpus`` of its own.
+
+    They are taken in turn from ``named`` (a number or an identifier such as a UUID, or several),
+    else from CUDA_VISIBLE_DEVICES, else from all that the machine has.
+
+    Raises:
+        ProblemsFound: If there are not enough of them.
+    """
+    source = '--submitit visible_gpus names'
+    if named is None:
+        named, source = os.environ.get('CUDA_VISIBLE_DEVICES'), 'CUDA_VISIBLE_DEVICES names'
+    if named is None:
+        named, source = range(torch.cuda.device_count()), 'this machine has'
+    if isinstance(named, str):
+        named = named.split(',')
+    names = [str(name).strip() for name in (named if isinstance(named, Sequence) else [named])]
+    # CUDA reads no further than to the first that is none; one named twice is one.
+    pool = list(dict.fromkeys(takewhile(lambda name: name not in ('', '-1'), names)))
+    if jobs * gpus > len(pool):
+        what = f'--jobs {jobs} with --gpus {gpus} each need {jobs * gpus} devices, but {source} '
+        remedy = 'lower --jobs or --gpus (0: on the CPU), or let the study see more devices'
+        raise ProblemsFound([Problem(f'{what}{len(pool)}', remedy)])
+    return [pool[job * gpus : (job + 1) * gpus] for job in range(jobs)]
+
+
 def make_executors(
     folder: Path,
     cluster: str,
@@ -38,21 +69,28 @@ def make_executors(
 ) -> list[submitit.Executor]:
     """An executor for each of the ``jobs`` that go on at the same time.
 
-    Each has so many processes, on one machine, and GPUs: on this machine the first run gets
-    devices 0 to ``gpus - 1``, the next those behind them. ``folder`` is where submitit keeps its
-    files, ``cluster`` one of :data:`CLUSTERS`, ``options`` are parameters of submitit, such as
-    ``dict(slurm_partition='gpu')``.
+    Each has so many processes, on one machine, and GPUs, which on this machine are shared out by
+    :func:`share_devices`. ``folder`` is where submitit keeps its files, ``cluster`` one of
+    :data:`CLUSTERS`, ``options`` are parameters of submitit, such as
+    ``dict(slurm_partition='gpu')``; ``visible_gpus`` are the devices of all jobs together.
+
+    Raises:
+        ProblemsFound: If this machine has not enough devices.
     """
+    options = dict(options or {})
+    if cluster == 'local':
+        shares = share_devices(jobs, gpus, options.pop('visible_gpus', None))
     executors: list[submitit.Executor] = []
     for job in range(jobs):
         parameters: dict[str, Any] = dict(tasks_per_node=processes, gpus_per_node=gpus)
         if cluster == 'local':
             executor: submitit.Executor = submitit.LocalExecutor(folder)
             parameters['timeout_min'] = 60 * 24 * 365  # none
-            parameters['visible_gpus'] = list(range(job * gpus, (job + 1) * gpus))
+            # Beside update_parameters, which refuses UUIDs.
+            executor.parameters['visible_gpus'] = shares[job]
         else:
             executor = submitit.AutoExecutor(folder, cluster=cluster)
-        executor.update_parameters(**{**parameters, **(options or {})})
+        executor.update_parameters(**{**parameters, **options})
         executors.append(executor)
     return executors
 
