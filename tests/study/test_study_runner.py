@@ -204,6 +204,27 @@ def test_missing_detections_are_made_again_without_training(make_run, tmp_path):
     assert len(calls(run)) == 1
 
 
+@pytest.mark.parametrize(
+    ('line', 'said'),
+    [
+        ("(results / 'results_nusc.json').write_text('{}')", 'the test left no detections, '),
+        ("(folder / '20260101_000000.json').write_text(", 'the test left no metrics; log: '),
+    ],
+)
+def test_a_run_whose_test_left_no_results_has_failed(line, said, tools, make_run, tmp_path):
+    text = (tools / 'test.py').read_text()
+    (tools / 'test.py').write_text(text.replace(line, line.replace('write_text', 'joinpath')))
+    run = make_run('a')
+    progress = debug(tmp_path, [run])
+    assert progress.done == []
+    assert progress.failed['a'].startswith(said)
+    assert str(run.folder / 'test.log') in progress.failed['a']
+    assert read_state(run.folder).metrics == {}
+    (tools / 'test.py').write_text(text)
+    assert debug(tmp_path, [run]).done == ['a']
+    assert len(calls(run)) == 1
+
+
 @pytest.mark.parametrize('content', ['{"key": ', '[]', '{"unknown": 1}', '\x00'])
 def test_damaged_state_counts_as_none(make_run, tmp_path, content):
     run = make_run('a')

@@ -174,8 +174,9 @@ class _Stages:
                 shutil.rmtree(folder / TEST_FOLDER, ignore_errors=True)
             self._call('test', TEST_FOLDER, [config, state.checkpoint])
             metrics = read_test_metrics(folder / TEST_FOLDER)
-            if not metrics and self.lock is not None:
-                raise _StageError('the test left no metrics')
+            if self.lock is not None and not (metrics and (folder / DETECTIONS).is_file()):
+                lacking = f"detections, '{folder / DETECTIONS}'" if metrics else 'metrics'
+                raise _StageError(f'the test left no {lacking}; log: {folder / "test.log"}')
             self.keep(metrics=metrics)
         failures, options = self.run.failures, self.run.failure_options
         if state.failures_tested != (*failures, *options):
