@@ -21,17 +21,19 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import DictAction
 
 from cmt_bias.file_lock import FileLock
 from cmt_bias.problem import Problem
-from cmt_bias.runs.preflight import ProblemsFound, run_tool
+from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
 from cmt_bias.runs.run_options import positive
-from cmt_bias.study.study_config import Study, read_study, run_config, run_key
+from cmt_bias.study.study_config import STUDY_KEYS, Study, read_study, run_config, run_key
 from cmt_bias.study.study_results import run_folder, write_record
 from cmt_bias.study.study_run import StudyRun
 from cmt_bias.study.study_runner import CLUSTERS, carry_out, make_executors, share_devices
@@ -91,6 +93,22 @@ def check_numbers(args: argparse.Namespace) -> None:
         share_devices(jobs, gpus, (args.submitit or {}).get('visible_gpus'))
 
 
+def check_settings(study: Path, options: Mapping[str, Any]) -> None:
+    """Whether ``--cfg-options`` are settings of the runs, not of the study.
+
+    Raises:
+        ProblemsFound: If some are the study's, which no run would read.
+    """
+    problems = []
+    for key in options:
+        name = key.partition('.')[0]
+        if name in STUDY_KEYS | {'base_config'}:  # the latter before variants had configs
+            what = f'--cfg-options {key}: a setting of the study, not of its runs'
+            remedy = f'give --{name}' if name in ('seeds', 'variants') else f"edit '{study}'"
+            problems.append(Problem(what, remedy))
+    stop_on(problems)
+
+
 def chosen(study: Study, args: argparse.Namespace) -> Study:
     """The study with the seeds and variants of the command line."""
     names = args.variants or list(study.variants)
@@ -144,6 +162,7 @@ def main() -> None:
     # Being told to stop ends the runs too, and is said like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     check_numbers(args)
+    check_settings(args.study, args.cfg_options or {})
     study = chosen(read_study(args.study), args)
     lock = FileLock(args.work_dir / 'study.lock', with_children=True)
     if not lock.acquire():

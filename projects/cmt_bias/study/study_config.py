@@ -64,6 +64,9 @@ class Study:
     questions: tuple[Question, ...] = ()
 
 
+STUDY_KEYS = frozenset(Study.__dataclass_fields__) - {'path'}
+
+
 def read_study(path: Path) -> Study:
     """Read and check a study's file.
 
@@ -99,9 +102,8 @@ def _problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
     def wrong(what: str, remedy: str) -> None:
         problems.append(Problem(f"'{path}': {what}", remedy))
 
-    known = Study.__dataclass_fields__.keys() - {'path'}
-    for key in content.keys() - known:
-        wrong(f"it has the unknown key '{key}'", f'known keys: {", ".join(sorted(known))}')
+    for key in content.keys() - STUDY_KEYS:
+        wrong(f"it has the unknown key '{key}'", f'known keys: {", ".join(sorted(STUDY_KEYS))}')
     variants, seeds = content.get('variants'), content.get('seeds')
     if not isinstance(variants, Mapping) or not variants:
         remedy = "variants = dict(fixed='scale fixed at 2.5', ...), each with a config fixed.py"
