@@ -1,5 +1,6 @@
 """tools/analyze_study.py writes the tables of a study where they belong to it alone."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,19 @@ def test_two_studies_of_one_name_are_told_apart_by_their_user(analyze, capsys):
     assert load_results(Path('docs/study')).title == 'The first'
     Path('docs/study/study.json').write_text('{')  # damaged: made again
     assert analyze('b/study', '--out-dir', 'docs') == 0
+
+
+def test_folder_of_a_study_by_an_earlier_version_is_told_from_one_that_is_no_study(
+    analyze, capsys
+):
+    record = dict(name='old', title='Old', variants={'a': 'A'}, reference='a', seeds=[0])
+    record.update(start='start.pth', command='python tools/run_study.py configs/studies/old.py')
+    Path('old').mkdir()
+    Path('old/study.json').write_text(json.dumps(record))
+    assert analyze('old') == 2
+    said = capsys.readouterr().err
+    assert "'old/study.json' is of a study made by an earlier version" in said
+    assert 'remedy: analyze it with that version, or make the study anew' in said
 
 
 def test_folder_that_is_no_study_is_named(analyze, capsys):

@@ -135,10 +135,15 @@ def read_record(path: Path) -> StudyResults:
     """What :meth:`StudyResults.save_record` has written.
 
     Raises:
-        ProblemsFound: If there is no such file, or a damaged one.
+        ProblemsFound: If there is no such file, a damaged one, or one of before a study had
+            questions.
     """
     try:
         content = json.loads(path.read_text())
+        if 'seeds' in content and 'questions' not in content:
+            what = f"'{path}' is of a study made by an earlier version, which this one cannot read"
+            remedy = 'analyze it with that version, or make the study anew in another --work-dir'
+            raise ProblemsFound([Problem(what, remedy)])
         content['seeds'] = tuple(content['seeds'])
         if content.get('tested_failures') is not None:
             content['tested_failures'] = tuple(content['tested_failures'])
