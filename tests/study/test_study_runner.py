@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from mmengine.config import Config
 
 from cmt_bias.file_lock import FileLock
+from cmt_bias.study import study_run
 from cmt_bias.study.study_run import (
     DETECTIONS,
     StudyRun,
@@ -338,6 +340,26 @@ def test_state_on_the_disk_has_all_that_the_run_knows(make_run, tmp_path):
     }
     assert state.failures_tested == ('x',)
     assert set(state.seconds) == {'train', 'test', 'test_robustness'}
+
+
+@pytest.mark.parametrize(
+    ('cpuinfo', 'name'),
+    [
+        ('processor\t: 0\nmodel name\t: AMD EPYC 7B13\n\nmodel name\t: other\n', 'AMD EPYC 7B13'),
+        ('processor\t: 0\n', 'kind'),
+        (None, 'kind'),
+    ],
+)
+def test_a_processor_is_named_by_its_model_where_that_is_known(
+    cpuinfo, name, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(platform, 'processor', lambda: '')
+    monkeypatch.setattr(platform, 'machine', lambda: 'kind')
+    if cpuinfo is not None:
+        (tmp_path / 'cpuinfo').write_text(cpuinfo)
+    monkeypatch.setattr(study_run, 'CPU_INFO', tmp_path / 'cpuinfo')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert describe_device() == f'CPU {name}, {os.cpu_count()} cores'
 
 
 def test_a_run_that_was_never_started_is_prepared_in_place(make_run, tmp_path):

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from .study_config import keep_detections
 STATE_FILE, CONFIG_FILE, LOCK_FILE = 'state.json', 'config.py', 'run.lock'
 TRAIN_FOLDER, TEST_FOLDER, FAILURES_FOLDER = 'train', 'test', 'failures'
 DETECTIONS = Path('detections') / 'pred_instances_3d' / 'results_nusc.json'
+CPU_INFO = Path('/proc/cpuinfo')
 LINES_OF_A_FAILURE = 15
 SECONDS_TO_END = 20.0
 POLL_SECONDS = 0.2
@@ -259,4 +261,12 @@ def describe_device() -> str:
     """The hardware of this process, in words."""
     if torch.cuda.is_available():
         return f'{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}'
-    return f'CPU {platform.processor() or platform.machine()}, {os.cpu_count()} cores'
+    return f'CPU {_processor_name()}, {os.cpu_count()} cores'
+
+
+def _processor_name() -> str:
+    """Of the model where Linux says it, of its kind elsewhere."""
+    with suppress(OSError):
+        if found := re.search(r'^model name\s*:\s*(.+)$', CPU_INFO.read_text(), re.MULTILINE):
+            return found[1].strip()
+    return platform.processor() or platform.machine()
