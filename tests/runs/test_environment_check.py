@@ -11,6 +11,7 @@ from cmt_bias.runs.environment_check import (
     ask,
     check_cpu_kernel,
     check_environment,
+    check_setuptools,
     check_spconv,
     check_version,
 )
@@ -44,6 +45,32 @@ def test_whatever_a_check_raises_becomes_an_error_with_its_remedy():
 
     what = 'ImportError: libGL.so.1: cannot open shared object file'
     assert ask(check, 'install libgl1') == Problem(what, 'install libgl1', 'error')
+
+
+@pytest.mark.parametrize(
+    ('version', 'what', 'severity'),
+    [
+        ('82.0.1', '82.0.1: no pkg_resources', 'warning'),
+        ('100.1', '100.1: no pkg_resources', 'warning'),
+        (None, 'not installed; only building mmcv needs it', 'note'),
+    ],
+)
+def test_a_setuptools_that_cannot_build_mmcv_is_no_error(version, what, severity, monkeypatch):
+    def version_of(name: str) -> str:
+        if name == 'setuptools' and version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version if name == 'setuptools' else installed(name)
+
+    installed = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, 'version', version_of)
+    answer = dict(check_environment())['setuptools']
+    assert (answer.what, answer.severity) == (what, severity)
+    assert ("`pip install 'setuptools<82'`" in answer.remedy) == (severity == 'warning')
+
+
+def test_a_setuptools_that_can_build_mmcv_is_fine(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, 'version', lambda name: '81.0.0')
+    assert check_setuptools() == '81.0.0'
 
 
 def test_this_environment_passes_every_check():

@@ -58,6 +58,7 @@ def check_environment() -> list[tuple[str, Answer]]:
         *versions('torch', 'numpy'),
         ('gpu', ask(check_gpu, gpu)),
         ('opencv', ask(lambda: importlib.import_module('cv2').__version__, opencv)),
+        ('setuptools', ask(check_setuptools, 'install it anew: `pip install "setuptools<82"`')),
         *versions('mmengine', 'mmcv'),
         ('mmcv operators', ask(check_mmcv_operators, MMCV_REMEDY)),
         *versions('mmdet', 'mmdet3d'),
@@ -123,6 +124,18 @@ def check_gpu() -> Answer:
         'https://download.pytorch.org/whl/cu126`, then compile mmcv anew (docs/install.md)'
     )
     return Problem('nvidia-smi is there, but torch is the CPU build', remedy, 'warning')
+
+
+def check_setuptools() -> Answer:
+    """Whether mmcv can be built: it needs pkg_resources, gone from setuptools 82 on."""
+    try:
+        version = importlib.metadata.version('setuptools')
+    except importlib.metadata.PackageNotFoundError:
+        return Problem('not installed; only building mmcv needs it', severity='note')
+    if int(version.split('.')[0]) < 82:
+        return version
+    remedy = "before compiling mmcv: `pip install 'setuptools<82'`"
+    return Problem(f'{version}: no pkg_resources', remedy, 'warning')
 
 
 def check_mmcv_operators() -> Answer:
