@@ -59,11 +59,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--gpus',
         type=int,
-        default=int(torch.cuda.is_available()),
-        help='of each run (default: 1 where there is one)',
+        help='of each run (default: one for each process where there are any, else 0)',
     )
     parser.add_argument(
-        '--processes', type=number, help='of each run (default: one for each of its GPUs)'
+        '--processes', type=number, help='of each run (default: one for each of its GPUs, or 1)'
     )
     parser.add_argument(
         '--submitit', nargs='+', action=DictAction, help='parameters of submitit, key=value'
@@ -72,6 +71,8 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, help='settings that override all configs'
     )
     args = parser.parse_args()
+    if args.gpus is None:
+        args.gpus = (args.processes or 1) if torch.cuda.is_available() else 0
     args.processes = args.processes or max(args.gpus, 1)
     return args
 
