@@ -253,12 +253,23 @@ def test_a_camera_pipeline_is_asked_for_no_points(root):
 
 
 def test_data_in_a_store_are_not_looked_for_on_this_machine(root):
-    dataset = dict(dataset_of(config(root)), data_root='s3://bucket/nuscenes/')
-    assert check_dataset(dict(dataset, backend_args=dict(backend='petrel'))) == []
-    loader = dict(type='LoadPointsFromFile', load_dim=5, backend_args=dict(backend='petrel'))
+    """Which is said: nobody shall think that they are there."""
+    store = dict(backend_args=dict(backend='petrel'))
+    dataset = dict(dataset_of(config(root)), data_root='s3://bucket/nuscenes/', **store)
+    for of_a_store in (dataset, dict(dataset, type='OfTheUser', backend_args=None)):
+        (problem,) = check_dataset(of_a_store)
+        assert problem.severity == 'note'
+        assert problem.what.startswith("'s3://bucket/nuscenes/' is in a store")
+    loader = dict(type='LoadPointsFromFile', load_dim=5, **store)
     for cloud in root.rglob('*.bin'):
         cloud.unlink()
-    assert check_dataset(dict(dataset_of(config(root)), pipeline=[loader])) == []
+    cfg = config(root, pipeline=[loader])
+    (problem,) = check_config_data(cfg)
+    assert problem.severity == 'note'
+    assert f"'{root}/infos.pkl' names are in a store" in problem.what
+    cfg.test_evaluator[0].ann_file = 'other.pkl'
+    problems = check_config_data(cfg, splits=('test',))
+    assert [problem.severity for problem in problems] == ['note', 'error']
 
 
 @pytest.mark.parametrize(
@@ -284,16 +295,26 @@ def test_a_file_of_detections_needs_a_folder(root):
     assert 'no jsonfile_prefix' in problem.what
 
 
-def test_other_datasets_and_what_is_built_already_are_passed_over(root):
-    """Their needs are not known: what may be fine must not be refused."""
+def test_other_datasets_and_what_is_built_already_are_not_refused(root):
+    """Their needs are not known: what may be fine is a note that says so."""
     cfg = config(root)
     (root / 'infos.pkl').unlink()
     for kind in ('KittiDataset', 'mmdet3d.KittiDataset', KittiDataset, 'OfTheUser'):
-        assert check_dataset(dict(dataset_of(cfg), type=kind)) == []
+        (problem,) = check_dataset(dict(dataset_of(cfg), type=kind))
+        assert problem.severity == 'note'
+        assert f"needs in '{root}/' was not looked at" in problem.what
+    assert check_dataset(dict(type='OfTheUser'))[0].severity == 'note'
     for kind in ('NuScenesDataset', 'mmdet3d.NuScenesDataset', 'AllBoxesNuScenesDataset'):
         assert len(check_dataset(dict(dataset_of(cfg), type=kind))) == 1
     built = SimpleNamespace(get=dict(test_dataloader=dict(dataset=[1, 2])).get)
     assert check_config_data(built) == []
+
+
+def test_a_missing_folder_of_another_dataset_is_named():
+    (problem,) = check_dataset(dict(type='OfTheUser', data_root='/nowhere/'))
+    assert problem.severity == 'error'
+    assert problem.what == "the data folder '/nowhere' of the OfTheUser does not exist"
+    assert 'data_root' in problem.remedy
 
 
 @pytest.mark.parametrize('metric', ['mmdet3d.NuScenesMetric', NuScenesMetric])

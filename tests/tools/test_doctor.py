@@ -108,6 +108,18 @@ def test_every_bad_file_is_listed_when_all_are_read(tmp_path, smallest_nuscenes)
     assert found == {str(cloud), str(image)}
 
 
+def test_data_that_were_not_looked_at_are_not_called_ok(tmp_path):
+    path = tmp_path / 'of_the_user.py'
+    path.write_text(
+        f'_base_ = {str(TINY)!r}\n'
+        "dataset = dict(_delete_=True, type='OfTheUser', data_root='/')\n"
+        'val_dataloader = dict(dataset=dataset)\n'
+    )
+    (answer,) = [answer for subject, answer in check_config(str(path)) if subject == 'val data']
+    assert isinstance(answer, Problem)
+    assert answer.severity == 'note' and 'was not looked at' in answer.what
+
+
 def test_checkpoint_of_another_model_is_told_by_submodule(tmp_path):
     path = tmp_path / 'other.pth'
     torch.save(dict(state_dict={'backbone.conv.weight': torch.zeros(3)}), path)

@@ -55,9 +55,10 @@ def check_config_data(
         for dataset in innermost_datasets(outer):
             batch_size, balanced = dataloader.get('batch_size', 1), _is_balanced(outer)
             found = check_dataset(dataset, sampled_frames, depth, batch_size, balanced)
-            if not found and evaluates and split in evaluated and _is_checked(dataset):
+            is_sound = _is_checked(dataset) and all(p.severity == 'note' for p in found)
+            if is_sound and evaluates and split in evaluated:
                 metrics = nuscenes_metric_configs(cfg.get(f'{split}_evaluator'))
-                found = [p for metric in metrics if (p := _check_metric(metric, dataset))]
+                found += [p for metric in metrics if (p := _check_metric(metric, dataset))]
             problems.update(dict.fromkeys(found))
     return list(problems)
 
@@ -88,6 +89,20 @@ def _is_checked(dataset: Mapping) -> bool:
     return is_nuscenes and is_local(dataset.get('backend_args'))
 
 
+def _check_unknown(dataset: Mapping) -> Problem:
+    """Of a dataset whose needs are not known: is its folder there, where it is of this machine?"""
+    root, kind = str(dataset.get('data_root') or '.'), type_name(dataset)
+    # mmengine tells a store by the address, too
+    if not is_local(dataset.get('backend_args')) or '://' in root:
+        what = f"'{root}' is in a store: whether its files are there was not looked at"
+    elif Path(root).exists():
+        what = f"{kind} is no NuScenesDataset: what it needs in '{root}' was not looked at"
+    else:
+        what = f"the data folder '{Path(root)}' of the {kind} does not exist"
+        return Problem(what, 'put the data there, or set data_root in the config')
+    return Problem(what, severity='note')
+
+
 def check_dataset(
     dataset: Mapping,
     sampled_frames: int = 4,
@@ -97,7 +112,8 @@ def check_dataset(
 ) -> list[Problem]:
     """Look at the info file, sensor files and database for pasting of a ``NuScenesDataset``.
 
-    Another dataset, and one that is not read from local files, are passed over.
+    Of another dataset only the folder is looked for, of one that is not read from local files
+    nothing; a note says so.
 
     Args:
         dataset: Its config.
@@ -107,7 +123,7 @@ def check_dataset(
         balanced: Whether a ``CBGSDataset`` draws from it.
     """
     if not _is_checked(dataset):
-        return []
+        return [_check_unknown(dataset)]
     root = Path(dataset.get('data_root') or '.')
     info_path = str(root / dataset['ann_file'])
     used = used_data(dataset)
@@ -139,6 +155,9 @@ def check_dataset(
         problems += _check_files(
             dataset, used, info_path, infos['data_list'], sampled_frames, depth
         )
+    elif used.points or used.images:
+        what = f"the files that '{info_path}' names are in a store: they were not looked at"
+        problems.append(Problem(what, severity='note'))
     for step in dataset.get('pipeline', ()):
         if isinstance(step, Mapping) and step.get('db_sampler') is not None:
             problems += check_database(step, read_all=depth == 'all')
