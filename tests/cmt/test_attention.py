@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from cmt_bias.cmt import PETRMultiheadAttention, PETRMultiheadFlashAttention
+from cmt_bias.cmt.transformer import _known_backend
 
 CLASSES = [PETRMultiheadAttention, PETRMultiheadFlashAttention]
 
@@ -111,6 +112,21 @@ def test_dropout_acts_in_training_only(cls, tokens):
 def test_other_layouts_of_tensors_are_refused():
     with pytest.raises(ValueError, match='batch_first'):
         PETRMultiheadAttention(16, 4, batch_first=False)
+
+
+@pytest.mark.parametrize('former', ['flash', 'flex'])
+def test_a_backend_of_an_earlier_version_is_auto_with_one_warning(former, caplog):
+    _known_backend.cache_clear()
+    with caplog.at_level('WARNING', logger='cmt_bias'):
+        backends = [PETRMultiheadAttention(16, 4, bias_backend=former).bias_backend for _ in '12']
+    assert backends == ['auto', 'auto']
+    (record,) = caplog.records
+    assert f"bias_backend='{former}' is no more" in record.getMessage()
+
+
+def test_an_unknown_backend_is_refused_when_the_module_is_built():
+    with pytest.raises(ValueError, match="attn_cfgs: bias_backend='flush'.*'auto', 'cpu'"):
+        PETRMultiheadAttention(16, 4, bias_backend='flush')
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

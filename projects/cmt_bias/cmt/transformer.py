@@ -4,8 +4,10 @@ Attention is torch's fused scaled dot product attention. Shape letters: B batch,
 K tokens of the sensors, C channels, H heads, D channels of a head, L decoder layers.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,9 +24,10 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops import WindowedBias, biased_attention
+from ..ops import BACKENDS, WindowedBias, biased_attention
 from .precision import autocast_off
 
+_logger = logging.getLogger('cmt_bias')
 LAYER_NORM = dict(type='LN')
 OPERATION_ORDER = ('self_attn', 'norm', 'cross_attn', 'norm', 'ffn', 'norm')
 
@@ -194,6 +197,22 @@ def _in_float32(module: nn.Module, query: Tensor) -> Tensor:
         return module(query.float())
 
 
+@cache  # so that the layers of a decoder warn once
+def _known_backend(name: str) -> str:
+    """The backend of that name, which may be one of an earlier version."""
+    if name in ('flash', 'flex'):
+        _logger.warning(
+            "attn_cfgs: bias_backend='%s' is no more, 'auto' is taken in its place; set "
+            "bias_backend='auto', or remove it.",
+            name,
+        )
+        return 'auto'
+    if name not in BACKENDS:
+        known = ', '.join(map(repr, BACKENDS))
+        raise ValueError(f'attn_cfgs: bias_backend={name!r} is unknown; set one of {known}.')
+    return name
+
+
 @MODELS.register_module()
 class PETRMultiheadAttention(BaseModule):
     """Multi-head attention with position encodings, a residual and dropout.
@@ -210,7 +229,7 @@ class PETRMultiheadAttention(BaseModule):
         batch_first: Must be true: tensors are ``(B, Q, C)``.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not, or the backend is unknown.
     """
 
     attention_backend = 'torch scaled_dot_product_attention'
@@ -231,7 +250,7 @@ class PETRMultiheadAttention(BaseModule):
         self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.attn_drop = 0.0 if self.is_flash else dropout
-        self.bias_backend = bias_backend
+        self.bias_backend = _known_backend(bias_backend)
         self.attn = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
         self.dropout_layer = nn.Dropout(dropout)
 
