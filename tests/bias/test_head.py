@@ -222,9 +222,9 @@ def test_weight_generator_without_a_type_is_the_usual_one():
     assert head.weight_generator.num_heads == 2
 
 
-def test_unknown_key_is_named():
+def test_unknown_key_is_named_with_the_nearest_known_one():
     config = ConfigDict(SPEC['cfg'], type='AttentionBiasCmtHead', attention_bias_cfg=dict())
-    with pytest.raises(TypeError, match="'attention_bias_cfg'"):
+    with pytest.raises(TypeError, match="did you mean 'attention_bias_config'"):
         MODELS.build(config)
 
 

@@ -101,6 +101,12 @@ def test_dropout_of_flash_attention_concerns_the_residual_branch_alone():
 
 
 @pytest.mark.parametrize('cls', CLASSES)
+def test_dropout_none_is_none(cls):
+    attention = cls(16, 4, dropout=None)
+    assert attention.attn_drop == 0 and attention.dropout_layer.p == 0
+
+
+@pytest.mark.parametrize('cls', CLASSES)
 def test_dropout_acts_in_training_only(cls, tokens):
     attention = with_random_parameters(cls(16, 4, dropout=0.5))
     own = (tokens['query'],) * 3

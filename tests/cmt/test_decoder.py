@@ -103,6 +103,14 @@ def test_without_intermediate_outputs_the_last_layer_is_left(inputs):
     torch.testing.assert_close(last, everything[-1:])
 
 
+def test_without_a_last_normalization_outputs_are_those_of_the_layers(inputs):
+    decoder = build(dict(config(), post_norm_cfg=None))
+    outputs = []
+    for layer in decoder.layers:
+        layer.register_forward_hook(lambda _, args, output: outputs.append(output))
+    assert torch.equal(decoder(*inputs), torch.stack(outputs))
+
+
 def test_masked_queries_do_not_influence_the_others(inputs):
     decoder = build()
     query, memory, query_pos, memory_pos, mask = inputs

@@ -10,6 +10,8 @@ from mmengine.structures import InstanceData
 
 from ..bias.golden_head import ARRAYS, SPEC, build_baseline, features, ground_truth, metas
 
+INIT_NONE = dict(type='SeparateTaskHead', init_cfg=None)
+
 
 @pytest.fixture
 def head():
@@ -159,16 +161,42 @@ def test_cells_of_a_map_that_is_not_square_sit_at_their_centres(shape):
                 torch.testing.assert_close(bev_tokens[1, cell], cells[1, :, row, column])
 
 
-def test_unknown_key_is_named():
-    with pytest.raises(TypeError, match="'num_querys'"):
-        MODELS.build(ConfigDict(SPEC['cfg'], num_querys=1))
+@pytest.mark.parametrize('cls', ['CmtHead', 'CmtLidarHead'])
+@pytest.mark.parametrize(
+    ('key', 'hint'),
+    [('num_querys', r" \(did you mean 'num_query'\?\)"), ('colour', '')],
+)
+def test_unknown_key_is_named_with_the_nearest_known_one(cls, key, hint):
+    with pytest.raises(
+        TypeError, match=rf"{cls}: unknown key in pts_bbox_head: '{key}'{hint}\. Known keys: bbox_"
+    ):
+        MODELS.build(ConfigDict(SPEC['cfg'], **{'type': cls, key: 1}))
 
 
 @pytest.mark.parametrize('key', ['tasks', 'transformer', 'bbox_coder'])
 def test_missing_part_of_the_config_is_named(key):
     config = {k: v for k, v in SPEC['cfg'].items() if k != key}
-    with pytest.raises(TypeError, match=key):
+    with pytest.raises(ValueError, match='pts_bbox_head needs tasks, transformer and bbox_coder'):
         MODELS.build(ConfigDict(config))
+
+
+def test_parts_that_are_left_out_or_none_are_the_usual_ones(head):
+    usual = ('common_heads', 'separate_head', 'loss_cls', 'loss_bbox')
+    config = {k: v for k, v in SPEC['cfg'].items() if k not in usual}
+    for changes in ({}, dict.fromkeys((*usual, 'init_cfg')), dict(separate_head=INIT_NONE)):
+        bare = MODELS.build(ConfigDict(config, **changes))
+        shapes = {name: value.shape for name, value in bare.state_dict().items()}
+        assert shapes == {name: value.shape for name, value in head.state_dict().items()}
+        assert type(bare.criterion.loss_cls) is type(head.criterion.loss_cls)
+        assert bare.criterion.loss_bbox.loss_weight == 0.25
+
+
+@pytest.mark.parametrize(
+    'changes', [dict(init_cfg={}), dict(separate_head=dict(INIT_NONE, init_cfg={}))]
+)
+def test_other_initial_values_are_refused(changes):
+    with pytest.raises(ValueError, match='init_cfg.*None; remove'):
+        MODELS.build(ConfigDict(SPEC['cfg'], **changes))
 
 
 def test_map_that_does_not_fit_grid_size_is_an_error(head):

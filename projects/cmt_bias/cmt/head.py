@@ -17,6 +17,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..ops import TokenLayout, WindowedBias
+from .config_keys import refuse_unknown_keys
 from .criterion import CmtCriterion, gravity_center_boxes
 from .denoising import DenoisingQueries, make_denoising_queries
 from .position_encoding import CameraGeometry
@@ -26,6 +27,9 @@ from .tokens import BevEmbedding, Memory, RayEmbedding, camera_geometry
 
 # One level; None or [None] where the sensor is missing.
 Features = Sequence[Tensor | None] | None
+# Branches of a task group that a config without common_heads has.
+COMMON_HEADS = dict(center=(2, 2), height=(1, 2), dim=(3, 2), rot=(2, 2), vel=(2, 2))
+
 TaskOutputs = tuple[list[dict], ...]
 
 
@@ -53,10 +57,11 @@ class CmtHead(BaseModule):
         tasks: Task groups with ``class_names`` (and ``num_class``), in the order of the labels.
         transformer: Config of the transformer.
         bbox_coder: Config of the box coder; its ``pc_range`` is the range of all positions.
-        common_heads: For each branch of a task group the number of outputs and of convolutions.
-        separate_head: Config of the prediction branches.
-        loss_cls: Config of the class loss.
-        loss_bbox: Config of the box loss.
+        common_heads: For each branch of a task group the number of outputs and of convolutions;
+            None for :data:`COMMON_HEADS`.
+        separate_head: Config of the prediction branches; None for a ``SeparateTaskHead``.
+        loss_cls: Config of the class loss; None for the focal loss.
+        loss_bbox: Config of the box loss; None for the L1 loss at a quarter.
         loss_heatmap: Accepted for the released configs, where it has no effect either.
         train_cfg: ``grid_size`` (x, y, z in voxels), ``assigner``, ``code_weights``.
         test_cfg: ``grid_size``; read where there is no ``train_cfg``.
@@ -70,9 +75,12 @@ class CmtHead(BaseModule):
         noise_trans: Added to the half sizes, in metres, for that noise.
         dn_weight: Factor of the denoising losses.
         split: Denoising queries with a larger noise draw become background.
+        init_cfg: Must be None.
+        unknown: Any other key is an error.
 
     Raises:
-        ValueError: If values of the config contradict one another.
+        TypeError: If there is an unknown key.
+        ValueError: If a part is missing, or values of the config contradict one another.
     """
 
     range_limits: Tensor
@@ -84,13 +92,13 @@ class CmtHead(BaseModule):
         self,
         *,
         in_channels: int,
-        tasks: Sequence[dict],
-        transformer: dict,
-        bbox_coder: dict,
-        common_heads: dict,
-        separate_head: dict,
-        loss_cls: dict,
-        loss_bbox: dict,
+        tasks: Sequence[dict] | None = None,
+        transformer: dict | None = None,
+        bbox_coder: dict | None = None,
+        common_heads: dict | None = None,
+        separate_head: dict | None = None,
+        loss_cls: dict | None = None,
+        loss_bbox: dict | None = None,
         loss_heatmap: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
@@ -104,9 +112,17 @@ class CmtHead(BaseModule):
         noise_trans: float = 0.0,
         dn_weight: float = 1.0,
         split: float = 0.75,
+        init_cfg: None = None,
+        **unknown: Any,
     ) -> None:
-        if not norm_bbox:
-            raise ValueError('pts_bbox_head: norm_bbox must be True; remove it from the config.')
+        refuse_unknown_keys(type(self), 'pts_bbox_head', unknown)
+        if not norm_bbox or init_cfg is not None:
+            raise ValueError(
+                'pts_bbox_head: norm_bbox must be True and init_cfg None; remove them from the '
+                'config.'
+            )
+        if tasks is None or transformer is None or bbox_coder is None:
+            raise ValueError('pts_bbox_head needs tasks, transformer and bbox_coder; set them.')
         super().__init__()
         self.num_query, self.hidden_dim = num_query, hidden_dim
         self.denoising: dict[str, Any] = dict(
@@ -121,6 +137,8 @@ class CmtHead(BaseModule):
         self.bev_shape = grid_size and tuple(n // downsample_scale for n in grid_size[1::-1])
         self.criterion = None
         if train_cfg:
+            loss_cls = loss_cls or dict(type='mmdet.FocalLoss', use_sigmoid=True)
+            loss_bbox = loss_bbox or dict(type='mmdet.L1Loss', loss_weight=0.25)
             losses = loss_cls, loss_bbox, train_cfg['assigner'], train_cfg['code_weights']
             self.criterion = CmtCriterion(*losses, self.classes_of_task, dn_weight, split)
 
@@ -136,9 +154,11 @@ class CmtHead(BaseModule):
         self.bev_embedding = BevEmbedding(hidden_dim)
         self.rv_embedding = RayEmbedding(hidden_dim, depth_num, self.pc_range)
         layers = self.transformer.decoder.num_layers
+        separate_head = separate_head or dict(type='SeparateTaskHead')
         branches = dict(separate_head, in_channels=hidden_dim, groups=layers)
+        outputs = common_heads or COMMON_HEADS
         self.task_heads = nn.ModuleList(
-            MODELS.build(dict(branches, heads=dict(common_heads, cls_logits=(num_classes, 2))))
+            MODELS.build(dict(branches, heads=dict(outputs, cls_logits=(num_classes, 2))))
             for num_classes in self.classes_of_task
         )
 

@@ -54,6 +54,10 @@ class SeparateTaskHead(BaseModule):
         head_conv: Hidden channels of a branch.
         final_kernel: Kernel size of the convolutions, over neighbouring queries.
         init_bias: Initial bias of the class logits.
+        init_cfg: Must be None: the branches start Kaiming-normal.
+
+    Raises:
+        ValueError: If it is not.
     """
 
     def __init__(
@@ -64,7 +68,10 @@ class SeparateTaskHead(BaseModule):
         head_conv: int = 64,
         final_kernel: int = 1,
         init_bias: float = -2.19,
+        init_cfg: None = None,
     ) -> None:
+        if init_cfg is not None:
+            raise ValueError('separate_head: init_cfg must be None; remove it from the config.')
         super().__init__(init_cfg=dict(type='Kaiming', layer='Conv1d'))
         self.groups = groups
         self.init_bias = init_bias

@@ -83,7 +83,7 @@ class PETRTransformerDecoder(TransformerLayerSequence):
     Args:
         transformerlayers: Config of every layer, or a list with one for each.
         num_layers: Number of layers L.
-        post_norm_cfg: Config of the normalization of each output, shared by all.
+        post_norm_cfg: Config of the normalization of each output, shared by all; None for none.
         return_intermediate: Return the outputs of all layers instead of the last one's.
     """
 
@@ -91,13 +91,15 @@ class PETRTransformerDecoder(TransformerLayerSequence):
         self,
         transformerlayers: dict | list[dict],
         num_layers: int,
-        post_norm_cfg: dict = LAYER_NORM,
+        post_norm_cfg: dict | None = LAYER_NORM,
         return_intermediate: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(transformerlayers, num_layers, init_cfg)
         self.return_intermediate = return_intermediate
-        self.post_norm = build_norm_layer(post_norm_cfg, self.embed_dims)[1]
+        self.post_norm = nn.Identity()
+        if post_norm_cfg is not None:
+            self.post_norm = build_norm_layer(post_norm_cfg, self.embed_dims)[1]
 
     def forward(
         self,
@@ -223,7 +225,7 @@ class PETRMultiheadAttention(BaseModule):
     Args:
         embed_dims: Channels C of queries, keys and values.
         num_heads: Heads H.
-        dropout: Of the attention probabilities and of the residual branch.
+        dropout: Of the attention probabilities and of the residual branch; None for none.
         bias_backend: How attention with a ``logit_bias`` is computed, see
             :func:`cmt_bias.ops.biased_attention`.
         batch_first: Must be true: tensors are ``(B, Q, C)``.
@@ -239,7 +241,7 @@ class PETRMultiheadAttention(BaseModule):
         self,
         embed_dims: int,
         num_heads: int,
-        dropout: float = 0.0,
+        dropout: float | None = 0.0,
         bias_backend: str = 'auto',
         batch_first: bool = True,
         init_cfg: dict | None = None,
@@ -247,6 +249,7 @@ class PETRMultiheadAttention(BaseModule):
         super().__init__(init_cfg)
         if not batch_first:
             raise ValueError(f'{type(self).__name__}: batch_first must be True; remove it.')
+        dropout = dropout or 0.0
         self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.attn_drop = 0.0 if self.is_flash else dropout
