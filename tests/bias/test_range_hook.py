@@ -58,6 +58,12 @@ def test_the_checkpoint_keeps_the_range_for_testing(tmp_path):
     assert model.pts_bbox_head.attention_bias_generator.bounds() == RANGES[2]
 
 
+def test_ranges_after_the_last_epoch_are_warned_of(tmp_path):
+    train(tmp_path, max_epochs=2)
+    (warning,) = warnings_in(tmp_path)
+    assert 'the ranges from epoch 2 on never apply, since training has 2 epochs' in warning
+
+
 @pytest.mark.parametrize(
     ('scale', 'refused'), [(0.9, True), (3.0, True), (0.975, True), (1.0, False), (2.7, False)]
 )

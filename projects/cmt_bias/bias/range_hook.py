@@ -65,6 +65,13 @@ class BiasScaleRangeHook(Hook):
                 f'BiasScaleRangeHook: {config} has min_scale or max_scale, which would hold '
                 'in testing in place of the range of the schedule; remove them, or this hook.'
             )
+        late = [epoch for epoch, _ in self.schedule if epoch >= runner.max_epochs]
+        if late:
+            MMLogger.get_current_instance().warning(
+                f'BiasScaleRangeHook: the ranges from epoch {late[0]} on never apply, since '
+                f'training has {runner.max_epochs} epochs (counted from 0); let schedule begin '
+                'them earlier, or remove them.'
+            )
         self.before_train_epoch(runner)
         low, high = generator.bounds()  # rounded as the scale is, unlike the schedule
         outside = [v for v in generator.bias_scale.flatten().tolist() if not low <= v <= high]
