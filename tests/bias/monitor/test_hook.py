@@ -101,6 +101,44 @@ def test_statistics_are_those_of_the_weights_of_the_logged_batch(tmp_path):
             assert std == pytest.approx(weights.std(correction=0).item(), abs=1e-6)
 
 
+class CallsTwice(BiasedModel):
+    """Its weight generator is called for two groups of queries in an iteration."""
+
+    def forward(self, inputs: torch.Tensor, mode: str) -> dict[str, torch.Tensor]:
+        self.pts_bbox_head.weight_generator(inputs.repeat(1, 3).unflatten(1, (3, -1)))
+        return super().forward(inputs, mode)
+
+
+def test_several_calls_in_an_iteration_count_together_and_those_between_do_not(tmp_path):
+    model, hook = CallsTwice(), BiasScaleHook(interval=4, draw_curve=False)
+    generator, seen = model.pts_bbox_head.weight_generator, []
+
+    class CallBetween(Hook):
+        priority = 'LOWEST'
+
+        def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+            seen.clear()
+
+        def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+            if runner.iter + 1 == 8:
+                self.weights = [torch.cat([w.flatten() for w in calls]) for calls in zip(*seen)]
+            generator(torch.full((1, 5, 3), 99.0))
+
+    between = CallBetween()
+    generator.register_forward_hook(
+        lambda module, inputs, weights: seen.append([w.detach().double() for w in weights])
+    )
+    make_runner(tmp_path, model, [hook, between], max_epochs=1).train()
+
+    row = rows_of(tmp_path)[2]
+    assert row['iteration'] == '8'
+    for modality, weights in zip(('lidar', 'camera'), between.weights, strict=True):
+        assert len(weights) == 2 * 3 + 2
+        assert float(row[f'{modality}_mean']) == pytest.approx(weights.mean().item(), rel=1e-6)
+        deviation = weights.std(correction=0).item()
+        assert float(row[f'{modality}_std']) == pytest.approx(deviation, rel=1e-6)
+
+
 def test_logged_values_reach_console_and_json(tmp_path):
     hook = BiasScaleHook(interval=5, draw_curve=False)
     make_runner(tmp_path, BiasedModel(scale_granularity='modality'), [hook]).train()

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet3d.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -28,7 +29,8 @@ class BiasScaleHook(Hook):
     so to the console line, ``vis_data/*.json`` and TensorBoard; and with a learnable scale to the
     rules, which warn of what keeps it from learning.
 
-    Weights are those of this iteration's batch on the first process, denoising queries included.
+    Weights are those of this iteration's batch on the first process, denoising queries included;
+    several calls of the weight generator in an iteration count together.
 
     Args:
         interval: Iterations from one row to the next.
@@ -49,7 +51,8 @@ class BiasScaleHook(Hook):
         self._head: BiasedHead | None = None  # stays None in all processes but the first
         self._optimizer: ScaleOptimizer | None = None
         self._watch: BiasScaleWatch | None = None  # only for a learnable scale
-        self._weights: tuple[Tensor, ...] = ()  # (B, Q) of LiDAR and cameras, of the latest batch
+        # (B, Q) of LiDAR and cameras, for each call; None between iterations, as in validation
+        self._weights: list[tuple[Tensor, ...]] | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Begin or go on with the history, and say what is to be expected."""
@@ -82,6 +85,10 @@ class BiasScaleHook(Hook):
         MMLogger.get_current_instance().info(text)
         self._take_record(runner, runner.iter)
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Begin to keep the weights."""
+        self._weights = []
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
@@ -89,6 +96,7 @@ class BiasScaleHook(Hook):
         done = runner.iter + 1
         if self._head is not None and (done % self.interval == 0 or done == runner.max_iters):
             self._take_record(runner, done)
+        self._weights = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Draw the curve so far."""
@@ -104,7 +112,8 @@ class BiasScaleHook(Hook):
                 self._optimizer.handle.remove()
 
     def _keep_weights(self, module: nn.Module, args: Any, weights: tuple[Tensor, Tensor]) -> None:
-        self._weights = tuple(of_modality.detach() for of_modality in weights)
+        if self._weights is not None:
+            self._weights.append(tuple(of_modality.detach() for of_modality in weights))
 
     def _take_record(self, runner: Runner, iteration: int) -> None:
         """Give a record to the history, the message hub and the rules."""
@@ -124,8 +133,9 @@ class BiasScaleHook(Hook):
         for kind, values in entries.items():
             shown |= {f'{kind}/{name}': value for name, value in zip(names, values, strict=True)}
         record |= shown | {f'bias_scale_raw/{name}': v for name, v in zip(names, raw, strict=True)}
-        for modality, weights in zip(MODALITIES, self._weights, strict=False):
-            mean, deviation = weights.double().mean(), weights.double().std(correction=0)
+        for modality, calls in zip(MODALITIES, zip(*self._weights or (), strict=True), strict=False):
+            weights = torch.cat([of_call.double().flatten() for of_call in calls])
+            mean, deviation = weights.mean(), weights.std(correction=0)
             for kind, found in (('mean', mean), ('std', deviation)):
                 key = f'{modality}_{kind}'
                 record[key] = shown[f'router/{key}'] = found.item()
