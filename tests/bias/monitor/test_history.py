@@ -124,6 +124,16 @@ def test_a_missing_file_is_begun_on_resume(tmp_path):
     assert iterations_in(tmp_path / 'h.csv') == []
 
 
+@pytest.mark.parametrize('resumed', [0, 500])
+def test_a_file_with_a_header_alone_just_goes_on(tmp_path, resumed):
+    path = history_with(tmp_path / 'h.csv', []).path
+    history = BiasScaleHistory(path, NAMES)
+    history.begin(resumed)
+    history.append(*at(600))
+    assert iterations_in(path) == [600]
+    assert [file.name for file in tmp_path.iterdir()] == ['h.csv']
+
+
 @pytest.mark.parametrize('other', ['iteration,epoch\n1,1\n', '', 'no csv', '\x00\xff\n' * 9])
 def test_a_file_with_other_columns_is_kept_under_another_name(tmp_path, other):
     (tmp_path / 'h.csv').write_text(other)

@@ -84,9 +84,10 @@ class BiasScaleHistory:
             try:
                 found = read_history(self.path)
             except ValueError:
-                found = history
-            # an earlier version wrote no raw values
-            if iteration and not found.empty and set(found) <= set(self._columns):
+                found = pd.DataFrame()  # of no columns
+            is_own = not found.columns.empty and set(found) <= set(self._columns)
+            # an earlier version wrote no raw values; a kill may have left the header alone
+            if is_own and (iteration or found.empty):
                 history = found[found['iteration'] <= iteration].reindex(columns=self._columns)
             else:
                 number = 1
