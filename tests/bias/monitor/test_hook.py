@@ -121,12 +121,12 @@ def test_several_calls_in_an_iteration_count_together_and_those_between_do_not(t
 
         def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
             if runner.iter + 1 == 8:
-                self.weights = [torch.cat([w.flatten() for w in calls]) for calls in zip(*seen)]
+                self.weights = [torch.cat([call[index] for call in seen]) for index in (0, 1)]
             generator(torch.full((1, 5, 3), 99.0))
 
     between = CallBetween()
     generator.register_forward_hook(
-        lambda module, inputs, weights: seen.append([w.detach().double() for w in weights])
+        lambda module, inputs, weights: seen.append([w.detach().double().flatten() for w in weights])
     )
     make_runner(tmp_path, model, [hook, between], max_epochs=1).train()
 

@@ -133,8 +133,9 @@ class BiasScaleHook(Hook):
         for kind, values in entries.items():
             shown |= {f'{kind}/{name}': value for name, value in zip(names, values, strict=True)}
         record |= shown | {f'bias_scale_raw/{name}': v for name, v in zip(names, raw, strict=True)}
-        for modality, calls in zip(MODALITIES, zip(*self._weights or (), strict=True), strict=False):
-            weights = torch.cat([of_call.double().flatten() for of_call in calls])
+        calls = self._weights or []
+        for index, modality in enumerate(MODALITIES if calls else ()):
+            weights = torch.cat([of_call[index].double().flatten() for of_call in calls])
             mean, deviation = weights.mean(), weights.std(correction=0)
             for kind, found in (('mean', mean), ('std', deviation)):
                 key = f'{modality}_{kind}'
