@@ -126,7 +126,7 @@ def test_several_calls_in_an_iteration_count_together_and_those_between_do_not(t
 
     between = CallBetween()
     generator.register_forward_hook(
-        lambda module, inputs, weights: seen.append([w.detach().double().flatten() for w in weights])
+        lambda module, inputs, weights: seen.append([w.double().flatten() for w in weights])
     )
     make_runner(tmp_path, model, [hook, between], max_epochs=1).train()
 
