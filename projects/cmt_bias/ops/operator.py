@@ -261,8 +261,10 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> Non
     ctx.set_materialize_grads(False)  # none of those of log-sum-exp and choice
 
 
-def _differentiate(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Any, ...]:
-    """Gradients of the inputs of :func:`_forward`."""
+def _differentiate(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    """Gradients of the inputs of :func:`_forward`; without one of the output there are none."""
+    if grad_output is None:
+        return (None,) * 10
     if torch.is_grad_enabled() and not is_compiling():
         raise RuntimeError(
             'attention with a bias can be differentiated once only: call backward without '
