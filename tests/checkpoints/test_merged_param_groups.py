@@ -15,12 +15,22 @@ def make_model() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def build(model: nn.Module, **options) -> OptimWrapper:
+def build(model: nn.Module, fused: bool | None = None, **options) -> OptimWrapper:
     paramwise = dict(custom_keys={'3.weight': dict(lr_mult=0.1)}, norm_decay_mult=0.0)
-    optimizer = dict(type='AdamW', lr=0.01, weight_decay=0.1)
+    optimizer = dict(type='AdamW', lr=0.01, weight_decay=0.1, fused=fused)
     return build_optim_wrapper(
         model, dict(optimizer=optimizer, paramwise_cfg=paramwise, **options)
     )
+
+
+@pytest.mark.skipif(torch.__version__ < '2.4', reason='cannot fuse on a CPU')
+@pytest.mark.parametrize(
+    ('version', 'fused'), [('2.1.2', None), ('2.4.0', True), ('2.13.0', True)]
+)
+def test_where_torch_cannot_fuse_on_a_cpu_nothing_is_fused(version, fused, monkeypatch):
+    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion(version))
+    wrapper = build(make_model(), fused=True, constructor='MergedParamGroupsConstructor')
+    assert wrapper.optimizer.defaults['fused'] is fused
 
 
 def test_one_group_for_each_set_of_settings():

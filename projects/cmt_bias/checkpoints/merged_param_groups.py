@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mmengine.optim import DefaultOptimWrapperConstructor
+import torch
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
@@ -13,8 +14,18 @@ class MergedParamGroupsConstructor(DefaultOptimWrapperConstructor):
 
     With ``paramwise_cfg`` mmengine gives each parameter a group, and torch's optimizers update
     group by group: hundreds of small updates where a handful of large ones would do. A run is
-    resumed only with groups as it was saved with.
+    resumed only with groups as it was saved with. On a CPU the optimizer of a torch older than 2.4
+    has no ``fused``, which there is for GPUs alone.
     """
+
+    optimizer_cfg: dict[str, Any]
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer and its wrapper."""
+        on_cpu = all(parameter.device.type == 'cpu' for parameter in model.parameters())
+        if on_cpu and torch.__version__ < '2.4':
+            self.optimizer_cfg = {k: v for k, v in self.optimizer_cfg.items() if k != 'fused'}
+        return super().__call__(model)
 
     def add_params(
         self, params: list[dict[str, Any]], module: nn.Module, prefix: str = '', **kwargs: Any

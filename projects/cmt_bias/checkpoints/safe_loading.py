@@ -119,7 +119,9 @@ def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) ->
             raise  # it is the device, not the file
         reason = error
     text = str(reason)
-    refused = re.search(r'GLOBAL (\S+)', text) if isinstance(reason, UnpicklingError) else None
+    refused = None
+    if isinstance(reason, UnpicklingError):  # in the words of torch 2.1, and of later ones
+        refused = re.search(r'(?:Unsupported class|GLOBAL) (\S+)', text)
     if refused:
         path = source.partition(' (from ')[0]
         newer = '' if _has_stand_ins() else 'read it with torch >= 2.6, which understands more; '
