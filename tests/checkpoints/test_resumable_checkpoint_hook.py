@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -19,13 +20,19 @@ class OneLayer(BaseModel):
         return {'loss': self.layer(torch.stack(inputs)).square().sum()}
 
 
+class Samples(list):
+    """With numpy's numbers and texts in what it says of itself, as info files have them."""
+
+    metainfo = {'categories': {np.str_('car'): np.int64(0)}, 'colours': (np.arange(3), 'red')}
+
+
 def build_runner(work_dir: Path, name: str, **settings: object) -> Runner:
     return Runner(
         OneLayer(),
         str(work_dir),
         experiment_name=f'{work_dir.name}_{name}',
         train_dataloader=dict(
-            dataset=[dict(inputs=torch.ones(4))] * 2,
+            dataset=Samples([dict(inputs=torch.ones(4))] * 2),
             sampler=dict(type='DefaultSampler', shuffle=False),
             batch_size=1,
         ),
@@ -35,6 +42,15 @@ def build_runner(work_dir: Path, name: str, **settings: object) -> Runner:
         default_scope='mmdet3d',
         **settings,
     )
+
+
+def test_plain_torch_reads_a_checkpoint_whatever_the_data_say_of_themselves(tmp_path):
+    build_runner(tmp_path, 'only').train()
+    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    expected = {'categories': {'car': 0}, 'colours': ([0, 1, 2], 'red')}
+    for part in (checkpoint['meta'], checkpoint['message_hub']['runtime_info']):
+        assert part.get('dataset_meta', expected) == expected
+    assert checkpoint['meta']['dataset_meta'] == expected
 
 
 def test_random_state_of_a_checkpoint_at_the_start_is_not_kept_for_a_later_training(tmp_path):

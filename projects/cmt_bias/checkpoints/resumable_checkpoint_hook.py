@@ -24,7 +24,7 @@ from .random_state import (
     sampling_seed,
     set_sampling_seed,
 )
-from .resume_state import check_resume, hub_for_mmengine, plain_hub
+from .resume_state import check_resume, hub_for_mmengine, plain_hub, without_numpy
 from .safe_loading import CheckpointError, find_nan, shorten, weights_of
 
 LOCK_FILE = '.training.lock'
@@ -184,6 +184,7 @@ class ResumableCheckpointHook(CheckpointHook):
                 f'any more: {shorten(bad)}. Remedy: go on from the newest checkpoint (resume), '
                 'with a lower learning rate or gradient clipping'
             )
+        checkpoint['meta'] = without_numpy(checkpoint['meta'])
         checkpoint['message_hub'] = plain_hub(checkpoint['message_hub'])
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:

@@ -114,11 +114,17 @@ def plain_hub(hub: dict[str, Any]) -> dict[str, Any]:
         }
         for name, history in hub['log_scalars'].items()
     }
-    info = {
-        key: value.item() if isinstance(value, np.generic) else value
-        for key, value in hub['runtime_info'].items()
-    }
+    info = without_numpy(hub['runtime_info'])
     return dict(hub, log_scalars={}, log_histories=histories, runtime_info=info)
+
+
+def without_numpy(value: Any) -> Any:
+    """The same with Python's own numbers, texts and lists, keys of dicts included."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {without_numpy(key): without_numpy(part) for key, part in value.items()}
+    return type(value)(map(without_numpy, value)) if type(value) in (list, tuple) else value
 
 
 def hub_for_mmengine(saved: Any) -> dict[str, Any]:
