@@ -223,4 +223,4 @@ def test_departs_from_the_baselines_outputs(preset, training, tiny_batch):
     for name, values in expected.items():
         if name != 'denoising':
             difference = (actual[name] - values).abs().max()
-            assert difference <= 1e-6 * max(values.abs().max(), 1), name
+            assert difference <= 2e-6 * max(values.abs().max(), 1), name
