@@ -55,9 +55,9 @@ def find_info_file(frame_dir: Path) -> Path:
 
 def frame_dataset_config(config: Any, info_file: Path) -> dict:
     """The test dataset of a recipe (mmengine ``Config``), without wrappers, reading the frame."""
-    dataset = config.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
+    from cmt_bias.runs.data_check import innermost_datasets  # importing it is timed elsewhere
+
+    dataset = innermost_datasets(config.test_dataloader.dataset)[0]
     prefixes = {'pts', 'img', 'sweeps', *dataset.get('data_prefix', {})}
     folders = dict.fromkeys(prefixes, str(info_file.parent))
     settings = dict(dataset, data_root='', ann_file=str(info_file), data_prefix=folders)
