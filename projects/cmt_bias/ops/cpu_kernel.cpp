@@ -11,10 +11,11 @@
 #include <limits>
 #include <vector>
 
-// One compilation for processors with and without wide vectors; the loader chooses. A function that
-// is called keeps its own instructions; one that is inlined has the caller's.
+// One compilation for processors with and without wide vectors; the loader chooses by what they can
+// do ("arch=haswell" would be chosen on a Haswell alone). A function that is called keeps its own
+// instructions; one that is inlined has the caller's.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_PROCESSORS __attribute__((target_clones("arch=haswell", "default")))
+#define FOR_PROCESSORS __attribute__((target_clones("avx2", "default")))
 #else
 #define FOR_PROCESSORS
 #endif
@@ -130,7 +131,7 @@ struct KeyBias {
 template <typename Number>
 struct Scratch {
     std::vector<KeyBias<Number>> biases;
-    std::vector<Number> logits, slopes, mass, sums;
+    std::vector<Number> logits, mass, sums;
 };
 
 // Some of the heads: in the backward pass those of a thread.
@@ -245,23 +246,20 @@ FOR_PROCESSORS void backward_run(const Problem<Number> &problem, const Run &run,
     scratch.biases.clear();
     scratch.logits.clear();
     find_logits<Number, fixed_channels>(problem, run, part, scratch);
-    scratch.slopes.resize(scratch.logits.size());
-    Number *term = scratch.logits.data(), *slope = scratch.slopes.data();
+    Number *term = scratch.logits.data();
     for (int64_t e = 0; e < run.size; ++e) {
-        for (int64_t h = part.first; h < part.last; ++h) {
-            *term++ -= logsumexp[h];
-            *slope++ = dot(value + (e * heads + h) * channels, grad_output + h * channels, channels) - delta[h];
-        }
+        for (int64_t h = part.first; h < part.last; ++h) *term++ -= logsumexp[h];
     }
     exponentiate(scratch.logits);
-    term = scratch.logits.data(), slope = scratch.slopes.data();
-    for (int64_t e = 0; e < run.size; ++e) {
-        const KeyBias<Number> &bias = scratch.biases[e];
-        for (int64_t h = part.first; h < part.last; ++h, ++term) {
-            const Number of_logit = *term * *slope++;
+    for (int64_t h = part.first; h < part.last; ++h) {
+        const int64_t of_query = h * channels;
+        term = scratch.logits.data() + h - part.first;
+        for (int64_t e = 0; e < run.size; ++e, term += part.last - part.first) {
+            const KeyBias<Number> &bias = scratch.biases[e];
+            const int64_t of_key = (e * heads + h) * channels;
+            const Number of_logit = *term * (dot(value + of_key, grad_output + of_query, channels) - delta[h]);
             grad_strength[h] += of_logit * bias.share * bias.gain;
             if (problem.lost[run.query]) continue;
-            const int64_t of_key = (e * heads + h) * channels, of_query = h * channels;
             const Number of_score = static_cast<Number>(problem.scale) * bias.factor * of_logit;
             add(grad_value + of_key, bias.factor * *term, grad_output + of_query, channels);
             add(grad_key + of_key, of_score, query + of_query, channels);
