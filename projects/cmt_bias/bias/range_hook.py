@@ -1,6 +1,5 @@
 """Give the bias scale more room, epoch by epoch."""
 
-import math
 from collections.abc import Sequence
 
 from mmdet3d.registry import HOOKS
@@ -9,6 +8,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from .head_lookup import BiasedHead, find_biased_head
+from .scale import BiasScale
 
 ScaleRange = tuple[float | None, float | None]
 
@@ -40,8 +40,7 @@ class BiasScaleRangeHook(Hook):
             epochs = [epoch for epoch, _ in self.schedule]
             is_meant = epochs[0] == 0 and epochs == sorted(set(epochs))
             for _, (low, high) in self.schedule:
-                low, high = -math.inf if low is None else low, math.inf if high is None else high
-                is_meant = is_meant and low < high
+                BiasScale().set_scale_range(low, high)
         except (TypeError, ValueError, IndexError):
             is_meant = False
         if not is_meant:
@@ -86,9 +85,8 @@ class BiasScaleRangeHook(Hook):
         """Set the range of the epoch, if another one began."""
         generator = self._head.generator
         before = generator.bounds()
-        generator.set_scale_range(
-            *[bounds for start, bounds in self.schedule if start <= runner.epoch][-1]
-        )
+        *_, (low, high) = (bounds for start, bounds in self.schedule if start <= runner.epoch)
+        generator.set_scale_range(low, high)
         now = generator.bounds()
         if now != before:
             MMLogger.get_current_instance().info(

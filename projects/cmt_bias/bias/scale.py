@@ -95,13 +95,13 @@ class BiasScale(nn.Module):
         Raises:
             ValueError: If ``low`` is not less than ``high``.
         """
-        if low is not None and high is not None and not low < high:
+        low, high = -_NO_BOUND if low is None else low, _NO_BOUND if high is None else high
+        if not low < high:
             raise ValueError(
                 f'{CONFIG_KEY}: min_scale={low} must be less than max_scale={high}; swap them, or '
                 'set learnable_scale=False to hold the scale fixed.'
             )
-        self.scale_range[0] = -_NO_BOUND if low is None else low
-        self.scale_range[1] = _NO_BOUND if high is None else high
+        self.scale_range[0], self.scale_range[1] = low, high
 
     def bounds(self) -> tuple[float, float]:
         """The range, -inf or inf where it is open."""
