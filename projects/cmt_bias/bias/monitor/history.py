@@ -83,11 +83,11 @@ class BiasScaleHistory:
         if self.path.is_file():
             try:
                 found = read_history(self.path)
+                # an earlier version wrote no raw values; a kill may have left the header alone
+                is_own = set(found) <= set(self._columns) and (iteration > 0 or found.empty)
             except ValueError:
-                found = pd.DataFrame()  # of no columns
-            is_own = not found.columns.empty and set(found) <= set(self._columns)
-            # an earlier version wrote no raw values; a kill may have left the header alone
-            if is_own and (iteration or found.empty):
+                is_own = False
+            if is_own:
                 history = found[found['iteration'] <= iteration].reindex(columns=self._columns)
             else:
                 number = 1

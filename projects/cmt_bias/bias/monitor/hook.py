@@ -66,12 +66,9 @@ class BiasScaleHook(Hook):
         self._history.begin(runner.iter)
         self._handle = head.weight_generator.register_forward_hook(self._keep_weights)
         values = zip(names, generator.scale_in_effect().flatten().tolist(), strict=True)
-        text = (
-            f'Bias scale {head.scale_name}: '
-            f'{"learnable" if generator.learnable_scale else "fixed"}, '
-            + ', '.join(f'{name} {value:.4g}' for name, value in values)
-            + f'; range [{low:g}, {high:g}]'
-        )
+        starts = ', '.join(f'{name} {value:.4g}' for name, value in values)
+        kind = 'learnable' if generator.learnable_scale else 'fixed'
+        text = f'Bias scale {head.scale_name}: {kind}, {starts}; range [{low:g}, {high:g}]'
         if generator.learnable_scale:
             judged = None
             if generator.bias_scale.requires_grad:
@@ -126,8 +123,7 @@ class BiasScaleHook(Hook):
         record |= dict(iteration=iteration, epoch=runner.epoch + 1)
         if optimizer is not None:
             record['learning_rate'] = shown['bias_scale_lr'] = optimizer.group['lr']
-            gradient = optimizer.gradient
-            if gradient is not None and not optimizer.lacks_gradient:
+            if (gradient := optimizer.gradient) is not None:
                 entries['bias_scale_grad'] = gradient
         names, raw = generator.scale_names(), generator.bias_scale.flatten().tolist()
         for kind, values in entries.items():

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -51,16 +52,13 @@ class Rule(NamedTuple):
 _ENTRY = '{s.parameter} ({s.name})'
 _GROUP = "paramwise_cfg.custom_keys['attention_bias_generator.bias_scale']"
 _TRANSFORMER = "transformer=dict(type='AttentionBiasCmtTransformer', ...)"
-_START = (
-    f'Start in [{WEAK_START:g}, {SATURATING_START:g}], usually at {{s.config}}.bias_scale=2.5.'
-)
+_START = f'Start in [{WEAK_START}, {SATURATING_START:g}], usual is {{s.config}}.bias_scale=2.5.'
 
 RULES: tuple[Rule, ...] = (
     Rule(
         'weak start',
         lambda s: s.iteration == 0 and s.scale < WEAK_START,
-        'Bias scale {s.name} starts at {s.scale:g}, which is too weak for the detector to learn '
-        'from the bias.',
+        'Bias scale {s.name} starts at {s.scale:g}, which is too weak to learn from the bias.',
         _START,
         each=True,
     ),
@@ -117,8 +115,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: s.gradient is not None and bool(s.weights) and not any(s.weights),
         'All weights are still exactly 0 after {s.iteration} iterations, so {s.parameter} cannot '
         'be learned: the weight_generator is not trained.',
-        'Take its head out of frozen_modules, and look for lr_mult=0 in '
-        'paramwise_cfg.custom_keys.',
+        'Take its head out of frozen_modules; look for lr_mult=0 in paramwise_cfg.custom_keys.',
         rows=PATIENCE,
     ),
     Rule(
@@ -159,10 +156,8 @@ ENDINGS = {
 class BiasScaleWatch:
     """Puts the rules to each record; what holds is said once, when it begins to hold.
 
-    Args:
-        head: The head with the scale.
-        optimizer: The optimizer that has the scale, if any.
-        travel: The longest way it can move the scale in training; None if that is not known.
+    ``travel`` is the longest way that the optimizer, if one has the scale, can move it in
+    training; None if that is not known.
     """
 
     def __init__(
@@ -178,7 +173,7 @@ class BiasScaleWatch:
             travel=math.inf if travel is None else travel,
             missing_rate=LEAST_TRAVEL / travel if travel else math.inf,
         )
-        self._rows: dict[tuple[str, str], int] = {}
+        self._rows: Counter[tuple[str, str]] = Counter()
 
     def check(self, record: Record) -> list[str]:
         """What is to be said of a record; empty where all is well or has been said."""
@@ -188,7 +183,7 @@ class BiasScaleWatch:
             for rule in (rule for rule in RULES if rule.each or number == 0):
                 state = (rule.name, name)
                 if rule.when(sight):
-                    self._rows[state] = self._rows.get(state, 0) + 1
+                    self._rows[state] += 1
                     if self._rows[state] == rule.rows:
                         said.append(f'{rule.says} {rule.do}'.format(s=sight))
                 elif rule.ends is None or rule.ends(sight):
@@ -234,11 +229,8 @@ def read_ending(
     agree, and a small part of it once they point to and fro. For other optimizers, whose steps
     follow the gradient's size, it is compared with the span of the whole run.
 
-    Args:
-        history: The history, with a row at least.
-        name: Name of the entry.
-        accumulated: Iterations to one step of the optimizer.
-        is_like_adam: Whether a step is about as long as the learning rate.
+    ``history`` has a row at least, ``accumulated`` iterations are one step of the optimizer, and
+    ``is_like_adam`` says that a step is about as long as the learning rate.
     """
     scales, iterations = history[f'bias_scale/{name}'], history['iteration']
     start, scale = scales.iloc[[0, -1]]

@@ -12,26 +12,21 @@ from ...learning_rate_peaks import play_schedule, schedules_of, training_length,
 
 
 class ScaleOptimizer:
-    """The optimizer that moves the bias scale, which is in its group ``group_index``.
-
-    Attributes:
-        group: The parameter group that has the scale.
-        handle: To be removed when no more steps are to be looked at.
-        accumulated: Iterations to one step.
-        is_like_adam: Whether a step is about as long as the learning rate, whatever the gradient.
-        lacks_gradient: Whether the latest step was made without a gradient of the scale.
-    """
+    """The optimizer that moves the bias scale, which is in its group ``group_index``."""
 
     def __init__(self, wrapper: OptimWrapper, group_index: int, scale: Tensor) -> None:
         self._optimizer: Optimizer = wrapper.optimizer
         self._group_index = group_index
         self._scale = scale
         self.group: dict[str, Any] = self._optimizer.param_groups[group_index]
+        # Iterations to one step.
         self.accumulated: int = getattr(wrapper, '_accumulative_counts', 1)
+        # Whether a step is about as long as the learning rate, whatever the gradient.
         self.is_like_adam = 'betas' in self.group
-        self.lacks_gradient = False
+        self.lacks_gradient = False  # of the scale, at the latest step
         self._gradient = torch.zeros_like(scale).detach().flatten()
-        self._has_stepped: Tensor | bool = False
+        self._has_stepped = torch.zeros((), dtype=torch.bool, device=scale.device)
+        # To be removed when no more steps are to be looked at.
         self.handle = self._optimizer.register_step_pre_hook(self._keep_gradient)
 
     def _keep_gradient(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -43,21 +38,20 @@ class ScaleOptimizer:
         # A fused optimizer is called in every case, and itself divides by the loss scale and
         # leaves out the step after an overflow. To ask whether it does would wait for the device.
         found_inf = getattr(optimizer, 'found_inf', None)
-        if found_inf is None:
-            self._gradient, self._has_stepped = gradient, True
-        else:
-            steps = found_inf == 0
-            self._gradient = torch.where(steps, gradient, self._gradient)
-            self._has_stepped = steps | self._has_stepped
+        steps = torch.ones_like(self._has_stepped) if found_inf is None else found_inf == 0
+        self._gradient = torch.where(steps, gradient, self._gradient)
+        self._has_stepped = self._has_stepped | steps
 
     @property
     def gradient(self) -> list[float] | None:
-        """Of the flattened scale, at the latest step that had one; None before the first.
+        """Of the flattened scale, at the latest step; None before the first, or if that had none.
 
         It is the mean over all processes and all accumulated iterations (by whose number mmengine
         divides the loss), without the loss scale of mixed precision, and after clipping.
         """
-        return self._gradient.tolist() if self._has_stepped else None
+        if self.lacks_gradient or not self._has_stepped:
+            return None
+        return self._gradient.tolist()
 
     def travel(self, runner: Runner) -> float | None:
         """How far the optimizer can move the scale from here on; None if that is not known.
