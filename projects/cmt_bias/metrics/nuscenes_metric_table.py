@@ -24,19 +24,13 @@ UNITS = 'ATE in metres, ASE as 1 - IoU, AOE in radians, AVE in m/s, AAE as 1 - a
 
 @dataclass(frozen=True)
 class NuScenesScores:
-    """Scores of one set of results.
+    """Scores of one set of results."""
 
-    Attributes:
-        nds: nuScenes detection score, 0-1.
-        mean_ap: Mean average precision over classes and matching distances, 0-1.
-        mean_errors: mATE, mASE, mAOE, mAVE, mAAE.
-        classes: A row for each class: AP, averaged over matching distances, ATE, ASE, AOE, AVE,
-            AAE; NaN where not defined (a cone has no heading).
-    """
-
-    nds: float
-    mean_ap: float
-    mean_errors: pd.Series
+    nds: float  # nuScenes detection score, 0-1
+    mean_ap: float  # over classes and matching distances, 0-1
+    mean_errors: pd.Series  # mATE, mASE, mAOE, mAVE, mAAE
+    # A row for each class: AP, averaged over matching distances, ATE, ASE, AOE, AVE, AAE; NaN
+    # where not defined (a cone has no heading).
     classes: pd.DataFrame
 
     @property
@@ -112,10 +106,6 @@ def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detecti
     texts = rows.map(lambda value: '-' if math.isnan(value) else f'{value:.3f}')
     cells = texts.reset_index().to_numpy().tolist()
     cells.insert(len(scores.classes), SEPARATING_LINE)
-    table = tabulate(
-        cells,
-        ['class', *rows],
-        colalign=('left', *['right'] * 6),
-        disable_numparse=True,
-    )
+    sides = ('left', *['right'] * len(rows.columns))
+    table = tabulate(cells, ['class', *rows], colalign=sides, disable_numparse=True)
     return f'{title}\n\n{textwrap.indent(table, "  ")}\n\n{UNITS}\n{summary}'

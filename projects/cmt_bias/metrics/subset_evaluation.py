@@ -1,5 +1,6 @@
 """The official nuScenes metric on parts of a test: by condition, distance and half of it."""
 
+import copy
 import math
 import tempfile
 from collections.abc import Mapping
@@ -27,25 +28,15 @@ SMALL_OBJECTS = ('pedestrian', 'traffic_cone', 'bicycle', 'motorcycle', 'barrier
 
 @dataclass(frozen=True)
 class Subset:
-    """A part of the test.
+    """A part of the test."""
 
-    Attributes:
-        name: Such as 'night' or '0-20 m'.
-        kind: 'whole', 'condition' or 'distance'; 'half 1' or 'half 2' of the scenes of a part.
-        samples: Number of samples.
-        scenes: Number of scenes that they are from.
-        objects: Number of annotated objects that the metric counts.
-        absent_classes: Classes without any; the official metric gives them AP 0 and errors of 1.
-        metrics: mAP, NDS, the five mean errors, and 'AP <class>' of every class.
-    """
-
-    name: str
-    kind: str
+    name: str  # such as 'night' or '0-20 m'
+    kind: str  # 'whole', 'condition' or 'distance'; 'half 1' or 'half 2' of the scenes of a part
     samples: int
-    scenes: int
-    objects: int
-    absent_classes: tuple[str, ...]
-    metrics: Mapping[str, float]
+    scenes: int  # that they are from
+    objects: int  # annotated, and counted by the metric
+    absent_classes: tuple[str, ...]  # without objects: officially AP 0 and errors of 1
+    metrics: Mapping[str, float]  # mAP, NDS, the five mean errors, 'AP <class>' of every class
 
 
 class SubsetEvaluation(DetectionEval):
@@ -62,14 +53,8 @@ class SubsetEvaluation(DetectionEval):
 
     def __init__(self, nusc: NuScenes, detections: Path, version: str, eval_version: str) -> None:
         with tempfile.TemporaryDirectory() as unused:
-            super().__init__(
-                nusc,
-                config=config_factory(eval_version),
-                result_path=str(detections),
-                eval_set=EVALUATED_SPLITS[version],
-                output_dir=unused,
-                verbose=False,
-            )
+            settings, split = config_factory(eval_version), EVALUATED_SPLITS[version]
+            super().__init__(nusc, settings, str(detections), split, unused, verbose=False)
         found = {box.detection_name for box in self.pred_boxes.all}
         never = [name for name in self.cfg.class_names if name not in found]
         if never:
@@ -112,14 +97,11 @@ class SubsetEvaluation(DetectionEval):
         self, name: str, kind: str, scenes: pd.DataFrame, band: tuple[float, float] = ANYWHERE
     ) -> Subset:
         """Evaluate samples, ``scenes`` by token, within a band of distance in metres."""
-        all_boxes = self.gt_boxes, self.pred_boxes
-        tokens = set(scenes.index)
-        try:
-            self.gt_boxes, self.pred_boxes = (_select(boxes, tokens, band) for boxes in all_boxes)
-            metrics, _ = self.evaluate()
-            annotated = [box.detection_name for box in self.gt_boxes.all]
-        finally:
-            self.gt_boxes, self.pred_boxes = all_boxes
+        part, tokens = copy.copy(self), set(scenes.index)
+        part.gt_boxes = _select(self.gt_boxes, tokens, band)
+        part.pred_boxes = _select(self.pred_boxes, tokens, band)
+        metrics, _ = part.evaluate()
+        annotated = [box.detection_name for box in part.gt_boxes.all]
         absent = tuple(label for label in self.cfg.class_names if label not in annotated)
         counts = len(tokens), scenes['token'].nunique(), len(annotated)
         return Subset(name, kind, *counts, absent, flat_metrics(metrics))
