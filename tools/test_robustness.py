@@ -73,16 +73,16 @@ class TestedModel(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A test that is to be made: a model under a failure."""
+    """A test that is to be made: a model under a failure.
+
+    ``identity`` changes with everything that the result depends on, ``path`` is its file.
+    """
 
     model: TestedModel
     failure: Failure
     cfg: Config
-    """Of the test."""
     identity: str
-    """Changes with everything that the result depends on."""
     path: Path
-    """File of the result."""
 
     def __str__(self) -> str:
         return f'{self.model.name} / {self.failure.name}'
@@ -113,8 +113,7 @@ def parse_args() -> argparse.Namespace:
         '--allow-missing-keys', action='store_true', help='as tools/test.py understands it'
     )
     args = run_options.parse_run_args(parser)
-    default = Path('work_dirs') / 'robustness' / Path(args.config).stem
-    args.work_dir = Path(args.work_dir) if args.work_dir else default
+    args.work_dir = Path(args.work_dir or f'work_dirs/robustness/{Path(args.config).stem}')
     return args
 
 
@@ -175,9 +174,8 @@ def run_cell(
         ProblemsFound: If the checkpoint does not fit the model.
         ValueError: If there is no nuScenes metric, or the failure changed no sample.
     """
-    cfg = cell.cfg
-    run_options.use_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg)
+    run_options.use_cpu_processes(cell.cfg)
+    runner = RUNNERS.build(cell.cfg)
     stop_on(check_tested_weights(runner.model, cell.model.checkpoint, allow_missing_keys))
     watch = FailureWatchHook(clean)
     runner.register_hook(watch)

@@ -24,30 +24,17 @@ _ELSEWHERE = ('work_dir', 'launcher')  # settings that do not matter to a result
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a test gave.
+    """What a test gave; see :class:`.watch_hook.WatchedSample` for what was watched."""
 
-    Attributes:
-        identity: Changes with everything that the result depends on, see :func:`identity_of`.
-        nds: nuScenes detection score, 0-1.
-        mean_ap: Mean average precision, 0-1.
-        metrics: All that ``runner.test()`` returned, as numbers.
-        num_samples: Samples tested.
-        num_changed: Samples whose input the failure changed; 0 without failure.
-        weights: By sample, the router's mean weights of LiDAR and cameras; empty without router.
-        falls: By sample, how far trust in the failed sensors has fallen, see
-            :func:`.watch_hook.trust_falls`.
-        camera_attention: Share of the attention that goes to cameras, of each decoder layer.
-    """
-
-    identity: str
-    nds: float
-    mean_ap: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    identity: str  # of identity_of
+    nds: float  # nuScenes detection score, 0-1
+    mean_ap: float  # 0-1
+    metrics: Mapping[str, float] = field(default_factory=dict)  # all that runner.test() returned
     num_samples: int = 0
-    num_changed: int = 0
-    weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    falls: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    camera_attention: Sequence[float] = field(default_factory=list)
+    num_changed: int = 0  # of these the failure changed the input; 0 without failure
+    weights: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by sample
+    falls: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by sample
+    camera_attention: Sequence[float] = field(default_factory=list)  # mean over the samples
 
 
 def cell_config(cfg: Config, failure: Failure, seed: int) -> Config:

@@ -41,10 +41,8 @@ def save_robustness_plot(path: Path, table: pd.DataFrame) -> None:
         axes.grid(axis='x', color='#dddddd', linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[['top', 'right']].set_visible(False)
-    handles = [
-        *panels[0].get_legend_handles_labels()[0],
-        *(panels[2].get_legend_handles_labels()[0] if has_router else []),
-    ]
+    told = panels[::2]  # the second panel has the models of the first
+    handles = [handle for axes in told for handle in axes.get_legend_handles_labels()[0]]
     columns = max(len(models), 2)
     figure.legend(handles=handles, loc='outside lower center', ncols=columns, frameon=False)
     save_figure(figure, path)

@@ -12,7 +12,6 @@ from .cell import CellResult
 
 SCORES = {'NDS': 'nds', 'mAP': 'mean_ap'}
 FALLS = ('fall_spoiled', 'fall_elsewhere')
-GROUPS = ('LiDAR', 'cameras', 'misleading', 'degradations')
 DONE, MISSING, NOT_APPLICABLE = 'done', 'missing', 'not applicable'
 COLUMNS = (
     *('model', 'failure', 'group', 'status', 'NDS', 'mAP', 'NDS_change', 'mAP_change'),
@@ -33,12 +32,9 @@ def long_table(
     failures: Sequence[Failure],
     results: Mapping[tuple[str, str], CellResult],
 ) -> pd.DataFrame:
-    """One row for each model and failure.
+    """One row for each model and failure; ``results`` are those that there are.
 
-    Args:
-        models: Sensors that a model reads ('LC', 'L', 'C'), by its name.
-        failures: What was asked for.
-        results: What there is, by model and failure.
+    ``models`` are the sensors that a model reads ('LC', 'L', 'C'), by its name.
 
     Returns:
         :data:`COLUMNS`: status is 'done', 'missing' or 'not applicable'; scores 0-1, changes are
@@ -119,11 +115,10 @@ def failure_means(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     failed = table[(table['failure'] != CLEAN) & (table['status'] != NOT_APPLICABLE)]
     for model, mine in failed.groupby('model', sort=False):
-        parts = {f'mean of {group}': mine[mine['group'] == group] for group in GROUPS}
+        parts = {f'mean of {group}': part for group, part in mine.groupby('group', sort=False)}
         for name, part in {**parts, 'mean of all failures': mine}.items():
-            if len(part):
-                means = part[[*SCORES]].mean(skipna=False)
-                rows.append(dict(model=model, failure=name, **means))
+            means = part[[*SCORES]].mean(skipna=False)
+            rows.append(dict(model=model, failure=name, **means))
     return pd.DataFrame(rows, columns=['model', 'failure', *SCORES])
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,35 +28,23 @@ QUERY_STRIDE = 8
 
 @dataclass
 class WatchedSample:
-    """What was seen of a sample.
+    """What was seen of a sample; weights are None without router, falls without failure."""
 
-    Attributes:
-        changed: Whether a failure changed it; None: there was none.
-        camera_attention: Share of the cross-attention that goes to cameras, in each layer.
-        query_weights: ``(2, Q)`` float16, the router's weights of LiDAR and cameras for every
-            query; None without router.
-        weights: Their means over the queries.
-        falls: Of the trust in the failed sensors, see :func:`trust_falls`; None without failure.
-    """
-
-    changed: bool | None
-    camera_attention: list[float]
-    query_weights: np.ndarray | None = None
-    weights: list[float] | None = None
-    falls: tuple[float, float] | None = None
+    changed: bool | None  # by a failure; None: there was none
+    camera_attention: list[float]  # share of the cross-attention that goes to cameras, by layer
+    query_weights: np.ndarray | None = None  # (2, Q) float16, of LiDAR and cameras
+    weights: list[float] | None = None  # their means over the queries
+    falls: tuple[float, float] | None = None  # of the trust in the failed sensors: trust_falls
 
 
 def trust_falls(clean: np.ndarray, failed: np.ndarray, spoiled: np.ndarray) -> tuple[float, float]:
     """How far the trust of queries in the failed sensors has fallen, each compared with itself.
 
-    Args:
-        clean: ``(2, Q)`` weights of LiDAR and cameras without failure.
-        failed: The same under the failure.
-        spoiled: ``(2, Q)`` bool: what of a sensor a query looks at is spoiled.
+    ``clean`` and ``failed`` are ``(2, Q)`` weights of LiDAR and cameras without and under the
+    failure, ``spoiled`` is ``(2, Q)`` bool: what of a sensor a query looks at is spoiled.
 
-    Returns:
-        The mean fall where queries look at a spoiled part, and that in the same sensors of the
-        queries that look elsewhere; above zero where trust is withdrawn, NaN without such queries.
+    Returns the mean fall where queries look at a spoiled part, and that in the same sensors of the
+    queries that look elsewhere; above zero where trust is withdrawn, NaN without such queries.
     """
     sensors = spoiled.any(axis=1)
     falls = clean[sensors].astype(np.float64) - failed[sensors]
@@ -72,10 +59,8 @@ class FailureWatchHook(Hook):
     """Records a :class:`WatchedSample` for each sample.
 
     It reads only; the metrics are those of a test without it. Call :meth:`gathered` after the
-    test, in all processes.
-
-    Args:
-        clean: ``query_weights`` of the test without failure, which ``falls`` compare with.
+    test, in all processes. ``clean`` has by sample the ``query_weights`` of the test without
+    failure, which ``falls`` compare with.
     """
 
     def __init__(self, clean: Mapping[str, np.ndarray] | None = None) -> None:
@@ -91,23 +76,17 @@ class FailureWatchHook(Hook):
         """Listen to the decoder, and to the weight generator if the model has one."""
         for biased in biased_heads(runner.model)[:1]:
             head: Any = biased.head
-            keep_weights = partial(self._keep_weights, OracleWeightGenerator(head.pc_range))
-            self._handles.append(biased.weight_generator.register_forward_hook(keep_weights))
+            self._oracle = OracleWeightGenerator(head.pc_range)
+            self._handles.append(biased.weight_generator.register_forward_hook(self._keep_weights))
         for module in unwrapped(runner.model).modules():
             if isinstance(module, CmtHead):
                 self._handles.append(module.register_forward_pre_hook(self._keep_layout))
         self._handles += watch_attention(runner.model, self._keep_attention)
 
-    def _keep_weights(
-        self,
-        oracle: OracleWeightGenerator,
-        module: nn.Module,
-        inputs: tuple,
-        output: tuple[Tensor, Tensor],
-    ) -> None:
-        self._weights = torch.stack(output, dim=1).float().cpu().numpy()
+    def _keep_weights(self, _: nn.Module, inputs: tuple, weights: tuple[Tensor, Tensor]) -> None:
+        self._weights = torch.stack(weights, dim=1).float().cpu().numpy()
         if all(SPOILED_SENSORS_KEY in meta for meta in inputs[-1]):
-            self._spoiled = torch.stack(oracle(*inputs), dim=1).cpu().numpy() < 0
+            self._spoiled = torch.stack(self._oracle(*inputs), dim=1).cpu().numpy() < 0
 
     def _keep_layout(self, head: nn.Module, inputs: tuple) -> None:
         bev_features = inputs[0][0] if inputs[0] else None
