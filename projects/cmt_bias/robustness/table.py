@@ -10,7 +10,7 @@ from scipy import stats
 from ..failures import CLEAN, Failure
 from .cell import CellResult
 
-SCORES = {'NDS': 'nds', 'mAP': 'mean_ap'}
+SCORES = ('NDS', 'mAP')
 FALLS = ('fall_spoiled', 'fall_elsewhere')
 DONE, MISSING, NOT_APPLICABLE = 'done', 'missing', 'not applicable'
 COLUMNS = (
@@ -56,13 +56,13 @@ def long_table(
 
 def _numbers(failure: Failure, result: CellResult, clean: CellResult | None) -> dict[str, object]:
     """What a row says about a test that was made."""
-    scores = {name: getattr(result, attribute) for name, attribute in SCORES.items()}
-    numbers: dict[str, object] = dict(**scores, samples=result.num_samples)
+    numbers: dict[str, object] = dict(NDS=result.nds, mAP=result.mean_ap)
+    numbers['samples'] = result.num_samples
     if failure.transforms:
         numbers['changed'] = result.num_changed / max(result.num_samples, 1)
     if clean is not None:
-        for name, attribute in SCORES.items():
-            numbers[f'{name}_change'] = scores[name] - getattr(clean, attribute)
+        numbers['NDS_change'] = result.nds - clean.nds
+        numbers['mAP_change'] = result.mean_ap - clean.mean_ap
     if result.camera_attention:
         numbers['camera_attention'] = np.mean(result.camera_attention)
     if result.weights:
