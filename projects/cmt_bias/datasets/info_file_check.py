@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmdet3d.datasets import NuScenesDataset
 
+from ..config_type import type_name
 from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .sensor_files import UsedData
@@ -53,8 +54,11 @@ def read_info_file(path: str) -> dict[str, Any] | Problem:
     return infos
 
 
-def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
-    """Look at all frames of an info file for what is ``used``, without opening sensor files."""
+def check_frames(infos: Mapping, path: str, used: UsedData, batch_size: int = 1) -> list[Problem]:
+    """Look at all frames of an info file for what is ``used``, without opening sensor files.
+
+    They are to be put together in batches of their images, so with as many cameras in each.
+    """
     create = _command_that_makes(path)
     categories = infos['metainfo'].get('categories') or {}
     moved = {n: i for n, i in categories.items() if n in CLASSES and CLASSES.index(n) != i}
@@ -66,7 +70,7 @@ def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
     for number, frame in enumerate(frames):
         for fault in _faults_of_frame(frame, used):
             tokens[fault].append(str(frame.get('token', number)))
-    return [
+    problems = [
         Problem(
             f"'{path}': {fault} in {len(found)} of {len(frames)} frames: "
             + ', '.join(found[:_LISTED_FRAMES])
@@ -75,6 +79,15 @@ def check_frames(infos: Mapping, path: str, used: UsedData) -> list[Problem]:
         )
         for fault, found in tokens.items()
     ]
+    if problems or not used.images or batch_size == 1:
+        return problems
+    cameras = Counter(len(frame['images']) for frame in frames).most_common()
+    if len(cameras) == 1:
+        return []
+    counts = ', '.join(f'{number} in {count} frames' for number, count in cameras)
+    what = f"the frames of '{path}' differ in their number of cameras: {counts}"
+    remedy = f'set batch_size=1 instead of {batch_size}, or leave the frames with fewer out'
+    return [Problem(what, remedy)]
 
 
 def _faults_of_frame(frame: Mapping, used: UsedData) -> Iterator[str]:
@@ -137,13 +150,13 @@ def _is_finite(matrix: Any) -> bool:
         return False
 
 
-def check_class_balance(
-    infos: Mapping, path: str, classes: Sequence[str], least_points: int
-) -> list[Problem]:
+def check_class_balance(infos: Mapping, path: str, dataset: Mapping) -> list[Problem]:
     """Whether each class has a box to be drawn by ``CBGSDataset``, which divides by their number.
 
-    The dataset counts a box that has ``least_points`` LiDAR points or more.
+    mmdet3d's datasets drop boxes without a LiDAR point.
     """
+    classes = dict(dataset.get('metainfo') or {}).get('classes') or CLASSES
+    least_points = 0 if type_name(dataset) == 'AllBoxesNuScenesDataset' else 1
     present = {
         instance['bbox_label_3d']
         for frame in infos['data_list']
@@ -159,14 +172,3 @@ def check_class_balance(
         'put the dataset inside it in its place'
     )
     return [Problem(what + ', '.join(absent), remedy)]
-
-
-def check_cameras(infos: Mapping, path: str, batch_size: int) -> list[Problem]:
-    """Whether the frames of an info file can be put together in batches of their images."""
-    cameras = Counter(len(frame['images']) for frame in infos['data_list'])
-    if batch_size == 1 or len(cameras) == 1:
-        return []
-    found = ', '.join(f'{number} in {frames} frames' for number, frames in cameras.most_common())
-    what = f"the frames of '{path}' differ in their number of cameras: {found}"
-    remedy = f'set batch_size=1 instead of {batch_size}, or leave the frames with fewer out'
-    return [Problem(what, remedy)]

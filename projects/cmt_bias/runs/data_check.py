@@ -14,16 +14,10 @@ from mmengine.config import Config
 from nuscenes.utils.splits import create_splits_scenes
 
 from ..config_type import type_name
-from ..datasets import info_file_check
+from ..datasets.info_file_check import check_class_balance, check_frames, read_info_file
 from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES, scenes_of_samples
 from ..datasets.object_database import check_database
-from ..datasets.sensor_files import (
-    UsedData,
-    faults_of_files,
-    is_local,
-    sensor_files,
-    used_data,
-)
+from ..datasets.sensor_files import UsedData, faults_of_files, is_local, sensor_files, used_data
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..problem import Problem, Severity
 
@@ -51,14 +45,11 @@ def check_config_data(
     evaluated = ('val', 'test') if train.get('val_begin', 1) <= length else ('test',)
     for split in splits:
         dataloader = cfg.get(f'{split}_dataloader') or {}
-        outer = dataloader.get('dataset')
+        outer, batch_size = dataloader.get('dataset'), dataloader.get('batch_size', 1)
+        evaluator = cfg.get(f'{split}_evaluator') if evaluates and split in evaluated else None
+        metrics, balanced = nuscenes_metric_configs(evaluator), _is_balanced(outer)
         for dataset in innermost_datasets(outer):
-            batch_size, balanced = dataloader.get('batch_size', 1), _is_balanced(outer)
-            found = check_dataset(dataset, sampled_frames, depth, batch_size, balanced)
-            is_sound = _is_checked(dataset) and all(p.severity == 'note' for p in found)
-            if is_sound and evaluates and split in evaluated:
-                metrics = nuscenes_metric_configs(cfg.get(f'{split}_evaluator'))
-                found += [p for metric in metrics if (p := _check_metric(metric, dataset))]
+            found = check_dataset(dataset, sampled_frames, depth, batch_size, balanced, metrics)
             problems.update(dict.fromkeys(found))
     return list(problems)
 
@@ -81,24 +72,23 @@ def _is_balanced(dataset: Any) -> bool:
     return type_name(dataset) == 'CBGSDataset' or _is_balanced(dataset.get('dataset'))
 
 
-def _is_checked(dataset: Mapping) -> bool:
-    """Whether a dataset's needs are known, and are files of this machine."""
+def _check_unknown(dataset: Mapping) -> Problem | None:
+    """Of a dataset whose needs are not known: is its folder there, where it is of this machine?
+
+    None of a ``NuScenesDataset`` in files of this machine.
+    """
     kind = dataset.get('type', NuScenesDataset)
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    is_nuscenes = isinstance(kind, type) and issubclass(kind, NuScenesDataset)
-    return is_nuscenes and is_local(dataset.get('backend_args'))
-
-
-def _check_unknown(dataset: Mapping) -> Problem:
-    """Of a dataset whose needs are not known: is its folder there, where it is of this machine?"""
-    root, kind = str(dataset.get('data_root') or '.'), type_name(dataset)
-    # mmengine tells a store by the address, too
-    if not is_local(dataset.get('backend_args')) or '://' in root:
+    is_here = is_local(dataset.get('backend_args'))
+    if isinstance(kind, type) and issubclass(kind, NuScenesDataset) and is_here:
+        return None
+    root, name = str(dataset.get('data_root') or '.'), type_name(dataset)
+    if not is_here or '://' in root:  # mmengine tells a store by the address, too
         what = f"'{root}' is in a store: whether its files are there was not looked at"
     elif Path(root).exists():
-        what = f"{kind} is no NuScenesDataset: what it needs in '{root}' was not looked at"
+        what = f"{name} is no NuScenesDataset: what it needs in '{root}' was not looked at"
     else:
-        what = f"the data folder '{Path(root)}' of the {kind} does not exist"
+        what = f"the data folder '{Path(root)}' of the {name} does not exist"
         return Problem(what, 'put the data there, or set data_root in the config')
     return Problem(what, severity='note')
 
@@ -109,6 +99,7 @@ def check_dataset(
     depth: Depth = 'sampled',
     batch_size: int = 1,
     balanced: bool = False,
+    metrics: Sequence[Mapping] = (),
 ) -> list[Problem]:
     """Look at the info file, sensor files and database for pasting of a ``NuScenesDataset``.
 
@@ -121,12 +112,12 @@ def check_dataset(
         depth: 'all': read every file of every frame instead, and list all that are bad.
         batch_size: Frames that are put together.
         balanced: Whether a ``CBGSDataset`` draws from it.
+        metrics: Of the official evaluation, looked at if all else is sound.
     """
-    if not _is_checked(dataset):
-        return [_check_unknown(dataset)]
+    if unknown := _check_unknown(dataset):
+        return [unknown]
     root = Path(dataset.get('data_root') or '.')
-    info_path = str(root / dataset['ann_file'])
-    used = used_data(dataset)
+    info_path, used = str(root / dataset['ann_file']), used_data(dataset)
     if not root.is_dir():
         remedy = (
             'unpack nuScenes there, or set data_root in the config; synthetic data: '
@@ -139,28 +130,22 @@ def check_dataset(
     if missing := sorted(folder for folder in folders if not folder.is_dir()):
         remedy = f"unpack nuScenes into '{root}', or correct data_prefix of the config"
         return [Problem(f"the data folder '{path}' does not exist", remedy) for path in missing]
-    infos = info_file_check.read_info_file(info_path)
+    infos = read_info_file(info_path)
     if isinstance(infos, Problem):
         return [infos]
-    problems = info_file_check.check_frames(infos, info_path, used)
-    if not problems and used.images:
-        problems = info_file_check.check_cameras(infos, info_path, batch_size)
-    if problems:
+    if problems := check_frames(infos, info_path, used, batch_size):
         return problems
     if balanced:
-        classes = dict(dataset.get('metainfo') or {}).get('classes') or info_file_check.CLASSES
-        least_points = 0 if type_name(dataset) == 'AllBoxesNuScenesDataset' else 1
-        problems += info_file_check.check_class_balance(infos, info_path, classes, least_points)
-    if used.from_here and (used.points or used.images):
-        problems += _check_files(
-            dataset, used, info_path, infos['data_list'], sampled_frames, depth
-        )
-    elif used.points or used.images:
-        what = f"the files that '{info_path}' names are in a store: they were not looked at"
-        problems.append(Problem(what, severity='note'))
+        problems = check_class_balance(infos, info_path, dataset)
+    if used.points or used.images:
+        frames = infos['data_list']
+        problems += _check_files(dataset, used, info_path, frames, sampled_frames, depth)
     for step in dataset.get('pipeline', ()):
         if isinstance(step, Mapping) and step.get('db_sampler') is not None:
             problems += check_database(step, read_all=depth == 'all')
+    if all(problem.severity == 'note' for problem in problems):
+        checks = (_check_metric(metric, dataset, info_path, infos) for metric in metrics)
+        problems += filter(None, checks)
     return problems
 
 
@@ -173,6 +158,9 @@ def _check_files(
     depth: Depth,
 ) -> list[Problem]:
     """Whether the files that frames name exist or, looked at in depth, can be read."""
+    if not used.from_here:
+        what = f"the files that '{info_path}' names are in a store: they were not looked at"
+        return [Problem(what, severity='note')]
     # mmdet3d's own: a class of the user's may ask for other arguments.
     reader = NuScenesDataset(
         data_root=dataset.get('data_root'),
@@ -186,38 +174,37 @@ def _check_files(
     # A training that leaves bad frames out only wants to know of them.
     skipped = dataset.get('skip_bad_frames') and not dataset.get('test_mode')
     severity: Severity = 'warning' if skipped else 'error'
+    if depth == 'sampled':
+        step = max(1, len(frames) // max(1, sampled_frames))
+        frames = frames[::step][:sampled_frames]
+    named = [
+        (file, str(frame.get('token', number)))
+        for number, frame in enumerate(frames)
+        for file in sensor_files(reader.parse_data_info(frame), used)
+    ]
     if depth == 'all':
-        owner = {
-            file: str(frame.get('token', number))
-            for number, frame in reversed(list(enumerate(frames)))
-            for file in sensor_files(reader.parse_data_info(frame), used)
-        }
-        tokens = {file.path: token for file, token in owner.items()}
-        mend = (
-            'copy or unpack the file again, or leave it out: skip_bad_frames=True of the dataset'
-        )
+        first_frame = {file.path: token for file, token in reversed(named)}
+        mend = 'copy or unpack it again, or leave it out: skip_bad_frames=True of the dataset'
         return [
-            Problem(f"'{path}' {fault} (frame {tokens[path]})", mend, severity)
-            for path, fault in faults_of_files(owner).items()
+            Problem(f"'{path}' {fault} (frame {first_frame[path]})", mend, severity)
+            for path, fault in faults_of_files(file for file, _ in named).items()
         ]
-    step = max(1, len(frames) // max(1, sampled_frames))
-    for frame in frames[::step][:sampled_frames]:
-        for file in sensor_files(reader.parse_data_info(frame), used):
-            if not file.path.is_file():
-                what = f"'{info_path}' names '{file.path}', which does not exist"
-                remedy = (
-                    f"check data_root='{dataset.get('data_root')}' and data_prefix in the "
-                    'config, unpack nuScenes there, or make the info files anew with '
-                    'tools/create_data.py if the dataset has moved'
-                )
-                return [Problem(what, remedy, severity)]
+    for file, _ in named:
+        if not file.path.is_file():
+            what = f"'{info_path}' names '{file.path}', which does not exist"
+            remedy = (
+                f"check data_root='{dataset.get('data_root')}' and data_prefix in the config, or "
+                'unpack nuScenes there; if it has moved: tools/create_data.py for new info files'
+            )
+            return [Problem(what, remedy, severity)]
     return []
 
 
-def _check_metric(metric: Mapping, dataset: Mapping) -> Problem | None:
+def _check_metric(
+    metric: Mapping, dataset: Mapping, info_path: str, infos: Mapping
+) -> Problem | None:
     """Whether what the official evaluation needs is there, for a dataset whose info file is."""
-    info_path = Path(dataset.get('data_root') or '.') / dataset['ann_file']
-    if Path(metric['ann_file']).resolve() != info_path.resolve():
+    if Path(metric['ann_file']).resolve() != Path(info_path).resolve():
         what = f"the evaluator reads '{metric['ann_file']}', but its dataset '{info_path}'"
         return Problem(what, 'set ann_file of evaluator and dataset to the same file')
     if metric.get('format_only'):  # writes the detections and evaluates nothing
@@ -225,10 +212,7 @@ def _check_metric(metric: Mapping, dataset: Mapping) -> Problem | None:
             return None
         what = 'the evaluator has format_only=True, but no jsonfile_prefix'
         return Problem(what, 'set jsonfile_prefix to the folder of the file of detections')
-    info = info_file_check.read_info_file(str(info_path))
-    if isinstance(info, Problem):
-        return info
-    version = info['metainfo'].get('version', 'a dataset of unknown version')
+    version = infos['metainfo'].get('version', 'a dataset of unknown version')
     # mmdet3d's NuScenesDataset takes its own default, not the info file's version.
     assumed = dict(dataset.get('metainfo') or {}).get('version', 'v1.0-trainval')
     if assumed != version:
@@ -238,14 +222,14 @@ def _check_metric(metric: Mapping, dataset: Mapping) -> Problem | None:
     if version not in EVALUATED_SPLITS:
         what = f"'{info_path}' was made from {version}, which has no annotations to evaluate with"
         return Problem(what, f'evaluate on v1.0-trainval or v1.0-mini; {PREDICT}')
-    frames, indices = info['data_list'], dataset.get('indices')
+    frames, indices = infos['data_list'], dataset.get('indices')
     if indices is not None:
         frames = frames[:indices] if isinstance(indices, int) else [frames[i] for i in indices]
     tokens = {frame['token'] for frame in frames}
     return _check_tables(Path(metric['data_root']), version, tokens, info_path)
 
 
-def _check_tables(root: Path, version: str, tokens: set[str], info_path: Path) -> Problem | None:
+def _check_tables(root: Path, version: str, tokens: set[str], info_path: str) -> Problem | None:
     """Whether the tables are there, and a dataset has exactly the samples that are evaluated.
 
     Otherwise it ends with "Samples in split doesn't match samples in predictions", after the
