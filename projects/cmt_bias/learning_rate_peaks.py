@@ -54,7 +54,7 @@ def training_length(runner: Runner) -> tuple[int, int] | None:
 def schedules_of(
     optimizer: Optimizer, schedulers: Iterable[_ParamScheduler]
 ) -> list[_ParamScheduler]:
-    """Those schedulers that move an optimizer's learning rates, bound to it or its wrapper."""
+    """Those that move an optimizer's learning rates, bound to it or its wrapper."""
     return [
         scheduler
         for scheduler in schedulers
@@ -72,13 +72,6 @@ def _is_fixed(schedule: _ParamScheduler) -> bool:
     return hasattr(schedule, 'base_values') and not getattr(schedule, 'need_val_args', False)
 
 
-def _no_step() -> None:
-    """The step of an optimizer that has nothing to step."""
-
-
-_no_step._with_counter = True  # type: ignore[attr-defined]  # what mmengine marks its own with
-
-
 def play_schedule(
     optimizer: Optimizer,
     schedulers: Iterable[_ParamScheduler],
@@ -86,7 +79,7 @@ def play_schedule(
     epoch_length: int,
     from_start: bool = False,
 ) -> tuple[np.ndarray, list[int]]:
-    """Play a learning rate schedule through the iterations to come; nothing of it is changed.
+    """Play a schedule through the ``max_iters`` iterations to come; nothing of it is changed.
 
     Groups with the same rates are played once, so the cost does not depend on their number: about
     a second for 100,000 iterations.
@@ -95,8 +88,6 @@ def play_schedule(
         optimizer: Without wrapper.
         schedulers: In the state that they have; only :func:`schedules_of` the optimizer that are
             not unforeseeable count.
-        max_iters: Iterations to come.
-        epoch_length: Iterations of an epoch.
         from_start: As if nothing had been trained yet, with the settings of a resume.
 
     Returns:
@@ -112,8 +103,9 @@ def play_schedule(
     if from_start:
         for group in groups:
             group['lr'] = group.get('initial_lr', group['lr'])
-    # All that a scheduler touches of an optimizer.
-    stand_in = SimpleNamespace(param_groups=groups, step=_no_step, _global_step=0)
+    # All that a scheduler touches of an optimizer; without a counter of its steps it warns.
+    step = SimpleNamespace(_with_counter=True)
+    stand_in = SimpleNamespace(param_groups=groups, step=step, _global_step=0)
     playing = [copy.copy(s) for s in schedules_of(optimizer, schedulers) if _is_fixed(s)]
     for player in playing:
         player.optimizer = stand_in

@@ -92,7 +92,7 @@ def show_package_log() -> None:
 
 def describe_batch(runner: Runner) -> list[str]:
     """Effective batch, and how often it is trained on."""
-    batch, accumulated = _loaded_batch(runner), _accumulated_steps(runner)
+    batch, accumulated = _batch(runner)
     if batch is None:
         return ['effective batch: unknown, for the batch sampler has no batch_size']
     length = training_length(runner)
@@ -103,25 +103,22 @@ def describe_batch(runner: Runner) -> list[str]:
     ]
 
 
-def _loaded_batch(runner: Runner) -> int | None:
-    """Samples that one process loads at once."""
-    dataloader = runner.train_loop.dataloader
-    return getattr(dataloader.batch_sampler, 'batch_size', None) or dataloader.batch_size
-
-
-def _accumulated_steps(runner: Runner) -> int:
-    return getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+def _batch(runner: Runner) -> tuple[int | None, int]:
+    """Samples that one process loads at once, and how often it does so for a step."""
+    loader = runner.train_loop.dataloader
+    loaded = getattr(loader.batch_sampler, 'batch_size', None) or loader.batch_size
+    return loaded, getattr(runner.optim_wrapper, '_accumulative_counts', 1)
 
 
 def describe_base_rate(runner: Runner) -> list[str]:
     """The config's base rate before and after scaling; nothing where there is none or several."""
-    wrapper, batch = runner.optim_wrapper, _loaded_batch(runner)
+    wrapper, (batch, accumulated) = runner.optim_wrapper, _batch(runner)
     # The defaults keep the config's rate; auto_scale_lr and the schedule change the groups.
     defaults = {} if isinstance(wrapper, OptimWrapperDict) else wrapper.optimizer.defaults
     if batch is None or 'lr' not in defaults:
         return []
-    settings, accumulated = runner.auto_scale_lr or {}, _accumulated_steps(runner)
-    return [describe_scaling(defaults['lr'], settings, runner.world_size * batch, accumulated)]
+    batch *= runner.world_size
+    return [describe_scaling(defaults['lr'], runner.auto_scale_lr or {}, batch, accumulated)]
 
 
 def describe_rates(runner: Runner) -> list[str]:
@@ -129,19 +126,20 @@ def describe_rates(runner: Runner) -> list[str]:
 
     Logs a warning where a schedule loses ``lr_mult``.
     """
-    wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers or []
-    if isinstance(wrapper, OptimWrapperDict):
+    if isinstance(runner.optim_wrapper, OptimWrapperDict):
         return ['learning rates: unknown, for there are several optimizers']
     length = training_length(runner)
     if length is None:
         return ['learning rates: unknown, for the training loop has no length']
-    optimizer, is_scaled = wrapper.optimizer, bool((runner.auto_scale_lr or {}).get('enable'))
-    peaks = peak_learning_rates(unwrapped(runner.model), optimizer, schedulers, *length)
-    for warning in schedule_warnings(peaks, schedulers, is_scaled):
+    optimizer = runner.optim_wrapper.optimizer
+    schedules = schedules_of(optimizer, runner.param_schedulers or [])
+    peaks = peak_learning_rates(unwrapped(runner.model), optimizer, schedules, *length)
+    is_scaled = bool((runner.auto_scale_lr or {}).get('enable'))
+    for warning in schedule_warnings(peaks, schedules, is_scaled):
         MMLogger.get_current_instance().warning(warning)
     lines = [
         f'learning rate: {kind} depends on what the training gives; without it, it is:'
-        for kind in unforeseeable(schedules_of(optimizer, schedulers))
+        for kind in unforeseeable(schedules)
     ]
     lines.append('learning rate of the parameter groups (base -> peak of the schedule):')
     for peak in peaks:
@@ -168,20 +166,16 @@ def describe_scaling(base: float, auto_scale_lr: Mapping, batch: int, accumulate
 
 
 def schedule_warnings(
-    peaks: Sequence[LearningRatePeak], schedulers: Iterable[_ParamScheduler], scaled: bool
+    peaks: Sequence[LearningRatePeak], schedules: Iterable[_ParamScheduler], scaled: bool
 ) -> list[str]:
-    """What is wrong with a schedule that has these peaks, each with its remedy.
+    """What is wrong with learning rate schedules that have these peaks, each with its remedy.
 
     ``scaled`` tells whether ``auto_scale_lr`` has scaled the base rates.
     """
-    with_minimum = {
-        type(scheduler).__name__
-        for scheduler in schedulers
-        if getattr(scheduler, 'param_name', '') == 'lr' and getattr(scheduler, 'eta_min', None)
-    }
+    with_minimum = sorted({type(s).__name__ for s in schedules if getattr(s, 'eta_min', None)})
     reason = (
-        f' {", ".join(sorted(with_minimum))} has an absolute eta_min. Use eta_min_ratio, a factor '
-        'on the rate of each group, instead.'
+        f' {", ".join(with_minimum)} has an absolute eta_min. Use eta_min_ratio, a factor on the '
+        'rate of each group, instead.'
     ) * bool(with_minimum)
     warnings = []
     gains = [peak.gain for peak in peaks if peak.base]
