@@ -33,30 +33,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--modality',
         choices=['LC', 'L', 'C'],
-        help='sensors that see anything: LiDAR, cameras or both (default: all that the model '
-        'reads). A missing LiDAR is a cloud of zeros, a missing camera a black image, see '
-        'cmt_bias/datasets/modal_mask.py',
+        help='sensors that see anything, LiDAR, cameras or both (default: all that the model '
+        'reads); see cmt_bias/datasets/modal_mask.py for what a missing one gives',
     )
     parser.add_argument(
         '--allow-missing-keys',
         action='store_true',
         help='test although parts of the model are not in the checkpoint',
     )
-    parser.add_argument(
-        '--show', action='store_true', help='show the picture of each sample in a window'
-    )
+    parser.add_argument('--show', action='store_true', help='show a picture of each sample')
     parser.add_argument('--show-dir', help='write a picture of each sample to this folder')
-    parser.add_argument(
-        '--score-thr', type=float, default=0.1, help='least score of a detection in a picture'
-    )
+    parser.add_argument('--score-thr', type=float, default=0.1, help='least score in a picture')
     parser.add_argument(
         '--task', choices=TASKS, default='multi-modality_det', help='what --show draws'
     )
     parser.add_argument(
-        '--wait-time',
-        type=float,
-        default=2,
-        help='seconds per picture of --show; 0: a key ends it',
+        '--wait-time', type=float, default=2, help='seconds per shown picture; 0: a key ends it'
     )
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
     return run_options.parse_run_args(parser)

@@ -14,21 +14,17 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor).all())
 
 
-def non_finite_numbers(value: Any, name: str = '', only_nan: bool = False) -> Iterator[str]:
-    """Name the tensors in nested data that are not finite.
+def non_finite_numbers(data: Any, only_nan: bool = False) -> Iterator[str]:
+    """Name the tensors in nested data that are not finite: 'inputs.points[1]'.
 
     Args:
-        value: Tensors of any shape, arrays, mmdet3d's boxes and points, and numbers, in dicts,
+        data: Tensors of any shape, arrays, mmdet3d's boxes and points, and numbers, in dicts,
             lists and mmengine's data elements, which may contain themselves.
-        name: Of the value.
         only_nan: Let infinity pass, and all numbers that are in no tensor: a checkpoint may have
             them beside its weights.
-
-    Yields:
-        The way to it, such as 'inputs.points[1]'.
     """
     seen: set[int] = set()
-    waiting = [(name, value)]
+    waiting = [('', data)]
     while waiting:
         name, value = waiting.pop()
         value = value if isinstance(value, Tensor) else getattr(value, 'tensor', value)

@@ -98,9 +98,8 @@ def check_version(name: str) -> Answer:
 
     if not SpecifierSet(wanted).contains(version, prereleases=True):
         return Problem(f'{version}, but {wanted} is needed', remedy)
-    importlib.import_module(
-        name if name != 'nuscenes-devkit' else 'nuscenes.eval.detection.evaluate'
-    )
+    module = 'nuscenes.eval.detection.evaluate' if name == 'nuscenes-devkit' else name
+    importlib.import_module(module)
     return version
 
 

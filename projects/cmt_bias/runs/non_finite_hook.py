@@ -123,17 +123,11 @@ class NonFiniteHook(Hook):
 
 
 def find_origin(model: BaseModel, batch: Any) -> str:
-    """Find out where the first number that is none comes from, by running a batch once more.
+    """A sentence on where the first number that is none comes from; '' if all are finite.
 
-    Looks at the inputs, then at the parameters in the order of the forward pass, then at what the
-    modules make of them, and last at the gradients in the order of the backward pass.
-
-    Args:
-        model: The model, without wrappers. Its gradients are overwritten.
-        batch: What the dataloader gave.
-
-    Returns:
-        A sentence; empty if everything is finite.
+    Runs a batch of the dataloader once more through a model without wrappers, and overwrites its
+    gradients. Looks at the inputs, then at the parameters in the order of the forward pass, then
+    at what the modules make of them, and last at the gradients in the order of the backward pass.
     """
     if bad := next(non_finite_numbers(batch), None):
         return f"The input '{bad}' is not finite{_sample(batch, bad)}."

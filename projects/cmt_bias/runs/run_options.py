@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import matplotlib
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import HOOKS
 
 from ..checkpoints.latest_checkpoint import find_checkpoint_to_resume
@@ -40,12 +40,8 @@ def parse_run_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     ``LOCAL_RANK`` is set in the environment, where mmengine looks for it.
     """
     parser.add_argument('--work-dir', help='folder of logs, and of checkpoints or metrics')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings that override the config: key=value, key="[a,b]", key=a,b',
-    )
+    overrides = 'settings that override the config: key=value, key="[a,b]", key=a,b'
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=overrides)
     launchers = ['none', 'pytorch', 'slurm', 'mpi']
     parser.add_argument('--launcher', choices=launchers, default='none', help='job launcher')
     # torch.distributed.launch passes --local-rank, older versions --local_rank.
@@ -176,17 +172,13 @@ def newest_checkpoint(cfg: Config, work_dir: str) -> str | None:
     return find_checkpoint_to_resume(hook, work_dir)
 
 
-def ensure_hook(
-    cfg: Config, hook_type: str, settings: Mapping | None = None, **defaults: Any
-) -> None:
-    """Give the config's hooks of a type these settings; without one, add it with the defaults."""
+def ensure_hook(cfg: Config, hook_type: str, **defaults: Any) -> list[ConfigDict]:
+    """The config's hooks of a type; without one, it is added with the defaults."""
     hooks = list(cfg.get('custom_hooks') or [])
     if all(type_name(hook) != hook_type for hook in hooks):
         hooks.append(dict(type=hook_type, **defaults))
     cfg.custom_hooks = hooks
-    for hook in cfg.custom_hooks:
-        if type_name(hook) == hook_type:
-            hook.update(settings or {})
+    return [hook for hook in cfg.custom_hooks if type_name(hook) == hook_type]
 
 
 def add_picture_hook(cfg: Config, **settings: Any) -> None:
@@ -194,7 +186,8 @@ def add_picture_hook(cfg: Config, **settings: Any) -> None:
 
     Without ``out_dir`` in the settings, its arguments, a new one writes no files.
     """
-    ensure_hook(cfg, 'DetectionPictureHook', settings, save='out_dir' in settings)
+    for hook in ensure_hook(cfg, 'DetectionPictureHook', save='out_dir' in settings):
+        hook.update(settings)
 
 
 def show_in_window(cfg: Config, task: str, wait_time: float) -> None:
