@@ -37,9 +37,7 @@ def parse_args() -> argparse.Namespace:
         'reads); see cmt_bias/datasets/modal_mask.py for what a missing one gives',
     )
     parser.add_argument(
-        '--allow-missing-keys',
-        action='store_true',
-        help='test although parts of the model are not in the checkpoint',
+        '--allow-missing-keys', action='store_true', help='test though the checkpoint lacks parts'
     )
     parser.add_argument('--show', action='store_true', help='show a picture of each sample')
     parser.add_argument('--show-dir', help='write a picture of each sample to this folder')

@@ -19,9 +19,8 @@ _PREFIX = re.compile(r'^(?:(?:module|_orig_mod)(?:\.|$))+')
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model itself, without any wrapper."""
     while True:
-        if is_model_wrapper(model) or isinstance(
-            model, (BaseTTAModel, BaseAveragedModel, AveragedModel, nn.DataParallel)
-        ):
+        is_averaged = isinstance(model, (BaseAveragedModel, AveragedModel))
+        if is_averaged or isinstance(model, BaseTTAModel) or is_model_wrapper(model):
             model = cast(nn.Module, model.module)
         elif isinstance(inner := getattr(model, '_orig_mod', None), nn.Module):
             model = inner  # what torch.compile returns

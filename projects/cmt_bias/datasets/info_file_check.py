@@ -28,9 +28,8 @@ def _command_that_makes(path: str) -> str:
 def read_info_file(path: str) -> dict[str, Any] | Problem:
     """Content of an info file of the current format (``nuscenes_infos_train.pkl`` and its kind).
 
-    Returns:
-        The content, or why there is none: the file does not exist, is no pickle of plain data, is
-        of the format before mmdet3d 1.1, or has no sample.
+    Or why there is none: the file does not exist, is no pickle of plain data, is of the format
+    before mmdet3d 1.1, or has no sample.
     """
     create = _command_that_makes(path)
     if not osp.isfile(path):
@@ -55,10 +54,7 @@ def read_info_file(path: str) -> dict[str, Any] | Problem:
 
 
 def check_frames(infos: Mapping, path: str, used: UsedData, batch_size: int = 1) -> list[Problem]:
-    """Look at all frames of an info file for what is ``used``, without opening sensor files.
-
-    They are to be put together in batches of their images, so with as many cameras in each.
-    """
+    """Look at all frames for what is ``used`` and fits into batches; opens no sensor files."""
     create = _command_that_makes(path)
     categories = infos['metainfo'].get('categories') or {}
     moved = {n: i for n, i in categories.items() if n in CLASSES and CLASSES.index(n) != i}
@@ -107,14 +103,11 @@ def _faults_of_frame(frame: Mapping, used: UsedData) -> Iterator[str]:
     if missing:
         yield f'no {", ".join(missing)}'
         return
-    matrices = {
-        'cam2img of a camera': [camera['cam2img'] for camera in cameras.values()],
-        'lidar2cam of a camera': [camera['lidar2cam'] for camera in cameras.values()],
-        'lidar2sensor of a sweep': [sweep['lidar_points']['lidar2sensor'] for sweep in sweeps],
-    }
-    for name, values in matrices.items():
-        if not all(map(_is_finite, values)):
-            yield f'NaN or infinite values in {name}'
+    for key in ('cam2img', 'lidar2cam'):
+        if not all(_is_finite(camera[key]) for camera in cameras.values()):
+            yield f'NaN or infinite values in {key} of a camera'
+    if not all(_is_finite(sweep['lidar_points']['lidar2sensor']) for sweep in sweeps):
+        yield 'NaN or infinite values in lidar2sensor of a sweep'
     if frame.get('instances'):
         yield from _faults_of_annotations(frame['instances'], used.annotation_keys)
 

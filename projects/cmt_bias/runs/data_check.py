@@ -73,10 +73,7 @@ def _is_balanced(dataset: Any) -> bool:
 
 
 def _check_unknown(dataset: Mapping) -> Problem | None:
-    """Of a dataset whose needs are not known: is its folder there, where it is of this machine?
-
-    None of a ``NuScenesDataset`` in files of this machine.
-    """
+    """None of a ``NuScenesDataset`` of local files; of others: is their folder there, if local?"""
     kind = dataset.get('type', NuScenesDataset)
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     is_here = is_local(dataset.get('backend_args'))

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, cast
 
 import torch
@@ -48,7 +48,7 @@ class NonFiniteHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
-        self._handles: list[Any] = []
+        self._hooks = ExitStack()
         self._batch: Any = None
         self._is_looking = False
 
@@ -57,20 +57,20 @@ class NonFiniteHook(Hook):
         self.after_run(runner)
         self._runner = runner
         self._model = cast(BaseModel, unwrapped(runner.model))
-        self._handles = [self._model.register_forward_hook(self._after_forward, always_call=True)]
+        keep = self._hooks.enter_context
+        keep(self._model.register_forward_hook(self._after_forward, always_call=True))
         for name, part in self._model.named_children():
             if name.endswith('head'):
-                self._handles.append(part.register_forward_hook(self._after_head))
+                keep(part.register_forward_hook(self._after_head))
         wrapper = runner.optim_wrapper
         for single in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
             if isinstance(single, OptimWrapper):
-                self._handles.append(single.optimizer.register_step_pre_hook(self._before_step))
+                keep(single.optimizer.register_step_pre_hook(self._before_step))
 
     def after_run(self, runner: Runner) -> None:
         """Leave model and optimizers alone again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._batch = [], None
+        self._hooks.close()
+        self._batch = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the batch, to find out which sample it was."""
@@ -143,15 +143,14 @@ def find_origin(model: BaseModel, batch: Any) -> str:
         if any(non_finite_numbers(outputs, only_nan=True)):
             bad_outputs.append(names[module] or 'the model')
 
-    handles = [module.register_forward_pre_hook(before) for module in names]
-    handles += [module.register_forward_hook(after) for module in names]
     losses = None
     mode = 'loss' if model.training else 'predict'
     # The failure that is being looked into may come again.
-    with suppress(Exception), torch.set_grad_enabled(model.training):
+    with ExitStack() as hooks, suppress(Exception), torch.set_grad_enabled(model.training):
+        for module in names:
+            hooks.enter_context(module.register_forward_pre_hook(before))
+            hooks.enter_context(module.register_forward_hook(after))
         losses = model._run_forward(model.data_preprocessor(batch, model.training), mode=mode)
-    for handle in handles:
-        handle.remove()
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, parameter in {**met, **parameters}.items():
         if not is_finite(parameter):

@@ -120,18 +120,15 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 def enable_amp(cfg: Config) -> None:
     """Switch a float32 training to mixed precision with dynamic loss scale."""
     kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        what = f'--amp cannot be used: optim_wrapper.type is {kind}, not OptimWrapper'
-        raise ProblemsFound([Problem(what, f'leave --amp out, or set mixed precision in {kind}')])
     if kind == 'OptimWrapper':
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    elif kind != 'AmpOptimWrapper':
+        what = f'--amp cannot be used: optim_wrapper.type is {kind}, not OptimWrapper'
+        raise ProblemsFound([Problem(what, f'leave --amp out, or set mixed precision in {kind}')])
 
 
 def disable_amp(cfg: Config) -> bool:
-    """Train in float32, since ``AmpOptimWrapper`` cannot be built without a GPU.
-
-    Tells whether mixed precision was set before.
-    """
+    """Train in float32, as one must without a GPU; whether mixed precision was set before."""
     if type_name(cfg.optim_wrapper) != 'AmpOptimWrapper':
         return False
     cfg.optim_wrapper.type = 'OptimWrapper'
@@ -182,10 +179,7 @@ def ensure_hook(cfg: Config, hook_type: str, **defaults: Any) -> list[ConfigDict
 
 
 def add_picture_hook(cfg: Config, **settings: Any) -> None:
-    """Let a ``DetectionPictureHook`` draw the detections; one that the config has is changed.
-
-    Without ``out_dir`` in the settings, its arguments, a new one writes no files.
-    """
+    """Change or add a ``DetectionPictureHook``; without ``out_dir`` a new one writes no files."""
     for hook in ensure_hook(cfg, 'DetectionPictureHook', save='out_dir' in settings):
         hook.update(settings)
 
