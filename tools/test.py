@@ -33,8 +33,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--modality',
         choices=['LC', 'L', 'C'],
-        help='sensors that see anything, LiDAR, cameras or both (default: all that the model '
-        'reads); see cmt_bias/datasets/modal_mask.py for what a missing one gives',
+        help='sensors that see anything (default: all that the model reads). A missing LiDAR is a '
+        'cloud of zeros, a missing camera a black image, see cmt_bias/datasets/modal_mask.py',
     )
     parser.add_argument(
         '--allow-missing-keys', action='store_true', help='test though the checkpoint lacks parts'

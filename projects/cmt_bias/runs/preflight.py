@@ -50,14 +50,13 @@ def is_main_process() -> bool:
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool's main function; problems in its input end it with status 2 and a message."""
     try:
-        main()
+        return main()
     except (ProblemsFound, CheckpointError, BadFrameError) as error:
-        sys.stderr.write(f'\n{error}\n')
+        message = str(error)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
         what = f"'{error.filename}': {error.strerror}"
-        sys.stderr.write(f'\n{Problem(what, _CANNOT_WRITE[error.errno])}\n')
-    else:
-        return
+        message = str(Problem(what, _CANNOT_WRITE[error.errno]))
+    sys.stderr.write(f'\n{message}\n')
     sys.exit(EXIT_STATUS)
