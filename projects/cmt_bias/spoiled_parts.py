@@ -24,12 +24,10 @@ EVERYWHERE = np.array([[[-FAR, -FAR], [FAR, -FAR], [FAR, FAR], [-FAR, FAR]]])
 
 
 class SpoiledPart(NamedTuple):
-    """What a failure has spoiled of the sensors that it acts on."""
+    """What a failure has spoiled of the sensors that it acts on; None for all of one."""
 
-    views: np.ndarray | None = None
-    """(V,) bool, the spoiled cameras; None for all."""
-    regions: np.ndarray | None = None
-    """(R, 4, 2) quadrilaterals in which the LiDAR is spoiled; None for everywhere."""
+    views: np.ndarray | None = None  # (V,) bool, the cameras
+    regions: np.ndarray | None = None  # (R, 4, 2) quadrilaterals in which the LiDAR is spoiled
 
 
 def add_spoiled(results: dict, sensors: str, part: SpoiledPart | None = None) -> None:

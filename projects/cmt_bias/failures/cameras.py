@@ -146,7 +146,7 @@ class CameraForeignScene(CameraFailure):
 
 
 @TRANSFORMS.register_module()
-class CameraOcclusion(SensorFailure):
+class CameraOcclusion(CameraFailure):
     """Dirt on the lenses: black patches on every image, another pattern for each camera.
 
     nuScenes-R and MoME lay photographs of dirty glass over the images; here it is smoothed noise
@@ -156,31 +156,26 @@ class CameraOcclusion(SensorFailure):
         share: Share of each image that is covered, within (0, 1).
     """
 
-    spoiled = ('img',)
-
     def __init__(self, share: float = 0.4, seed: int = 0) -> None:
-        super().__init__(seed)
+        super().__init__(seed=seed)
         self.share = share
         self.check('share', 0 < share < 1, 'lie within (0, 1)')
 
-    def spoil(self, results: dict, rng: np.random.Generator) -> None:
-        results['img'] = [
-            np.where(self._mask(image.shape[:2], rng)[..., None], 0, image).astype(image.dtype)
-            for image in results['img']
-        ]
+    def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
+        return [self._dirty(image, rng) for image in results['img']]
 
-    def _mask(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """Where dirt lies, bool (H, W)."""
-        height, width = shape
+    def _dirty(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        height, width = image.shape[:2]
         cell = max(height, width) / _DIRT_CELLS
         cells = (max(2, round(height / cell)), max(2, round(width / cell)))
         noise = rng.standard_normal(cells).astype(np.float32)
         smooth = cv2.GaussianBlur(noise, (0, 0), sigmaX=_DIRT_SMOOTHING)
         smooth = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC)
         number = max(1, round(self.share * smooth.size))
-        mask = np.zeros(smooth.size, dtype=bool)
-        mask[np.argpartition(smooth, -number, axis=None)[-number:]] = True
-        return mask.reshape(height, width)
+        covered = np.argpartition(smooth, -number, axis=None)[-number:]
+        dirty = image.copy()
+        dirty.reshape(height * width, -1)[covered] = 0
+        return dirty
 
 
 @TRANSFORMS.register_module()

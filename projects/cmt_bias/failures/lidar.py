@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..datasets.box_overlap import points_in_boxes
 from ..datasets.modal_mask import zeroed
+from ..datasets.sensor_files import POINT_VALUES
 from ..spoiled_parts import SpoiledPart, box_regions, sector_regions
 from .point_columns import (
     NUM_RINGS,
@@ -23,7 +24,6 @@ from .point_columns import (
 from .recorded_files import file_at
 from .sensor_failure import Degradation, SensorFailure
 
-_COLUMNS = 5  # of a nuScenes cloud: x, y, z, intensity, ring
 _MARGIN = 0.05  # metres: a box is annotated to this, and its points lie on its surface
 _LEAST_TURN = np.pi / 6  # of a ghost
 _CLOSE_ENOUGH = 0.5  # the nearest sweep must have at least this share of the offset asked for
@@ -186,7 +186,7 @@ class LiDARFrozen(LiDARFailure):
         path = file_at(results['lidar_points']['lidar_path'], self.seconds)
         if path is None:
             return
-        cloud = np.fromfile(path, dtype=np.float32).reshape(-1, _COLUMNS)
+        cloud = np.fromfile(path, dtype=np.float32).reshape(-1, POINT_VALUES)
         cloud[:, -1] = 0  # seconds by which a point is older than the keyframe
         points = results['points']
         check_columns(points.tensor)

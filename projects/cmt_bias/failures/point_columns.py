@@ -24,11 +24,7 @@ _SAME_TIME = 1e-3
 
 
 def check_columns(points: Tensor) -> None:
-    """Refuse points (N, D) of which nobody knows what their columns are.
-
-    Raises:
-        ValueError: If they have four.
-    """
+    """Raise a ValueError for points (N, 4), as nobody knows what their last column is."""
     if points.shape[1] == FIFTH:
         raise ValueError(
             'a sensor failure cannot tell whether the fourth column of the points is intensity or '

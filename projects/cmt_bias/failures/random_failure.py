@@ -55,8 +55,7 @@ class RandomFailure(BaseTransform):
         epoch = int(self.epoch)
         if epoch < 0:
             raise RuntimeError(
-                'RandomFailure does not know the epoch, so that every epoch would draw the same; '
-                "add dict(type='FailureEpochHook') to custom_hooks"
+                "RandomFailure needs the epoch: add dict(type='FailureEpochHook') to custom_hooks"
             )
         rng = sample_generator(self.seed, f'RandomFailure/{epoch}', results)
         failure = self._draw(results, rng)
@@ -98,7 +97,7 @@ def _weighted_failures(weights: Mapping[str, float]) -> list[tuple[Failure, floa
     known = {failure.name: failure for failure in all_failures() if failure.transforms}
     weighted: dict[str, float] = {}
     for pattern, weight in weights.items():
-        names = [pattern] if pattern in known else fnmatch.filter(known, pattern)
+        names = fnmatch.filter(known, pattern)
         if not names:
             raise ValueError(
                 f"RandomFailure: failures['{pattern}'] fits none of {', '.join(known)}"

@@ -70,8 +70,7 @@ class SensorFailure(BaseTransform):
         changed = any(_differ(old, results[key]) for key, old in before.items())
         results[CHANGED_KEY] = changed or results.get(CHANGED_KEY, False)
         if changed:  # calibration counts for the cameras
-            sensors = ''.join('L' if key == 'points' else 'C' for key in before)
-            add_spoiled(results, sensors, part)
+            add_spoiled(results, ''.join('L' if key == 'points' else 'C' for key in before), part)
         return results
 
 
@@ -80,7 +79,6 @@ class Degradation(SensorFailure):
 
     Args:
         severity: 1 to 3: which of ``levels`` becomes :attr:`level`.
-        seed: Seed of the random numbers.
     """
 
     levels: tuple[Any, ...] = ()
