@@ -1,6 +1,5 @@
 """Which object a camera cell shows, how far away and how large."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +7,7 @@ import torch.nn.functional as F
 from mmdet3d.structures import LiDARInstance3DBoxes
 from torch import Tensor
 
-from ..cmt.position_encoding import project_to_cameras
+from ..cmt.position_encoding import camera_cell_pixels, project_to_cameras
 
 NEAREST = 0.5
 """Metres: a corner that is nearer to the image plane, or behind it, counts as this far."""
@@ -30,7 +29,7 @@ def camera_targets(
     labels: Tensor,
     lidar2img: Tensor,
     pad_shape: tuple[int, int],
-    feature_shape: Sequence[int],
+    feature_shape: tuple[int, int],
     num_classes: int,
 ) -> CameraTargets:
     """Assign objects to the cells in the middle of their images.
@@ -46,21 +45,16 @@ def camera_targets(
         feature_shape: ``(h, w)`` of the cells.
         num_classes: Label of background.
     """
-    rows, columns = feature_shape
     center = boxes.gravity_center.to(lidar2img)
     pixels, visible = project_to_cameras(center[None], lidar2img[None], pad_shape)
     center_uv, visible = pixels[0, ..., :2], visible[0]  # (V, N, 2), (V, N)
-    depth = _homogeneous(center) @ lidar2img[:, 2].T  # (N, V)
+    depth = F.pad(center, (0, 1), value=1.0) @ lidar2img[:, 2].T  # (N, V)
     half_extent = _half_extents(boxes.corners.to(lidar2img), lidar2img, center_uv)
 
-    stride = lidar2img.new_tensor((pad_shape[1] / columns, pad_shape[0] / rows))
-    reach = (2 * CORE * half_extent).maximum(stride / 2)  # the cell of the centre at least
-    v, u = torch.meshgrid(
-        torch.arange(rows, device=stride.device) + 0.5,
-        torch.arange(columns, device=stride.device) + 0.5,
-        indexing='ij',
-    )
-    cells = torch.stack((u, v), dim=-1) * stride  # (h, w, 2)
+    (rows, columns), (height, width) = feature_shape, pad_shape
+    half_cell = lidar2img.new_tensor((width / columns, height / rows)) / 2
+    reach = (2 * CORE * half_extent).maximum(half_cell)  # the cell of the centre at least
+    cells = camera_cell_pixels(feature_shape, pad_shape, lidar2img.device) + half_cell  # (h, w, 2)
     away = (cells - center_uv[:, :, None, None]).abs()  # (V, N, h, w, 2)
     shown = (away <= reach[:, :, None, None]).all(-1) & visible[..., None, None]
     # Background is one more object, behind all others; its depth and size have 0 as their log.
@@ -70,17 +64,14 @@ def camera_targets(
     labels = F.pad(labels, (0, 1), value=num_classes)
     log_size = F.pad(boxes.dims.to(lidar2img).log(), (0, 0, 0, 1))
     log_depth = F.pad(depth.clamp(min=NEAREST).log(), (0, 0, 0, 1))
-    view = torch.arange(len(lidar2img), device=stride.device)[:, None, None]
+    view = torch.arange(len(lidar2img), device=lidar2img.device)[:, None, None]
     return CameraTargets(labels[nearest], log_depth[nearest, view], log_size[nearest])
 
 
 def _half_extents(corners: Tensor, lidar2img: Tensor, center_uv: Tensor) -> Tensor:
     """``(V, N, 2)`` pixels from the centre to the nearer edge of the box's image, u and v."""
-    projected = torch.einsum('vij,ncj->vnci', lidar2img, _homogeneous(corners))
+    homogeneous = F.pad(corners, (0, 1), value=1.0)
+    projected = torch.einsum('vij,ncj->vnci', lidar2img, homogeneous)
     uv = projected[..., :2] / projected[..., 2:3].clamp(min=NEAREST)  # (V, N, 8, 2)
     below, above = center_uv - uv.amin(dim=2), uv.amax(dim=2) - center_uv
     return below.minimum(above).clamp(min=0)
-
-
-def _homogeneous(points: Tensor) -> Tensor:
-    return torch.cat((points, torch.ones_like(points[..., :1])), dim=-1)
