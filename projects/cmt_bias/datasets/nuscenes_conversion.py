@@ -7,7 +7,6 @@ and why, stands at :func:`_prepared_converter`.
 
 import contextlib
 import functools
-import importlib
 import multiprocessing
 import os
 import shutil
@@ -15,14 +14,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from unittest import mock
 
 import mmdet3d
 import mmengine
 import torch
 from mmdet3d.datasets import convert_utils
-from mmdet3d.registry import DATASETS
+from mmdet3d.registry import TRANSFORMS
 from mmengine.registry import DefaultScope
 from nuscenes import NuScenes, nuscenes
 from nuscenes.utils.splits import create_splits_scenes
@@ -167,16 +165,6 @@ def _prepared_converter(tables: NuScenes) -> Iterator[SimpleNamespace]:
       they get :class:`LoadAlignedSweeps`.
     - They build mmdet3d classes by name, which needs mmdet3d as default scope.
     """
-
-    def loaded_tables(*_args: Any, **_keywords: Any) -> NuScenes:
-        return tables
-
-    def dataset_with_aligned_sweeps(config: dict) -> Any:
-        for step in config['pipeline']:
-            if step['type'] == 'LoadPointsFromMultiSweeps':
-                step['type'] = LoadAlignedSweeps
-        return DATASETS.build(config)
-
     folder = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
     if not (folder / 'dataset_converters' / 'nuscenes_converter.py').is_file():
         raise DatasetLayoutError(f'{folder} has no converter: pip install mmdet3d==1.4.0')
@@ -185,20 +173,17 @@ def _prepared_converter(tables: NuScenes) -> Iterator[SimpleNamespace]:
         convert_utils.post_process_coords, imsize=(camera['width'], camera['height'])
     )
     with mock.patch.object(sys, 'path', [str(folder), *sys.path]):
-        converter = SimpleNamespace(
-            infos=importlib.import_module('dataset_converters.nuscenes_converter'),
-            update=importlib.import_module('dataset_converters.update_infos_to_v2'),
-            database=importlib.import_module('dataset_converters.create_gt_database'),
-        )
-    datasets = SimpleNamespace(build=dataset_with_aligned_sweeps)
+        from dataset_converters import create_gt_database, nuscenes_converter, update_infos_to_v2
     with (
         DefaultScope.overwrite_default_scope('mmdet3d'),
-        mock.patch.object(nuscenes, 'NuScenes', loaded_tables),
-        mock.patch.object(converter.update, 'NuScenes', loaded_tables),
+        mock.patch.object(nuscenes, 'NuScenes', return_value=tables),
+        mock.patch.object(update_infos_to_v2, 'NuScenes', return_value=tables),
         mock.patch.object(convert_utils, 'post_process_coords', clip),
-        mock.patch.object(converter.database, 'DATASETS', datasets),
+        mock.patch.dict(TRANSFORMS.module_dict, LoadPointsFromMultiSweeps=LoadAlignedSweeps),
     ):
-        yield converter
+        yield SimpleNamespace(
+            infos=nuscenes_converter, update=update_infos_to_v2, database=create_gt_database
+        )
 
 
 _project: Callable[[dict], dict]  # what forked processes share
