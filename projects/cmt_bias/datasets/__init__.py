@@ -7,11 +7,7 @@ from .lidar_frame_augmentation import (
 )
 from .loading import LoadAlignedSweeps, LoadCalibratedMultiViewImages
 from .modal_mask import ModalMask3D, with_modality
-from .nuscenes_dataset import (
-    AllBoxesNuScenesDataset,
-    BadFrameError,
-    CheckedNuScenesDataset,
-)
+from .nuscenes_dataset import AllBoxesNuScenesDataset, BadFrameError, CheckedNuScenesDataset
 from .object_database import UnifiedDataBaseSampler
 from .object_sample import UnifiedObjectSample
 from .pasting_switch_off_hook import PastingSwitchOffHook

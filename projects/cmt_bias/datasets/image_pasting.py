@@ -15,14 +15,13 @@ _MIN_RECTANGLE_SIDE = 2
 class VisibleBoxes(NamedTuple):
     """K boxes that lie in front of a camera and touch its image, farthest first.
 
-    ``indices`` (K,) int64 say which; ``rectangle`` (K, 4) is left, top, right, bottom of the
-    projected corners in whole pixels, right and bottom exclusive, clipped to the image without its
-    last row and column, as in the released code; ``depth`` (K,) the corners' mean, metres.
+    Rectangles are those of the projected corners, right and bottom exclusive, clipped to the image
+    without its last row and column, as in the released code.
     """
 
-    indices: np.ndarray
-    rectangle: np.ndarray
-    depth: np.ndarray
+    indices: np.ndarray  # (K,) int64, which of all boxes they are
+    rectangle: np.ndarray  # (K, 4) left, top, right, bottom in whole pixels
+    depth: np.ndarray  # (K,) the corners' mean, metres
 
 
 def visible_boxes(

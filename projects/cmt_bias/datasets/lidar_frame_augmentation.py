@@ -19,10 +19,7 @@ def move_lidar_frame(results: dict, motion: np.ndarray) -> None:
         KeyError: If there are images but no ``lidar2img``.
     """
     if 'img' in results and 'lidar2img' not in results:
-        raise KeyError(
-            "the sample has images but no 'lidar2img', which this augmentation must update; "
-            'load the images with LoadCalibratedMultiViewImages'
-        )
+        raise KeyError("images without 'lidar2img': load them with LoadCalibratedMultiViewImages")
     inverse = np.linalg.inv(motion)
     for key in ('lidar2img', 'lidar2cam'):
         if key in results:
@@ -52,8 +49,7 @@ class CustomRandomFlip3D(RandomFlip3D):
     ) -> None:
         if sync_2d:
             raise ValueError(
-                'CustomRandomFlip3D(sync_2d=True) is not possible: six cameras cannot be '
-                'mirrored along with the scene; mirror images with ResizeCropFlipImage'
+                'CustomRandomFlip3D: sync_2d must be False; ResizeCropFlipImage mirrors images'
             )
         super().__init__(False, flip_ratio_bev_horizontal, flip_ratio_bev_vertical)
 

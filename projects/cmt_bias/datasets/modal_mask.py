@@ -88,20 +88,16 @@ class ModalMask3D(BaseTransform):
             return results
         key = _INPUT_KEY[masked]
         if key not in results:
-            raise KeyError(
-                f"ModalMask3D cannot mask '{masked}': the sample has no '{key}'; a pipeline of "
-                'one sensor needs no ModalMask3D'
-            )
+            raise KeyError(f"ModalMask3D: no '{key}' to mask; a pipeline of one sensor needs none")
         results[key] = black(results[key]) if masked == 'image' else zeroed(results[key])
         add_spoiled(results, 'C' if masked == 'image' else 'L')
         return results
 
 
 def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
-    """A copy of a test pipeline in which only some sensors see anything.
+    """A copy of a test pipeline, which is a list of configs, in which only some sensors see.
 
     Args:
-        pipeline: Its configs.
         modality: 'LC' both sensors, 'L' LiDAR alone, 'C' cameras alone: a :class:`ModalMask3D` in
             front of the packing zeroes the other.
 
@@ -122,6 +118,4 @@ def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
             if any(type_name(inner) == 'Pack3DDetInputs' for inner in alternatives):
                 step['transforms'].insert(stage, [mask])
                 return steps
-    raise ValueError(
-        'the test pipeline has no Pack3DDetInputs, in front of which a sensor could be masked'
-    )
+    raise ValueError('the test pipeline has no Pack3DDetInputs, before which to mask a sensor')

@@ -37,7 +37,7 @@ class ObjectDatabase:
         backend_args: Arguments of the mmengine file backend, None for local files.
 
     Attributes:
-        entries: The entries by class name.
+        entries: By class name.
         remedy: What to do if anything is wrong with it.
 
     Raises:
@@ -57,26 +57,22 @@ class ObjectDatabase:
             f'make the database (anew): python tools/create_data.py nuscenes --root-path {root} '
             f'--out-dir {root} --extra-tag nuscenes --image-crops'
         )
-        self.entries: dict[str, list[dict]] = self._read()
-
-    def _read(self) -> dict[str, list[dict]]:
-        path, backend_args = self.info_path, self.backend_args
-        if not mmengine.fileio.exists(path, backend_args=backend_args):
-            what = f"the database for pasting '{path}' does not exist"
+        if not mmengine.fileio.exists(info_path, backend_args=backend_args):
+            what = f"the database for pasting '{info_path}' does not exist"
             raise FileNotFoundError(f'{what}. Remedy: {self.remedy}')
-        with mmengine.fileio.get_local_path(path, backend_args=backend_args) as local_path:
+        with mmengine.fileio.get_local_path(info_path, backend_args=backend_args) as local_path:
             found = load_info_file(local_path)
         if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
             what = 'is not a database for pasting (a dict from class name to a list of entries)'
-            raise ValueError(f"'{path}' {what}. Remedy: {self.remedy}")
-        return found
+            raise ValueError(f"'{info_path}' {what}. Remedy: {self.remedy}")
+        self.entries: dict[str, list[dict]] = found
 
-    def files(self, entries: Iterable[Mapping], image_crops: bool) -> list[tuple[str, int]]:
+    def files(self, entries: Iterable[Mapping], image_crops: bool) -> dict[str, int]:
         """Files that entries name, and how many values each of their points has (0: an image)."""
-        named = [(entry['path'], POINT_VALUES) for entry in entries]
+        named = {entry['path']: POINT_VALUES for entry in entries}
         if image_crops:
-            named += [(e['image_path'], 0) for e in entries if e.get('image_path')]
-        return [(osp.join(self.data_root, path), values) for path, values in named]
+            named |= {e['image_path']: 0 for e in entries if e.get('image_path')}
+        return {osp.join(self.data_root, path): values for path, values in named.items()}
 
     def faults(self, classes: Iterable[str], image_crops: bool) -> list[str]:
         """The first fault of each class: a missing key, a bad box, a missing file.
@@ -91,7 +87,7 @@ class ObjectDatabase:
             if fault:
                 found.append(f"'{self.info_path}': {fault}")
                 continue
-            for path, _ in self.files([entries[int(place)] for place in places], image_crops):
+            for path in self.files([entries[int(place)] for place in places], image_crops):
                 if not mmengine.fileio.exists(path, backend_args=self.backend_args):
                     found.append(f"'{self.info_path}' names '{path}', which does not exist")
                     break
@@ -128,7 +124,7 @@ def check_database(pasting: Mapping, read_all: bool = False) -> list[Problem]:
     if not faults and read_all and is_local(backend_args):
         entries = [entry for name in classes for entry in database.entries.get(name, ())]
         files = database.files(entries, image_crops)
-        bad = faults_of_files(SensorFile(Path(path), values) for path, values in files)
+        bad = faults_of_files(SensorFile(Path(path), values) for path, values in files.items())
         faults = [f"'{path}' {fault}" for path, fault in bad.items()]
     return [Problem(fault, database.remedy) for fault in faults]
 
@@ -153,7 +149,7 @@ class UnifiedDataBaseSampler(ObjectDatabase):
         points_loader: Config of the transform that loads an object's points, 5 values each.
 
     Attributes:
-        entries: The entries by class name, filtered.
+        entries: By class name, filtered.
         has_image_crops: Whether any entry, filtered or not, names a crop of an image.
 
     Raises:

@@ -9,7 +9,6 @@ mmdet3d's own ``ObjectSample`` still reads it:
 - ``image_crop_depth``: mean depth of the box's corners in that camera, metres, or 0.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,22 +23,18 @@ from tqdm import tqdm
 from .image_pasting import visible_boxes
 from .loading import camera_matrices
 
-# Both sides of a crop are longer than this, in pixels, as in the released database.
-_MIN_CROP_SIDE = 10
+_MIN_CROP_SIDE = 10  # both are longer than this, in pixels, as in the released database
 _JPEG_QUALITY = 95
 
 
 def add_image_crops(database_path: Path, info_path: Path, data_root: Path) -> int:
-    """Write the crops of all entries of a database beside their points, and name them in it.
+    """Write a database's crops beside its points and name them in it; return their number.
 
     Args:
         database_path: The database, in the folder that its paths are relative to; rewritten when
             all crops are written.
         info_path: Info file whose samples the entries' ``image_idx`` number.
         data_root: Dataset folder with ``samples/<camera>/``.
-
-    Returns:
-        Number of crops.
 
     Raises:
         OSError: If an image is missing or a crop cannot be written.
@@ -80,7 +75,7 @@ def _cut_from_sample(
                 largest[index] = crop
                 entries[index].update(image_crop_key=camera, image_crop_depth=float(depth))
     for index, crop in largest.items():
-        path = os.path.splitext(entries[index]['path'])[0] + '.jpg'
+        path = str(Path(entries[index]['path']).with_suffix('.jpg'))
         _, encoded = cv2.imencode('.jpg', crop, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
         (crop_root / path).write_bytes(encoded.tobytes())  # a full disk is an error
         entries[index]['image_path'] = path

@@ -17,6 +17,10 @@ from mmdet3d.registry import TRANSFORMS
 _ALLOWED_ASPECT_ERROR = 0.02
 _OPTIONAL = dict(bot_pct_lim=(0.0, 0.0), rot_lim=(0.0, 0.0), rand_flip=False, H=None, W=None)
 
+_Draw = tuple[float | None, float, float, bool, float]
+"""Scale (None: as small as fills the crop), share of the height cut off at the bottom, place of
+the crop (0 left to 1 right), whether left and right are exchanged, rotation in degrees."""
+
 
 class ImageAugmentation(NamedTuple):
     """What is done to an image, in the order of the fields; sizes are (width, height), pixels."""
@@ -101,7 +105,7 @@ class ResizeCropFlipImage(BaseTransform):
             if view == 0 or self.pic_wise:
                 draw = self._draw()
             source_size = (image.shape[1], image.shape[0])
-            augmentation = self._augmentation(*draw, *source_size)
+            augmentation = self._augmentation(draw, *source_size)
             augmented.append(augmentation.apply(image))
             # The third row of (u d, v d, d, 1) is the depth, which does not change.
             motions[view, :3, :3] = augmentation.matrix(source_size)
@@ -112,8 +116,8 @@ class ResizeCropFlipImage(BaseTransform):
         results['img_shape'] = results['pad_shape'] = augmented[0].shape[:2]
         return results
 
-    def _draw(self) -> tuple[float | None, float, float, bool, float]:
-        """The first arguments of :meth:`_augmentation`, at random only in training."""
+    def _draw(self) -> _Draw:
+        """At random only in training."""
         conf = self.data_aug_conf
         if not self.training:
             return None, float(np.mean(conf['bot_pct_lim'])), 0.5, False, 0.0
@@ -125,17 +129,9 @@ class ResizeCropFlipImage(BaseTransform):
             np.random.uniform(*conf['rot_lim']),
         )
 
-    def _augmentation(
-        self,
-        scale: float | None,  # None: as small as fills the crop
-        cut: float,  # share of the height cut off at the bottom
-        place: float,  # of the crop, 0 left to 1 right
-        flip: bool,
-        rotation: float,
-        width: int,
-        height: int,
-    ) -> ImageAugmentation:
+    def _augmentation(self, draw: _Draw, width: int, height: int) -> ImageAugmentation:
         """What a draw means in whole pixels for an image of this size."""
+        scale, cut, place, flip, rotation = draw
         conf = self.data_aug_conf
         nominal_width, nominal_height = conf['W'] or width, conf['H'] or height
         ratio = (width / height) / (nominal_width / nominal_height)
