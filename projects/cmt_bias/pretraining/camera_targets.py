@@ -1,5 +1,6 @@
 """Which object a camera cell shows, how far away and how large."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ def camera_targets(
     labels: Tensor,
     lidar2img: Tensor,
     pad_shape: tuple[int, int],
-    feature_shape: tuple[int, int],
+    feature_shape: Sequence[int],
     num_classes: int,
 ) -> CameraTargets:
     """Assign objects to the cells in the middle of their images.
@@ -54,7 +55,8 @@ def camera_targets(
     (rows, columns), (height, width) = feature_shape, pad_shape
     half_cell = lidar2img.new_tensor((width / columns, height / rows)) / 2
     reach = (2 * CORE * half_extent).maximum(half_cell)  # the cell of the centre at least
-    cells = camera_cell_pixels(feature_shape, pad_shape, lidar2img.device) + half_cell  # (h, w, 2)
+    corners_uv = camera_cell_pixels((rows, columns), pad_shape, lidar2img.device)
+    cells = corners_uv + half_cell  # (h, w, 2)
     away = (cells - center_uv[:, :, None, None]).abs()  # (V, N, h, w, 2)
     shown = (away <= reach[:, :, None, None]).all(-1) & visible[..., None, None]
     # Background is one more object, behind all others; its depth and size have 0 as their log.
