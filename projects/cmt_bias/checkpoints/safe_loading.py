@@ -117,29 +117,26 @@ def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) ->
             file.seek(0)
             _load_plain_data(file, 'cpu', source)
             raise  # it is the device, not the file
-        reason = error
-    text = str(reason)
-    refused = None
-    if isinstance(reason, UnpicklingError):  # in the words of torch 2.1, and of later ones
+        text = str(error)
+        # In the words of torch 2.1, and of later ones.
         refused = re.search(r'(?:Unsupported class|GLOBAL) (\S+)', text)
-    if refused:
-        path = source.partition(' (from ')[0]
-        newer = '' if _has_stand_ins() else 'read it with torch >= 2.6, which understands more; '
-        raise CheckpointError(
-            f"checkpoint '{source}' was refused, because reading it would call {refused[1]}. "
-            f'Nothing in it was run. Remedy: {newer}get the file from a source '
-            f'you trust; if it is one, keep its weights alone, on a machine that you can throw '
-            f'away: python -c "import torch; '
-            f"c = torch.load('{path}', map_location='cpu', weights_only=False); "
-            f"torch.save({{'state_dict': c.get('state_dict', c)}}, 'weights.pth')\""
-        )
-    unpickler = re.search(r'WeightsUnpickler error:\s*(.+)', text)
-    detail = unpickler[1] if unpickler else text.partition('\n')[0]
-    raise _damaged(
-        source,
-        'is truncated or damaged, or not a checkpoint that torch.save wrote '
-        f'({type(reason).__name__}: {detail[:300]})',
-    )
+        if refused and isinstance(error, UnpicklingError):
+            path = source.partition(' (from ')[0]
+            newer = '' if _has_stand_ins() else 'read it with torch >= 2.6, which knows more; '
+            raise CheckpointError(
+                f"checkpoint '{source}' was refused, because reading it would call {refused[1]}. "
+                f'Nothing in it was run. Remedy: {newer}get the file from a source you trust; if '
+                'it is one, keep its weights alone, on a machine that you can throw away: '
+                'python -c "import torch; '
+                f"c = torch.load('{path}', map_location='cpu', weights_only=False); "
+                f"torch.save({{'state_dict': c.get('state_dict', c)}}, 'weights.pth')\""
+            ) from None
+        detail = text.split('WeightsUnpickler error:', 1)[-1].strip().partition('\n')[0]
+        raise _damaged(
+            source,
+            'is truncated or damaged, or not a checkpoint that torch.save wrote '
+            f'({type(error).__name__}: {detail[:300]})',
+        ) from None
 
 
 def _damaged(source: str, damage: str) -> CheckpointError:
