@@ -1,29 +1,23 @@
 """Find the checkpoint to resume from, also after a crash."""
 
-import logging
 import os.path as osp
 import re
 import string
 from pathlib import Path
 
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger
 
 from .safe_loading import CheckpointError, load_checkpoint_safely
 
 
-def _find_damage(path: Path) -> str | None:
-    """Read a checkpoint, all of it, and say why it cannot be used; None if it can."""
-    try:
-        load_checkpoint_safely(path)
-    except CheckpointError as error:
-        return str(error)
-    return None
-
-
 def is_intact_checkpoint(path: Path) -> bool:
     """Whether a checkpoint can be read, all of it, and has no NaN in it."""
-    return _find_damage(path) is None
+    try:
+        load_checkpoint_safely(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def saves_locally(hook: CheckpointHook) -> bool:
@@ -65,16 +59,16 @@ def find_checkpoint_to_resume(hook: CheckpointHook, work_dir: str) -> str | None
         candidates.insert(0, folder / Path(named).name)
     passed_over = [] if named else [f"'{pointer}' is missing or empty"]
     for path in dict.fromkeys(candidates):
-        damage = _find_damage(path)
-        if damage is None:
-            if passed_over:
-                print_log(
-                    f"{passed_over[0]}; the newest intact checkpoint, '{path}', is taken instead.",
-                    logger='current',
-                    level=logging.WARNING,
-                )
-            return str(path)
-        passed_over.append(damage)
+        try:
+            load_checkpoint_safely(path)
+        except CheckpointError as error:
+            passed_over.append(str(error))
+            continue
+        if passed_over:
+            MMLogger.get_current_instance().warning(
+                f"{passed_over[0]}; the newest intact checkpoint, '{path}', is taken instead."
+            )
+        return str(path)
     others = sorted(set(folder.glob('*.pth')) - set(candidates))
     if not (candidates or others):
         return None
