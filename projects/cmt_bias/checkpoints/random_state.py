@@ -18,16 +18,12 @@ def capture_random_state() -> dict[str, Any]:
         A dict of tensors, numbers and strings alone, which `torch.load(weights_only=True)` reads.
     """
     version, words, python_gauss = random.getstate()
-    kind, key, position, has_gauss, gauss = np.random.get_state()
+    names = ('bit_generator', 'key', 'position', 'has_gauss', 'gauss')
+    numpy_state = dict(zip(names, np.random.get_state(), strict=True))
+    numpy_state['key'] = torch.from_numpy(numpy_state['key'].astype(np.int64))
     state = {
         'python': {'version': version, 'words': torch.tensor(words), 'gauss': python_gauss},
-        'numpy': {
-            'bit_generator': kind,
-            'key': torch.from_numpy(np.asarray(key, np.int64)),
-            'position': position,
-            'has_gauss': has_gauss,
-            'gauss': gauss,
-        },
+        'numpy': numpy_state,
         'torch': torch.get_rng_state(),
     }
     if torch.cuda.is_available():

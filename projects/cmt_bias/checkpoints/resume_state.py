@@ -106,14 +106,10 @@ def _settings(groups: Iterable[Mapping], schedulers: Iterable[Mapping]) -> dict[
 
 def plain_hub(hub: dict[str, Any]) -> dict[str, Any]:
     """The state of mmengine's message hub without objects of its own."""
-    histories = {
-        name: {
-            'values': torch.from_numpy(np.asarray(history.data[0], np.float64)),
-            'counts': torch.from_numpy(np.asarray(history.data[1], np.float64)),
-            'max_length': history.max_length,
-        }
-        for name, history in hub['log_scalars'].items()
-    }
+    histories = {}
+    for name, history in hub['log_scalars'].items():
+        values, counts = (torch.from_numpy(np.asarray(data, np.float64)) for data in history.data)
+        histories[name] = dict(values=values, counts=counts, max_length=history.max_length)
     info = without_numpy(hub['runtime_info'])
     return dict(hub, log_scalars={}, log_histories=histories, runtime_info=info)
 
@@ -130,12 +126,10 @@ def without_numpy(value: Any) -> Any:
 def hub_for_mmengine(saved: Any) -> dict[str, Any]:
     """What mmengine's message hub loads: of a file without our histories, no histories."""
     hub = saved if isinstance(saved, dict) else {}
-    histories = {
-        name: HistoryBuffer(
-            history['values'].cpu().numpy(), history['counts'].cpu().numpy(), history['max_length']
-        )
-        for name, history in hub.get('log_histories', {}).items()
-    }
+    histories = {}
+    for name, history in hub.get('log_histories', {}).items():
+        values, counts = (history[entry].cpu().numpy() for entry in ('values', 'counts'))
+        histories[name] = HistoryBuffer(values, counts, history['max_length'])
     info = dict(hub.get('runtime_info') or {})
     # Keys of everything that was ever logged; mmengine warns of each that has no value.
     keys = hub.get('resumed_keys') or {}
