@@ -6,8 +6,7 @@ Importing it registers mmengine's checkpoint loaders, the train loop and the che
 from . import remote_loading
 from .merged_param_groups import MergedParamGroupsConstructor
 from .random_state import seed_worker_per_epoch
-from .resumable_checkpoint_hook import ResumableCheckpointHook
-from .resumable_train_loop import ResumableEpochBasedTrainLoop
+from .resumable_checkpoint_hook import ResumableCheckpointHook, ResumableEpochBasedTrainLoop
 from .safe_loading import CheckpointError, load_checkpoint_safely
 from .shipped_weights import weights_record
 

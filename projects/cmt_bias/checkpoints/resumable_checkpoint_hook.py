@@ -4,12 +4,13 @@ import os
 import os.path as osp
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from ..atomic_file import remove_partial_files
@@ -50,13 +51,11 @@ class ResumableCheckpointHook(CheckpointHook):
     so far, and with mmengine's `IterBasedTrainLoop` where worker processes load the data.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._locks: list[FileLock] = []
-        self._loaded_random_state: dict[str, Any] | None = None
-        self._state_before_val: dict[str, Any] | None = None
-        self._state_at_epoch_start: dict[str, Any] | None = None
-        self._state_after_skipping: dict[str, Any] | None = None
+    _locks: Sequence[FileLock] = ()
+    _loaded_random_state: dict[str, Any] | None = None
+    _state_before_val: dict[str, Any] | None = None
+    _state_at_epoch_start: dict[str, Any] | None = None
+    _state_after_skipping: dict[str, Any] | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Lock the folders, and choose the checkpoint for `resume=True` before mmengine does."""
@@ -70,22 +69,19 @@ class ResumableCheckpointHook(CheckpointHook):
         # mmengine reads these two private attributes right after this call, and has no public
         # way to choose the file.
         if runner._resume and runner._load_from is None:
-            found = is_main_process() and find_checkpoint_to_resume(self, runner.work_dir)
-            chosen = [found or None]
+            work_dir = runner.work_dir
+            chosen = [find_checkpoint_to_resume(self, work_dir) if is_main_process() else None]
             broadcast_object_list(chosen)
-            runner._load_from = chosen[0]
-            runner._resume = chosen[0] is not None
+            runner._load_from, runner._resume = chosen[0], chosen[0] is not None
             if not runner._resume:
                 runner.logger.warning(
-                    f"There is no checkpoint to resume from in '{folder}'; training starts from "
-                    'the beginning.'
+                    f"'{folder}' has no checkpoint to resume; training starts from the beginning."
                 )
 
     def after_run(self, runner: Runner) -> None:
         """Let others train in the folders."""
         for lock in self._locks:
             lock.release()
-        self._locks = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look whether a checkpoint fits, and make what mmengine reads of it."""
@@ -118,19 +114,18 @@ class ResumableCheckpointHook(CheckpointHook):
         self._loaded_random_state = None  # not for a later training of this hook
         if runner.train_dataloader.num_workers > 0 and runner.train_dataloader.persistent_workers:
             runner.logger.warning(
-                'A resumed run will see other random augmentations than an uninterrupted one, '
-                'because worker processes outlive their epoch. Set '
-                'train_dataloader.persistent_workers=False for an exact resume.'
+                'A resumed run will see other random augmentations, as worker processes outlive '
+                'their epoch. For an exact resume: train_dataloader.persistent_workers=False.'
             )
 
     def _restore_random_state(self, runner: Runner) -> None:
-        saved = self._loaded_random_state
-        rank, num_saved = get_rank(), len(saved['ranks']) if saved else 0
-        if not saved or rank >= num_saved:
+        saved = self._loaded_random_state or {'ranks': []}
+        rank, num_saved = get_rank(), len(saved['ranks'])
+        if rank >= num_saved:
+            there = f'those of {num_saved} processes' if num_saved else 'none (of another hook)'
             runner.logger.warning(
-                'Resumed without random state, since the checkpoint has '
-                + (f'those of {num_saved} processes alone' if saved else 'none (of another hook)')
-                + ': the losses will not equal those of an uninterrupted run.'
+                f'Resumed without random state, since the checkpoint has {there}: the losses will '
+                'not equal those of an uninterrupted run.'
             )
             return
         set_sampling_seed(runner.train_dataloader, saved['sampler_seed'], runner.seed)
@@ -143,9 +138,8 @@ class ResumableCheckpointHook(CheckpointHook):
         self._state_after_skipping = state['now']
         if type(runner.train_loop) is EpochBasedTrainLoop:
             runner.logger.warning(
-                'The checkpoint was written inside an epoch, which EpochBasedTrainLoop starts '
-                'anew: some batches are trained on twice. Set '
-                "train_cfg=dict(type='ResumableEpochBasedTrainLoop', max_epochs=...)."
+                'The epoch inside which the checkpoint was written starts anew, some batches are '
+                "seen twice. Set train_cfg=dict(type='ResumableEpochBasedTrainLoop', ...)."
             )
 
     def after_skipping_batches(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
@@ -202,6 +196,25 @@ class ResumableCheckpointHook(CheckpointHook):
             'sampler_seed': sampling_seed(runner.train_dataloader),
         }
         super()._save_checkpoint_with_step(runner, step, meta)
+
+
+@LOOPS.register_module()
+class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
+    """mmengine's epoch-based loop, which on resume skips the batches the epoch has already seen.
+
+    mmengine's own starts the epoch anew after a checkpoint written inside it (`by_epoch=False`):
+    it trains on some batches twice and counts its iterations wrongly. The skipped batches are
+    loaded, which brings random augmentations in worker processes to where they were. Arguments:
+    `train_cfg=dict(type='ResumableEpochBasedTrainLoop', max_epochs=20, val_interval=1)`.
+    """
+
+    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
+        """Train on a batch, the `idx`-th of the epoch, unless that was done before the resume."""
+        num_done = self._iter - self._epoch * len(self.dataloader)
+        if idx >= num_done:
+            super().run_iter(idx, data_batch)
+        elif idx == num_done - 1:
+            self.runner.call_hook('after_skipping_batches')
 
 
 def lock_folder(folder: str | Path) -> FileLock:
