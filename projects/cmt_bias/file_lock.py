@@ -9,13 +9,10 @@ POLL_SECONDS = 0.2
 
 
 def take_lock(descriptor: int, wait: bool = False, with_children: bool = False) -> bool | None:
-    """Lock an open file for this process, until it closes the file or ends.
+    """Lock a file, open for writing, until this process closes it or ends.
 
-    Args:
-        descriptor: The file, open for writing.
-        wait: Wait while another process has the lock.
-        with_children: Processes that inherit the open file hold the lock too. Otherwise it is
-            this process's own, which may take it again.
+    `wait`: while another process has it. `with_children`: processes that inherit the open file
+    hold the lock too; otherwise it is this process's own, which may take it again.
 
     Returns:
         Whether this process has the lock now; None where the file system knows no locks.
@@ -31,15 +28,10 @@ def take_lock(descriptor: int, wait: bool = False, with_children: bool = False) 
 
 
 class FileLock:
-    """A lock that is a file, which stays where it is; see :func:`take_lock`.
+    """A lock that is a file, which is made if need be and stays; see :func:`take_lock`.
 
-    Args:
-        path: The file; it and its folder are made if need be.
-        with_children: Whether children that inherit the descriptor hold the lock too: a training
-            that survives its runner then cannot be started a second time beside itself.
-
-    Attributes:
-        descriptor: The open file, for a child to inherit; -1 while the lock is not held.
+    `with_children`: a training that survives its runner then cannot be started a second time
+    beside itself. They inherit the `descriptor`, the open file; -1 while the lock is not held.
     """
 
     def __init__(self, path: str | Path, with_children: bool = False) -> None:

@@ -8,6 +8,7 @@ fields makes memory of anything), so inert stand-ins take their places here.
 import io
 import json
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-# Numbers, booleans, text, bytes, and references to objects of the same pickle; no structures.
-_PLAIN_KINDS = 'biufcSUO'
-
 
 class PlainDtype:
     """Stands for ``numpy.dtype``: records a code, such as 'f8', and a byte order."""
 
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:
-        if not isinstance(code, str) or code[:1] not in _PLAIN_KINDS or not code[1:].isdecimal():
+        # Numbers, booleans, text, bytes, and references to objects of the same pickle: no fields.
+        if not isinstance(code, str) or not re.fullmatch('[biufcSUO][0-9]+', code):
             raise pickle.UnpicklingError(f'numpy dtype {code!r:.50} is not one of plain data')
         self.dtype = np.dtype(code)
 
