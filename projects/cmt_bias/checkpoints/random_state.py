@@ -19,7 +19,7 @@ def capture_random_state() -> dict[str, Any]:
     """
     version, words, python_gauss = random.getstate()
     names = ('bit_generator', 'key', 'position', 'has_gauss', 'gauss')
-    numpy_state = dict(zip(names, np.random.get_state(), strict=True))
+    numpy_state: dict[str, Any] = dict(zip(names, np.random.get_state(), strict=True))
     numpy_state['key'] = torch.from_numpy(numpy_state['key'].astype(np.int64))
     state = {
         'python': {'version': version, 'words': torch.tensor(words), 'gauss': python_gauss},
