@@ -1,30 +1,31 @@
-"""Answers to keys of a config that no class knows."""
+"""Keys of a config that classes take, and the answer to those that they do not."""
 
 import difflib
 import inspect
 from collections.abc import Iterable
 
-from mmengine.model import BaseModule
+
+def accepted_arguments(cls: type) -> set[str] | None:
+    """Names of the arguments that a class takes; None if it takes any.
+
+    Where it takes ``**kwargs``, those that its bases take are among them.
+    """
+    known: set[str] = set()
+    for base in inspect.getmro(cls):
+        if '__init__' in vars(base):
+            _, *parameters = inspect.signature(vars(base)['__init__']).parameters.values()
+            known.update(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                return known
+    return None
 
 
 def refuse_unknown_keys(owner: type, key: str, unknown: Iterable[str]) -> None:
-    """Raise for keys that a class does not take, with the nearest one that it does.
+    """Raise TypeError if a class was given unknown keys; names the nearest that it takes.
 
-    Args:
-        owner: The class; the arguments of its bases are taken to be its own.
-        key: Where its config is, for the message.
-        unknown: The keys; nothing is raised without any.
-
-    Raises:
-        TypeError: If there are some.
+    ``key`` is where its config is.
     """
-    known = {
-        name
-        for cls in owner.__mro__
-        if issubclass(cls, BaseModule)
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    }
+    known = accepted_arguments(owner) or set()
     hints = []
     for name in unknown:
         nearest = difflib.get_close_matches(name, known, n=1)

@@ -22,15 +22,8 @@ _DONE_ELSEWHERE = dict(
     PadMultiViewImage='model.data_preprocessor.pad_size_divisor',
 )
 # Steps that a wrapper for test time augmentation tells what to do: nothing, without one.
-_IDLE_IN_TEST = (
-    dict(
-        type='GlobalRotScaleTrans',
-        rot_range=[0, 0],
-        scale_ratio_range=[1.0, 1.0],
-        translation_std=[0, 0, 0],
-    ),
-    dict(type='RandomFlip3D'),
-)
+_NO_MOTION = dict(rot_range=[0, 0], scale_ratio_range=[1.0, 1.0], translation_std=[0, 0, 0])
+_IDLE_IN_TEST = (dict(type='GlobalRotScaleTrans', **_NO_MOTION), dict(type='RandomFlip3D'))
 
 
 def training_pipeline(settings: Mapping) -> list[Mapping]:
@@ -120,9 +113,8 @@ def _convert_dataset(old: Mapping, path: str, training: bool, report: Conversion
         report.lost[f'{path}.load_interval'] = "use 'indices'"
     modality = old.get('modality') or {}
     new['modality'] = {key: bool(modality.get(key)) for key in ('use_lidar', 'use_camera')}
-    for key in modality:
-        if key not in new['modality']:
-            report.lost[f'{path}.modality.{key}'] = 'LiDAR and cameras are the sensors there are'
+    why = 'LiDAR and cameras are the sensors there are'
+    report.lose_others(f'{path}.modality', modality, new['modality'], why)
     ours = Config.fromfile(config_path('_base_/datasets/nus-3d-fusion.py'))
     new['data_prefix'] = ours.data_prefix.to_dict()
     new['pipeline'] = _convert_pipeline(old['pipeline'], f'{path}.pipeline', root, ours, report)

@@ -1,11 +1,11 @@
 """The model of an old config: new names of classes, and only arguments that they take."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from mmdet3d.registry import MODELS, TASK_UTILS
 
+from ..cmt.config_keys import accepted_arguments
 from .report import ConversionReport
 
 # Settings under these keys belong to mmcv's builders, not to the class that they name.
@@ -25,18 +25,13 @@ def convert_model(old: Mapping, preprocessor: Mapping, report: ConversionReport)
             key = 'model.pts_voxel_layer.num_point_features'
             report.lost[key] = 'the points say it themselves'
         new_preprocessor.update(voxel=True, voxel_type='hard', voxel_layer=voxel_layer)
-    for split in ('train_cfg', 'test_cfg'):
-        model[split] = _head_settings(model.get(split) or {}, split, report)
+    for split, known in _HEAD_SETTINGS.items():
+        settings = (model.get(split) or {}).get('pts') or {}
+        why = 'no part of CMT reads it, released or ours'
+        report.lose_others(f'model.{split}.pts', settings, known, why)
+        model[split] = dict(pts={key: settings[key] for key in known if key in settings})
     model = _convert_part(model, 'model', report)
     return dict(type=model.pop('type'), data_preprocessor=new_preprocessor, **model)
-
-
-def _head_settings(config: Mapping, split: str, report: ConversionReport) -> dict:
-    settings = config.get('pts') or {}
-    for key in settings:
-        if key not in _HEAD_SETTINGS[split]:
-            report.lost[f'model.{split}.pts.{key}'] = 'no part of CMT reads it, released or ours'
-    return dict(pts={key: settings[key] for key in _HEAD_SETTINGS[split] if key in settings})
 
 
 def _convert_part(value: Any, path: str, report: ConversionReport) -> Any:
@@ -68,21 +63,7 @@ def keep_accepted(part: dict, cls: type | None, path: str, report: ConversionRep
     if cls is None:
         report.lost[f'{path}.type'] = f'no class {name} here; kept, register one of your own'
         return part
-    known = _accepted_arguments(cls)
+    known = accepted_arguments(cls)
     kept = {key: value for key, value in part.items() if known is None or key in {'type', *known}}
-    for key, value in part.items():
-        if key not in kept and value is not None:
-            report.lost[f'{path}.{key}'] = f'{name} has no such argument'
+    report.lose_others(path, part, kept, f'{name} has no such argument')
     return kept
-
-
-def _accepted_arguments(cls: type) -> set[str] | None:
-    """Names of the arguments that a class takes; None if it takes any."""
-    known: set[str] = set()
-    for base in inspect.getmro(cls):
-        if '__init__' in vars(base):
-            parameters = inspect.signature(vars(base)['__init__']).parameters
-            known.update(parameters)
-            if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
-                return known
-    return None

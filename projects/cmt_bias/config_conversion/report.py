@@ -18,11 +18,17 @@ class ConversionReport:
     lost: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
 
-    def lose_others(self, key: str, given: Mapping, known: Collection[str]) -> None:
+    def lose_others(
+        self,
+        key: str,
+        given: Mapping,
+        known: Collection[str],
+        why: str = 'not converted; look for what stands for it by hand',
+    ) -> None:
         """Name what is set below ``key`` and not known as lost."""
         for name, value in given.items():
             if name not in known and value is not None:
-                self.lost[f'{key}.{name}'] = 'not converted; look for what stands for it by hand'
+                self.lost[f'{key}.{name}'] = why
 
     def __str__(self) -> str:
         parts = {'Changed': self.changed, 'No counterpart': self.lost, 'Added': self.added}

@@ -58,8 +58,8 @@ def convert_run(old: Mapping, train_pipeline: list[Mapping], report: ConversionR
         train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=intervals['evaluation']),
         optim_wrapper=_optim_wrapper(old['optimizer'], parts, report),
         param_scheduler=[
-            *_schedulers('LR', 'lr_config', old, epochs, report),
-            *_schedulers('Momentum', 'momentum_config', old, epochs, report),
+            *_schedulers('LR', old.get('lr_config'), epochs, report),
+            *_schedulers('Momentum', old.get('momentum_config'), epochs, report),
         ],
         custom_hooks=_custom_hooks(old, train_pipeline, epochs, report),
         load_from=old.get('resume_from') or old.get('load_from'),
@@ -98,9 +98,8 @@ def _optim_wrapper(
         report.lost['optimizer_config.custom_fp16'] = what
     if 'paramwise_cfg' in optimizer:
         wrapper['paramwise_cfg'] = optimizer.pop('paramwise_cfg')
-    for key, renamed in dict(
-        grad_clip='clip_grad', cumulative_iters='accumulative_counts'
-    ).items():
+    names = dict(grad_clip='clip_grad', cumulative_iters='accumulative_counts')
+    for key, renamed in names.items():
         if settings.get(key):
             wrapper[renamed] = settings[key]
             report.changed[f'optimizer_config.{key}'] = f'optim_wrapper.{renamed}'
@@ -108,12 +107,11 @@ def _optim_wrapper(
 
 
 def _schedulers(
-    kind: str, key: str, old: Mapping, epochs: int, report: ConversionReport
+    kind: str, config: Mapping | None, epochs: int, report: ConversionReport
 ) -> list[dict]:
-    config = old.get(key)
     if not config:
         return []
-    policy = config.get('policy')
+    key, policy = f'{kind.lower()}_config', config.get('policy')
     if policy == 'cyclic' and config.get('cyclic_times', 1) == 1:
         turn = epochs * config.get('step_ratio_up', 0.4)
         up, down = config.get('target_ratio', (10, 1e-4))
