@@ -30,9 +30,7 @@ class CmtCriterion(nn.Module):
     """Losses of all decoder layers, summed over the task groups.
 
     Args:
-        loss_cls: Config of the class loss.
-        loss_bbox: Config of the box loss.
-        assigner: Config of the assigner.
+        loss_cls, loss_bbox, assigner: Configs of the class loss, the box loss and the assigner.
         code_weights: Weight of each of the ten values of an encoded box.
         classes_of_task: Number of classes of each task group; labels count through the groups.
         dn_weight: Factor of the denoising losses.
@@ -84,41 +82,38 @@ class CmtCriterion(nn.Module):
             the same with ``dn_`` for the denoising queries, if there are some.
         """
         with autocast_off(self.box_weights):
-            predictions = _predictions(tasks, '')
-            kinds = {'': self._matching_losses(predictions, batch_gt_instances_3d)}
+            kinds = {'': self._matching_losses(_predictions(tasks), batch_gt_instances_3d)}
             if 'denoising' in tasks[0]:
                 noised = _predictions(tasks, 'dn_')
                 kinds['dn_'] = self._denoising_losses(noised, tasks[0]['denoising'])
         losses: dict[str, Tensor] = {}
         for prefix, of_layers in kinds.items():
-            for number, of_layer in enumerate(of_layers, start=1):
-                layer = '' if number == len(of_layers) else f'd{number - 1}.'
+            layers = [*(f'd{number}.' for number in range(len(of_layers) - 1)), '']
+            for layer, of_layer in zip(layers, of_layers, strict=True):
                 losses[f'{layer}{prefix}loss_cls'], losses[f'{layer}{prefix}loss_bbox'] = of_layer
         return losses
 
     def _matching_losses(
         self, tasks: list[_Prediction], batch_gt_instances_3d: Sequence[InstanceData]
-    ) -> list[Tensor]:
-        """Class and box loss ``(2,)`` of each layer."""
+    ) -> Tensor:
+        """Class and box loss of each layer, ``(L, 2)``."""
         targets = self._targets(batch_gt_instances_3d)
-        layers, samples = (range(size) for size in tasks[0][0].shape[:2])
+        layers = [  # of one task group after the other
+            (logits, boxes, of_task)
+            for prediction, of_task in zip(tasks, targets, strict=True)
+            for logits, boxes in zip(*prediction, strict=True)
+        ]
         pairs = [
-            (InstanceData(bboxes=boxes[layer, i], scores=logits[layer, i]), of_task[i])
+            (InstanceData(scores=of_sample, bboxes=its_boxes), target)
             for layer in layers
-            for (logits, boxes), of_task in zip(tasks, targets, strict=True)
-            for i in samples
+            for of_sample, its_boxes, target in zip(*layer, strict=True)
         ]
         matches = iter(self.assigner.match(pairs))
-        losses = []
-        for layer in layers:
-            of_tasks = [
-                self._matching_loss(
-                    logits[layer], boxes[layer], of_task, [next(matches) for _ in samples]
-                )
-                for (logits, boxes), of_task in zip(tasks, targets, strict=True)
-            ]
-            losses.append(torch.stack(of_tasks).sum(dim=0))
-        return losses
+        losses = [
+            self._matching_loss(*layer, [next(matches) for _ in batch_gt_instances_3d])
+            for layer in layers
+        ]
+        return _sum_over_tasks(losses, len(tasks))
 
     def _targets(self, batch_gt_instances_3d: Sequence[InstanceData]) -> list[list[InstanceData]]:
         """For each task group and sample the encoded boxes and the labels of the group's classes.
@@ -146,11 +141,7 @@ class CmtCriterion(nn.Module):
         ]
 
     def _matching_loss(
-        self,
-        logits: Tensor,
-        boxes: Tensor,
-        targets: Sequence[InstanceData],
-        matches: Sequence[Match],
+        self, logits: Tensor, boxes: Tensor, targets: list[InstanceData], matches: list[Match]
     ) -> Tensor:
         """Losses ``(2,)`` of one layer and task group: ``(B, Q, classes)``, ``(B, Q, 10)``."""
         labels = torch.full(logits.shape[:2], logits.shape[-1], device=logits.device)
@@ -163,13 +154,13 @@ class CmtCriterion(nn.Module):
         negatives = labels.numel() - positives
         class_average = max(positives + BACKGROUND_AVERAGE_WEIGHT * negatives, 1.0)
         loss_cls = self.loss_cls(logits.flatten(0, 1), labels.flatten(), avg_factor=class_average)
-        loss_bbox = self._box_loss(torch.cat(predicted), torch.cat(wanted), max(positives, 1))
+        loss_bbox = self._box_loss(
+            torch.cat(predicted), torch.cat(wanted), max(positives, 1), True
+        )
         return torch.stack((loss_cls, loss_bbox))
 
-    def _denoising_losses(
-        self, tasks: list[_Prediction], denoising: DenoisingQueries
-    ) -> list[Tensor]:
-        """Class and box loss ``(2,)`` of each layer.
+    def _denoising_losses(self, tasks: list[_Prediction], denoising: DenoisingQueries) -> Tensor:
+        """Class and box loss of each layer, ``(L, 2)``.
 
         Every rank calls ``reduce_mean``, whether it has boxes or not.
         """
@@ -179,30 +170,24 @@ class CmtCriterion(nn.Module):
         box_average = reduce_mean(count).clamp(min=1)
         wanted = encode_boxes(denoising.boxes)
 
-        of_tasks = []
+        where = (denoising.sample_index, denoising.query_index)
+        losses = []
         for (logits, boxes), (first, end) in zip(tasks, self.class_ranges, strict=True):
             labels, box_labels = (
                 (of - first).masked_fill((of < first) | (of >= end), end - first)  # background
                 for of in (denoising.labels, denoising.box_labels)
             )
-            of_layers = []
-            for layer in range(len(logits)):
-                where = (layer, denoising.sample_index, denoising.query_index)
-                loss_cls = self.loss_cls(logits[where], labels, avg_factor=class_average)
-                is_own = box_labels < end - first
-                loss_bbox = self._box_loss(boxes[where], wanted, box_average, is_own)
-                of_layers.append(torch.stack((loss_cls, loss_bbox)))
-            of_tasks.append(torch.stack(of_layers))
-        return list(self.dn_weight * torch.stack(of_tasks).sum(dim=0))
+            is_own = box_labels < end - first
+            for of_layer, its_boxes in zip(logits, boxes, strict=True):
+                loss_cls = self.loss_cls(of_layer[where], labels, avg_factor=class_average)
+                loss_bbox = self._box_loss(its_boxes[where], wanted, box_average, is_own)
+                losses.append(torch.stack((loss_cls, loss_bbox)))
+        return self.dn_weight * _sum_over_tasks(losses, len(tasks))
 
     def _box_loss(
-        self,
-        predicted: Tensor,
-        wanted: Tensor,
-        average: int | Tensor,
-        counted: Tensor | bool = True,
+        self, predicted: Tensor, wanted: Tensor, average: int | Tensor, counted: Tensor | bool
     ) -> Tensor:
-        """Weighted loss of ``(n, 10)`` predictions, or of those that are ``counted`` ``(n,)``.
+        """Weighted loss of ``(n, 10)`` predictions, of those that are ``counted`` ``(n,)``.
 
         Boxes with a non-finite target have no weight: nuScenes has some without a velocity (NaN).
         """
@@ -212,12 +197,17 @@ class CmtCriterion(nn.Module):
         return self.loss_bbox(predicted, wanted, weight, avg_factor=average)
 
 
-def _predictions(tasks: Sequence[dict], prefix: str) -> list[_Prediction]:
+def _predictions(tasks: Sequence[dict], prefix: str = '') -> list[_Prediction]:
     """Class logits and encoded boxes of each task group, in float32."""
     return [
         (task[f'{prefix}cls_logits'].float(), encoded_boxes(task, prefix).float())
         for task in tasks
     ]
+
+
+def _sum_over_tasks(losses: list[Tensor], num_tasks: int) -> Tensor:
+    """``(L, 2)`` of the losses ``(2,)`` of all layers of the first task group, the second, ..."""
+    return torch.stack(losses).unflatten(0, (num_tasks, -1)).sum(dim=0)
 
 
 def gravity_center_boxes(gt_instances_3d: InstanceData) -> Tensor:
