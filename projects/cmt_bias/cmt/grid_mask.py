@@ -30,17 +30,13 @@ class GridMask(nn.Module):
         height, width = images.shape[-2:]
         period = np.random.randint(2, height)
         stripe = min(max(int(period * self.ratio + 0.5), 1), period - 1)
-        first_row, first_column = np.random.randint(period), np.random.randint(period)
-        rows = self._in_stripe(height, period, stripe, first_row, images.device)
-        columns = self._in_stripe(width, period, stripe, first_column, images.device)
+        in_stripe = []  # for each axis, which of its pixels lie in a stripe of the canvas
+        for size in (height, width):
+            canvas = int(1.5 * size)
+            first = (canvas - size) // 2 - np.random.randint(period)
+            offset = torch.arange(size, device=images.device) + first
+            number = torch.div(offset, period, rounding_mode='floor')
+            is_inside = (offset >= 0) & (number < canvas // period)
+            in_stripe.append(is_inside & (offset - number * period < stripe))
+        rows, columns = in_stripe
         return images * (rows[:, None] | columns).to(images.dtype)
-
-    @staticmethod
-    def _in_stripe(
-        size: int, period: int, stripe: int, first: int, device: torch.device
-    ) -> Tensor:
-        """``(size,)`` which pixels along an axis lie in a stripe of the canvas."""
-        canvas = int(1.5 * size)
-        offset = torch.arange(size, device=device) + (canvas - size) // 2 - first
-        number = torch.div(offset, period, rounding_mode='floor')
-        return (offset >= 0) & (offset - number * period < stripe) & (number < canvas // period)

@@ -95,20 +95,6 @@ class OneShotAggregation(nn.Module):
         return aggregated + feature_map if self.residual else aggregated
 
 
-def _make_stage(spec: VoVNetSpec, stage: int, in_channels: int) -> nn.Sequential:
-    """One stage: a halving max pool (not before stage 2) and its aggregation blocks."""
-    layer_channels, out_channels, num_blocks = (part[stage - 2] for part in spec[:3])
-    modules = nn.Sequential()
-    if stage > 2:
-        modules.add_module('Pooling', nn.MaxPool2d(3, stride=2, ceil_mode=True))
-    for block in range(num_blocks):
-        name = f'OSA{stage}_{block + 1}'
-        sizes = (in_channels, layer_channels, out_channels, spec.layers_per_block)
-        modules.add_module(name, OneShotAggregation(*sizes, name, residual=block > 0))
-        in_channels = out_channels
-    return modules
-
-
 @MODELS.register_module()
 class VoVNet(FrozenModulesMixin, BaseModule):
     """VoVNetV2 (Lee et al., CVPRW 2019; Lee and Park, CVPR 2020).
@@ -118,15 +104,13 @@ class VoVNet(FrozenModulesMixin, BaseModule):
     Args:
         spec_name: A key of `VOVNET_SPECS`, such as `'V-99-eSE'`.
         input_ch: Channels of the input image.
-        out_features: Names of the feature maps to return, out of `'stem'` (stride 4), `'stage2'`
-            (4), `'stage3'` (8), `'stage4'` (16) and `'stage5'` (32). The order does not matter:
-            they are returned from fine to coarse.
+        out_features: Names of the feature maps to return, in any order, out of `'stem'`
+            (stride 4), `'stage2'` (4), `'stage3'` (8), `'stage4'` (16) and `'stage5'` (32).
         frozen_stages: -1 trains everything, 0 freezes the stem, n > 0 also the first n stages.
         norm_eval: Keep every batch norm in eval mode during training.
 
     Raises:
-        ValueError: When `spec_name`, `out_features` or `frozen_stages` names something that does
-            not exist.
+        ValueError: If one of them names something that does not exist.
     """
 
     def __init__(
@@ -158,9 +142,17 @@ class VoVNet(FrozenModulesMixin, BaseModule):
             | _conv_norm_relu(64, 128, 'stem_3', stride=2)
         )
         in_channels = 128
-        for index, name in enumerate(_STAGE_NAMES):
-            self.add_module(name, _make_stage(spec, index + 2, in_channels))
-            in_channels = spec.stage_channels[index]
+        stages = zip(range(2, 6), *spec[:3], strict=True)
+        for stage, layer_channels, out_channels, num_blocks in stages:
+            modules = nn.Sequential()
+            if stage > 2:  # stage 2 has the stem's resolution, each other half that of the last
+                modules.add_module('Pooling', nn.MaxPool2d(3, stride=2, ceil_mode=True))
+            for block in range(num_blocks):
+                name = f'OSA{stage}_{block + 1}'
+                sizes = (in_channels, layer_channels, out_channels, spec.layers_per_block)
+                modules.add_module(name, OneShotAggregation(*sizes, name, residual=block > 0))
+                in_channels = out_channels
+            self.add_module(f'stage{stage}', modules)
         frozen = _FEATURE_NAMES[: frozen_stages + 1]
         self.freeze(frozen, statistics=_FEATURE_NAMES if norm_eval else ())
 
