@@ -1,7 +1,7 @@
 """CMT's head for LiDAR-camera fusion (Yan et al., ICCV 2023).
 
-Shape letters: B batch, V cameras, H x W BEV cells, h x w camera feature cells, Q learned queries,
-P denoising queries, L decoder layers, C channels.
+Shape letters: B batch, V cameras, H x W BEV cells, h x w camera feature cells, K tokens,
+Q learned queries, P denoising queries, L decoder layers, C channels.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,9 @@ from ..ops import TokenLayout, WindowedBias
 from .config_keys import refuse_unknown_keys
 from .criterion import CmtCriterion, gravity_center_boxes
 from .denoising import DenoisingQueries, make_denoising_queries
-from .position_encoding import CameraGeometry
+from .position_encoding import BevEmbedding, CameraGeometry, RayEmbedding, camera_geometry
 from .precision import autocast_off
 from .task_head import encoded_boxes, predict_task, split_denoising
-from .tokens import BevEmbedding, Memory, RayEmbedding, camera_geometry
 
 # One level; None or [None] where the sensor is missing.
 Features = Sequence[Tensor | None] | None
@@ -31,6 +30,15 @@ Features = Sequence[Tensor | None] | None
 COMMON_HEADS = dict(center=(2, 2), height=(1, 2), dim=(3, 2), rot=(2, 2), vel=(2, 2))
 
 TaskOutputs = tuple[list[dict], ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The tokens that queries attend to: BEV cells, then camera cells, each row-major."""
+
+    tokens: Tensor  # (B, K, C) with K = H * W + V * h * w, less a sensor that is missing
+    pos: Tensor  # (B, K, C) position encodings
+    layout: TokenLayout
 
 
 @dataclass(frozen=True)
@@ -63,20 +71,16 @@ class CmtHead(BaseModule):
         loss_cls: Config of the class loss; None for the focal loss.
         loss_bbox: Config of the box loss; None for the L1 loss at a quarter.
         loss_heatmap: Accepted for the released configs, where it has no effect either.
-        train_cfg: ``grid_size`` (x, y, z in voxels), ``assigner``, ``code_weights``.
-        test_cfg: ``grid_size``; read where there is no ``train_cfg``.
+        train_cfg: ``grid_size`` (x, y, z in voxels), ``assigner``, ``code_weights``; without it
+            there are no losses, and ``grid_size`` is that of ``test_cfg``.
         num_query: Number of learned queries Q.
         hidden_dim: Channels C of tokens and queries; the camera features have as many.
         depth_num: Depths at which a camera ray is sampled.
-        norm_bbox: Must be true, as in the released configs.
         downsample_scale: Voxels for each BEV cell along an axis.
-        scalar: Most groups of denoising queries.
-        noise_scale: Noise of the denoising centres, 1 moves them within the box.
-        noise_trans: Added to the half sizes, in metres, for that noise.
+        scalar: ``max_groups`` of :func:`make_denoising_queries`, whose arguments ``noise_scale``,
+            ``noise_trans`` (metres) and ``split`` are too.
         dn_weight: Factor of the denoising losses.
-        split: Denoising queries with a larger noise draw become background.
-        init_cfg: Must be None.
-        unknown: Any other key is an error.
+        norm_bbox, init_cfg: Must be True and None, as in the released configs.
 
     Raises:
         TypeError: If there is an unknown key.
@@ -199,9 +203,7 @@ class CmtHead(BaseModule):
             if denoising is not None:
                 points = torch.cat((denoising.reference_points, points), dim=1)
             cameras = None if self.rv_embedding is None else camera_geometry(img_metas, learned)
-            bev_features = pts_feats[0] if pts_feats else None
-            camera_features = img_feats[0] if img_feats else None
-            memory = self._make_memory(bev_features, camera_features, cameras)
+            memory = self._make_memory(pts_feats, img_feats, cameras)
             # The round trip only clamps; it is part of the released computation.
             clamped = inverse_sigmoid(points).sigmoid()
             query_pos = self.bev_embedding(clamped)
@@ -217,17 +219,14 @@ class CmtHead(BaseModule):
         # (L, B, P + Q, C); attention runs in the precision of the surrounding autocast.
         # NaN becomes 0, as in the released code.
         outputs = torch.nan_to_num(self.decode_queries(inputs, mask))
+        tasks = []
         with autocast_off(outputs):
-            points = inputs.reference_points
-            tasks: list[dict] = [
-                predict_task(head, outputs, points, self.range_limits) for head in self.task_heads
-            ]
-        if denoising is not None:
-            tasks = [
-                dict(split_denoising(task, denoising.num_queries), denoising=denoising)
-                for task in tasks
-            ]
-        return tuple([task] for task in tasks)
+            for head in self.task_heads:
+                task = predict_task(head, outputs, inputs.reference_points, self.range_limits)
+                if denoising is not None:
+                    task = dict(split_denoising(task, denoising.num_queries), denoising=denoising)
+                tasks.append([task])
+        return tuple(tasks)
 
     def trust_of_queries(
         self, inputs: DecoderInputs, img_metas: Sequence[dict]
@@ -248,13 +247,12 @@ class CmtHead(BaseModule):
         return self.transformer(memory.tokens, memory.pos, inputs.query_pos, self_attn_mask)
 
     def _make_memory(
-        self,
-        bev_features: Tensor | None,
-        camera_features: Tensor | None,
-        cameras: CameraGeometry | None,
+        self, pts_feats: Features, img_feats: Features, cameras: CameraGeometry | None
     ) -> Memory:
         """Tokens of whatever sensors are there, the LiDAR's first."""
         name = type(self).__name__
+        bev_features = pts_feats[0] if pts_feats else None
+        camera_features = img_feats[0] if img_feats else None
         tokens, positions = [], []
         bev_shape = view_shape = None
         num_views = 0
@@ -318,8 +316,8 @@ class CmtHead(BaseModule):
         """Losses of a batch of ``Det3DDataSample`` with ``gt_instances_3d``."""
         instances = [sample.gt_instances_3d for sample in batch_data_samples]
         img_metas = [
-            dict(sample.metainfo, gt_instances_3d=sample.gt_instances_3d)
-            for sample in batch_data_samples
+            dict(sample.metainfo, gt_instances_3d=gt)
+            for sample, gt in zip(batch_data_samples, instances, strict=True)
         ]
         return self.loss_by_feat(self(pts_feats, img_feats, img_metas), instances)
 

@@ -7,8 +7,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from .head import CmtHead
-from .position_encoding import bev_cell_centers, period, ray_depths
-from .tokens import BevEmbedding, RayEmbedding
+from .position_encoding import BevEmbedding, RayEmbedding, bev_cell_centers, period, ray_depths
 
 # Logit of the BEV cell at the reference point itself, where no camera sees it, and mean logit of a
 # camera token on the query's own ray; tokens more than two channels' azimuths away are below 0.
@@ -90,7 +89,7 @@ class LocalAttentionInit:
         channels = torch.arange(heads * head_dim).unflatten(0, (heads, head_dim))
         of_sensors = channels.chunk(1 if head.rv_embedding is None else 2, dim=1)
         selected = _selected_features(of_sensors[0].shape[1], 2 * head.hidden_dim)
-        _init_bev_embedding(head.bev_embedding, of_sensors[0], selected, self.amplitude)
+        self._init_bev_embedding(head.bev_embedding, of_sensors[0], selected)
         # A pair of sine and cosine with period d contributes cos(2 pi x / d) to the product at the
         # normalized distance x, hence -(2 pi / d)^2 x^2 / 2 near 0.
         periods = period(selected[len(selected) // 2 :: 2] - head.hidden_dim, head.hidden_dim)
@@ -100,15 +99,45 @@ class LocalAttentionInit:
         peaks = PEAK_LOGIT - self.preference * lowered.double()
         for attention in (part.attn for layer in layers for part in layer.attentions):
             radius = self.radius if attention in cross_attentions else self.self_radius
-            _init_projections(
-                attention, of_sensors[0], len(selected), gain / radius, self.amplitude, peaks
-            )
+            self._init_projections(attention, of_sensors[0], len(selected), gain / radius, peaks)
         if head.rv_embedding is not None:
             peaks = PEAK_LOGIT - self.preference * (~lowered).double()
             squares = peaks * head_dim**0.5
             _init_ray_embedding(head.rv_embedding, of_sensors[1], squares, gain / self.radius)
         if self.spread_reference_points:
             _spread(head.reference_points.weight)
+
+    def _init_bev_embedding(
+        self, embedding: BevEmbedding, channels: Tensor, selected: Tensor
+    ) -> None:
+        """Make it linear in the selected sines and cosines, once in ``(heads, n)`` channels.
+
+        The last of a head's channels is constant.
+        """
+        first, last = embedding.first, embedding.last
+        count, rows = len(selected), torch.arange(len(selected))
+        first.weight[:count] = 0
+        first.weight[rows, selected] = 1
+        first.bias[:count] = 1  # sines plus 1 pass the ReLU as they are
+        last.weight.zero_()
+        last.bias.zero_()
+        last.weight[channels[:, :count], rows] = self.amplitude
+        last.bias[channels[:, :count]] = -self.amplitude
+        last.bias[channels[:, -1]] = self.amplitude
+
+    def _init_projections(
+        self, attn: nn.MultiheadAttention, channels: Tensor, count: int, gain: float, peaks: Tensor
+    ) -> None:
+        """Share one scaled identity between queries and keys, and level the heads' BEV logits."""
+        query_weight, key_weight, _ = attn.in_proj_weight.chunk(3)
+        identity = torch.eye(attn.embed_dim, device=query_weight.device) * gain
+        query_weight.copy_(identity)
+        key_weight.copy_(identity)
+        query_weight[channels[:, -1]] = 0
+        # a pair of sine and cosine contributes 1 to the product at distance 0
+        nearest = (gain * self.amplitude) ** 2 * count / 2 / attn.head_dim**0.5
+        level = (peaks - nearest) * attn.head_dim**0.5 / (gain * self.amplitude)
+        attn.in_proj_bias[channels[:, -1]] = level.to(attn.in_proj_bias)
 
 
 def _selected_features(num_channels: int, num_features: int) -> Tensor:
@@ -123,45 +152,6 @@ def _selected_features(num_channels: int, num_features: int) -> Tensor:
     first_of_pair = torch.linspace(0, half // 2 - 1, pairs).round().long() * 2
     of_one_axis = torch.stack((first_of_pair, first_of_pair + 1), dim=1).flatten()
     return torch.cat((of_one_axis, of_one_axis + half))
-
-
-def _init_bev_embedding(
-    embedding: BevEmbedding, channels: Tensor, selected: Tensor, amplitude: float
-) -> None:
-    """Make the embedding linear in selected sines and cosines, once in ``(heads, n)`` channels.
-
-    The last of a head's channels is constant.
-    """
-    first, last = embedding.first, embedding.last
-    count, rows = len(selected), torch.arange(len(selected))
-    first.weight[:count] = 0
-    first.weight[rows, selected] = 1
-    first.bias[:count] = 1  # sines plus 1 pass the ReLU as they are
-    last.weight.zero_()
-    last.bias.zero_()
-    last.weight[channels[:, :count], rows] = amplitude
-    last.bias[channels[:, :count]] = -amplitude
-    last.bias[channels[:, -1]] = amplitude
-
-
-def _init_projections(
-    attn: nn.MultiheadAttention,
-    channels: Tensor,
-    count: int,
-    gain: float,
-    amplitude: float,
-    peaks: Tensor,
-) -> None:
-    """Share one scaled identity between queries and keys, and level the heads' BEV logits."""
-    query_weight, key_weight, _ = attn.in_proj_weight.chunk(3)
-    identity = torch.eye(attn.embed_dim, device=query_weight.device) * gain
-    query_weight.copy_(identity)
-    key_weight.copy_(identity)
-    query_weight[channels[:, -1]] = 0
-    # a pair of sine and cosine contributes 1 to the product at distance 0
-    nearest = (gain * amplitude) ** 2 * count / 2 / attn.head_dim**0.5
-    level = (peaks - nearest) * attn.head_dim**0.5 / (gain * amplitude)
-    attn.in_proj_bias[channels[:, -1]] = level.to(attn.in_proj_bias)
 
 
 def _init_ray_embedding(

@@ -1,14 +1,16 @@
-"""Positions of tokens and queries in CMT, before the learned embeddings (Yan et al., ICCV 2023).
+"""Positions of tokens and queries in CMT and their learned embeddings (Yan et al., ICCV 2023).
 
-Pure functions of tensors. Shape letters: B batch, V cameras, Q queries, D depths, C channels.
-Points are in metres in the LiDAR frame unless a name says ``normalized``: then they lie in [0, 1]
-over the point-cloud range ``(x_min, y_min, z_min, x_max, y_max, z_max)``.
+Shape letters: B batch, V cameras, H x W BEV cells, h x w camera feature cells, Q queries,
+D depths, C channels. Points are in metres in the LiDAR frame unless a name says ``normalized``:
+then they lie in [0, 1] over the point-cloud range ``(x_min, y_min, z_min, x_max, y_max, z_max)``.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,15 +30,53 @@ class CameraGeometry:
     pad_shape: tuple[int, int]  # (H, W) of the padded input, in pixels
 
 
+def camera_geometry(img_metas: Sequence[dict], like: Tensor) -> CameraGeometry | None:
+    """Calibration of a batch, in the type and on the device of a tensor; None where samples have
+    no ``lidar2img``, or no ``pad_shape`` as without images.
+
+    Raises:
+        ValueError: If images differ in size, within a sample or a batch.
+    """
+    if any(key not in meta for meta in img_metas for key in ('lidar2img', 'pad_shape')):
+        return None
+    shapes = {common_image_shape(meta['pad_shape']) for meta in img_metas}
+    if len(shapes) > 1:
+        raise ValueError(
+            f'pad_shape differs within a batch: {sorted(shapes)}. Resize the images to one size '
+            '(ResizeCropFlipImage does).'
+        )
+    # float64: the inverse of a projection loses three digits
+    lidar2img = torch.as_tensor(
+        np.stack([np.asarray(meta['lidar2img'], dtype=np.float64) for meta in img_metas])
+    )
+    both = torch.stack((lidar2img, torch.linalg.inv(lidar2img)))
+    lidar2img, img2lidar = both.to(like, non_blocking=True)
+    return CameraGeometry(lidar2img, img2lidar, shapes.pop())
+
+
+def common_image_shape(shape: Sequence) -> tuple[int, int]:
+    """``(H, W)`` in pixels of a sample's images, from any ``pad_shape`` that a pipeline gives.
+
+    Raises:
+        ValueError: If it is not understood, or the views differ.
+    """
+    # pipelines of mmdet3d 1.0 give a list with the shape of each view
+    views = [tuple(view) for view in (shape if hasattr(shape[0], '__len__') else [shape])]
+    if len({view[:2] for view in views}) != 1 or {len(view) for view in views} - {2, 3}:
+        raise ValueError(
+            f'pad_shape={shape} in img_metas is not understood: it must be (H, W), (H, W, '
+            'channels) or a list with one of these for each view, all of the same size. Resize '
+            'the images to one size (ResizeCropFlipImage does).'
+        )
+    return int(views[0][0]), int(views[0][1])
+
+
 def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
     """Sine-cosine embedding of normalized BEV positions, as the released CMT computes it.
 
     Unlike the usual sine encoding the divisor grows linearly with the channel, not with a power
-    of a temperature; trained weights depend on it.
-
-    Args:
-        positions: ``(..., 2 or more)`` normalized x and y; further coordinates are ignored.
-        num_pos_feats: Channels for each of the two coordinates, y before x; even.
+    of a temperature; trained weights depend on it. Of ``(..., 2 or more)`` x, y (the rest is
+    ignored) it gives ``(..., 2 * num_pos_feats)``, those of y before x; ``num_pos_feats`` is even.
     """
     return axis_embedding(positions[..., :2].flip(-1), num_pos_feats).flatten(-2)
 
@@ -67,8 +107,7 @@ def cell_centers(num_cells: int, device: torch.device | str) -> Tensor:
 def bev_cell_centers(bev_shape: tuple[int, int], device: torch.device | str) -> Tensor:
     """``(H * W, 2)`` normalized centres x and y of a map's ``(H, W)`` cells, row-major."""
     y, x = (cell_centers(size, device) for size in bev_shape)
-    grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
-    return torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1)
+    return torch.cartesian_prod(y, x).flip(-1)
 
 
 def bev_grid_hidden(bev_shape: tuple[int, int], linear: nn.Linear) -> Tensor:
@@ -85,23 +124,6 @@ def bev_grid_hidden(bev_shape: tuple[int, int], linear: nn.Linear) -> Tensor:
     return ((of_row + linear.bias)[:, None] + of_column).flatten(0, 1)
 
 
-def common_image_shape(shape: Sequence) -> tuple[int, int]:
-    """``(H, W)`` in pixels of a sample's images, from any ``pad_shape`` that a pipeline gives.
-
-    Raises:
-        ValueError: If it is not understood, or the views differ.
-    """
-    # pipelines of mmdet3d 1.0 give a list with the shape of each view
-    views = [tuple(view) for view in (shape if hasattr(shape[0], '__len__') else [shape])]
-    if len({view[:2] for view in views}) != 1 or {len(view) for view in views} - {2, 3}:
-        raise ValueError(
-            f'pad_shape={shape} in img_metas is not understood: it must be (H, W), (H, W, '
-            'channels) or a list with one of these for each view, all of the same size. Resize '
-            'the images to one size (ResizeCropFlipImage does).'
-        )
-    return int(views[0][0]), int(views[0][1])
-
-
 def camera_cell_pixels(
     feature_shape: tuple[int, int], pad_shape: tuple[int, int], device: torch.device | str
 ) -> Tensor:
@@ -113,8 +135,7 @@ def camera_cell_pixels(
         torch.arange(cells, dtype=torch.float32, device=device) * pixels / cells
         for cells, pixels in zip(feature_shape, pad_shape, strict=True)
     )
-    grid_v, grid_u = torch.meshgrid(v, u, indexing='ij')
-    return torch.stack((grid_u, grid_v), dim=-1)
+    return torch.cartesian_prod(v, u).flip(-1).unflatten(0, feature_shape)
 
 
 def ray_depths(depth_num: int, max_depth: float, device: torch.device | str) -> Tensor:
@@ -165,17 +186,14 @@ def project_to_cameras(
 def camera_ray_hidden(
     pixels: Tensor, img2lidar: Tensor, depths: Tensor, pc_range: PointRange, linear: nn.Linear
 ) -> Tensor:
-    """Apply a linear layer to the normalized points of rays at fixed depths.
+    """Apply a linear layer to the points of rays at fixed depths, normalized by ``pc_range``.
 
     A ray's points are an affine function of its pixel, so the layer's output is one as well: three
     products a pixel and output instead of ``3 * D``, and no points to store.
 
-    Args:
-        pixels: ``(B, V, ..., 3)`` u and v in pixels and a depth factor (1 for a feature cell).
-        img2lidar: ``(B, V, 4, 4)`` inverse projections.
-        depths: ``(D,)`` metres.
-        pc_range: Range by which the points are normalized.
-        linear: From ``(B, V, ..., D * 3)``, the points of a ray, to what is returned.
+    ``pixels`` are ``(B, V, ..., 3)``: u and v in pixels and a depth factor (1 for a feature cell);
+    ``img2lidar`` ``(B, V, 4, 4)`` and ``depths`` ``(D,)`` metres. ``linear`` maps the points
+    ``(B, V, ..., D * 3)`` of a ray, depth by depth, to what is returned.
     """
     weight = linear.weight.unflatten(1, (-1, 3))  # (out, D, 3)
     low, high = range_limits(pc_range, pixels)
@@ -186,3 +204,67 @@ def camera_ray_hidden(
     offset = (offset + linear.bias).unsqueeze(2)
     hidden = pixels.flatten(2, -2) @ matrix.transpose(-1, -2) + offset
     return hidden.unflatten(2, pixels.shape[2:-1])
+
+
+class PositionEmbedding(nn.Sequential):
+    """Two linear layers with a ReLU between; 0 and 2 are their names in checkpoints."""
+
+    def __init__(self, inputs: int, hidden: int, channels: int) -> None:
+        layers = nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels)
+        super().__init__(*layers)
+        self.channels = channels
+
+    @property
+    def first(self) -> nn.Linear:
+        """The first layer."""
+        return cast(nn.Linear, self[0])
+
+    @property
+    def last(self) -> nn.Linear:
+        """The last layer."""
+        return cast(nn.Linear, self[2])
+
+
+class BevEmbedding(PositionEmbedding):
+    """Embeds places in the BEV plane."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(2 * channels, channels, channels)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """``(..., C)`` of ``(..., 2 or more)`` normalized x and y."""
+        return super().forward(pos2embed(points, self.channels))
+
+    def of_cells(self, bev_shape: tuple[int, int]) -> Tensor:
+        """``(H * W, C)`` of the centres of all cells, row-major."""
+        return self.last(bev_grid_hidden(bev_shape, self.first).relu_())
+
+
+class RayEmbedding(PositionEmbedding):
+    """Embeds rays of cameras by their points at ``depth_num`` depths, normalized by the range."""
+
+    range_limits: Tensor
+
+    def __init__(self, channels: int, depth_num: int, pc_range: Sequence[float]) -> None:
+        super().__init__(3 * depth_num, 4 * channels, channels)
+        self.depth_num, self.max_depth = depth_num, pc_range[3]
+        self.register_buffer('range_limits', torch.tensor(pc_range).float(), persistent=False)
+
+    def of_pixels(self, pixels: Tensor, cameras: CameraGeometry) -> Tensor:
+        """``(B, V, ..., C)`` of the rays through ``(B, V, ..., 3)`` pixels u, v, 1."""
+        depths = ray_depths(self.depth_num, self.max_depth, pixels.device)
+        rays = pixels, cameras.img2lidar, depths, self.range_limits
+        return self.last(camera_ray_hidden(*rays, self.first).relu_())
+
+    def of_cells(self, shape: tuple[int, int], cameras: CameraGeometry) -> Tensor:
+        """``(B, V * h * w, C)`` of the upper left corners of all feature cells."""
+        pixels = camera_cell_pixels(shape, cameras.pad_shape, cameras.img2lidar.device)
+        pixels = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)  # (h, w, 3)
+        pixels = pixels.expand(*cameras.img2lidar.shape[:2], -1, -1, -1)
+        return self.of_pixels(pixels, cameras).flatten(1, 3)
+
+    def of_points(self, points: Tensor, cameras: CameraGeometry) -> Tensor:
+        """``(B, Q, C)`` of ``(B, Q, 3)`` normalized points: the sum over cameras that see them."""
+        metres = denormalize_points(points, self.range_limits)
+        pixels, visible = project_to_cameras(metres, cameras.lidar2img, cameras.pad_shape)
+        return (self.of_pixels(pixels, cameras) * visible.unsqueeze(-1)).sum(dim=1)
