@@ -65,12 +65,9 @@ class CmtTransformer(BaseModule):
     ) -> Tensor:
         """Decode the queries, whose content starts at zero: ``(L, B, Q, C)``.
 
-        Args:
-            memory: ``(B, K, C)`` tokens of all sensors.
-            memory_pos: ``(B, K, C)`` their position encodings.
-            query_pos: ``(B, Q, C)``.
-            self_attn_mask: ``(Q, Q)`` bool, True where a query must not see another.
-            attention_bias: On the logits of the layers' cross-attention.
+        ``memory`` are the tokens of all sensors and ``memory_pos`` their position encodings, both
+        ``(B, K, C)``; ``query_pos`` are ``(B, Q, C)``; ``self_attn_mask`` ``(Q, Q)`` is True where
+        a query must not see another; ``attention_bias`` is for the layers' cross-attention.
         """
         query = torch.zeros_like(query_pos)
         return self.decoder(query, memory, query_pos, memory_pos, self_attn_mask, attention_bias)
@@ -180,8 +177,7 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         """
         bias = {} if logit_bias is None else dict(logit_bias=logit_bias)
         own = dict(query_pos=query_pos, key_pos=query_pos, attn_mask=self_attn_mask)
-        query = self.attentions[0](query, query, query, **own)
-        query = _in_float32(self.norms[0], query)
+        query = _in_float32(self.norms[0], self.attentions[0](query, query, query, **own))
         positions = dict(query_pos=query_pos, key_pos=memory_pos)
         query = self.cross_attention(query, memory, memory, **positions, **bias)
         for module in (self.norms[1], self.ffns[0], self.norms[2]):
@@ -226,8 +222,7 @@ class PETRMultiheadAttention(BaseModule):
         embed_dims: Channels C of queries, keys and values.
         num_heads: Heads H.
         dropout: Of the attention probabilities and of the residual branch; None for none.
-        bias_backend: How attention with a ``logit_bias`` is computed, see
-            :func:`cmt_bias.ops.biased_attention`.
+        bias_backend: ``backend`` of :func:`cmt_bias.ops.biased_attention`.
         batch_first: Must be true: tensors are ``(B, Q, C)``.
 
     Raises:
@@ -269,14 +264,8 @@ class PETRMultiheadAttention(BaseModule):
     ) -> Tensor:
         """Attend, and add the query without its position: ``(B, Q, C)``, as ``query`` is.
 
-        Args:
-            query: ``(B, Q, C)``.
-            key: ``(B, K, C)``.
-            value: ``(B, K, C)``.
-            query_pos: Added to the query.
-            key_pos: Added to the key.
-            attn_mask: ``(Q, K)`` bool, True where a query must not see a key.
-            logit_bias: Added to the logits, in place of a mask and of ``attn_drop``.
+        ``key`` and ``value`` are ``(B, K, C)``; ``attn_mask`` ``(Q, K)`` is True where a query
+        must not see a key. A ``logit_bias`` takes the place of a mask and of ``attn_drop``.
         """
         with autocast_off(query):
             heads = self.project_heads(query, key, value, query_pos, key_pos)
@@ -290,9 +279,8 @@ class PETRMultiheadAttention(BaseModule):
                     dropout_p=self.attn_drop if self.training else 0.0,
                 )
         with autocast_off(query):
-            # (B, H, Q, D) -> (B, Q, C)
-            attended = attended.to(self.attn.out_proj.weight.dtype)
-            output = self.attn.out_proj(attended.transpose(1, 2).flatten(2))
+            attended = attended.transpose(1, 2).flatten(2)  # (B, H, Q, D) -> (B, Q, C)
+            output = self.attn.out_proj(attended.to(self.attn.out_proj.weight.dtype))
             return query + self.dropout_layer(output)
 
     def project_heads(
