@@ -8,6 +8,7 @@ Processor time of one thread, so that a busy machine matters little; medians of 
 
 import statistics
 import time
+import timeit
 from collections.abc import Callable
 
 import torch
@@ -35,12 +36,11 @@ Embedding = Callable[[], Tensor]
 
 
 def camera_rays(pixels: Tensor, img2lidar: Tensor, depths: Tensor) -> Tensor:
-    """Points of rays, depth by depth: ``(B, V, ..., D * 3)``, normalized over the range."""
+    """Points of rays, depth by depth: ``(B, V, h, w, D * 3)``, normalized over the range."""
     points = pixels.unsqueeze(-2) * depths[:, None]
     rotation, translation = img2lidar[..., :3, :3], img2lidar[..., :3, 3]
-    points = torch.einsum('bvij,bv...j->bv...i', rotation, points)
-    singleton = (1,) * (points.dim() - 3)
-    points = points + translation.reshape(*translation.shape[:2], *singleton, 3)
+    points = torch.einsum('bvij,bvhwdj->bvhwdi', rotation, points)
+    points = points + translation[:, :, None, None, None]
     return normalize_points(points, PC_RANGE).flatten(-2)
 
 
@@ -70,14 +70,10 @@ def embeddings(
     }
 
 
-def milliseconds(function: Callable[[], object], repeats: int = 5) -> float:
-    """Median processor time of a call, after one to warm up."""
-    spent = []
-    for _ in range(repeats + 1):
-        start = time.process_time()
-        function()
-        spent.append(time.process_time() - start)
-    return 1000 * statistics.median(spent[1:])
+def milliseconds(function: Callable[[], object]) -> float:
+    """Median processor time of five calls, after one to warm up."""
+    _, *spent = timeit.repeat(function, timer=time.process_time, repeat=6, number=1)
+    return 1000 * statistics.median(spent)
 
 
 def main() -> None:
