@@ -219,10 +219,10 @@ class CmtHead(BaseModule):
         # (L, B, P + Q, C); attention runs in the precision of the surrounding autocast.
         # NaN becomes 0, as in the released code.
         outputs = torch.nan_to_num(self.decode_queries(inputs, mask))
-        tasks = []
+        points, tasks = inputs.reference_points, []
         with autocast_off(outputs):
             for head in self.task_heads:
-                task = predict_task(head, outputs, inputs.reference_points, self.range_limits)
+                task: dict = predict_task(head, outputs, points, self.range_limits)
                 if denoising is not None:
                     task = dict(split_denoising(task, denoising.num_queries), denoising=denoising)
                 tasks.append([task])
