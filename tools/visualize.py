@@ -7,8 +7,6 @@
 Shown are the images and points as the detector gets them, after every transform of the pipeline.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import torch
 from mmengine.dataset import pseudo_collate
 from rich.progress import track
 
-from cmt_bias.runs.checkpoint_check import build_tested_model
 from cmt_bias.runs.preflight import run_tool
 from cmt_bias.visualization import draw_scene, save_figure
 from cmt_bias.visualization.tool_options import open_scenes, picture_parser
@@ -35,10 +32,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Draw the chosen samples of one split."""
     args = parse_args()
-    config, scenes, indices = open_scenes(args)
-    model = None
-    if args.checkpoint is not None:
-        model = build_tested_model(config, args.checkpoint, args.device)
+    model, scenes, indices = open_scenes(args)
     for index in track(indices, description='drawing'):
         example = scenes.load(index)
         data_sample = example['data_samples']

@@ -14,8 +14,6 @@ the layer gets the same inputs, since the layers before it keep their bias.
 attention_mass.csv in the same folder has these shares of every picture as numbers.
 """
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 from pathlib import Path
@@ -28,7 +26,6 @@ from rich.progress import track
 from cmt_bias.atomic_file import write_atomically
 from cmt_bias.bias.head_lookup import biased_heads
 from cmt_bias.problem import Problem
-from cmt_bias.runs.checkpoint_check import build_tested_model
 from cmt_bias.runs.preflight import ProblemsFound, run_tool
 from cmt_bias.runs.run_options import positive
 from cmt_bias.visualization import best_queries, draw_bias, mass_table, observe_bias, save_figure
@@ -38,15 +35,12 @@ from cmt_bias.visualization.tool_options import open_scenes, picture_parser
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = picture_parser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument(
-        '--out-dir', '--work-dir', type=Path, help='default: work_dirs/bias_pictures/<config>'
-    )
-    parser.add_argument('--layer', type=int, help='decoder layer, from 0; default: the last')
-    parser.add_argument(
-        '--max-queries', type=positive(int), default=12, help='those of the best detections'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint file')
+    add('--out-dir', '--work-dir', type=Path, help='default: work_dirs/bias_pictures/<config>')
+    add('--layer', type=int, help='decoder layer, from 0; default: the last')
+    add('--max-queries', type=positive(int), default=12, help='those of the best detections')
+    add(
         '--colour-limit',
         type=positive(float),
         help='bias of the strongest colour, logits; set it to compare pictures (default: the '
@@ -84,8 +78,7 @@ def head_and_layer(model: Any, config: str, layer: int | None) -> tuple[Any, int
 def main() -> None:
     """Check, and draw the chosen samples."""
     args = parse_args()
-    config, scenes, indices = open_scenes(args)
-    model = build_tested_model(config, args.checkpoint, args.device)
+    model, scenes, indices = open_scenes(args)
     head, layer = head_and_layer(model, args.config, args.layer)
     tables = {}
     for index in track(indices, description='drawing'):
