@@ -1,7 +1,5 @@
 """The samples of a dataset as scenes: which to picture, and what they are called."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace

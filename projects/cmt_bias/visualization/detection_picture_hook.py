@@ -1,13 +1,10 @@
 """Hook that writes pictures of detections during validation and testing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmdet3d.registry import HOOKS
 from mmdet3d.structures import Det3DDataSample
@@ -16,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
+from mmengine.visualization.utils import img_from_canvas
 
 from ..atomic_file import save_figure
 from .dataset_scenes import DatasetScenes, spread_samples
@@ -41,8 +39,7 @@ class DetectionPictureHook(Hook):
         bev_range: half the side of the bird's-eye view, metres.
         save: whether pictures are written to the folder.
         show: whether each picture is also shown in a window.
-        wait_time: seconds for which a picture stays in the window, or until the space key; 0 for
-            the key alone.
+        wait_time: seconds for which a picture stays there, or until the space key; 0: key alone.
         sensors: whose data are drawn: 'LC', 'L' the bird's-eye view alone, 'C' images and no
             points.
     """
@@ -105,7 +102,5 @@ class DetectionPictureHook(Hook):
             if self.save:
                 save_figure(figure, self._folder / f'sample_{index:05d}.png')
             if self.show:
-                canvas = FigureCanvasAgg(figure)
-                canvas.draw()
-                pixels = np.asarray(canvas.buffer_rgba())  # (height, width, 4)
+                pixels = img_from_canvas(FigureCanvasAgg(figure))
                 self._window.show(pixels, 'detections', self.wait_time)
