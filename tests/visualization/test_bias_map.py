@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cmt_bias.ops import NOT_SEEN, QueryWindows, TokenLayout, Window, WindowedBias
-from cmt_bias.visualization.bias_map import bias_maps
+from cmt_bias.visualization.bias_panels import bias_maps
 
 LAYOUT = TokenLayout((4, 6), 2, (3, 5))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmdet3d.structures import LiDARInstance3DBoxes
 
-from cmt_bias.visualization.camera_view import BOX_EDGES, FRONT_EDGES, NEAR, CameraView
+from cmt_bias.visualization.scene import BOX_EDGES, FRONT_EDGES, NEAR, CameraView
 
 HEIGHT, WIDTH = 90, 160
 

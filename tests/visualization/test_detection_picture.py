@@ -10,10 +10,10 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
 from cmt_bias.visualization import CameraView, Scene, draw_scene, save_figure
-from cmt_bias.visualization.picture_layout import camera_rows
 from cmt_bias.visualization.scene_panels import (
     CLASS_COLOURS,
     GROUND_TRUTH_COLOUR,
+    camera_rows,
     class_colour,
     draw_birds_eye_view,
     draw_camera,

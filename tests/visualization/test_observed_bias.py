@@ -17,7 +17,7 @@ from cmt_bias.visualization import (
     mass_table,
     observe_bias,
 )
-from cmt_bias.visualization.bias_map import bias_maps
+from cmt_bias.visualization.bias_panels import bias_maps
 
 from .tiny_biased_head import (
     CAMERA_SHAPE,

@@ -2,12 +2,11 @@
 
 from ..atomic_file import save_figure
 from .bias_picture import draw_bias
-from .camera_view import CameraView
 from .dataset_scenes import DatasetScenes
 from .detection_picture import draw_scene
 from .detection_picture_hook import DetectionPictureHook
 from .observed_bias import ObservedBias, best_queries, mass_table, observe_bias
-from .scene import Scene, scene_from_sample
+from .scene import CameraView, Scene, scene_from_sample
 
 __all__ = [
     'CameraView',

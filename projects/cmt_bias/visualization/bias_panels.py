@@ -1,17 +1,18 @@
-"""The panels of a bias picture beside its maps: the queries, and where their attention goes."""
+"""The panels of a bias picture: maps of the bias, its queries, and where their attention goes."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch.nn.functional import pad
 
 from ..metrics.attention_mass import PARTS
-from .camera_view import FloatArray
-from .observed_bias import ObservedBias, count_queries
-from .scene import Scene
+from ..ops import WindowedBias, dense_bias
+from .observed_bias import ObservedBias
+from .scene import FloatArray, Scene
 from .scene_panels import class_name, draw_notice
 
 PART_STYLES = {
@@ -22,8 +23,66 @@ PART_STYLES = {
 }
 """Names of the parts of attention -> colours of their bars, windows darker, and of the text."""
 
-_LABELLED_SHARE = 0.12
-"""Of a bar that has room for its number."""
+
+class BiasMap(NamedTuple):
+    """The bias of n queries on the cells of one map, the BEV map or a camera's."""
+
+    values: FloatArray
+    """(rows, columns), logits: of the windows that hold a cell, the bias that is largest in size;
+    NaN where there is none."""
+    windows: NDArray[np.int64]
+    """(m, 4), the windows in this map: first column, first row, column after the last and row
+    after the last; none where the whole modality is the window."""
+
+
+def bias_maps(bias: WindowedBias) -> list[BiasMap]:
+    """The maps of a sample's queries, one for each segment of the tokens' layout."""
+    # A row of zeros before those of the queries: what is the strongest where there is none.
+    values = pad(dense_bias(bias)[0], (0, 0, 1, 0))
+    strongest = values.gather(0, values.abs().argmax(dim=0, keepdim=True))[0]  # (K,)
+    strongest[~bias.windows.to_mask()[0].any(dim=0)] = np.nan
+    maps = []
+    for number, (start, rows, columns, modality) in enumerate(bias.windows.layout.segments):
+        of_map = strongest[start : start + rows * columns].view(rows, columns).cpu().numpy()
+        radius = bias.windows.shapes[modality].radius
+        windows = np.zeros((0, 4), dtype=np.int64)
+        if radius is not None:
+            middles = bias.windows.cells[0, :, number].flip(-1).long().cpu().numpy()
+            first = np.maximum(middles - radius, 0)
+            last = np.minimum(middles + radius + 1, (columns, rows))
+            windows = np.hstack([first, last])[(first < last).all(axis=1)]
+        maps.append(BiasMap(of_map, windows))
+    return maps
+
+
+def draw_map(
+    axes: Axes,
+    bias_map: BiasMap,
+    extent: tuple[float, float, float, float],
+    colours: ScalarMappable,
+) -> None:
+    """Colour the cells that have a bias, and outline each query's window.
+
+    ``extent`` is the least and greatest abscissa and ordinate of the map, in axes with limits; its
+    first row and column lie at the least.
+    """
+    axes.imshow(
+        bias_map.values,
+        cmap=colours.get_cmap(),
+        norm=colours.norm,
+        extent=extent,
+        origin='lower',
+        interpolation='nearest',
+        # Under a bias on all cells the picture must stay visible.
+        alpha=0.55 if len(bias_map.windows) else 0.25,
+        zorder=1.5,
+    )
+    least, greatest = np.reshape(extent, (2, 2)).T
+    cell = (greatest - least) / bias_map.values.shape[::-1]
+    for window in bias_map.windows.reshape(-1, 2, 2):
+        corner, end = least + window * cell
+        outline = Rectangle(corner, *(end - corner), fill=False, ec='black', lw=0.6, zorder=1.6)
+        axes.add_patch(outline)
 
 
 def draw_queries(
@@ -73,7 +132,7 @@ def draw_attention(axes: Axes, observed: ObservedBias) -> None:
     for part, (name, (colour, text_colour)) in enumerate(PART_STYLES.items()):
         share = shares[:, part]
         bars = axes.barh(rows, share, 0.36, starts[:, part], color=colour, label=name)
-        numbers = [f'{value:.1%}' if value >= _LABELLED_SHARE else '' for value in share]
+        numbers = [f'{value:.1%}' if value >= 0.12 else '' for value in share]  # as there is room
         axes.bar_label(bars, numbers, label_type='center', fontsize=7.5, color=text_colour)
     names = [
         f'layer {layer}, {state}' for layer in range(num_layers) for state in ('no bias', 'bias')
@@ -81,8 +140,7 @@ def draw_attention(axes: Axes, observed: ObservedBias) -> None:
     axes.set_yticks(rows, names, fontsize=8)
     axes.set_ylim(num_layers - 0.5, -0.5)
     axes.set_xlim(0, 1)
-    title = f'where attention goes, mean of {count_queries(len(observed.queries))}'
-    axes.set_title(title, fontsize=10)
+    axes.set_title('where attention goes, mean of queries', fontsize=10)
     label = 'share of attention, mean of all heads\n(no bias: left out of this layer alone)'
     _finish_panel(axes, label, (0.4, -0.145))
 

@@ -1,7 +1,5 @@
 """Picture of the attention bias of a sample: where it acts, how strongly, and what it moves."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -12,33 +10,31 @@ from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .bias_map import bias_maps, draw_map
-from .bias_panels import draw_attention, draw_queries
-from .camera_view import BoolArray, FloatArray
+from .bias_panels import bias_maps, draw_attention, draw_map, draw_queries
 from .observed_bias import ObservedBias
-from .picture_layout import (
-    MARGIN,
-    add_camera_panels,
+from .scene import FloatArray, Scene
+from .scene_panels import (
     axes_in_inches,
-    cameras_height,
-    draw_titles,
-    new_figure,
+    draw_bev_boxes,
+    draw_birds_eye_view,
+    draw_projected_boxes,
+    new_picture,
 )
-from .scene import Scene
-from .scene_panels import draw_bev_boxes, draw_birds_eye_view, draw_projected_boxes
 
 _TIMES = '\N{MULTIPLICATION SIGN}'
-# Inches.
-_WIDTH = 14.2
-_HEADER = 1.5
-_BEV_SIDE = 5.1
-_AXIS_LABELS = 0.45
+# Inches: width of the cameras, height of what is below them, and left, bottom, width and height
+# of each panel there.
+_WIDTH = 13.94
+_BELOW = 5.81
+_BEV = (0.58, 0.58, 5.1, 5.1)
+_COLOUR_BAR = (6.13, 5.26, 7.84, 0.15)
+_QUERIES = (7.58, 1.08, 1.6, 3.6)
+_ATTENTION = (11.13, 1.08, 2.84, 3.6)
 
 _EXPLANATION = (
     "Numbers: at (below: beside) the queries' reference points; dotted lines lead to their boxes "
-    '(white). '
-    'Window colour: bias on cameras (images) or LiDAR (below), the strongest where windows '
-    'overlap.'
+    '(white). Window colour: bias on cameras (images) or LiDAR (below), the strongest where '
+    'windows overlap.'
 )
 _COLOUR_BAR_TITLE = (
     f'bias = scale {_TIMES} weight, in logits: +1 multiplies the odds that a token is attended to '
@@ -69,66 +65,57 @@ def draw_bias(
     colours = ScalarMappable(CenteredNorm(0.0, limit), 'coolwarm')
     assert scene.detections is not None
     boxes = scene.detections.bboxes_3d
+    white = ['white'] * len(boxes)
     # From each query's reference point to the centre of its box: (n, 2, 3).
     links = np.stack([observed.reference_points, boxes.gravity_center.double().numpy()], axis=1)
     bare = replace(scene, detections=None, ground_truth=None)
     maps = bias_maps(observed.layers[layer].bias)
     bev_map = maps.pop(0) if observed.windows.layout.bev_shape else None
 
-    below, across = MARGIN + _AXIS_LABELS + _BEV_SIDE + MARGIN, _WIDTH - 2 * MARGIN
-    figure = new_figure(_WIDTH, below + cameras_height(scene.cameras, across) + _HEADER)
-    panels = add_camera_panels(figure, bare, below, across)
-    white = ['white'] * len(boxes)
+    lines = [scene.subtitle, *_captions(observed, layer), _EXPLANATION]
+    figure, panels = new_picture(bare, lines, _WIDTH, _BELOW)
     if observed.pad_shape is not None:
         rows, columns = observed.pad_shape
         for view, axes, of_view in zip(scene.cameras, panels, maps, strict=True):
-            draw_map(axes, of_view, (0, columns, rows, 0), colours)
+            draw_map(axes, of_view, (0, columns, 0, rows), colours)
             draw_projected_boxes(axes, view, boxes, white, line_width=0.7)
             pixels, visible = view.project(links)
             starts, seen = view.project(links[:, [0, 0]])
-            rgba = colours.to_rgba(bias[:, 1])
-            _draw_queries(axes, pixels[visible], starts[:, 0], seen, rgba)
+            starts[~seen] = np.nan
+            _draw_queries(axes, pixels[visible], starts[:, 0], colours.to_rgba(bias[:, 1]))
 
-    left = bottom = MARGIN + _AXIS_LABELS
-    bev = axes_in_inches(figure, left, bottom, _BEV_SIDE, _BEV_SIDE)
+    bev = axes_in_inches(figure, *_BEV)
     x_min, y_min, _, x_max, y_max, _ = observed.pc_range
     farthest = np.abs(links[..., :2]).max(initial=0.0)
     whole = float(np.abs([x_min, y_min, x_max, y_max]).max())
-    half_side = bev_range or min(whole, max(20.0, 1.1 * farthest))
-    draw_birds_eye_view(bev, bare, half_side)
+    draw_birds_eye_view(bev, bare, bev_range or min(whole, max(20.0, 1.1 * farthest)))
     if bev_map is not None:
         draw_map(bev, bev_map, (x_min, x_max, y_min, y_max), colours)
     draw_bev_boxes(bev, boxes, white)
-    starts = links[:, 0, :2]
-    seen = np.abs(starts).max(axis=1, initial=0.0) <= half_side
     # Windows are small there: a number in the middle would hide its own.
-    _draw_queries(bev, links[..., :2], starts, seen, colours.to_rgba(bias[:, 0]), offset=12.0)
+    rgba = colours.to_rgba(bias[:, 0])
+    _draw_queries(bev, links[..., :2], links[:, 0, :2], rgba, offset=12.0)
 
-    queries, attention = _add_right_panels(figure, colours, left + _BEV_SIDE)
-    draw_queries(queries, scene, observed.weights, bias, colours)
-    draw_attention(attention, observed)
-    which = f'shown: bias of decoder layer {layer} of 0 to {len(observed.layers) - 1}'
-    scales = _scale_text(observed.scales)
-    lines = [scene.subtitle, f'{which}  |  {scales}', _window_text(observed), _EXPLANATION]
-    draw_titles(figure, scene.title, lines, _WIDTH)
+    bar = axes_in_inches(figure, *_COLOUR_BAR)
+    figure.colorbar(colours, cax=bar, orientation='horizontal')
+    bar.tick_params(labelsize=8, length=2.5, pad=2)
+    bar.set_title(_COLOUR_BAR_TITLE, fontsize=9, pad=4)
+    draw_queries(axes_in_inches(figure, *_QUERIES), scene, observed.weights, bias, colours)
+    draw_attention(axes_in_inches(figure, *_ATTENTION), observed)
     return figure
 
 
 def _draw_queries(
-    axes: Axes,
-    links: FloatArray,
-    points: FloatArray,
-    shown: BoolArray,
-    colours: FloatArray,
-    offset: float = 0.0,
+    axes: Axes, links: FloatArray, points: FloatArray, colours: FloatArray, offset: float = 0.0
 ) -> None:
     """Draw m links (m, 2, 2) to boxes, and numbers of n queries in circles of a colour each.
 
-    Numbers stand at ``points`` (n, 2), ``offset`` times 1/72 inch up and right of them.
+    Numbers stand at ``points`` (n, 2), ``offset`` times 1/72 inch up and right of them, unless
+    the point is NaN or outside of the axes.
     """
     lines = LineCollection(list(links), colors='white', linewidths=0.8, linestyles=':', zorder=4)
     axes.add_collection(lines)
-    for query in np.flatnonzero(shown)[::-1]:
+    for query in np.flatnonzero(~np.isnan(points[:, 0]))[::-1]:
         colour = colours[query]
         circle = dict(boxstyle='circle,pad=0.2', facecolor=colour, edgecolor='black', lw=0.6)
         axes.annotate(
@@ -146,35 +133,14 @@ def _draw_queries(
         )
 
 
-def _add_right_panels(
-    figure: Figure, colours: ScalarMappable, bev_right: float
-) -> tuple[Axes, Axes]:
-    """Colour bar, and below it the axes of the list of queries and of their attention."""
-    left, right = bev_right + 0.35, _WIDTH - MARGIN
-    top = MARGIN + _AXIS_LABELS + _BEV_SIDE
-    bar = axes_in_inches(figure, left + 0.1, top - 0.42, right - left - 0.2, 0.15)
-    figure.colorbar(colours, cax=bar, orientation='horizontal')
-    bar.tick_params(labelsize=8, length=2.5, pad=2)
-    bar.set_title(_COLOUR_BAR_TITLE, fontsize=9, pad=4)
-    bottom = MARGIN + 0.95
-    height = top - 1.0 - bottom
-    queries = axes_in_inches(figure, left + 1.55, bottom, 1.6, height)
-    attention_left = left + 5.1
-    width = right - attention_left - 0.1
-    return queries, axes_in_inches(figure, attention_left, bottom, width, height)
-
-
-def _scale_text(scales: FloatArray) -> str:
-    """The scale in words: one number if all are the same."""
-    if np.ptp(scales) == 0:
-        return f'bias scale {scales[0, 0]:.3g}, of all layers and both sensors'
-    lidar, cameras = (', '.join(f'{value:.3g}' for value in column) for column in scales.T)
-    return f'bias scale of layer 0, 1, ...: LiDAR {lidar}; cameras {cameras}'
-
-
-def _window_text(observed: ObservedBias) -> str:
-    """Sizes of the windows in cells, and of the cells in metres and pixels."""
-    layout, texts = observed.windows.layout, []
+def _captions(observed: ObservedBias, layer: int) -> list[str]:
+    """Lines on layer and scales, and on the sizes of windows (cells) and of cells (m, pixels)."""
+    which = f'shown: bias of decoder layer {layer} of 0 to {len(observed.layers) - 1}'
+    scales = f'{observed.scales[0, 0]:.3g}, of all layers and both sensors'
+    if np.ptp(observed.scales) != 0:
+        columns = (', '.join(f'{value:.3g}' for value in column) for column in observed.scales.T)
+        scales = 'of layer 0, 1, ...: LiDAR {}; cameras {}'.format(*columns)
+    layout, windows = observed.windows.layout, []
     lidar, cameras = observed.windows.shapes
     x_min, y_min, _, x_max, y_max, _ = observed.pc_range
     for name, window, cells, extent, unit in (
@@ -185,5 +151,5 @@ def _window_text(observed: ObservedBias) -> str:
             size = 'all' if window.size is None else f'{window.size} {_TIMES} {window.size}'
             up, across = np.divide(extent, cells)
             cell = f'{across:.3g} {unit} {_TIMES} {up:.3g} {unit}'
-            texts.append(f'{name} {size} cells of {cell}')
-    return 'windows: ' + ', '.join(texts)
+            windows.append(f'{name} {size} cells of {cell}')
+    return [f'{which}  |  bias scale {scales}', f'windows: {", ".join(windows)}']

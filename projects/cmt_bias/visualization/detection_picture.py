@@ -1,28 +1,24 @@
 """Picture of one sample: cameras and bird's-eye view with annotated and detected boxes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .picture_layout import (
+from .scene import Scene
+from .scene_panels import (
     GAP,
     MARGIN,
-    add_camera_panels,
     axes_in_inches,
-    cameras_height,
-    draw_titles,
-    new_figure,
+    class_colour,
+    class_name,
+    draw_birds_eye_view,
+    new_picture,
 )
-from .scene import Scene
-from .scene_panels import class_colour, draw_birds_eye_view
 
 # Inches.
 _WIDTH = 12.1  # of the cameras
-_HEADER = 0.6
 _LEGEND = 0.78
 _AXIS_LABELS = 0.5
 
@@ -41,24 +37,18 @@ def draw_scene(scene: Scene, score_thr: float = 0.3, bev_range: float = 55.0) ->
     if bev_range <= 0:
         raise ValueError(f'bev_range is half a side in metres and must be > 0, got {bev_range}')
     scene = scene.with_scores_from(score_thr)
-    height = 2 * MARGIN + _HEADER + cameras_height(scene.cameras, _WIDTH) + _LEGEND
-    bev_side = height - 2 * MARGIN - _AXIS_LABELS
-    bev_left = MARGIN + _WIDTH + GAP + _AXIS_LABELS
-    figure = new_figure(bev_left + bev_side + MARGIN, height)
-    add_camera_panels(figure, scene, MARGIN + _LEGEND, _WIDTH)
-    bev = axes_in_inches(figure, bev_left, MARGIN + _AXIS_LABELS, bev_side, bev_side)
+    below = MARGIN + _LEGEND
+    figure, _ = new_picture(scene, [scene.subtitle], _WIDTH, below, square_beside=True)
+    width, height = figure.get_size_inches()
+    side = height - 2 * MARGIN - _AXIS_LABELS
+    bev = axes_in_inches(figure, width - MARGIN - side, MARGIN + _AXIS_LABELS, side, side)
     draw_birds_eye_view(bev, scene, bev_range)
-    _draw_legend(axes_in_inches(figure, MARGIN, MARGIN, _WIDTH, _LEGEND - GAP), scene)
-    parts = [scene.subtitle] if scene.subtitle else []
-    if scene.detections is not None:
-        parts.append(f'{len(scene.detections)} detections with score ≥ {score_thr:g}')
-    if scene.ground_truth is not None:
-        parts.append(f'{len(scene.ground_truth)} annotated boxes')
-    draw_titles(figure, scene.title, ['  |  '.join(parts)], _WIDTH)
+    legend = axes_in_inches(figure, MARGIN, MARGIN, _WIDTH, _LEGEND - GAP)
+    _draw_legend(legend, scene, score_thr)
     return figure
 
 
-def _draw_legend(axes: Axes, scene: Scene) -> None:
+def _draw_legend(axes: Axes, scene: Scene, score_thr: float) -> None:
     """What lines and points mean, and each class with its numbers of detections / annotations."""
     axes.set_axis_off()
     handles = [
@@ -71,14 +61,15 @@ def _draw_legend(axes: Axes, scene: Scene) -> None:
         text = f'ground truth: {len(annotated)}'
         handles.append(Line2D([], [], color=colour, linestyle=(0, (4, 2)), label=text))
     if found is not None:
-        handles.append(Line2D([], [], color='#5b6675', label=f'detections: {len(found)}'))
+        text = f'detections, score ≥ {score_thr:g}: {len(found)}'
+        handles.append(Line2D([], [], color='#5b6675', label=text))
     if found is not None and annotated is not None:
         handles.append(Line2D([], [], linestyle='', label='class: detected / annotated'))
     shown = [boxes.labels_3d for boxes in (found, annotated) if boxes is not None]
-    for label, name in enumerate(scene.class_names):
+    for label in range(len(scene.class_names)):
         counts = [int((labels == label).sum()) for labels in shown]
         if any(counts):
-            text = f'{name.replace("_", " ")}: ' + ' / '.join(map(str, counts))
+            text = f'{class_name(label, scene.class_names)}: ' + ' / '.join(map(str, counts))
             colour = class_colour(label, scene.class_names)
             handles.append(Line2D([], [], color=colour, linewidth=3, label=text))
     places: dict[str, Any] = dict(loc='center left', ncols=5, borderaxespad=0.0)

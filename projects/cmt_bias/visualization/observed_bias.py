@@ -1,7 +1,5 @@
 """Watch the attention bias at work in one forward pass of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,8 +13,7 @@ from torch import Tensor
 from ..cmt.position_encoding import common_image_shape, denormalize_points
 from ..metrics.attention_mass import PARTS, attention_mass, watch_attention
 from ..ops import QueryWindows, WindowedBias
-from .camera_view import FloatArray
-from .scene import Scene
+from .scene import FloatArray, Scene
 
 Result = TypeVar('Result')
 
@@ -24,42 +21,29 @@ Result = TypeVar('Result')
 class ObservedLayer(NamedTuple):
     """What the cross-attention of a decoder layer gets: n queries of one sample, all K keys."""
 
-    query: Tensor
-    """``(1, H, n, D)`` projected queries."""
-    key: Tensor
-    """``(1, H, K, D)`` projected keys."""
-    bias: WindowedBias
-    """The bias on its logits."""
+    query: Tensor  # (1, H, n, D) projected
+    key: Tensor  # (1, H, K, D) projected
+    bias: WindowedBias  # on its logits
 
 
 @dataclass(frozen=True)
 class ObservedBias:
-    """The bias on the queries of a sample's n detections, and the attention that it acts on.
+    """The bias on the queries of a sample's n detections, and the attention that it acts on."""
 
-    Attributes:
-        queries: ``(n,)`` number of each detection's query.
-        weights: ``(n, 2)`` trust in LiDAR and cameras, in [-1, 1].
-        reference_points: ``(n, 3)`` metres, LiDAR frame.
-        scales: ``(L, 2)`` scale in effect of each decoder layer on LiDAR and cameras.
-        layers: The L decoder layers.
-        pad_shape: ``(H, W)`` of the padded images in pixels; None without cameras.
-        pc_range: ``(x_min, y_min, z_min, x_max, y_max, z_max)`` of the BEV map, metres.
-    """
-
-    queries: Tensor
-    weights: FloatArray
-    reference_points: FloatArray
-    scales: FloatArray
-    layers: tuple[ObservedLayer, ...]
-    pad_shape: tuple[int, int] | None
-    pc_range: tuple[float, ...]
+    queries: Tensor  # (n,) number of each detection's query
+    weights: FloatArray  # (n, 2) trust in LiDAR and cameras, in [-1, 1]
+    reference_points: FloatArray  # (n, 3) metres, LiDAR frame
+    scales: FloatArray  # (L, 2) scale in effect of each decoder layer on LiDAR and cameras
+    layers: tuple[ObservedLayer, ...]  # of the L decoder layers
+    pad_shape: tuple[int, int] | None  # (H, W) of the padded images, pixels; None without cameras
+    pc_range: tuple[float, ...]  # x_min, y_min, z_min, x_max, y_max, z_max of the BEV map, metres
 
     @property
     def windows(self) -> QueryWindows:
         """The windows of the queries, the same in all layers."""
         return self.layers[0].bias.windows
 
-    def of_detections(self, chosen: Tensor) -> ObservedBias:
+    def of_detections(self, chosen: Tensor) -> 'ObservedBias':
         """The same for the detections of these numbers, ``(m,)``."""
         return replace(
             self,
@@ -101,17 +85,12 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
     """
     passes: list[tuple] = []
     trusts: list[WindowedBias] = []
-    layers: list[ObservedLayer] = []
-
-    def keep_layer(query: Tensor, key: Tensor, bias: WindowedBias | None) -> None:
-        assert bias is not None
-        layers.append(ObservedLayer(query, key, bias))
-
+    layers: list[tuple] = []
     generator = head.attention_bias_generator
     handles = [
         head.register_forward_hook(lambda _, inputs, outputs: passes.append((inputs, outputs))),
         generator.register_forward_hook(lambda _, inputs, bias: trusts.append(inputs[0])),
-        *watch_attention(head, keep_layer),
+        *watch_attention(head, lambda *layer: layers.append(layer)),
     ]
     try:
         with torch.no_grad():
@@ -130,7 +109,7 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
         weights=_array(trusts[0].strength[0]),
         reference_points=_array(points),
         scales=_array(generator.scale_of_modalities().expand(len(layers), 2)),
-        layers=tuple(layers),
+        layers=tuple(map(ObservedLayer._make, layers)),
         pad_shape=common_image_shape(img_metas[0]['pad_shape']) if has_images else None,
         pc_range=tuple(head.pc_range),
     )
@@ -164,15 +143,11 @@ def best_queries(
     order = order[found.scores_3d[order] >= score_thr]
     first = np.unique(observed.queries[order].numpy(), return_index=True)[1]
     chosen = order[np.sort(first)[:max_queries]]
-    count = f'{count_queries(len(chosen))} shown, of {len(order)} detections'
-    subtitle = '  |  '.join(filter(None, (scene.subtitle, f'{count} with score ≥ {score_thr:g}')))
+    count = f'{len(chosen)} quer{"y" if len(chosen) == 1 else "ies"} shown'
+    shown = f'{count}, of {len(order)} detections with score ≥ {score_thr:g}'
+    subtitle = '  |  '.join(filter(None, (scene.subtitle, shown)))
     scene = replace(scene, detections=found[chosen], ground_truth=None, subtitle=subtitle)
     return scene, observed.of_detections(chosen)
-
-
-def count_queries(number: int) -> str:
-    """A number of queries in words."""
-    return f'{number} quer{"y" if number == 1 else "ies"}'
 
 
 def mass_table(observed: ObservedBias) -> pd.DataFrame:
@@ -184,13 +159,13 @@ def mass_table(observed: ObservedBias) -> pd.DataFrame:
         ``windows``, the four parts of :data:`PARTS` that they are made of, and the layer's
         ``lidar_scale`` and ``camera_scale``. Shares are NaN where no query is shown.
     """
-    states = pd.MultiIndex.from_product(
-        [range(len(observed.layers)), ('without', 'with')], names=['layer', 'bias']
-    )
-    shares = pd.DataFrame(observed.mass.reshape(-1, len(PARTS)), states, list(PARTS))
+    num_layers = len(observed.layers)
+    shares = dict(zip(PARTS, observed.mass.reshape(-1, len(PARTS)).T, strict=True))
     lidar_scale, camera_scale = observed.scales.repeat(2, axis=0).T
     return pd.DataFrame(
         dict(
+            layer=np.arange(num_layers).repeat(2),
+            bias=['without', 'with'] * num_layers,
             queries=len(observed.queries),
             lidar=shares['lidar_windows'] + shares['lidar_elsewhere'],
             camera=shares['camera_windows'] + shares['camera_elsewhere'],
@@ -198,9 +173,8 @@ def mass_table(observed: ObservedBias) -> pd.DataFrame:
             **shares,
             lidar_scale=lidar_scale,
             camera_scale=camera_scale,
-        ),
-        states,
-    ).reset_index()
+        )
+    )
 
 
 def _array(tensor: Tensor) -> FloatArray:

@@ -1,7 +1,5 @@
 """What a picture of a sample shows: images, points and boxes, as the detector has them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,33 +8,83 @@ import numpy as np
 import torch
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
+from numpy.typing import NDArray
 
-from .camera_view import CameraView, FloatArray
+FloatArray = NDArray[np.floating]
+BoolArray = NDArray[np.bool_]
+
+_REAR = np.array([[0, 1], [1, 2], [2, 3], [3, 0]])
+BOX_EDGES = np.concatenate([_REAR, _REAR + 4, [[0, 4], [1, 5], [2, 6], [3, 7]]])
+"""(12, 2) edges as pairs of ``LiDARInstance3DBoxes.corners``, of which 0-3 are the rear face."""
+
+FRONT_EDGES = slice(4, 8)
+"""Edges of the face that the object heads towards."""
+
+NEAR = 0.1
+"""The least depth that is drawn, metres."""
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """One camera's image and calibration.
+
+    ``lidar2img``, from LiDAR frame to pixel of ``image``: ``(u * d, v * d, d, 1) =
+    lidar2img (x, y, z, 1)``, ``u`` to the right, ``v`` down, depth ``d`` in metres.
+    """
+
+    name: str  # e.g. CAM_FRONT
+    image: NDArray[np.uint8]  # (H, W, 3) RGB
+    lidar2img: FloatArray  # (4, 4)
+
+    def project(self, segments: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Project lines, cut to what is in front of the camera and inside the image.
+
+        Without the cut, a box beside or around the camera gives lines through infinity.
+
+        Args:
+            segments: (M, 2, 3) both ends, metres, LiDAR frame.
+
+        Returns:
+            Pixels (u, v) of both ends (M, 2, 2), and visible (M,); pixels of what is not visible
+            are 0.
+        """
+        ends = segments @ self.lidar2img[:3, :3].T + self.lidar2img[:3, 3]  # (M, 2, 3): ud, vd, d
+        height, width = self.image.shape[:2]
+        visible = np.ones(len(ends), dtype=bool)
+        # The plane in front of the camera, then the four sides of what it sees.
+        sides = ((1, 0, 0), (-1, 0, width), (0, 1, 0), (0, -1, height))
+        for normal, bound in (((0, 0, 1), NEAR), *((side, 0.0) for side in sides)):
+            distances = ends @ np.array(normal) - bound  # (M, 2)
+            outside = distances < 0
+            crosses = outside[:, 0] != outside[:, 1]
+            start, end = ends[crosses].swapaxes(0, 1)
+            before, after = distances[crosses].T[..., None]
+            ends[outside & crosses[:, None]] = start + before / (before - after) * (end - start)
+            visible &= ~outside.all(axis=1)
+        pixels = np.zeros((len(ends), 2, 2))
+        pixels[visible] = ends[visible, :, :2] / ends[visible, :, 2:]
+        return pixels, visible
+
+    def project_boxes(self, boxes: LiDARInstance3DBoxes) -> tuple[FloatArray, BoolArray]:
+        """:meth:`project` for the :data:`BOX_EDGES` of N boxes: (N, 12, 2, 2) and (N, 12)."""
+        edges = boxes.corners.double().numpy()[:, BOX_EDGES]  # (N, 12, 2, 3)
+        pixels, visible = self.project(edges.reshape(-1, 2, 3))
+        return pixels.reshape(-1, 12, 2, 2), visible.reshape(-1, 12)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One sample. Boxes are on the CPU: ``bboxes_3d``, ``labels_3d``; detections' ``scores_3d``.
+    """A sample. Boxes are on the CPU: ``bboxes_3d``, ``labels_3d``; detections' ``scores_3d``."""
 
-    Attributes:
-        class_names: names of the labels 0, 1, ...
-        cameras: the camera views; empty where the sample has no camera.
-        points: (P, >= 3) x, y, z in metres, LiDAR frame; None where the sample has no LiDAR.
-        ground_truth: annotated boxes, or None where there are no annotations.
-        detections: detected boxes, or None where no detector ran.
-        title: first line of the picture, e.g. the scene's name and description.
-        subtitle: second line, e.g. which sample this is.
-    """
+    class_names: Sequence[str]  # of the labels 0, 1, ...
+    cameras: Sequence[CameraView]  # empty where the sample has no camera
+    points: FloatArray | None = None  # (P, >= 3) x, y, z, metres, LiDAR frame; None without it
+    ground_truth: InstanceData | None = None  # None where there are no annotations
+    detections: InstanceData | None = None  # None where no detector ran
+    title: str = ''  # first line of the picture, e.g. the scene's name and description
+    subtitle: str = ''  # second line, e.g. which sample this is
 
-    class_names: Sequence[str]
-    cameras: Sequence[CameraView]
-    points: FloatArray | None = None
-    ground_truth: InstanceData | None = None
-    detections: InstanceData | None = None
-    title: str = ''
-    subtitle: str = ''
-
-    def with_scores_from(self, score_thr: float) -> Scene:
+    def with_scores_from(self, score_thr: float) -> 'Scene':
         """The scene with the detections that reach a score, the lowest first."""
         if self.detections is None:
             return self

@@ -1,19 +1,34 @@
-"""The panels of a picture: a camera's image and the bird's-eye view, with boxes."""
+"""The panels of a picture: cameras as on the vehicle and the bird's-eye view, with boxes.
 
-from __future__ import annotations
+Drawn with matplotlib's Agg canvas, without pyplot's global state: no display is needed and the
+functions may run in any process or thread.
+"""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
-from .camera_view import FRONT_EDGES, CameraView, FloatArray
-from .scene import Scene
+from .scene import BOX_EDGES, FRONT_EDGES, CameraView, FloatArray, Scene
+
+CAMERA_ROWS = (
+    ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
+    ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
+)
+"""Where nuScenes' six cameras stand in the picture, as seen from the vehicle."""
+
+GAP = 0.05
+"""Space between panels, inches."""
+MARGIN = 0.13
+"""Space around everything, inches."""
 
 GROUND_TRUTH_COLOUR = '#3dff7c'
 CLASS_COLOURS: dict[str, str] = {
@@ -31,7 +46,68 @@ CLASS_COLOURS: dict[str, str] = {
 """Bright colours, told apart on photos and dark ground; green is left to the ground truth."""
 
 _BEV_GROUND, _BEV_LINES, _BEV_TEXT = '#11161d', '#3c4856', '#8d9aa9'
-_ON_BLACK: dict[str, Any] = dict(facecolor='black', edgecolor='none')
+
+
+def new_picture(
+    scene: Scene,
+    lines: Sequence[str],
+    cameras_width: float,
+    below: float,
+    square_beside: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """Start a white figure with a scene's title, as much as fits, lines of text and the cameras.
+
+    Below the cameras is an empty space of a height, and beside all this, if wanted, a square that
+    is as high as the figure; lengths are in inches.
+
+    Returns:
+        The figure, and the axes of each camera with its image and boxes, or those of a notice.
+    """
+    rows = camera_rows([view.name for view in scene.cameras]) or [[0]]
+    shapes = [view.image.shape for view in scene.cameras] or [(9, 24)]
+    across = (cameras_width + GAP) / max(map(len, rows))
+    up = (across - GAP) * max(shape[0] / shape[1] for shape in shapes) + GAP
+    height = below + len(rows) * up + 0.44 + 0.24 * len(lines)  # with the title
+    width = cameras_width + (GAP + height if square_beside else 2 * MARGIN)
+    figure = Figure(figsize=(width, height), dpi=130, facecolor='white')
+    FigureCanvasAgg(figure)
+    left, top = MARGIN / width, 1 - MARGIN / height
+    length = int(cameras_width / 0.117)  # with that wide letters
+    title = textwrap.shorten(scene.title, length, placeholder=' ...')
+    figure.text(left, top, title, fontsize=14, fontweight='bold', va='top')
+    style: dict[str, Any] = dict(fontsize=10, color='#444444', linespacing=1.95, va='top')
+    figure.text(left, top - 0.3 / height, '\n'.join(lines), **style)
+    places = {
+        number: (MARGIN + column * across, below + row * up)
+        for row, numbers in enumerate(reversed(rows))
+        for column, number in enumerate(numbers)
+    }
+    panels = [
+        axes_in_inches(figure, *places[number], across - GAP, up - GAP)
+        for number in sorted(places)
+    ]
+    for axes, view in zip(panels, scene.cameras, strict=False):  # none for the notice
+        draw_camera(axes, scene, view)
+    if not scene.cameras:
+        draw_notice(panels[0], 'no camera in this sample')
+    return figure, panels
+
+
+def camera_rows(names: Sequence[str]) -> list[list[int]]:
+    """Numbers of nuScenes' cameras in :data:`CAMERA_ROWS`; of others as they come, in threes."""
+    numbers = list(range(len(names)))
+    known = [[names.index(name) for name in row if name in names] for row in CAMERA_ROWS]
+    if sorted(number for row in known for number in row) == numbers:
+        return [row for row in known if row]
+    return [numbers[start : start + 3] for start in numbers[::3]]
+
+
+def axes_in_inches(
+    figure: Figure, left: float, bottom: float, width: float, height: float
+) -> Axes:
+    """Axes at a place from the figure's lower left corner."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def class_colour(label: int, class_names: Sequence[str]) -> str:
@@ -61,7 +137,7 @@ def draw_camera(axes: Axes, scene: Scene, view: CameraView) -> None:
         draw_projected_boxes(axes, view, boxes, colours, dashed)
     name = view.name.removeprefix('CAM_').replace('_', ' ')
     style: dict[str, Any] = dict(fontsize=9, fontweight='bold', color='white', va='top', zorder=10)
-    box = dict(_ON_BLACK, alpha=0.65, pad=2.5)
+    box = dict(facecolor='black', edgecolor='none', alpha=0.65, pad=2.5)
     axes.text(0.008, 0.975, name, transform=axes.transAxes, **style, bbox=box)
     named = scene.ground_truth if scene.detections is None else scene.detections
     if named is not None:
@@ -88,18 +164,15 @@ def draw_birds_eye_view(axes: Axes, scene: Scene, bev_range: float) -> None:
         draw_bev_boxes(axes, boxes, colours, dashed)
 
 
-def _coloured_boxes(scene: Scene) -> list[tuple[LiDARInstance3DBoxes, list[str], bool]]:
+def _coloured_boxes(scene: Scene) -> Iterator[tuple[LiDARInstance3DBoxes, list[str], bool]]:
     """Detections and annotations, their colours, and whether they are dashed."""
-    kinds = []
     for boxes, dashed in ((scene.detections, False), (scene.ground_truth, True)):
         if boxes is not None:
-            colours = [
-                class_colour(label, scene.class_names) for label in boxes.labels_3d.tolist()
-            ]
+            labels = boxes.labels_3d.tolist()
+            colours = [class_colour(label, scene.class_names) for label in labels]
             if dashed and scene.detections is not None:
                 colours = [GROUND_TRUTH_COLOUR] * len(boxes)
-            kinds.append((boxes.bboxes_3d, colours, dashed))
-    return kinds
+            yield boxes.bboxes_3d, colours, dashed
 
 
 def draw_projected_boxes(
@@ -117,7 +190,7 @@ def draw_projected_boxes(
     """
     segments, visible = view.project_boxes(boxes)
     box_numbers, edge_numbers = np.nonzero(visible)
-    widths = np.full(visible.shape[1], 0.7 if dashed else line_width)
+    widths = np.full(len(BOX_EDGES), 0.7 if dashed else line_width)
     widths[FRONT_EDGES] *= 1.7
     lines, line_widths = list(segments[visible]), widths[edge_numbers]
     # A dark line underneath all boxes keeps the colour readable on sky and white walls alike.
@@ -137,19 +210,17 @@ def draw_bev_boxes(
     axes: Axes, boxes: LiDARInstance3DBoxes, colours: Sequence[str], dashed: bool = False
 ) -> None:
     """Draw outlines and headings of boxes of a colour each; thin dashed ones for annotations."""
-    style: dict[str, Any] = dict(
-        linewidths=0.8 if dashed else 1.8, zorder=5 if dashed else 4, edgecolors=list(colours)
-    )
     corners = boxes.corners[..., :2].numpy()  # (N, 8, 2), 4-7 at the front
-    outlines = PolyCollection(
-        list(corners[:, [0, 3, 7, 4]]),
-        facecolors='none',
+    middle, front = corners.mean(axis=1), corners[:, 4:].mean(axis=1)
+    around = corners[:, [4, 0, 3, 7]].swapaxes(0, 1)
+    lines = LineCollection(
+        list(np.stack([middle, front, *around, front], axis=1)),
+        colors=list(colours),
+        linewidths=0.8 if dashed else 1.8,
         linestyles=[(0, (3, 2.2)) if dashed else 'solid'],
-        **style,
+        zorder=5 if dashed else 4,
     )
-    headings = np.stack([corners.mean(axis=1), corners[:, 4:].mean(axis=1)], axis=1)
-    axes.add_collection(outlines)
-    axes.add_collection(LineCollection(list(headings), **style))
+    axes.add_collection(lines)
 
 
 def _draw_box_names(
@@ -158,6 +229,8 @@ def _draw_box_names(
     """Name boxes above their upper left corner, the surest first, as far as there is room."""
     segments, visible = view.project_boxes(boxes.bboxes_3d)
     taken = [text.get_window_extent().padded(3.0) for text in axes.texts]
+    box = dict(facecolor='black', edgecolor='none', alpha=0.55, pad=0.8)
+    style: dict[str, Any] = dict(fontsize=7, va='bottom', bbox=box, zorder=6)
     scores = boxes.get('scores_3d')
     importance = -boxes.bboxes_3d.bev[:, :2].norm(dim=1) if scores is None else scores
     for number in importance.argsort(descending=True, stable=True).tolist():
@@ -165,18 +238,13 @@ def _draw_box_names(
             continue
         label = int(boxes.labels_3d[number])
         name = class_name(label, class_names)
-        left, top = segments[number][visible[number]].reshape(-1, 2).min(axis=0)
         name += '' if scores is None else f' {scores[number]:.2f}'
-        colour, box = class_colour(label, class_names), dict(_ON_BLACK, alpha=0.55, pad=0.8)
-        text = axes.text(
-            left, top, name, fontsize=7, color=colour, va='bottom', bbox=box, zorder=6
-        )
+        left, top = segments[number][visible[number]].reshape(-1, 2).min(axis=0)
+        text = axes.text(left, top, name, color=class_colour(label, class_names), **style)
         extent = text.get_window_extent()
         # back into the image
-        right, up = np.minimum(0.0, np.subtract(axes.bbox.max, extent.max))
-        extent = extent.translated(right, up)
-        left, bottom = axes.transData.inverted().transform((extent.x0, extent.y0))
-        text.set_position((left, bottom))
+        extent = extent.translated(*np.minimum(0.0, np.subtract(axes.bbox.max, extent.max)))
+        text.set_position(tuple(axes.transData.inverted().transform(extent.min)))
         if extent.count_overlaps(taken):
             text.remove()
         else:
