@@ -58,18 +58,16 @@ def iterations_to_improve(curve: pd.Series) -> float:
     NaN for an empty curve, or one whose fall is not clear of its noise.
     """
     smooth = running_mean(curve)
-    noise = (curve - smooth).std() / math.sqrt(_window(curve)) if len(curve) > 1 else 0.0
+    noise = (curve - smooth).std() / math.sqrt(_window(curve))
     if smooth.empty or not smooth.iloc[0] - smooth.iloc[-1] > CLEAR_FALL * noise:
-        return float('nan')
+        return math.nan
     wanted = smooth.iloc[0] + 0.95 * (smooth.iloc[-1] - smooth.iloc[0])
     return float(smooth.index[(smooth <= wanted).to_numpy().argmax()])
 
 
 def roughness(curve: pd.Series) -> float:
     """Total variation of the curve around its running mean; NaN for less than two points."""
-    if len(curve) < 2:
-        return float('nan')
-    return float((curve - running_mean(curve)).diff().abs().sum())
+    return float((curve - running_mean(curve)).diff().abs().sum(min_count=1))
 
 
 def read_scales(train_dir: Path) -> pd.DataFrame:
@@ -99,5 +97,5 @@ def curve_measures(losses: pd.Series, scales: pd.DataFrame) -> dict[str, float]:
 
 def thinned(curve: pd.Series) -> pd.Series:
     """At most :data:`CURVE_POINTS` points of a curve, its last one among them."""
-    step = max(1, -(-len(curve) // CURVE_POINTS))
-    return curve.iloc[::-1].iloc[::step].iloc[::-1]
+    step = max(1, math.ceil(len(curve) / CURVE_POINTS))
+    return curve.iloc[::-step].iloc[::-1]
