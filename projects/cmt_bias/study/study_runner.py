@@ -77,21 +77,18 @@ def make_executors(
     Raises:
         ProblemsFound: If this machine has not enough devices.
     """
-    options = dict(options or {})
+    parameters = dict(tasks_per_node=processes, gpus_per_node=gpus) | (options or {})
     if cluster == 'local':
-        shares = share_devices(jobs, gpus, options.pop('visible_gpus', None))
-    executors: list[submitit.Executor] = []
-    for job in range(jobs):
-        parameters: dict[str, Any] = dict(tasks_per_node=processes, gpus_per_node=gpus)
-        if cluster == 'local':
-            executor: submitit.Executor = submitit.LocalExecutor(folder)
-            parameters['timeout_min'] = 60 * 24 * 365  # none
+        parameters = {'timeout_min': 60 * 24 * 365, **parameters}  # none
+        shares = share_devices(jobs, gpus, parameters.pop('visible_gpus', None))
+        executors = [submitit.LocalExecutor(folder) for _ in shares]
+        for executor, share in zip(executors, shares, strict=True):
             # Beside update_parameters, which refuses UUIDs.
-            executor.parameters['visible_gpus'] = shares[job]
-        else:
-            executor = submitit.AutoExecutor(folder, cluster=cluster)
-        executor.update_parameters(**{**parameters, **options})
-        executors.append(executor)
+            executor.parameters['visible_gpus'] = share
+    else:
+        executors = [submitit.AutoExecutor(folder, cluster=cluster) for _ in range(jobs)]
+    for executor in executors:
+        executor.update_parameters(**parameters)
     return executors
 
 
@@ -106,25 +103,24 @@ def carry_out(
     """
     progress = Progress(len(runs), kept=[run.label for run in runs if run.is_finished()])
     waiting = [run for run in runs if run.label not in progress.kept]
-    free, active = list(executors), list[tuple[StudyRun, submitit.Executor, submitit.Job]]()
+    free, active = list(executors), dict[submitit.Job, tuple[StudyRun, submitit.Executor]]()
     start = time.monotonic()
     try:
         while waiting or active:
             while waiting and free:
                 run, executor = waiting.pop(0), free.pop(0)
                 say(f'{run.label}: started; {run.folder}')
-                active.append((run, executor, executor.submit(run)))
-            for entry in [entry for entry in active if entry[2].done()]:
-                active.remove(entry)
-                run, executor, job = entry
+                active[executor.submit(run)] = run, executor
+            for job in [job for job in active if job.done()]:
+                run, executor = active.pop(job)
                 free.append(executor)
                 try:
                     failures = job.results()  # of each of its processes
                 except Exception as error:
                     failures = [f'{type(error).__name__}: {error}']
-                if any(failures):
-                    progress.failed[run.label] = next(filter(None, failures))
-                    say(f'{run.label}: FAILED: {progress.failed[run.label]}')
+                if failure := next(filter(None, failures), ''):
+                    progress.failed[run.label] = failure
+                    say(f'{run.label}: FAILED: {failure}')
                 else:
                     progress.done.append(run.label)
                 ended = len(progress.done) + len(progress.failed)
@@ -133,7 +129,7 @@ def carry_out(
             if active:
                 time.sleep(POLL_SECONDS)
     except BaseException:
-        for _, _, job in active:
+        for job in active:
             job.cancel()
         raise
     return progress
