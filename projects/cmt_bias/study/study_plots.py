@@ -18,8 +18,8 @@ from .training_curves import running_mean
 LINE_STYLES: tuple[Any, ...] = ('-', '--', ':', '-.', (0, (6, 1, 1, 1, 1, 1)))
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=90, layout='constrained', facecolor='white')
+def _figure(height: float) -> Figure:
+    return Figure(figsize=(13.0, height), dpi=90, layout='constrained', facecolor='white')
 
 
 def _colors(results: StudyResults) -> dict[str, str]:
@@ -29,13 +29,12 @@ def _colors(results: StudyResults) -> dict[str, str]:
 def save_differences(results: StudyResults, path: Path) -> bool:
     """Differences in mAP to the reference: with intervals, and by part; False without any."""
     variants = [name for name in results.variants if name != results.reference]
-    found = {
-        subset: [results.compare(variant, results.reference, subset) for variant in variants]
-        for subset in results.subsets()
-    }
-    if not any(each.count for column in found.values() for each in column):
+    found = pd.DataFrame(index=variants)  # estimates by variant and subset
+    for subset in results.subsets():
+        found[subset] = [results.compare(name, results.reference, subset) for name in variants]
+    if not found.map(lambda each: each.count).any(axis=None):
         return False
-    figure = _figure(13.0, 1.9 + 0.33 * len(variants))
+    figure = _figure(1.9 + 0.33 * len(variants))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 2.2])
     left.axvline(0.0, color='black', linewidth=0.8)
     for subset, color, shift in ((WHOLE, 'C0', -0.15), (FAILURES, 'C3', 0.15)):
@@ -45,17 +44,16 @@ def save_differences(results: StudyResults, path: Path) -> bool:
         left.plot([], [], 'o-', color=color, label='all frames' if subset == WHOLE else subset)
     left.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     left.set_xlabel(f'difference in mAP to {results.reference}, 95 % interval')
-    means = np.array([[each.mean for each in column] for column in found.values()]).T
-    limit = 1.5 * np.nanmax(np.abs(means)) or 1.0  # numbers are to be read on the darkest
+    means = found.map(lambda each: each.mean)
+    limit = 1.5 * means.abs().max(axis=None) or 1.0  # numbers are to be read on the darkest
     right.imshow(means, cmap='RdBu', vmin=-limit, vmax=limit, aspect='auto')
-    for column, estimates in enumerate(found.values()):
-        for row, each in enumerate(estimates):
-            if each.count:
-                weight = 'bold' if each.leaves_out_zero else 'normal'
-                style = dict(ha='center', va='center', fontsize=8, fontweight=weight)
-                right.text(column, row, f'{1000 * each.mean:+.1f}', **style)
+    for (row, column), each in np.ndenumerate(found):
+        if each.count:
+            weight = 'bold' if each.leaves_out_zero else 'normal'
+            style = dict(ha='center', va='center', fontsize=8, fontweight=weight)
+            right.text(column, row, f'{1000 * each.mean:+.1f}', **style)
     names = [subset.removeprefix(FAILURE) for subset in found]
-    right.set_xticks(range(len(found)), names, rotation=40, ha='left')
+    right.set_xticks(range(len(names)), names, rotation=40, ha='left')
     right.xaxis.tick_top()
     right.set_xlabel('in thousandths; bold: its interval leaves out 0')
     left.set_yticks(range(len(variants)), variants)
@@ -72,7 +70,7 @@ def save_curves(results: StudyResults, path: Path) -> bool:
     curves = results.curves
     if 'loss' not in curves:
         return False
-    figure = _figure(13.0, 4.2)
+    figure = _figure(4.2)
     loss_axes, scale_axes = figure.subplots(1, 2)
     colors = _colors(results)
     losses = curves['loss'].dropna().unstack(['variant', 'seed']).sort_index()
@@ -83,17 +81,15 @@ def save_curves(results: StudyResults, path: Path) -> bool:
         seeds = sorted(common) or list(smooth)
         loss_axes.plot(smooth[seeds].mean(axis=1), color=colors[variant])
     entries = sorted(set(curves) - {'loss'}, key=lambda name: ('shared' not in name, name))
-    for style, name in zip(cycle(LINE_STYLES), entries, strict=False):
+    styles = dict(zip(entries, cycle(LINE_STYLES), strict=False))
+    for name, style in styles.items():
         for (variant, _), rows in curves[name].dropna().groupby(['variant', 'seed']):
             curve = rows.droplevel([0, 1]).sort_index()
             scale_axes.plot(curve, ls=style, color=colors[variant], lw=1.1)
     loss_axes.set(xlabel='iteration', ylabel='training loss (running mean)')
     scale_axes.set(xlabel='iteration', ylabel='bias scale in effect (logits)')
-    handles = [Line2D([], [], color=colors[name], label=name) for name in results.variants]
-    handles += [
-        Line2D([], [], color='black', linestyle=style, label=name)
-        for style, name in zip(cycle(LINE_STYLES), entries, strict=False)
-    ]
+    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    handles += [Line2D([], [], color='black', ls=styles[name], label=name) for name in entries]
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
     save_figure(figure, path)
     return True
@@ -104,7 +100,7 @@ def save_trust(results: StudyResults, path: Path) -> bool:
     rows = [CLEAN, *results.failures()]
     if len(rows) == 1:
         return False
-    figure = _figure(13.0, 1.8 + 0.34 * len(rows))
+    figure = _figure(1.8 + 0.34 * len(rows))
     trust, attention = figure.subplots(1, 2, sharey=True)
     trust.axvline(0.0, color='black', linewidth=0.8)
     colors = _colors(results)
@@ -113,6 +109,7 @@ def save_trust(results: StudyResults, path: Path) -> bool:
         (trust, 'trust fall, elsewhere', 'none'),
         (attention, 'camera attention', 'full'),
     ):
+        axes.grid(axis='x', color='#e5e5e5')
         means = pd.DataFrame([results.means(row, metric) for row in rows])  # (rows, variants)
         for place, (variant, color) in enumerate(colors.items()):
             heights = np.arange(len(rows)) + 0.7 * ((place + 0.5) / len(colors) - 0.5)
@@ -123,9 +120,7 @@ def save_trust(results: StudyResults, path: Path) -> bool:
     trust.set_xscale('symlog', linthresh=0.01)  # an oracle's 2 beside a router's 0.001
     trust.set_yticks(range(len(rows)), [name.removeprefix(FAILURE) for name in rows])
     trust.set_ylim(len(rows) - 0.5, -0.5)
-    handles = [Line2D([], [], ls='', marker='o', color=colors[n], label=n) for n in colors]
+    handles = [Line2D([], [], ls='', marker='o', color=c, label=n) for n, c in colors.items()]
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
-    for axes in (trust, attention):
-        axes.grid(axis='x', color='#e5e5e5')
     save_figure(figure, path)
     return True

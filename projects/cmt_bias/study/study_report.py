@@ -140,7 +140,7 @@ def _noise(results: StudyResults) -> str:
             smallest_visible_difference(math.sqrt(2) * noise, count, level=level)
             for level in (LEVEL, 1 - (1 - LEVEL) / num_questions)
         ]
-        numbers = [_number(value, metric) for value in (noise, *visible)]
+        numbers = [_text(value, f'.{_digits(metric)}f') for value in (noise, *visible)]
         rows.append([f'{metric}, {"all frames" if subset == WHOLE else subset}', *numbers])
     return (
         '### What the design can see\n\nFrom the noise of a run alone (what is left of it when '
@@ -155,7 +155,8 @@ def _answer(question: Question, found: Estimate) -> str:
     """One sentence, with the numbers that it is made from."""
     where = '' if question.subset == WHOLE else f' ({question.subset})'
     what = f'{question.variant} against {question.against}, {question.metric}{where}'
-    numbers = f'{what}: {found.text(_digits(question.metric))}, n = {found.count}'
+    digits = _digits(question.metric)
+    numbers = f'{what}: {found.text(digits)}, n = {found.count}'
     if math.isnan(found.p_value):
         is_speed = question.metric == 'iterations to 95 %'
         both = 'a loss that falls clearly beyond its noise' if is_speed else 'both'
@@ -167,15 +168,12 @@ def _answer(question: Question, found: Estimate) -> str:
     elif found.leaves_out_zero:
         said = 'Not shown: its own interval leaves out 0, but not after the adjustment.'
     else:
-        gain, loss = max(found.high, 0.0), max(-found.low, 0.0)
-        said = (
-            f'No difference seen; more than {_number(gain, question.metric)} above and '
-            f'{_number(loss, question.metric)} below is excluded.'
-        )
+        above, below = (f'{max(x, 0.0):.{digits}f}' for x in (found.high, -found.low))
+        said = f'No difference seen; more than {above} above and {below} below is excluded.'
     if question.claimed is not None:
-        claim = _number(question.claimed, question.metric, '+')
         inside = found.low <= question.claimed <= found.high
-        said += f' The claimed {claim} is {"not excluded" if inside else "excluded"}.'
+        judged = 'not excluded' if inside else 'excluded'
+        said += f' The claimed {question.claimed:+.{digits}f} is {judged}.'
     return f'{said} {numbers}, p = {found.p_value:.2g}.'
 
 
@@ -184,15 +182,16 @@ def _digits(metric: str) -> int:
     return {'iterations to 95 %': 0, 'loss roughness': 1}.get(metric, 4)
 
 
-def _number(value: float, metric: str = '', sign: str = '') -> str:
-    return MISSING if math.isnan(value) else f'{value:{sign}.{_digits(metric)}f}'
+def _text(value: float, form: str = '.4f') -> str:
+    return MISSING if math.isnan(value) else f'{value:{form}}'
 
 
 def _cells(results: StudyResults, subset: str, metric: str) -> list[str]:
     """Mean and standard deviation over seeds of each variant."""
+    form = f'.{_digits(metric)}f'
     measured = [results.of(variant, subset, metric) for variant in results.variants]
-    spreads = [f' ± {_number(v.std(), metric)}' if len(v) > 1 else '' for v in measured]
-    return [_number(v.mean(), metric) + s for v, s in zip(measured, spreads, strict=True)]
+    spreads = [f' ± {v.std():{form}}' if len(v) > 1 else '' for v in measured]
+    return [_text(v.mean(), form) + s for v, s in zip(measured, spreads, strict=True)]
 
 
 def _changes(results: StudyResults, subset: str) -> list[str]:
@@ -213,7 +212,7 @@ def _score_table(results: StudyResults) -> str:
         'mAP': _cells(results, WHOLE, 'mAP'),
         'NDS': _cells(results, WHOLE, 'NDS'),
         'Δ mAP': _changes(results, WHOLE),
-        'mAP, small objects': [_number(value) for value in small.mean(skipna=False)],
+        'mAP, small objects': [*map(_text, small.mean(skipna=False))],
         'mAP under failures': _cells(results, FAILURES, 'mAP'),
         'Δ under failures': _changes(results, FAILURES),
     }
@@ -230,11 +229,9 @@ def _training_table(results: StudyResults) -> str:
     ):
         names = [name for name in results.values if name.startswith(f'{measure} (')]
         means = {name[len(measure) + 2 : -1]: results.means(WHOLE, name) for name in names}
-        rows = [{entry: mean[v] for entry, mean in means.items()} for v in results.variants]
         table[column] = [
-            '; '.join(form.format(*item) for item in row.items() if not math.isnan(item[1]))
-            or MISSING
-            for row in rows
+            '; '.join(form.format(*item) for item in row.dropna().items()) or MISSING
+            for _, row in pd.DataFrame(means, index=list(results.variants)).iterrows()
         ]
     return _markdown(pd.DataFrame(table))
 
@@ -242,13 +239,10 @@ def _training_table(results: StudyResults) -> str:
 def _trust_table(results: StudyResults) -> str:
     """How far trust falls where it should, and the attention on cameras, by variant."""
 
-    def signed(subset: str, metric: str) -> list[str]:
-        return [_number(value, sign='+') for value in results.means(subset, metric)]
+    def means(subset: str, metric: str, form: str = '+.4f') -> list[str]:
+        return [_text(value, form) for value in results.means(subset, metric)]
 
-    def percents(subset: str) -> list[str]:
-        shares = results.means(subset, 'camera attention')
-        return [MISSING if math.isnan(share) else f'{share:.1%}' for share in shares]
-
+    attention = 'camera attention'
     there, elsewhere = 'trust fall, spoiled part', 'trust fall, elsewhere'
     more = [
         results.of(variant, FAILURES, there) - results.of(variant, FAILURES, elsewhere)
@@ -256,13 +250,13 @@ def _trust_table(results: StudyResults) -> str:
     ]
     table = {
         'variant': list(results.variants),
-        'trust in LiDAR, clean': signed(CLEAN, 'lidar trust'),
-        'in cameras': signed(CLEAN, 'camera trust'),
-        'fall of trust, spoiled part': signed(FAILURES, there),
-        'elsewhere': signed(FAILURES, elsewhere),
+        'trust in LiDAR, clean': means(CLEAN, 'lidar trust'),
+        'in cameras': means(CLEAN, 'camera trust'),
+        'fall of trust, spoiled part': means(FAILURES, there),
+        'elsewhere': means(FAILURES, elsewhere),
         'difference': [estimate(values).text() for values in more],
-        'attention on cameras, clean': percents(CLEAN),
-        'all cameras black': percents(f'{FAILURE}camera_drop_all'),
+        'attention on cameras, clean': means(CLEAN, attention, '.1%'),
+        'all cameras black': means(f'{FAILURE}camera_drop_all', attention, '.1%'),
     }
     return _markdown(pd.DataFrame(table))
 
