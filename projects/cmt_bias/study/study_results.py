@@ -21,6 +21,7 @@ from ..metrics.metric_configs import nuscenes_metric_configs
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from ..metrics.subset_evaluation import EVALUATED_SPLITS, WHOLE, SubsetEvaluation
 from ..problem import Problem
+from ..robustness.table import NOT_APPLICABLE
 from ..runs.data_check import innermost_datasets
 from ..runs.preflight import ProblemsFound
 from .seed_statistics import Estimate, compare, holm
@@ -34,7 +35,6 @@ SUBSETS_FILE = 'subset_metrics.json'
 FAILURES = 'failures'
 FAILURE = 'failure: '
 UNTESTED = 'no test under sensor failures'
-INAPPLICABLE = 'not applicable'  # status in robustness.csv of a sensor that a model has not
 SCORES = ['mAP', 'NDS']
 WATCHED = {
     'lidar_weight': 'lidar trust',
@@ -51,10 +51,8 @@ class StudyResults:
     """A study and what its runs gave; the first fields are those of :class:`.Study`.
 
     Attributes:
-        command: What made the runs.
         tested_failures: Sensor failures that each run is to be tested under, as in
             :class:`.study_run.RunState`; None in a record that does not say.
-        device: Where they ran.
         hours: Wall-clock time of all runs together.
         parts: Name and kind of each part of the test, with its numbers of samples and objects.
         missing: What is not there, for the reader.
@@ -235,7 +233,7 @@ def collect_results(work_dir: Path) -> StudyResults:
     results.device = next((state.device for state in reversed(states) if state.device), '')
     results.parts = max((run.parts for run in runs.values()), key=len)
     measures = {key: run.measures for key, run in runs.items()}
-    curves = {key: pd.DataFrame(run.curves).to_dict('index') for key, run in runs.items()}
+    curves = {key: run.curves for key, run in runs.items()}
     results.values, results.curves = _frame(measures, 'subset'), _frame(curves, 'iteration')
     return results
 
@@ -258,9 +256,9 @@ class _Run:
     def __init__(self, folder: Path, asked: tuple[str, ...] | None) -> None:
         self.folder, self.state = folder, read_state(folder)
         self.measures: dict[str, dict[str, float]] = defaultdict(dict)
-        self.curves: dict[str, pd.Series] = {}
+        self.curves: dict[Any, dict[str, float]] = {}
         self.parts: list[dict[str, Any]] = []
-        self.failed = pd.DataFrame()
+        self.failed = pd.DataFrame(columns=SCORES)
         self.missing: list[str] = []
         if self.state is None:
             self.missing.append('not started')
@@ -280,7 +278,8 @@ class _Run:
         losses, scales = (read(self.folder / TRAIN_FOLDER) for read in (read_losses, read_scales))
         self.measures[WHOLE].update(curve_measures(losses, scales))
         curves = {'loss': losses, **{f'scale ({name})': scales[name] for name in scales}}
-        self.curves = {name: thinned(curve) for name, curve in curves.items() if len(curve)}
+        thin = {name: thinned(curve) for name, curve in curves.items() if len(curve)}
+        self.curves = pd.DataFrame(thin).to_dict('index')
         if losses.empty:
             self.missing.append('no loss in the log of the training')
 
@@ -316,28 +315,25 @@ class _Run:
         except (OSError, ValueError):
             self.missing.append(UNTESTED)
             return
-        table = table[table['status'] != INAPPLICABLE].set_index('failure')
+        table = table[table['status'] != NOT_APPLICABLE].set_index('failure')
         table = table.rename(columns=WATCHED).reindex(columns=[*SCORES, *WATCHED.values()])
         table.index = [CLEAN if name == CLEAN else f'{FAILURE}{name}' for name in table.index]
         self.measures.update(table.to_dict('index'))
         self.failed = table.drop(index=CLEAN, errors='ignore')
-        unscored = self.failed.index[self.failed[SCORES].isna().any(axis=1)]
-        self._miss('no score under', unscored)
 
-    def average_failures(self, names: Collection[str]) -> None:
+    def average_failures(self, common: Collection[str]) -> None:
         """Measure the mean over those that all runs have, unknown where a score is."""
-        shared = self.failed.index.isin(names)
+        shared = self.failed.index.isin(common)
+        unscored = self.failed[SCORES].isna().any(axis=1)
         others = 'the mean over failures leaves out what other runs do not have,'
-        self._miss(others, self.failed.index[~shared])
+        for what, affected in (('no score under', unscored), (others, ~shared)):
+            if affected.any():
+                names = self.failed.index[affected].str.removeprefix(FAILURE)
+                self.missing.append(f'{what} {", ".join(names)}')
         if shared.any():
             failed = self.failed[shared]
             scores = failed[SCORES].mean(skipna=False)
             self.measures[FAILURES] = {**failed.mean(), **scores}
-
-    def _miss(self, what: str, failures: pd.Index) -> None:
-        if len(failures):
-            names = ', '.join(name.removeprefix(FAILURE) for name in failures)
-            self.missing.append(f'{what} {names}')
 
 
 def _subset_metrics(folder: Path) -> list[dict[str, Any]]:
