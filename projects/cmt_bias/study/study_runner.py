@@ -78,6 +78,7 @@ def make_executors(
         ProblemsFound: If this machine has not enough devices.
     """
     parameters = dict(tasks_per_node=processes, gpus_per_node=gpus) | (options or {})
+    executors: list[submitit.Executor]
     if cluster == 'local':
         parameters = {'timeout_min': 60 * 24 * 365, **parameters}  # none
         shares = share_devices(jobs, gpus, parameters.pop('visible_gpus', None))
