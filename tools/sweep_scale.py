@@ -27,13 +27,7 @@ from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_w
 from cmt_bias.runs.data_check import check_config_data
 from cmt_bias.runs.preflight import run_tool, stop_on
 from cmt_bias.study.scale_sweep import ScaleSweepLoop, find_swept_head
-from cmt_bias.study.scale_sweep_report import (
-    REPORT,
-    SCORES,
-    score_table,
-    sweep_table,
-    write_sweep,
-)
+from cmt_bias.study.scale_sweep_report import REPORT, SCORES, score_table, sweep_table, write_sweep
 
 DEFAULT_VALUES = [step / 2 for step in range(13)]
 

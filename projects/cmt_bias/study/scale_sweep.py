@@ -149,7 +149,7 @@ class ScaleSweepLoop(TestLoop):
         What they are worth is found out for the learned scale alone, as without a sweep.
         """
         cfg = ConfigDict(test_evaluator=copy.deepcopy(evaluator))
-        keep_detections(cfg, self._folder / str(scale))
+        keep_detections(cfg, self._folder / str(scale) / DETECTIONS.parts[0])
         if scale is not LEARNED:
             nuscenes_metric_configs(cfg.test_evaluator)[0]['format_only'] = True
         return cfg.test_evaluator
@@ -179,14 +179,13 @@ class ScaleSweepLoop(TestLoop):
 
     def _evaluate(self) -> None:
         """The official metrics of each scale's detections."""
-        tables = NuScenes(self._version, self._metric.data_root, verbose=False)
+        version, settings = self._version, self._metric.eval_version
+        tables = NuScenes(version, self._metric.data_root, verbose=False)
         for scale, evaluator in self._evaluators.items():
             if scale is not LEARNED:
                 evaluator.evaluate(len(self.dataloader.dataset))
-            folder = self._folder / str(scale)
-            detections = folder / DETECTIONS.relative_to(DETECTIONS.parts[0])
-            settings = self._version, self._metric.eval_version
-            evaluation = SubsetEvaluation(tables, detections, *settings)
+            detections = self._folder / str(scale) / DETECTIONS
+            evaluation = SubsetEvaluation(tables, detections, version, settings)
             self.parts[scale] = evaluation.by_condition() + evaluation.halves_by_condition()
             whole = self.parts[scale][0].metrics
             self.runner.logger.info(

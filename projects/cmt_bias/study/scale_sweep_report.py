@@ -91,15 +91,14 @@ def score_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
 def best_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
     """For each part the scale with the highest score, beside the learned one.
 
-    As the report shows it: part, frames and scenes, the best scale (several where they are equal)
-    with '(edge)' at the lowest or highest of the sweep, the best in each half of the scenes, the
-    score there, that with the learned scale, gain, and best minus worst. ``score`` is 'NDS' or
-    'mAP'.
+    As the report shows it: several scales where they are equal, '(edge)' at the lowest or highest
+    of the sweep, and the best in each half of the scenes. ``score`` is 'NDS' or 'mAP'.
     """
     swept = table.loc[table['point'] == OVERRIDE, 'scale']
     rows = []
     for part, group in _without_halves(table).groupby('part', sort=False):
-        first, best = group.iloc[0], group[group[score] == group[score].max()]
+        first, top = group.iloc[0], group[score].max()
+        best = group[group[score] == top]
         learned = group.loc[group['point'] == LEARNED_POINT, score].iloc[0]
         is_edge = len(best) == 1 and best['scale'].iloc[0] in (swept.min(), swept.max())
         halves = table[(table['part'] == part) & table['kind'].isin(HALVES)].groupby('kind')
@@ -110,9 +109,9 @@ def best_table(table: pd.DataFrame, score: str) -> pd.DataFrame:
                 'best scale': _best_label(group, score) + (' (edge)' if is_edge else ''),
                 'best in halves': ' / '.join(_best_label(half, score) for _, half in halves)
                 or 'one scene',
-                f'{score} there': group[score].max(),
+                f'{score} there': top,
                 f'{score} with the learned scale': learned,
-                'gain': f'{group[score].max() - learned:+.4f}',
+                'gain': f'{top - learned:+.4f}',
                 'best minus worst': np.ptp(group[score]),
             }
         )
