@@ -20,12 +20,9 @@ from ..runs.run_options import without_formatting
 
 @dataclass(frozen=True)
 class Question:
-    """One comparison that the report answers.
+    """One comparison that the report answers: ``variant`` with ``against``, seed by seed.
 
     Attributes:
-        text: The question, for the reader.
-        variant: The variant that it is about.
-        against: The variant that it is compared with, seed by seed.
         subset: Part of the measures, such as 'whole', 'night', or 'failures', their mean.
         metric: Such as 'mAP'.
         claimed: A difference that somebody has claimed; None for none.
@@ -45,13 +42,10 @@ class Study:
 
     Attributes:
         path: The file. The training config of a variant is ``<name>.py`` beside it.
-        title: Heading of the report.
         variants: Title of each variant by its name, in the report's order.
         reference: Name of the variant that the others are compared with.
-        seeds: Of each variant.
         failures: Names of sensor failures that each run is tested under, wildcards allowed.
         failure_options: Settings ``key=value`` of these tests alone, such as smaller data.
-        questions: What the report answers.
     """
 
     path: Path
@@ -150,7 +144,6 @@ def run_config(
     Raises:
         ProblemsFound: If the config starts from weights that are not there, has no nuScenes
             metric, or writes the checkpoints of all runs to one folder.
-        CheckpointError: If the package has no weights of the name that it starts from.
     """
     path = study.path.with_name(f'{variant}.py')
     cfg = without_formatting(Config.fromfile(path, import_custom_modules=False))
@@ -174,7 +167,11 @@ def run_config(
 
 
 def run_key(cfg: Config, num_processes: int) -> str:
-    """A digest of all that decides what a run gives: settings, starting weights, processes."""
+    """A digest of all that decides what a run gives: settings, starting weights, processes.
+
+    Raises:
+        CheckpointError: If the package has no weights of the name that it starts from.
+    """
     digest = hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode())
     digest.update(str(num_processes).encode())
     load_from = cfg.get('load_from') or ''

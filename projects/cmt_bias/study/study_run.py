@@ -46,7 +46,6 @@ class RunState:
         metrics: The metric dict of tools/test.py; empty while it is not done.
         failures_tested: Sensor failures that were tested, and the settings of these tests.
         seconds: Wall-clock time of each stage that ended.
-        device: Where it ran.
         failure: Why it ended early; empty otherwise.
     """
 
@@ -77,7 +76,6 @@ class StudyRun:
 
     Attributes:
         label: Names it to the reader, such as 'fixed, seed 0'.
-        folder: Where everything it makes goes.
         key: Digest of all that decides what it gives.
         tools: Folder of train.py, test.py and test_robustness.py.
         failures: Names of the sensor failures to test under.
@@ -102,13 +100,9 @@ class StudyRun:
 
     def is_finished(self) -> bool:
         """Whether it has been made to its end with these settings, and its results are there."""
-        state = self.state()
-        return (
-            state is not None
-            and bool(state.metrics)
-            and state.failures_tested == (*self.failures, *self.failure_options)
-            and (self.folder / DETECTIONS).is_file()
-        )
+        state, there = self.state(), (self.folder / DETECTIONS).is_file()
+        tested = (*self.failures, *self.failure_options)
+        return bool(there and state and state.metrics and state.failures_tested == tested)
 
     def prepare(self, cfg: Config) -> None:
         """Write the config; what other settings gave is kept under another name."""
