@@ -53,8 +53,8 @@ def check_places(folders: Sequence[Path], out_dir: Path) -> list[Problem]:
         elif place.resolve() == folder.resolve():
             what = f"the tables of '{folder}' would be written among its runs"
             problems.append(Problem(what, 'name another --out-dir'))
-        elif (place / STUDY_FILE).is_file():
-            with suppress(ProblemsFound):  # a damaged one is made again
+        else:
+            with suppress(ProblemsFound):  # there are none, or damaged ones, which are made again
                 earlier = read_record(place / STUDY_FILE).title
                 if earlier != title:
                     what = f"'{place}' has the tables of another study, '{earlier}', not '{title}'"

@@ -112,8 +112,7 @@ def check_settings(study: Path, options: Mapping[str, Any]) -> None:
 
 def chosen(study: Study, args: argparse.Namespace) -> Study:
     """The study with the seeds and variants of the command line."""
-    names = args.variants or list(study.variants)
-    unknown = [name for name in names if name not in study.variants]
+    unknown = [name for name in args.variants or () if name not in study.variants]
     if unknown:
         what = f'--variants: the study has no {", ".join(unknown)}'
         raise ProblemsFound([Problem(what, f'choose of {", ".join(study.variants)}')])
@@ -121,11 +120,8 @@ def chosen(study: Study, args: argparse.Namespace) -> Study:
     if len(set(seeds)) < len(seeds):
         what = f'--seeds {" ".join(map(str, seeds))}: two runs would have one folder'
         raise ProblemsFound([Problem(what, 'give each seed once')])
-    variants = {
-        name: title
-        for name, title in study.variants.items()
-        if name in names or name == study.reference
-    }
+    names = {study.reference, *(args.variants or study.variants)}
+    variants = {name: title for name, title in study.variants.items() if name in names}
     questions = tuple(q for q in study.questions if {q.variant, q.against} <= set(variants))
     return replace(study, variants=variants, questions=questions, seeds=seeds)
 
