@@ -12,7 +12,12 @@ from mmengine.runner import Runner
 
 from cmt_bias.cmt import CmtDetector
 from cmt_bias.runs.preflight import ProblemsFound
-from cmt_bias.study.scale_sweep import LEARNED, find_swept_head, predictions_by_scale
+from cmt_bias.study.scale_sweep import (
+    LEARNED,
+    ScaleSweepLoop,
+    find_swept_head,
+    predictions_by_scale,
+)
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 BASE = next((CONFIGS / 'cmt').glob('cmt-tiny*.py'))
@@ -108,3 +113,8 @@ def test_features_are_computed_once_for_all_scales(batch, monkeypatch):
 def test_a_model_without_bias_is_explained():
     with pytest.raises(ProblemsFound, match=r'no attention bias(.|\n)*AttentionBiasCmtHead'):
         find_swept_head(build(BASE))
+
+
+def test_an_evaluator_without_nuscenes_metric_is_explained():
+    with pytest.raises(ProblemsFound, match='test_evaluator has no NuScenesMetric'):
+        ScaleSweepLoop(None, None, dict(type='DumpResults', out_file_path='x.pkl'), scales=[1.0])

@@ -96,7 +96,9 @@ def test_scales_come_from_the_history_of_the_hook(tmp_path):
     assert measures['drift in the last fifth (camera)'] == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize('content', [None, '', 'a,b\n1,2\n', 'iteration\n'])
+@pytest.mark.parametrize(
+    'content', [None, '', 'a,b\n1,2\n', 'iteration\n', 'iteration,bias_scale/lidar\n']
+)
 def test_run_without_a_readable_history_has_no_scales(tmp_path, content):
     if content is not None:
         (tmp_path / 'bias_scale.csv').write_text(content)

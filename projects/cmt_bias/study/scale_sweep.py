@@ -21,7 +21,7 @@ from torch import nn
 from ..bias.head_lookup import BiasedHead, biased_heads
 from ..bias.scale import BiasScale
 from ..cmt.detector import CmtDetector
-from ..metrics.metric_configs import nuscenes_metric_configs
+from ..metrics.metric_configs import NUSCENES_METRIC, nuscenes_metric_configs
 from ..metrics.subset_evaluation import EVALUATED_SPLITS, Subset, SubsetEvaluation
 from ..problem import Problem
 from ..runs.preflight import ProblemsFound, stop_on
@@ -117,6 +117,9 @@ class ScaleSweepLoop(TestLoop):
         scales: Sequence[float],
         fp16: bool = False,
     ) -> None:
+        if not nuscenes_metric_configs(evaluator):
+            what = f'test_evaluator has no {NUSCENES_METRIC}'
+            stop_on([Problem(what, 'a sweep compares nuScenes metrics: add it')])
         self._temporary = tempfile.TemporaryDirectory()
         self._folder = Path(self._temporary.name)
         super().__init__(runner, dataloader, self._keeping(evaluator, LEARNED), fp16)

@@ -75,6 +75,8 @@ def read_scales(train_dir: Path) -> pd.DataFrame:
     try:
         history = read_history(train_dir / FILE_NAME).set_index('iteration')
     except (OSError, ValueError):
+        history = pd.DataFrame()
+    if history.empty:  # of no rows too: a run that was killed before its first
         return pd.DataFrame()
     prefix = 'bias_scale/'
     return history.filter(like=prefix).rename(columns=lambda name: name.removeprefix(prefix))
