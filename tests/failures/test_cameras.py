@@ -37,6 +37,11 @@ def test_more_views_than_cameras_are_refused(sample):
         CameraDrop(num_views=7)(sample)
 
 
+@pytest.mark.parametrize('failure', [CameraOcclusion(0.5), CameraDrop(), CameraMirror()])
+def test_a_sample_without_cameras_stays_as_it_is(failure, sample):
+    assert failure({**sample, 'img': []})['img'] == []
+
+
 def test_dirt_covers_the_share_and_leaves_the_other_pixels(sample):
     after = CameraOcclusion(share=0.4)(copy.deepcopy(sample))['img']
     masks = []

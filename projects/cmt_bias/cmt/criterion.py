@@ -99,9 +99,9 @@ class CmtCriterion(nn.Module):
         """Class and box loss of each layer, ``(L, 2)``."""
         targets = self._targets(batch_gt_instances_3d)
         layers = [  # of one task group after the other
-            (logits, boxes, of_task)
-            for prediction, of_task in zip(tasks, targets, strict=True)
-            for logits, boxes in zip(*prediction, strict=True)
+            (logits[layer], boxes[layer], of_task)
+            for (logits, boxes), of_task in zip(tasks, targets, strict=True)
+            for layer in range(len(logits))
         ]
         pairs = [
             (InstanceData(scores=of_sample, bboxes=its_boxes), target)

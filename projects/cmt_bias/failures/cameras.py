@@ -49,7 +49,7 @@ class CameraFailure(SensorFailure):
             self.check('num_views', enough, f'not exceed the {len(images)} cameras of a sample')
             hit = np.isin(np.arange(len(images)), rng.permutation(len(images))[: self.num_views])
         pictures = self.pictures(results, hit, rng)
-        hit &= [picture is not None for picture in pictures]
+        hit &= np.array([picture is not None for picture in pictures], dtype=bool)
         results['img'] = [
             np.ascontiguousarray(new) if failed else old
             for old, new, failed in zip(images, pictures, hit, strict=True)
