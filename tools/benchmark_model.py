@@ -84,8 +84,9 @@ def build_model(cfg: Config, device: str) -> nn.Module:
     if device == 'cpu' and cfg.model.pts_middle_encoder.type == 'SparseEncoder':
         cfg.model.frozen_modules = SPARSE_ENCODER
     torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
     # not init_weights: pretrained weights do not change the time
-    return MODELS.build(cfg.model).to(device)
+    return model.to(device)
 
 
 def make_tasks(cfg: Config, model: Any, samples: list[dict]) -> dict[str, Callable]:
@@ -146,7 +147,10 @@ def benchmark(
 
 def show_profile(title: str, function: Callable, device: str, num_operators: int) -> None:
     """Print the operators that take most of one call's time, without what they call themselves."""
-    with torch.profiler.profile() as profiler:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.startswith('cuda'):
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
         measure(function, device)
     clock = 'self_device_time_total' if device.startswith('cuda') else 'self_cpu_time_total'
     table = profiler.key_averages().table(clock, num_operators, max_name_column_width=60)
