@@ -33,13 +33,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--modality',
         choices=['LC', 'L', 'C'],
-        help='sensors that see anything (default: all that the model reads). A missing LiDAR is a '
-        'cloud of zeros, a missing camera a black image, see cmt_bias/datasets/modal_mask.py',
+        help='sensors that see anything: LiDAR, cameras or both (default: all that the model '
+        'reads). A missing LiDAR is a cloud of zeros, a missing camera a black image, see '
+        'cmt_bias/datasets/modal_mask.py',
     )
     parser.add_argument(
         '--allow-missing-keys', action='store_true', help='test though the checkpoint lacks parts'
     )
-    parser.add_argument('--show', action='store_true', help='show a picture of each sample')
+    parser.add_argument('--show', action='store_true', help='show each picture in a window')
     parser.add_argument('--show-dir', help='write a picture of each sample to this folder')
     parser.add_argument('--score-thr', type=float, default=0.1, help='least score in a picture')
     parser.add_argument(

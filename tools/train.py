@@ -33,10 +33,15 @@ def parse_args() -> argparse.Namespace:
         help='share BatchNorm statistics between processes, with this implementation',
     )
     parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch'
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with processes x batch over auto_scale_lr.base_batch_size',
     )
     parser.add_argument(
-        '--resume', nargs='?', const='auto', help='go on from this checkpoint, or from the latest'
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from this checkpoint; without a path from the latest in the work folder',
     )
     return run_options.parse_run_args(parser)
 

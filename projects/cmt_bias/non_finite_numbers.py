@@ -14,7 +14,7 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor).all())
 
 
-def non_finite_numbers(data: Any, only_nan: bool = False) -> Iterator[str]:
+def non_finite_numbers(data: Any, *, only_nan: bool = False) -> Iterator[str]:
     """Name the tensors in nested data that are not finite: 'inputs.points[1]'.
 
     Args:

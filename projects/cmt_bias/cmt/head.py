@@ -17,10 +17,11 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..ops import TokenLayout, WindowedBias
+from .calibration import camera_geometry
 from .config_keys import refuse_unknown_keys
 from .criterion import CmtCriterion, gravity_center_boxes
 from .denoising import DenoisingQueries, make_denoising_queries
-from .position_encoding import BevEmbedding, CameraGeometry, RayEmbedding, camera_geometry
+from .position_encoding import BevEmbedding, CameraGeometry, RayEmbedding
 from .precision import autocast_off
 from .task_head import encoded_boxes, predict_task, split_denoising
 

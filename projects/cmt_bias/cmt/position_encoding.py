@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,30 +27,6 @@ class CameraGeometry:
     lidar2img: Tensor  # (B, V, 4, 4) LiDAR frame (metres) to pixels of the padded input
     img2lidar: Tensor  # (B, V, 4, 4) its inverse
     pad_shape: tuple[int, int]  # (H, W) of the padded input, in pixels
-
-
-def camera_geometry(img_metas: Sequence[dict], like: Tensor) -> CameraGeometry | None:
-    """Calibration of a batch, in the type and on the device of a tensor; None where samples have
-    no ``lidar2img``, or no ``pad_shape`` as without images.
-
-    Raises:
-        ValueError: If images differ in size, within a sample or a batch.
-    """
-    if any(key not in meta for meta in img_metas for key in ('lidar2img', 'pad_shape')):
-        return None
-    shapes = {common_image_shape(meta['pad_shape']) for meta in img_metas}
-    if len(shapes) > 1:
-        raise ValueError(
-            f'pad_shape differs within a batch: {sorted(shapes)}. Resize the images to one size '
-            '(ResizeCropFlipImage does).'
-        )
-    # float64: the inverse of a projection loses three digits
-    lidar2img = torch.as_tensor(
-        np.stack([np.asarray(meta['lidar2img'], dtype=np.float64) for meta in img_metas])
-    )
-    both = torch.stack((lidar2img, torch.linalg.inv(lidar2img)))
-    lidar2img, img2lidar = both.to(like, non_blocking=True)
-    return CameraGeometry(lidar2img, img2lidar, shapes.pop())
 
 
 def common_image_shape(shape: Sequence) -> tuple[int, int]:

@@ -4,7 +4,7 @@ Looks at info files, at a few of the files they name, at the tables of the offic
 at the database for pasting. What a run does not use is not looked for.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,14 @@ from ..config_type import type_name
 from ..datasets.info_file_check import check_class_balance, check_frames, read_info_file
 from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES, scenes_of_samples
 from ..datasets.object_database import check_database
-from ..datasets.sensor_files import UsedData, faults_of_files, is_local, sensor_files, used_data
+from ..datasets.sensor_files import (
+    SensorFile,
+    UsedData,
+    faults_of_files,
+    is_local,
+    sensor_files,
+    used_data,
+)
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..problem import Problem, Severity
 
@@ -174,12 +181,13 @@ def _check_files(
     if depth == 'sampled':
         step = max(1, len(frames) // max(1, sampled_frames))
         frames = frames[::step][:sampled_frames]
-    named = [
+    named: Iterable[tuple[SensorFile, str]] = (
         (file, str(frame.get('token', number)))
         for number, frame in enumerate(frames)
         for file in sensor_files(reader.parse_data_info(frame), used)
-    ]
+    )
     if depth == 'all':
+        named = list(named)
         first_frame = {file.path: token for file, token in reversed(named)}
         mend = 'copy or unpack it again, or leave it out: skip_bad_frames=True of the dataset'
         return [

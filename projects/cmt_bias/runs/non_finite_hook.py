@@ -57,7 +57,10 @@ class NonFiniteHook(Hook):
         self.after_run(runner)
         self._runner = runner
         self._model = cast(BaseModel, unwrapped(runner.model))
-        keep = self._hooks.enter_context
+
+        def keep(handle: Any) -> None:  # it may be another library's
+            self._hooks.callback(handle.remove)
+
         keep(self._model.register_forward_hook(self._after_forward, always_call=True))
         for name, part in self._model.named_children():
             if name.endswith('head'):

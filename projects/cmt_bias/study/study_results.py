@@ -21,7 +21,6 @@ from ..metrics.metric_configs import nuscenes_metric_configs
 from ..metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from ..metrics.subset_evaluation import EVALUATED_SPLITS, WHOLE, SubsetEvaluation
 from ..problem import Problem
-from ..robustness.table import NOT_APPLICABLE
 from ..runs.data_check import innermost_datasets
 from ..runs.preflight import ProblemsFound
 from .seed_statistics import Estimate, compare, holm
@@ -35,6 +34,7 @@ SUBSETS_FILE = 'subset_metrics.json'
 FAILURES = 'failures'
 FAILURE = 'failure: '
 UNTESTED = 'no test under sensor failures'
+INAPPLICABLE = 'not applicable'  # status in robustness.csv of a sensor that a model has not
 SCORES = ['mAP', 'NDS']
 WATCHED = {
     'lidar_weight': 'lidar trust',
@@ -315,7 +315,7 @@ class _Run:
         except (OSError, ValueError):
             self.missing.append(UNTESTED)
             return
-        table = table[table['status'] != NOT_APPLICABLE].set_index('failure')
+        table = table[table['status'] != INAPPLICABLE].set_index('failure')
         table = table.rename(columns=WATCHED).reindex(columns=[*SCORES, *WATCHED.values()])
         table.index = [CLEAN if name == CLEAN else f'{FAILURE}{name}' for name in table.index]
         self.measures.update(table.to_dict('index'))

@@ -25,7 +25,7 @@ class ScaleOptimizer:
         self.is_like_adam = 'betas' in self.group
         self.lacks_gradient = False  # of the scale, at the latest step
         self._gradient = torch.zeros_like(scale).detach().flatten()
-        self._has_stepped = torch.zeros((), dtype=torch.bool, device=scale.device)
+        self._has_stepped: Tensor | bool = False
         # To be removed when no more steps are to be looked at.
         self.handle = self._optimizer.register_step_pre_hook(self._keep_gradient)
 
@@ -38,9 +38,12 @@ class ScaleOptimizer:
         # A fused optimizer is called in every case, and itself divides by the loss scale and
         # leaves out the step after an overflow. To ask whether it does would wait for the device.
         found_inf = getattr(optimizer, 'found_inf', None)
-        steps = torch.ones_like(self._has_stepped) if found_inf is None else found_inf == 0
-        self._gradient = torch.where(steps, gradient, self._gradient)
-        self._has_stepped = self._has_stepped | steps
+        if found_inf is None:
+            self._gradient, self._has_stepped = gradient, True
+        else:
+            steps = found_inf == 0
+            self._gradient = torch.where(steps, gradient, self._gradient)
+            self._has_stepped = steps | self._has_stepped
 
     @property
     def gradient(self) -> list[float] | None:
