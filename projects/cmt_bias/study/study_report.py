@@ -22,11 +22,11 @@ from .seed_statistics import (
 from .study_findings import condition_finding, link_findings, scale_findings
 from .study_plots import save_curves, save_differences, save_trust
 from .study_results import FAILURE, FAILURES, STUDY_FILE, Question, StudyResults, load_results
-from .training_curves import CLEAR_FALL
+from .training_curves import CLEAR_FALL, ROUGHNESS, SPEED
 
 REPORT = 'README.md'
 MISSING = '-'
-OF_LOSSES = ('iterations to 95 %', 'loss roughness')
+OF_LOSSES = (SPEED, ROUGHNESS)
 LOWER_IS_BETTER = (*OF_LOSSES, *(f'm{name}' for name in ERRORS.values()))
 
 READING = f"""
@@ -158,7 +158,7 @@ def _answer(question: Question, found: Estimate) -> str:
     digits = _digits(question.metric)
     numbers = f'{what}: {found.text(digits)}, n = {found.count}'
     if math.isnan(found.p_value):
-        is_speed = question.metric == 'iterations to 95 %'
+        is_speed = question.metric == SPEED
         both = 'a loss that falls clearly beyond its noise' if is_speed else 'both'
         why = f'{found.count} pairs of seeds have {both}' if found.count < 2 else 'all seeds alike'
         return f'Not known: {why}. {numbers}.'
@@ -179,7 +179,7 @@ def _answer(question: Question, found: Estimate) -> str:
 
 def _digits(metric: str) -> int:
     """Of a score four, of iterations none."""
-    return {'iterations to 95 %': 0, 'loss roughness': 1}.get(metric, 4)
+    return {SPEED: 0, ROUGHNESS: 1}.get(metric, 4)
 
 
 def _text(value: float, form: str = '.4f') -> str:

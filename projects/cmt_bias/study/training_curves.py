@@ -12,6 +12,8 @@ from ..bias.monitor.history import FILE_NAME, read_history
 
 LEAST_SMOOTHING = 5
 """Points in a running mean, which else takes a twentieth of a curve's."""
+SPEED, ROUGHNESS = 'iterations to 95 %', 'loss roughness'
+"""Names of the measures of a loss curve."""
 CLEAR_FALL = 4.0
 """Times the noise of the running mean that a loss must fall for its speed to mean something."""
 CURVE_POINTS = 60
@@ -90,8 +92,8 @@ def drift(curve: pd.Series) -> float:
 def curve_measures(losses: pd.Series, scales: pd.DataFrame) -> dict[str, float]:
     """What the report says of a training, for each entry of the scale."""
     return {
-        'iterations to 95 %': iterations_to_improve(losses),
-        'loss roughness': roughness(losses),
+        SPEED: iterations_to_improve(losses),
+        ROUGHNESS: roughness(losses),
         **{f'final scale ({name})': float(scales[name].iloc[-1]) for name in scales},
         **{f'drift in the last fifth ({name})': drift(scales[name]) for name in scales},
     }
