@@ -95,13 +95,13 @@ class BiasScale(nn.Module):
         Raises:
             ValueError: If ``low`` is not less than ``high``.
         """
-        low, high = -_NO_BOUND if low is None else low, _NO_BOUND if high is None else high
-        if not low < high:
+        bounds = -_NO_BOUND if low is None else low, _NO_BOUND if high is None else high
+        if not bounds[0] < bounds[1]:
             raise ValueError(
                 f'{CONFIG_KEY}: min_scale={low} must be less than max_scale={high}; swap them, or '
                 'set learnable_scale=False to hold the scale fixed.'
             )
-        self.scale_range[0], self.scale_range[1] = low, high
+        self.scale_range[0], self.scale_range[1] = bounds
 
     def bounds(self) -> tuple[float, float]:
         """The range, -inf or inf where it is open."""
