@@ -100,6 +100,17 @@ def test_averages_of_different_ranges_are_a_range_between():
     assert 0.5 < low < 1.0 and high == torch.inf
 
 
+@pytest.mark.parametrize('beyond', [torch.inf, 1e300, 1e30])
+def test_a_bound_that_float32_cannot_hold_is_none(beyond):
+    scale = BiasScale()
+    scale.set_scale_range(-beyond, beyond)
+    assert scale.bounds() == (-torch.inf, torch.inf)
+    assert scale.scale_range.isfinite().all()
+    for low, high in [(beyond, None), (torch.nan, 1.0), (1.0, torch.nan)]:
+        with pytest.raises(ValueError, match='must be less than'):
+            scale.set_scale_range(low, high)
+
+
 def test_files_of_earlier_versions_load():
     """They have infinite bounds and axes of another type."""
     state = dict(

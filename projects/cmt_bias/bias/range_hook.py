@@ -41,7 +41,7 @@ class BiasScaleRangeHook(Hook):
             is_meant = epochs[0] == 0 and epochs == sorted(set(epochs))
             for _, (low, high) in self.schedule:
                 BiasScale().set_scale_range(low, high)
-        except (TypeError, ValueError, IndexError, RuntimeError):  # the last: 1e300
+        except (TypeError, ValueError, IndexError):
             is_meant = False
         if not is_meant:
             raise ValueError(

@@ -95,7 +95,11 @@ class BiasScale(nn.Module):
         Raises:
             ValueError: If ``low`` is not less than ``high``.
         """
-        bounds = -_NO_BOUND if low is None else low, _NO_BOUND if high is None else high
+        # what float32 cannot hold is no bound either
+        bounds = (
+            -_NO_BOUND if low is None else max(low, -_NO_BOUND),
+            _NO_BOUND if high is None else min(high, _NO_BOUND),
+        )
         if not bounds[0] < bounds[1]:
             raise ValueError(
                 f'{CONFIG_KEY}: min_scale={low} must be less than max_scale={high}; swap them, or '
