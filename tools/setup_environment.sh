@@ -318,10 +318,14 @@ choice() {
 # The first line: what is to come. Nothing where nothing is left to do.
 announce() {
     [ ! -f "$STATE/check.done" ] || return 0
-    local cores minutes
+    local cores minutes python=$PY tag torch
     cores=$(nproc 2>/dev/null || echo 2)
     minutes=$((4 + 22 / cores))
-    if ls "$CACHE"/wheels/*/mmcv-"$MMCV_VERSION"-*.whl >/dev/null 2>&1; then minutes=5; fi
+    # Is there a wheel for this Python and torch? Begins as in wheel_folder, which needs both installed.
+    [ -x "$PY" ] || python=$(find_python 2>/dev/null) || true
+    tag=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])' 2>/dev/null) || true
+    torch=${TORCH:-$(cat "$STATE/choice_TORCH" 2>/dev/null || grep '^torch==' requirements/build.txt || true)}
+    if ls "$CACHE/wheels/$tag-${torch/==/}"*/mmcv-"$MMCV_VERSION"-*.whl >/dev/null 2>&1; then minutes=5; fi
     printf 'Set-up: about %d minutes; all %d cores while mmcv is compiled, 1 GB of downloads, 4 GB in %s, a wheel in %s.\n' \
         "$minutes" "$cores" "$VENV" "$CACHE"
 }

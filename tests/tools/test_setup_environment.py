@@ -83,6 +83,31 @@ def test_a_torch_that_was_chosen_keeps_its_pins_at_the_next_plain_call(tmp_path)
     assert 'lock-python311' not in log.read_text()
 
 
+@pytest.mark.parametrize(
+    ('kept', 'is_short'),
+    [
+        ('cp311-torch2.1.2+cu121-x86_64', True),
+        ('cp311-torch2.13.0+cpu-x86_64', False),
+        ('cp310-torch2.1.2+cu121-x86_64', False),
+    ],
+)
+def test_a_short_time_is_said_only_with_a_wheel_for_this_python_and_torch(
+    tmp_path, kept, is_short
+):
+    python = stand_in(tmp_path / 'venv' / 'bin' / 'python', 'echo cp311')
+    stand_in(tmp_path / 'wheels' / kept / 'mmcv-2.1.0-any.whl', '')
+    stand_in(tmp_path / 'bin' / 'nproc', 'echo 2')
+    environment = dict(
+        VENV=str(python.parents[1]),
+        CMT_BIAS_CACHE=str(tmp_path),
+        PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}',
+    )
+    first, *_ = set_up(**environment, TORCH='torch==2.1.2').stdout.splitlines()
+    assert first.startswith(f'Set-up: about {5 if is_short else 15} minutes;')
+    (python.parents[1] / '.setup' / 'check.done').unlink()
+    assert set_up(**environment, TORCH='').stdout.splitlines()[0] == first  # what was chosen
+
+
 def test_tests_begin_after_the_set_up_whatever_j_says(tmp_path):
     log = shlex.quote(str(tmp_path / 'log'))
     stand_in(tmp_path / 'bin' / 'bash', f'sleep 1; echo set-up >>{log}')  # runs the script
