@@ -105,7 +105,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     interpreter = environment / 'bin' / 'python'
     (site_packages,) = (environment / 'lib').glob('python*/site-packages')
     # The path alone: an editable install of the checkout that lives there does not come along.
-    (site_packages / 'stack.pth').write_text(sysconfig.get_path('purelib') + '\n')
+    lines = [sysconfig.get_path('purelib')]
+    if sys.version_info >= (3, 12):  # mmengine imports distutils, for which setuptools stands in
+        lines.append('import _distutils_hack; _distutils_hack.add_shim()')
+    (site_packages / 'stack.pth').write_text('\n'.join([*lines, '']))
     options = ['--no-deps', '--no-build-isolation', '--no-index']
     subprocess.run(
         [sys.executable, '-m', 'pip', '--python', interpreter, 'install', '.', *options],

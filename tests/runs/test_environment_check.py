@@ -1,11 +1,13 @@
 """Checks of the environment: what needs no broken environment. For those see tests/tools."""
 
 import importlib.metadata
+from types import SimpleNamespace
 
 import pytest
 
 from cmt_bias.ops import cpu
 from cmt_bias.problem import Problem
+from cmt_bias.runs import environment_check
 from cmt_bias.runs.environment_check import (
     Answer,
     ask,
@@ -48,24 +50,32 @@ def test_whatever_a_check_raises_becomes_an_error_with_its_remedy():
 
 
 @pytest.mark.parametrize(
-    ('version', 'what', 'severity'),
-    [
-        ('82.0.1', '82.0.1: no pkg_resources', 'warning'),
-        ('100.1', '100.1: no pkg_resources', 'warning'),
-        (None, 'not installed; only building mmcv needs it', 'note'),
-    ],
+    ('version', 'what'),
+    [('82.0.1', '82.0.1: no pkg_resources'), ('100.1', '100.1: no pkg_resources')],
 )
-def test_a_setuptools_that_cannot_build_mmcv_is_no_error(version, what, severity, monkeypatch):
+def test_a_setuptools_that_cannot_build_mmcv_is_no_error(version, what, monkeypatch):
     def version_of(name: str) -> str:
-        if name == 'setuptools' and version is None:
-            raise importlib.metadata.PackageNotFoundError(name)
         return version if name == 'setuptools' else installed(name)
 
     installed = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, 'version', version_of)
     answer = dict(check_environment())['setuptools']
-    assert (answer.what, answer.severity) == (what, severity)
-    assert ("`pip install 'setuptools<82'`" in answer.remedy) == (severity == 'warning')
+    assert (answer.what, answer.severity) == (what, 'warning')
+    assert "`pip install 'setuptools<82'`" in answer.remedy
+
+
+@pytest.mark.parametrize(('python', 'severity'), [((3, 11, 9), 'note'), ((3, 12, 0), 'error')])
+def test_without_setuptools_mmengine_lacks_distutils_from_python_312_on(
+    python, severity, monkeypatch
+):
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, 'version', missing)
+    monkeypatch.setattr(environment_check, 'sys', SimpleNamespace(version_info=python))
+    answer = check_setuptools()
+    assert answer.severity == severity
+    assert ('setuptools<82' in answer.remedy) == (severity == 'error')
 
 
 def test_a_setuptools_that_can_build_mmcv_is_fine(monkeypatch):

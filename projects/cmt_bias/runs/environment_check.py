@@ -127,14 +127,17 @@ def check_gpu() -> Answer:
 
 def check_setuptools() -> Answer:
     """Whether mmcv can be built: it needs pkg_resources, gone from setuptools 82 on."""
+    install = "`pip install 'setuptools<82'`"
     try:
         version = importlib.metadata.version('setuptools')
     except importlib.metadata.PackageNotFoundError:
+        if sys.version_info >= (3, 12):
+            what = 'not installed; mmengine imports its distutils, which Python has no more'
+            return Problem(what, install)
         return Problem('not installed; only building mmcv needs it', severity='note')
     if int(version.split('.')[0]) < 82:
         return version
-    remedy = "before compiling mmcv: `pip install 'setuptools<82'`"
-    return Problem(f'{version}: no pkg_resources', remedy, 'warning')
+    return Problem(f'{version}: no pkg_resources', f'before compiling mmcv: {install}', 'warning')
 
 
 def check_mmcv_operators() -> Answer:
