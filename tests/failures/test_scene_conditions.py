@@ -22,7 +22,7 @@ def data_root(tmp_path):
     return str(tmp_path)
 
 
-def label(token: str, data_root: str, **sample: str) -> dict:
+def label(token: str, data_root: str | list[str], **sample: str) -> dict:
     transform = TRANSFORMS.build(
         dict(
             type='LabelSpoiledSensors',
@@ -60,6 +60,24 @@ def test_a_scene_of_two_conditions_suffers_from_each(data_root, spoiled_by, expe
     assert [transform(dict(token=name))['spoiled_sensors'] for name in 'abcd'] == expected
 
 
+def test_a_sample_of_other_data_is_no_healthy_one(data_root, tmp_path):
+    """A study tests under failures on data of their own, whose nights were no nights."""
+    other = tmp_path / 'other' / 'v1.0-mini'
+    other.mkdir(parents=True)
+    (other / 'scene.json').write_text(json.dumps([dict(token='s0', description='Night')]))
+    (other / 'sample.json').write_text(json.dumps([dict(token='e', scene_token='s0')]))
+    with pytest.raises(KeyError, match=r"'e' is not in the tables of data_root=.*add the folder"):
+        label('e', data_root)
+    both = [data_root, str(other.parent)]
+    assert [label(token, both)['spoiled_sensors'] for token in 'abe'] == ['', 'C', 'C']
+
+
+def test_without_a_condition_no_tables_are_needed():
+    settings = dict(type='LabelSpoiledSensors', data_root='nowhere', version='v1.0-mini')
+    transform = TRANSFORMS.build(dict(settings, spoiled_by={}))
+    assert transform(dict(token='any'))['spoiled_sensors'] == ''
+
+
 def test_a_failure_and_a_condition_add_up(data_root):
     assert label('b', data_root, spoiled_sensors='L')['spoiled_sensors'] == 'LC'
     assert label('a', data_root, spoiled_sensors='L')['spoiled_sensors'] == 'L'
@@ -70,7 +88,7 @@ def test_mistakes_name_the_setting(data_root, tmp_path):
         return TRANSFORMS.build(dict(type='LabelSpoiledSensors', version='v1.0-mini', **settings))
 
     with pytest.raises(FileNotFoundError, match=r'nowhere.*set data_root'):
-        build(data_root=str(tmp_path / 'nowhere'), spoiled_by={})
+        build(data_root=str(tmp_path / 'nowhere'), spoiled_by=dict(night='C'))
     with pytest.raises(ValueError, match=r"spoiled_by\['rain'\]='radar'"):
         build(data_root=data_root, spoiled_by=dict(rain='radar'))
     with pytest.raises(

@@ -4,7 +4,7 @@ _base_ = './_base_.py'
 
 label = dict(
     type='LabelSpoiledSensors',
-    data_root=_base_.data_root,
+    data_root=[_base_.data_root, 'data/synthetic_study_failures/'],  # both of study.py
     version=_base_.version,
     spoiled_by=dict(night='C'),
 )

@@ -1,7 +1,7 @@
 """Day, night, rain and fog: what scene descriptions tell, and the sensors that suffer from it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmcv.transforms import BaseTransform
@@ -34,17 +34,20 @@ class LabelSpoiledSensors(BaseTransform):
     '' where no sensor suffers, into the ``meta_keys`` of the packing.
 
     Args:
-        data_root: Folder of the nuScenes data.
-        version: Folder of the tables in it.
+        data_root: Folder of the nuScenes data; several, if it is to label samples of several.
+        version: Folder of the tables in each.
         spoiled_by: For conditions of :func:`scene_condition` the sensors that suffer: 'L', 'C' or
             'LC'. 'night' also means nights with rain, 'night and rain' these alone.
 
     Raises:
-        FileNotFoundError: If the tables are not there.
+        FileNotFoundError: If the tables are not there, and ``spoiled_by`` names any condition.
         ValueError: If ``spoiled_by`` names something else than conditions and sensors.
+        KeyError: If a sample is not in the tables.
     """
 
-    def __init__(self, data_root: str, version: str, spoiled_by: Mapping[str, str]) -> None:
+    def __init__(
+        self, data_root: str | Sequence[str], version: str, spoiled_by: Mapping[str, str]
+    ) -> None:
         known = {DAY, *CONDITION_WORDS}
         for condition, sensors in spoiled_by.items():
             if not set(condition.split(' and ')) <= known:
@@ -57,15 +60,26 @@ class LabelSpoiledSensors(BaseTransform):
                     f"LabelSpoiledSensors: spoiled_by['{condition}']='{sensors}' must be 'L', 'C' "
                     "or 'LC'"
                 )
-        self.sensors_of_token = {}
-        for token, scene in scenes_of_samples(Path(data_root) / version).items():
-            parts = set(scene_condition(scene['description']).split(' and '))
-            suffers = [
-                s for name, s in spoiled_by.items() if parts.issuperset(name.split(' and '))
-            ]
-            self.sensors_of_token[token] = ''.join(suffers)
+        self.data_root = [data_root] if isinstance(data_root, str) else list(data_root)
+        self.spoiled_by = spoiled_by
+        self.sensors_of_token: dict[str, str] = {}
+        for folder in self.data_root if spoiled_by else ():
+            for token, scene in scenes_of_samples(Path(folder) / version).items():
+                self.sensors_of_token[token] = self._suffering(scene['description'])
+
+    def _suffering(self, description: str) -> str:
+        parts = set(scene_condition(description).split(' and '))
+        conditions = self.spoiled_by.items()
+        return ''.join(s for name, s in conditions if parts.issuperset(name.split(' and ')))
 
     def transform(self, results: dict) -> dict:
         """Label one sample."""
-        add_spoiled(results, self.sensors_of_token.get(sample_token(results), ''))
+        token = sample_token(results)
+        if self.spoiled_by and token not in self.sensors_of_token:
+            raise KeyError(
+                f"LabelSpoiledSensors: the sample '{token}' is not in the tables of "
+                f'data_root={self.data_root}, so that its condition is not known; add the folder '
+                'of its data to data_root'
+            )
+        add_spoiled(results, self.sensors_of_token.get(token, ''))
         return results
