@@ -137,10 +137,26 @@ def test_starts_that_do_not_meet_are_told(study):
     assert 'They do not meet' in ends
 
 
+def test_routers_that_make_up_for_the_scale_are_told(study):
+    results = collect_results(study)
+
+    def told() -> str:
+        path = write_report({'made_up': results}, study / 'report')
+        return section(path.read_text(), 'Where the scale ends')
+
+    assert 'fixed 2.50 (+0.50, -0.25); learned_from_low 2.07 (+0.41, -0.21)' in told()
+    assert 'make up' not in told()  # all have the same weights
+    for variant in ('fixed', 'learned_from_low', 'learned_from_high'):
+        scales = results.of(variant, 'whole', 'final scale (shared)')
+        row = (variant, slice(None), 'clean'), 'camera trust'
+        results.values.loc[row] = (0.6 / scales).to_numpy()
+    assert 'learned_from_high 3.31 (+0.66, +0.60). The routers make up for the scale' in told()
+
+
 def test_starts_that_are_alike_are_not_compared(study):
     shutil.rmtree(study / 'learned_from_high')
     add_variant(study, 'learned_slow', like='learned_from_low')
-    assert '### Where the scale ends' not in report(study)[0]
+    assert 'between the starts' not in report(study)[0]
 
 
 def test_movement_of_scales_is_the_largest_of_any_seed(study):

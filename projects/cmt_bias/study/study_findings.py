@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..failures import CLEAN
 from ..metrics.subset_evaluation import WHOLE
+from ..ops import MODALITIES
 from .seed_statistics import estimate, holm
 from .study_results import FAILURE, FAILURES, StudyResults
 
@@ -116,6 +117,30 @@ def scale_findings(results: StudyResults) -> list[str]:
         f'In the last fifth of the training none of them moves by more than {most:.3f}. With a '
         'learning rate that has gone to 0 by then, that is no proof of an optimum.',
     ]
+
+
+def product_finding(results: StudyResults) -> list[str]:
+    """Whether routers make up for the scale: a bias is the product of weight and scale."""
+    names = [name for name in results.variants if name.startswith(LEARNED)]
+    scales = {v: results.of(v, WHOLE, f'final {SHARED}') for v in (results.reference, *names)}
+    ends = pd.DataFrame({v: scale.mean() for v, scale in scales.items()}, index=['scale']).T
+    for sensor in MODALITIES:
+        weights = {v: results.of(v, CLEAN, f'{sensor} trust') for v in scales}
+        ends[sensor] = pd.Series({v: (scales[v] * weights[v]).mean() for v in scales})
+    ends = ends.dropna()
+    if len(ends) < 2:
+        return []
+    told = (
+        f'{v} {row.scale:.2f} ({row.lidar:+.2f}, {row.camera:+.2f})' for v, row in ends.iterrows()
+    )
+    spread = (ends.max() - ends.min()) / ends.mean().abs()
+    most = ends[[*MODALITIES]].mean().abs().idxmax()
+    finding = (
+        f'The scale at the end, and times the mean trust in LiDAR and cameras: {"; ".join(told)}.'
+    )
+    if spread[most] < spread['scale'] / 3:
+        finding += ' The routers make up for the scale: what the training finds is the product.'
+    return [finding]
 
 
 def condition_finding(results: StudyResults) -> list[str]:

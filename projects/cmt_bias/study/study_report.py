@@ -19,7 +19,12 @@ from .seed_statistics import (
     residual_spread,
     smallest_visible_difference,
 )
-from .study_findings import condition_finding, link_findings, scale_findings
+from .study_findings import (
+    condition_finding,
+    link_findings,
+    product_finding,
+    scale_findings,
+)
 from .study_plots import save_curves, save_differences, save_trust
 from .study_results import FAILURE, FAILURES, STUDY_FILE, Question, StudyResults, load_results
 from .training_curves import CLEAR_FALL, ROUGHNESS, SPEED
@@ -95,7 +100,7 @@ def _study_sections(results: StudyResults, folder: Path) -> list[str]:
         '### Detection\n\n' + _score_table(results),
         picture(compared, 'differences.png', save_differences),
         _bullets('By condition', condition_finding(results)),
-        _bullets('Where the scale ends', scale_findings(results)),
+        _bullets('Where the scale ends', scale_findings(results) + product_finding(results)),
         _training_table(results),
         picture('Loss and scale over iterations', 'curves.png', save_curves),
         '### Whom the router trusts, and where attention goes\n\n' + _trust_table(results),
