@@ -64,9 +64,19 @@ def test_a_setuptools_that_cannot_build_mmcv_is_no_error(version, what, monkeypa
     assert "`pip install 'setuptools<82'`" in answer.remedy
 
 
-@pytest.mark.parametrize(('python', 'severity'), [((3, 11, 9), 'note'), ((3, 12, 0), 'error')])
+@pytest.mark.parametrize(
+    ('python', 'what', 'severity'),
+    [
+        ((3, 11, 9), 'not installed; only building mmcv needs it', 'note'),
+        (
+            (3, 12, 0),
+            'not installed; mmengine imports its distutils, which Python has no more',
+            'error',
+        ),
+    ],
+)
 def test_without_setuptools_mmengine_lacks_distutils_from_python_312_on(
-    python, severity, monkeypatch
+    python, what, severity, monkeypatch
 ):
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
@@ -74,7 +84,7 @@ def test_without_setuptools_mmengine_lacks_distutils_from_python_312_on(
     monkeypatch.setattr(importlib.metadata, 'version', missing)
     monkeypatch.setattr(environment_check, 'sys', SimpleNamespace(version_info=python))
     answer = check_setuptools()
-    assert answer.severity == severity
+    assert (answer.what, answer.severity) == (what, severity)
     assert ('setuptools<82' in answer.remedy) == (severity == 'error')
 
 

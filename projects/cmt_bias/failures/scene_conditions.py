@@ -65,12 +65,10 @@ class LabelSpoiledSensors(BaseTransform):
         self.sensors_of_token: dict[str, str] = {}
         for folder in self.data_root if spoiled_by else ():
             for token, scene in scenes_of_samples(Path(folder) / version).items():
-                self.sensors_of_token[token] = self._suffering(scene['description'])
-
-    def _suffering(self, description: str) -> str:
-        parts = set(scene_condition(description).split(' and '))
-        conditions = self.spoiled_by.items()
-        return ''.join(s for name, s in conditions if parts.issuperset(name.split(' and ')))
+                parts = set(scene_condition(scene['description']).split(' and '))
+                self.sensors_of_token[token] = ''.join(
+                    s for name, s in spoiled_by.items() if parts.issuperset(name.split(' and '))
+                )
 
     def transform(self, results: dict) -> dict:
         """Label one sample."""

@@ -121,13 +121,10 @@ def scale_findings(results: StudyResults) -> list[str]:
 
 def product_finding(results: StudyResults) -> list[str]:
     """Whether routers make up for the scale: a bias is the product of weight and scale."""
-    names = [name for name in results.variants if name.startswith(LEARNED)]
-    scales = {v: results.of(v, WHOLE, f'final {SHARED}') for v in (results.reference, *names)}
-    ends = pd.DataFrame({v: scale.mean() for v, scale in scales.items()}, index=['scale']).T
-    for sensor in MODALITIES:
-        weights = {v: results.of(v, CLEAN, f'{sensor} trust') for v in scales}
-        ends[sensor] = pd.Series({v: (scales[v] * weights[v]).mean() for v in scales})
-    ends = ends.dropna()
+    names = [v for v in results.variants if v == results.reference or v.startswith(LEARNED)]
+    scales = results.table(WHOLE, f'final {SHARED}')
+    biases = {m: (scales * results.table(CLEAN, f'{m} trust')).mean() for m in MODALITIES}
+    ends = pd.DataFrame(biases).assign(scale=scales.mean()).reindex(names).dropna()
     if len(ends) < 2:
         return []
     told = (
