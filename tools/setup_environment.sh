@@ -225,13 +225,13 @@ print(os.path.join(sys.argv[1], 'wheels', key + ('-cuda' if sys.argv[2] == '1' e
 PYTHON
 }
 
-# build_mmcv LOG FOLDER CUDA [pip options]: the wheel appears in FOLDER whole or not at all.
+# build_mmcv LOG FOLDER CUDA: the wheel appears in FOLDER whole or not at all.
 build_mmcv() {
     local log=$1 folder=$2 cuda=$3 build_folder
-    shift 3
     build_folder=$(mktemp -d)
-    if MMCV_WITH_OPS=1 FORCE_CUDA=$cuda run_logged "$log" "$PY" -m pip wheel -v --no-build-isolation --no-deps "$@" \
-        -w "$build_folder" "mmcv==$MMCV_VERSION"; then
+    # pip's own cache knows the Python that a wheel was built for, but neither the torch nor the operators.
+    if MMCV_WITH_OPS=1 FORCE_CUDA=$cuda run_logged "$log" "$PY" -m pip wheel -v --no-build-isolation --no-deps \
+        --no-cache-dir -w "$build_folder" "mmcv==$MMCV_VERSION"; then
         mkdir -p "$folder"
         cp "$build_folder"/mmcv-*.whl "$folder/.partial"
         mv "$folder/.partial" "$folder/$(basename "$build_folder"/mmcv-*.whl)"
@@ -245,29 +245,29 @@ build_mmcv() {
 install_mmcv() {
     local log=$1 cuda folder
     cuda=$(cuda_operators_wanted)
-    if operators_work "$cuda"; then
+    folder=$(wheel_folder "$cuda")
+    # Operators made for another torch may run, and be wrong.
+    if [ "$(cat "$STATE/mmcv_made_for" 2>/dev/null || basename "$folder")" = "$(basename "$folder")" ] &&
+        operators_work "$cuda"; then
         return
     fi
-    folder=$(wheel_folder "$cuda")
-    if ! ls "$folder"/mmcv-"$MMCV_VERSION"-*.whl >/dev/null 2>&1; then
-        require_compiler
-        build_mmcv "$log" "$folder" "$cuda" || return 1
-    fi
-    install_mmcv_wheel "$log" "$folder" || return 1
-    if ! operators_work "$cuda"; then
-        # A wheel from pip's cache may have been built without operators, or against another torch.
+    if ls "$folder"/mmcv-"$MMCV_VERSION"-*.whl >/dev/null 2>&1; then
+        install_mmcv_wheel "$log" "$folder" || return 1
+        if operators_work "$cuda"; then
+            return
+        fi
         printf '      the kept wheel does not work with this torch: compiling anew\n'
         rm -f "$folder"/mmcv-*.whl
-        require_compiler
-        build_mmcv "$log" "$folder" "$cuda" --no-cache-dir || return 1
-        install_mmcv_wheel "$log" "$folder" || return 1
-        operators_work "$cuda"
     fi
+    require_compiler
+    build_mmcv "$log" "$folder" "$cuda" || return 1
+    install_mmcv_wheel "$log" "$folder" || return 1
+    operators_work "$cuda"
 }
 
 install_mmcv_wheel() {
     pip_install "$1" --force-reinstall --no-deps "$2"/mmcv-"$MMCV_VERSION"-*.whl &&
-        pip_install "$1" "$2"/mmcv-"$MMCV_VERSION"-*.whl
+        pip_install "$1" "$2"/mmcv-"$MMCV_VERSION"-*.whl && basename "$2" >"$STATE/mmcv_made_for"
 }
 
 # Without nvcc mmcv has no CUDA operators, and a GPU that torch sees would only make every run fail: hide it then.

@@ -83,6 +83,39 @@ def test_a_torch_that_was_chosen_keeps_its_pins_at_the_next_plain_call(tmp_path)
     assert 'lock-python311' not in log.read_text()
 
 
+def test_mmcv_is_that_of_the_torch_that_is_there(tmp_path):
+    """Neither one compiled for another torch stays, nor does pip's cache hand it out again."""
+    log = tmp_path / 'log'
+    python = stand_in(
+        tmp_path / 'venv' / 'bin' / 'python',
+        f"""
+        cd {shlex.quote(str(tmp_path))}; echo "$*" >>log
+        case "$*" in
+            *'pip wheel'*) while [ "$1" != -w ]; do shift; done; touch "$2/mmcv-2.1.0-any.whl" ;;
+            *'pip install torch=='*) echo "${{@: -1}}" >torch ;;
+            *'pip install'*/mmcv-2.1.0-any.whl) touch mmcv ;;
+            *get_path*) touch Python.h; pwd ;;
+            '- 2.1.0 0') [ -f mmcv ] ;;  # whether its operators work
+            '- '*' 0') cat >/dev/null; echo "$2/wheels/$(cat torch)" ;;
+        esac""",
+    )
+    environment = dict(VENV=str(python.parents[1]), CMT_BIAS_CACHE=str(tmp_path), FORCE_CUDA='0')
+
+    def mmcv_steps(torch: str) -> list[str]:
+        log.write_text('')
+        done = set_up(**environment, TORCH=torch)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = log.read_text().splitlines()
+        assert all('--no-cache-dir' in line for line in lines if 'pip wheel' in line)
+        return re.findall(r'pip (wheel)|--force-reinstall .*/(.+)/mmcv', log.read_text())
+
+    for torch in ('torch==2.1.2', 'torch==2.4.0'):
+        assert mmcv_steps(torch) == [('wheel', ''), ('', torch)]
+    assert mmcv_steps('') == []
+    assert mmcv_steps('torch==2.1.2') == [('', 'torch==2.1.2')]  # was kept
+    assert mmcv_steps('torch==2.1.2') == []
+
+
 @pytest.mark.parametrize(
     ('kept', 'is_short'),
     [
