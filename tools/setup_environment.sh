@@ -227,19 +227,30 @@ PYTHON
 
 # build_mmcv LOG FOLDER CUDA: the wheel appears in FOLDER whole or not at all.
 build_mmcv() {
-    local log=$1 folder=$2 cuda=$3 build_folder
+    local log=$1 folder=$2 cuda=$3 build_folder status=0
     build_folder=$(mktemp -d)
-    # pip's own cache knows the Python that a wheel was built for, but neither the torch nor the operators.
-    if MMCV_WITH_OPS=1 FORCE_CUDA=$cuda run_logged "$log" "$PY" -m pip wheel -v --no-build-isolation --no-deps \
-        --no-cache-dir -w "$build_folder" "mmcv==$MMCV_VERSION"; then
+    build_mmcv_wheel "$log" "$build_folder" "$cuda" || status=1
+    if [ "$status" = 0 ]; then
         mkdir -p "$folder"
         cp "$build_folder"/mmcv-*.whl "$folder/.partial"
         mv "$folder/.partial" "$folder/$(basename "$build_folder"/mmcv-*.whl)"
-        rm -rf "$build_folder"
-    else
-        rm -rf "$build_folder"
-        return 1
     fi
+    rm -rf "$build_folder"
+    return "$status"
+}
+
+build_mmcv_wheel() {
+    local source="mmcv==$MMCV_VERSION"
+    # From 2.14 on torch's headers are C++20, and mmcv asks for C++17.
+    if "$PY" -c 'import sys, torch; sys.exit(torch.__version__ < "2.14")'; then
+        run_logged "$1" "$PY" -m pip download --no-build-isolation --no-deps --no-binary mmcv -d "$2" "$source" || return 1
+        tar -xf "$2/mmcv-$MMCV_VERSION.tar.gz" -C "$2" || return 1
+        source=$2/mmcv-$MMCV_VERSION
+        sed -i 's/-std=c++17/-std=c++20/' "$source/setup.py" || return 1
+    fi
+    # pip's own cache knows the Python that a wheel was built for, but neither the torch nor the operators.
+    MMCV_WITH_OPS=1 FORCE_CUDA=$3 run_logged "$1" "$PY" -m pip wheel -v --no-build-isolation --no-deps --no-cache-dir \
+        -w "$2" "$source"
 }
 
 install_mmcv() {

@@ -83,37 +83,52 @@ def test_a_torch_that_was_chosen_keeps_its_pins_at_the_next_plain_call(tmp_path)
     assert 'lock-python311' not in log.read_text()
 
 
-def test_mmcv_is_that_of_the_torch_that_is_there(tmp_path):
-    """Neither one compiled for another torch stays, nor does pip's cache hand it out again."""
+@pytest.fixture
+def mmcv_steps(tmp_path):
+    """A function: sets up with a torch, and returns what the compiled mmcv needed."""
     log = tmp_path / 'log'
     python = stand_in(
         tmp_path / 'venv' / 'bin' / 'python',
         f"""
         cd {shlex.quote(str(tmp_path))}; echo "$*" >>log
         case "$*" in
-            *'pip wheel'*) while [ "$1" != -w ]; do shift; done; touch "$2/mmcv-2.1.0-any.whl" ;;
+            *'pip download'*)
+                mkdir -p mmcv-2.1.0; echo "'-std=c++17'" >mmcv-2.1.0/setup.py
+                while [ "$1" != -d ]; do shift; done; tar -cf "$2/mmcv-2.1.0.tar.gz" mmcv-2.1.0 ;;
+            *'pip wheel'*)
+                cat "${{@: -1}}/setup.py" >>log 2>/dev/null
+                while [ "$1" != -w ]; do shift; done; touch "$2/mmcv-2.1.0-any.whl" ;;
             *'pip install torch=='*) echo "${{@: -1}}" >torch ;;
             *'pip install'*/mmcv-2.1.0-any.whl) touch mmcv ;;
             *get_path*) touch Python.h; pwd ;;
+            *'< "2.14"'*) [ "$(cat torch)" = torch==2.14.1 ] ;;
             '- 2.1.0 0') [ -f mmcv ] ;;  # whether its operators work
             '- '*' 0') cat >/dev/null; echo "$2/wheels/$(cat torch)" ;;
         esac""",
     )
     environment = dict(VENV=str(python.parents[1]), CMT_BIAS_CACHE=str(tmp_path), FORCE_CUDA='0')
 
-    def mmcv_steps(torch: str) -> list[str]:
+    def run(torch: str) -> list[str]:
         log.write_text('')
         done = set_up(**environment, TORCH=torch)
         assert done.returncode == 0, done.stdout + done.stderr
-        lines = log.read_text().splitlines()
-        assert all('--no-cache-dir' in line for line in lines if 'pip wheel' in line)
-        return re.findall(r'pip (wheel)|--force-reinstall .*/(.+)/mmcv', log.read_text())
+        steps = r'(pip wheel) .*--no-cache-dir|(-std=.*)\'|--force-reinstall .*/(.*)/mmcv'
+        return [''.join(step) for step in re.findall(steps, log.read_text())]
 
+    return run
+
+
+def test_mmcv_is_that_of_the_torch_that_is_there(mmcv_steps):
+    """Neither one compiled for another torch stays, nor does pip's cache hand it out again."""
     for torch in ('torch==2.1.2', 'torch==2.4.0'):
-        assert mmcv_steps(torch) == [('wheel', ''), ('', torch)]
+        assert mmcv_steps(torch) == ['pip wheel', torch]
     assert mmcv_steps('') == []
-    assert mmcv_steps('torch==2.1.2') == [('', 'torch==2.1.2')]  # was kept
+    assert mmcv_steps('torch==2.1.2') == ['torch==2.1.2']  # was kept
     assert mmcv_steps('torch==2.1.2') == []
+
+
+def test_mmcv_is_compiled_as_the_headers_of_torch_need_it(mmcv_steps):
+    assert mmcv_steps('torch==2.14.1') == ['pip wheel', '-std=c++20', 'torch==2.14.1']
 
 
 @pytest.mark.parametrize(
