@@ -1,13 +1,13 @@
 """Datasets and pipelines of an old config."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from mmdet3d.registry import DATASETS, TRANSFORMS
 from mmengine.config import Config
 
 from ..shipped_configs import config_path
-from .model import keep_accepted
 from .report import ConversionReport
 
 _NUSCENES = ('CustomNuScenesDataset', 'NuScenesDataset')
@@ -48,54 +48,53 @@ def image_preparation(pipeline: Sequence[Mapping], report: ConversionReport) -> 
     return arguments
 
 
-def convert_data(old: Mapping, report: ConversionReport) -> dict:
-    """The dataloaders and evaluators for ``data`` of an old config."""
-    data = old['data']
-    own = data.get('train_dataloader') or {}  # mmdet 2.2x: what differs from the settings for all
-    sizes = ('samples_per_gpu', 'workers_per_gpu')
-    report.lose_others('data', data, (*sizes, 'train', 'val', 'test', 'train_dataloader'))
-    report.lose_others('data.train_dataloader', own, sizes)
-    samples, workers = ({**data, **own}.get(*size) for size in zip(sizes, (1, 2), strict=True))
+def convert_data(old: dict, report: ConversionReport) -> dict:
+    """The dataloaders and evaluators for ``data`` of an old config, which it takes out of it."""
+    data = dict(old.pop('data'))
+    # mmdet 2.2x: what differs from the settings for all
+    own = dict(data.pop('train_dataloader', None) or {})
+    samples = own.pop('samples_per_gpu', data.pop('samples_per_gpu', 1))
+    workers = own.pop('workers_per_gpu', data.pop('workers_per_gpu', 2))
     gpus = len(list(old.get('gpu_ids') or range(8)))
     report.changed['data.samples_per_gpu'] = 'train_dataloader.batch_size'
     report.changed['data.workers_per_gpu'] = 'train_dataloader.num_workers, val_..., test_...'
     report.added['auto_scale_lr'] = f'the rates belong to {gpus} GPUs with {samples} samples'
     new: dict[str, Any] = dict(auto_scale_lr=dict(enable=False, base_batch_size=gpus * samples))
-    for split in ('train', 'val', 'test'):
-        if split not in data:
-            continue
+    for split in [split for split in ('train', 'val', 'test') if split in data]:
         training = split == 'train'
         report.changed[f'data.{split}'] = f'{split}_dataloader.dataset'
-        dataset = _convert_dataset(data[split], f'data.{split}', training, report)
-        new[f'{split}_dataloader'] = dict(
+        dataset = _convert_dataset(data.pop(split), f'data.{split}', training, report)
+        loader = new[f'{split}_dataloader'] = dict(
             batch_size=samples if training else 1,
             num_workers=workers,
             persistent_workers=not training,
-            **(dict(worker_init_fn=dict(type='seed_worker_per_epoch')) if training else {}),
             sampler=dict(type='DefaultSampler', shuffle=training),
             dataset=dataset,
         )
-        if not training:
+        if training:
+            loader['worker_init_fn'] = dict(type='seed_worker_per_epoch')
+        else:
             root, ann_file = dataset.get('data_root', ''), dataset.get('ann_file', '')
             new[f'{split}_cfg'] = {}
             new[f'{split}_evaluator'] = dict(
                 type='NuScenesMetric', data_root=root, ann_file=f'{root}{ann_file}', metric='bbox'
             )
+    report.lose('data', data)
+    report.lose('data.train_dataloader', own)
     return new
 
 
 def _convert_dataset(old: Mapping, path: str, training: bool, report: ConversionReport) -> dict:
+    new = dict(old)
     if 'dataset' in old:
-        inner = _convert_dataset(old['dataset'], f'{path}.dataset', training, report)
-        new = dict(old, dataset=inner)
-        return keep_accepted(new, DATASETS.get(new['type']), path, report)
+        new['dataset'] = _convert_dataset(old['dataset'], f'{path}.dataset', training, report)
+        return report.keep_accepted(new, DATASETS.get(new['type']), path)
     for key in ('ann_file', 'pipeline'):
         if key not in old:
             raise ValueError(
                 f"{path} has no '{key}': only a dataset of annotations, or wrappers that have one "
                 "as 'dataset', can be converted"
             )
-    new = dict(old)
     if old['type'] in _NUSCENES:
         new['type'] = 'AllBoxesNuScenesDataset' if training else 'CheckedNuScenesDataset'
         report.changed[f'{path}.type'] = f"'{old['type']}' is '{new['type']}'"
@@ -111,18 +110,21 @@ def _convert_dataset(old: Mapping, path: str, training: bool, report: Conversion
         report.changed[f'{path}.classes'] = 'metainfo.classes'
     if new.pop('load_interval', 1) != 1:
         report.lost[f'{path}.load_interval'] = "use 'indices'"
-    modality = old.get('modality') or {}
-    new['modality'] = {key: bool(modality.get(key)) for key in ('use_lidar', 'use_camera')}
-    why = 'LiDAR and cameras are the sensors there are'
-    report.lose_others(f'{path}.modality', modality, new['modality'], why)
-    ours = Config.fromfile(config_path('_base_/datasets/nus-3d-fusion.py'))
-    new['data_prefix'] = ours.data_prefix.to_dict()
-    new['pipeline'] = _convert_pipeline(old['pipeline'], f'{path}.pipeline', root, ours, report)
-    return keep_accepted(new, DATASETS.get(new['type']), path, report)
+    others = dict(old.get('modality') or {})
+    new['modality'] = {key: bool(others.pop(key, False)) for key in ('use_lidar', 'use_camera')}
+    report.lose(f'{path}.modality', others, 'LiDAR and cameras are the sensors there are')
+    new['data_prefix'] = _our_data().data_prefix.to_dict()
+    new['pipeline'] = _convert_pipeline(old['pipeline'], f'{path}.pipeline', root, report)
+    return report.keep_accepted(new, DATASETS.get(new['type']), path)
+
+
+@cache
+def _our_data() -> Config:
+    return Config.fromfile(config_path('_base_/datasets/nus-3d-fusion.py'))
 
 
 def _convert_pipeline(
-    old: Sequence[Mapping], path: str, data_root: str, ours: Config, report: ConversionReport
+    old: Sequence[Mapping], path: str, data_root: str, report: ConversionReport
 ) -> list[dict]:
     new: list[dict] = []
     for index, step in enumerate(old):
@@ -130,17 +132,15 @@ def _convert_pipeline(
         if 'transforms' in step:
             report.changed[where] = 'its transforms stand in the pipeline itself'
             inner = [inside for inside in step['transforms'] if inside not in _IDLE_IN_TEST]
-            new += _convert_pipeline(inner, f'{path}[{index}]', data_root, ours, report)
+            new += _convert_pipeline(inner, f'{path}[{index}]', data_root, report)
         elif step['type'] in _DONE_ELSEWHERE:
             report.changed[where] = _DONE_ELSEWHERE[step['type']]
         else:
-            new.append(_convert_step(step, where, data_root, ours, report))
+            new.append(_convert_step(step, where, data_root, report))
     return new
 
 
-def _convert_step(
-    step: Mapping, where: str, data_root: str, ours: Config, report: ConversionReport
-) -> dict:
+def _convert_step(step: Mapping, where: str, data_root: str, report: ConversionReport) -> dict:
     new = dict(step, type=_NEW_STEPS.get(step['type'], step['type']))
     if new['type'] != step['type']:
         report.changed[where] = f"'{new['type']}'"
@@ -149,9 +149,9 @@ def _convert_step(
         new['backend_args'] = None if backend == dict(backend='disk') else backend
         report.changed[f'{where}.file_client_args'] = 'backend_args'
     if new['type'] == 'Pack3DDetInputs':
-        new['meta_keys'] = ours.meta_keys
+        new['meta_keys'] = _our_data().meta_keys
         report.changed[f'{where}.meta_keys'] = 'those that this package reads'
     if 'db_sampler' in new and not new['db_sampler'].get('data_root'):
         new['db_sampler'] = dict(new['db_sampler'], data_root=data_root)
         report.changed[f'{where}.db_sampler.data_root'] = 'data_root, where the files lie'
-    return keep_accepted(new, TRANSFORMS.get(new['type']), where, report)
+    return report.keep_accepted(new, TRANSFORMS.get(new['type']), where)

@@ -1,7 +1,9 @@
 """What became of the keys of a converted config."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from ..cmt.config_keys import accepted_arguments
 
 
 @dataclass
@@ -18,17 +20,26 @@ class ConversionReport:
     lost: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
 
-    def lose_others(
+    def lose(
         self,
         key: str,
-        given: Mapping,
-        known: Collection[str],
+        rest: Mapping,
         why: str = 'not converted; look for what stands for it by hand',
     ) -> None:
-        """Name what is set below ``key`` and not known as lost."""
-        for name, value in given.items():
-            if name not in known and value is not None:
-                self.lost[f'{key}.{name}'] = why
+        """Name what is set below ``key`` as lost."""
+        self.lost.update({f'{key}.{name}': why for name in rest if rest[name] is not None})
+
+    def keep_accepted(self, part: dict, cls: type | None, path: str) -> dict:
+        """What the class of a part of a config takes of it; all of it if there is no class."""
+        name = part['type']
+        if cls is None:
+            self.lost[f'{path}.type'] = f'no class {name} here; kept, register one of your own'
+            return part
+        known = accepted_arguments(cls)
+        kept = {key: part[key] for key in part if known is None or key in {'type', *known}}
+        rest = {key: part[key] for key in part if key not in kept}
+        self.lose(path, rest, f'{name} has no such argument')
+        return kept
 
     def __str__(self) -> str:
         parts = {'Changed': self.changed, 'No counterpart': self.lost, 'Added': self.added}
