@@ -14,9 +14,10 @@ import torch
 from mmengine.dataset import pseudo_collate
 from rich.progress import track
 
+from cmt_bias.atomic_file import save_figure
 from cmt_bias.runs.preflight import run_tool
-from cmt_bias.visualization import draw_scene, save_figure
-from cmt_bias.visualization.tool_options import open_scenes, picture_parser
+from cmt_bias.visualization import draw_scene
+from cmt_bias.visualization.dataset_scenes import open_scenes, picture_parser
 
 
 def parse_args() -> argparse.Namespace:

@@ -23,13 +23,13 @@ import pandas as pd
 from mmengine.dataset import pseudo_collate
 from rich.progress import track
 
-from cmt_bias.atomic_file import write_atomically
+from cmt_bias.atomic_file import save_figure, write_atomically
 from cmt_bias.bias.head_lookup import biased_heads
 from cmt_bias.problem import Problem
 from cmt_bias.runs.preflight import ProblemsFound, run_tool
 from cmt_bias.runs.run_options import positive
-from cmt_bias.visualization import best_queries, draw_bias, mass_table, observe_bias, save_figure
-from cmt_bias.visualization.tool_options import open_scenes, picture_parser
+from cmt_bias.visualization import draw_bias, mass_table, observe_bias
+from cmt_bias.visualization.dataset_scenes import open_scenes, picture_parser
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,9 +84,8 @@ def main() -> None:
     for index in track(indices, description='drawing'):
         example = scenes.load(index)
         forward = partial(model.test_step, pseudo_collate([example]))
-        (data_sample,), observed = observe_bias(head, forward)
+        (data_sample,), observed = observe_bias(head, forward, args.score_thr, args.max_queries)
         scene = scenes.scene(index, example['inputs'], data_sample)
-        scene, observed = best_queries(scene, observed, args.score_thr, args.max_queries)
         figure = draw_bias(scene, observed, layer, args.bev_range, args.colour_limit)
         save_figure(figure, args.out_dir / f'{args.split}_{index:05d}_layer{layer}.png')
         tables[index, scenes.token(index)] = mass_table(observed)

@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
+from cmt_bias.atomic_file import save_figure
+from cmt_bias.metrics.attention_mass import attention_mass
 from cmt_bias.ops import QueryWindows, TokenLayout, Window, WindowedBias
-from cmt_bias.visualization import CameraView, ObservedBias, Scene, draw_bias, save_figure
-from cmt_bias.visualization.observed_bias import ObservedLayer
+from cmt_bias.visualization import CameraView, ObservedBias, Scene, draw_bias
 
 HEIGHT, WIDTH = 60, 100
 FORWARD = np.array([[80.0, 50.0, 0, 0], [0, 30.0, -80.0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]])
@@ -27,33 +28,32 @@ def shown(
         labels_3d=torch.tensor([0]),
         scores_3d=torch.tensor([0.7]),
     )
-    chosen = torch.arange(num_queries)
     scene = Scene(
         ('construction_vehicle',),
         [CameraView('CAM_FRONT', np.full((HEIGHT, WIDTH, 3), 128, np.uint8), FORWARD)],
         points=np.zeros((0, 3)),
-        detections=found[chosen],
         title='scene-0001: Night, rain',
         subtitle='sample 3, token abc',
     )
-    cells = torch.tensor([[[[3, 3], [2, 4]]]], dtype=torch.int32)
+    cells = torch.tensor([[[[3, 3], [2, 4]]]], dtype=torch.int32)[:, :num_queries]
     windows = QueryWindows(TokenLayout((4, 4), 1, (6, 10)), cells, (Window(1), Window(1)))
-    layers = [
-        ObservedLayer(
-            torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 76, 3), WindowedBias(windows, bias)
-        )
-        for bias in torch.tensor(WEIGHTS) * torch.tensor(scales).view(-1, 1, 1, 2)
-    ]
+    strengths = torch.tensor([[WEIGHTS]]) * torch.tensor(scales)[:, None, None]
+    biases = [WindowedBias(windows, strength[:, :num_queries]) for strength in strengths]
+    query, key = torch.zeros(1, 2, num_queries, 3), torch.zeros(1, 2, 76, 3)
+    masses = [attention_mass(query, key, bias)[:, 0].mean(dim=1).numpy() for bias in biases]
     observed = ObservedBias(
-        queries=torch.tensor([17]),
-        weights=np.array([WEIGHTS]),
-        reference_points=np.array([[0.5, 10.0, 0.0]]),
+        detections=found[:num_queries],
+        choice=f'{num_queries} shown',
+        queries=torch.tensor([17])[:num_queries],
+        weights=np.array([WEIGHTS])[:num_queries],
+        reference_points=np.array([[0.5, 10.0, 0.0]])[:num_queries],
         scales=np.array(scales),
-        layers=tuple(layers),
+        biases=tuple(biases),
+        mass=np.stack(masses),
         pad_shape=(HEIGHT, WIDTH),
         pc_range=(-20.0, -20.0, -5.0, 20.0, 20.0, 3.0),
     )
-    return scene, observed.of_detections(chosen), len(scales) - 1
+    return scene, observed, len(scales) - 1
 
 
 def pixel(figure: Figure, axes: int, point: tuple[float, float]) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_windows_have_the_colour_of_the_bias_of_their_sensor():
 
 def test_query_whose_detection_is_of_no_known_class_is_named_other():
     scene, observed, layer = shown()
-    scene.detections.labels_3d[:] = len(scene.class_names)
+    observed.detections.labels_3d[:] = len(scene.class_names)
     figure = draw_bias(scene, observed, layer)
     assert '1  other 0.70, 10 m' in texts(figure)
 
@@ -115,7 +115,12 @@ def test_biases_beyond_the_limit_of_the_colours_are_drawn():
 def test_texts_name_sample_scene_layer_scale_windows_and_shares():
     written = texts(draw_bias(*shown()))
     for text in (
-        *('scene-0001: Night, rain', 'token abc', 'layer 1 of 0 to 1', 'bias scale 2,'),
+        *(
+            'scene-0001: Night, rain',
+            'token abc  |  1 shown',
+            'layer 1 of 0 to 1',
+            'bias scale 2,',
+        ),
         *('LiDAR 3 \N{MULTIPLICATION SIGN} 3 cells of 10 m', 'px', '15.8%', '67.1%'),
         *('construction', '0.70, 10 m', '+0.60  -0.45', 'LiDAR, in windows'),
     ):

@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
-from cmt_bias.visualization import CameraView, Scene, draw_scene, save_figure
+from cmt_bias.atomic_file import save_figure
+from cmt_bias.visualization import CameraView, Scene, draw_scene
 from cmt_bias.visualization.scene_panels import (
     CLASS_COLOURS,
     GROUND_TRUTH_COLOUR,
-    camera_rows,
-    class_colour,
+    camera_places,
+    class_style,
     draw_birds_eye_view,
     draw_camera,
 )
@@ -131,12 +132,15 @@ def test_birds_eye_view_shows_points_at_their_place():
 
 
 def test_cameras_stand_as_on_the_vehicle():
-    rows = camera_rows(SIX_CAMERAS)
-    assert [[SIX_CAMERAS[number] for number in row] for row in rows] == [
-        ['CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'],
-        ['CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'],
-    ]
-    assert camera_rows(['CAM_BACK']) == [[0]]
+    assert dict(zip(SIX_CAMERAS, camera_places(SIX_CAMERAS), strict=True)) == {
+        'CAM_FRONT_LEFT': (0, 0),
+        'CAM_FRONT': (0, 1),
+        'CAM_FRONT_RIGHT': (0, 2),
+        'CAM_BACK_LEFT': (1, 0),
+        'CAM_BACK': (1, 1),
+        'CAM_BACK_RIGHT': (1, 2),
+    }
+    assert camera_places(['CAM_BACK']) == [(0, 0)]
     figure = draw_scene(crowded_scene())
     front, right, left, back, *_ = (axes.bbox for axes in figure.axes)
     assert left.x1 < front.x0 < front.x1 < right.x0
@@ -145,24 +149,26 @@ def test_cameras_stand_as_on_the_vehicle():
 
 def test_some_of_the_cameras_stand_as_on_the_vehicle_too():
     names = [f'CAM_{place}' for place in ('FRONT_LEFT', 'FRONT', 'BACK_LEFT', 'BACK')]
-    assert camera_rows(names) == [[0, 1], [2, 3]]
+    assert camera_places(names) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     figure = draw_scene(Scene(CLASSES, [forward_view('CAM_BACK'), forward_view('CAM_FRONT')]))
     back, front, *_ = (axes.bbox for axes in figure.axes)
     assert back.y1 < front.y0 and back.x0 == front.x0
 
 
 def test_cameras_of_other_names_come_three_in_a_row():
-    assert camera_rows([f'camera {number}' for number in range(5)]) == [[0, 1, 2], [3, 4]]
+    for names in ([f'camera {number}' for number in range(5)], ['CAM_BACK'] * 5):
+        assert camera_places(names) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
 
 
 def test_class_colours_go_by_name_and_differ():
-    assert class_colour(0, ('pedestrian',)) == CLASS_COLOURS['pedestrian']
+    assert class_style(0, ('pedestrian',)) == ('pedestrian', CLASS_COLOURS['pedestrian'])
+    assert class_style(1, ('car', 'cable_car'))[1] in CLASS_COLOURS.values()
     assert len({*CLASS_COLOURS.values(), GROUND_TRUTH_COLOUR}) == len(CLASS_COLOURS) + 1
 
 
 @pytest.mark.parametrize('label', [-1, len(CLASSES)])
 def test_detection_of_no_known_class_is_drawn_in_no_class_s_colour_and_named_other(label):
-    assert class_colour(label, CLASSES) not in CLASS_COLOURS.values()
+    assert class_style(label, CLASSES)[1] not in CLASS_COLOURS.values()
     view, found = forward_view(), boxes((0.0, 10.0), label=label, score=0.9)
     figure = draw_scene(Scene(CLASSES, [view], np.zeros((0, 3)), detections=found))
     assert 'other 0.90' in [text.get_text() for text in figure.axes[0].texts]

@@ -1,23 +1,22 @@
 """What is seen of the bias in a forward pass of a head, and which queries of it are shown."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from cmt_bias.cmt import MultiTaskBBoxCoder
+from cmt_bias.metrics.attention_mass import watch_attention
 from cmt_bias.ops import Window, biased_attention
 from cmt_bias.visualization import (
     CameraView,
     ObservedBias,
     Scene,
-    best_queries,
     draw_bias,
     mass_table,
     observe_bias,
 )
-from cmt_bias.visualization.bias_panels import bias_maps
 
 from .tiny_biased_head import (
     CAMERA_SHAPE,
@@ -35,11 +34,12 @@ CLASSES = (
 )
 
 
-def observe(head: torch.nn.Module, sensors: str = 'LC') -> tuple[Scene, ObservedBias]:
-    """The scene with what the head found in it, and what was seen of its bias."""
+def observe(
+    head: torch.nn.Module, sensors: str = 'LC', score_thr: float = 0.0, max_queries: int = 4
+) -> tuple[Scene, ObservedBias]:
+    """A scene, and what was seen of the head's bias in it."""
     inputs = sample_inputs(sensors)
-    outputs, observed = observe_bias(head, lambda: head(*inputs))
-    found = head.predict_by_feat(outputs, inputs[2])[0]
+    _, observed = observe_bias(head, lambda: head(*inputs), score_thr, max_queries)
     views = zip(range(CAMERA_SHAPE[0]), lidar2img(), strict=True)
     scene = Scene(
         CLASSES,
@@ -49,23 +49,17 @@ def observe(head: torch.nn.Module, sensors: str = 'LC') -> tuple[Scene, Observed
             if 'C' in sensors
         ],
         points=np.zeros((1, 3)),
-        detections=found.detach(),
         title='scene-0001: rain',
         subtitle='sample 3, token abc',
     )
     return scene, observed
 
 
-def best(head: torch.nn.Module, sensors: str = 'LC', score_thr: float = 0.0, count: int = 4):
-    """The best queries alone."""
-    return best_queries(*observe(head, sensors), score_thr, count)
-
-
 def test_observing_leaves_the_outputs_alone_and_no_hook_behind():
     head = build_head()
     with torch.no_grad():
         expected = head(*sample_inputs())[0][0]
-    observed = observe_bias(head, lambda: head(*sample_inputs()))[0][0][0]
+    observed = observe_bias(head, lambda: head(*sample_inputs()), 0.0, 4)[0][0][0]
     for name, values in expected.items():
         assert torch.equal(observed[name], values), name
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in head.modules())
@@ -74,36 +68,46 @@ def test_observing_leaves_the_outputs_alone_and_no_hook_behind():
 def test_detections_know_their_queries():
     """The decoded centre of a detection is that of its query in the last layer."""
     head = build_head()
-    scene, observed = observe(head)
+    _, observed = observe(head, max_queries=100)
     with torch.no_grad():
         centres = head(*sample_inputs())[0][0]['center'][-1, 0, observed.queries]
-    assert len(centres) == len(scene.detections) > 1
-    torch.testing.assert_close(scene.detections.bboxes_3d.tensor[:, :2], centres)
+    assert len(centres) == len(observed.detections) > 1
+    torch.testing.assert_close(observed.detections.bboxes_3d.tensor[:, :2], centres)
 
 
 @torch.no_grad()
 def test_observed_attention_is_the_decoders():
     """With values that are one on LiDAR tokens, the layer's own attention gives their share."""
-    _, observed = best(build_head())
+    head, layers = build_head(), []
+    handles = watch_attention(head, lambda *layer: layers.append(layer))
+    _, observed = observe(head)
+    for handle in handles:
+        handle.remove()
     lidar = observed.mass[..., :2].sum(-1)  # (L, 2)
-    for number, layer in enumerate(observed.layers):
-        value = torch.zeros_like(layer.key)
-        value[:, :, : observed.windows.layout.num_lidar_tokens] = 1
-        attended = biased_attention(layer.query, layer.key, value, layer.bias)[..., 0].mean()
+    assert len(layers) == len(observed.biases) == NUM_LAYERS
+    for number, (query, key, bias) in enumerate(layers):
+        value = torch.zeros_like(key)
+        value[:, :, : bias.windows.layout.num_lidar_tokens] = 1
+        attended = biased_attention(query, key, value, bias)[:, :, observed.queries, 0].mean()
         assert lidar[number, 1] == pytest.approx(attended.item(), rel=1e-4)
     assert (lidar[:, 1] > lidar[:, 0]).any()
 
 
-def test_with_scale_zero_the_bias_changes_nothing():
+def test_with_scale_zero_the_bias_changes_nothing(monkeypatch):
     scaled = build_head()
     unscaled = copy.deepcopy(scaled)
     unscaled.attention_bias_generator.bias_scale.zero_()
-    both = [observe(head)[1] for head in (scaled, unscaled)]
-    query = min(set(both[0].queries.tolist()) & set(both[1].queries.tolist()))
-    mass, mass_unscaled = (
-        observed.of_detections((observed.queries == query).nonzero()[:1, 0]).mass
-        for observed in both
-    )
+    both = [observe(head, max_queries=100)[1].queries.tolist() for head in (scaled, unscaled)]
+    query = min(set(both[0]) & set(both[1]))
+    decode = MultiTaskBBoxCoder.decode
+
+    def of_one_query(*args) -> list[dict[str, torch.Tensor]]:
+        """The query's detections alone."""
+        (found,) = decode(*args)
+        return [{name: values[found['queries'] == query] for name, values in found.items()}]
+
+    monkeypatch.setattr(MultiTaskBBoxCoder, 'decode', of_one_query)
+    mass, mass_unscaled = (observe(head)[1].mass for head in (scaled, unscaled))
     without, with_bias = mass_unscaled.swapaxes(0, 1)  # (L, 4) each
     np.testing.assert_array_equal(without, with_bias)
     # the first layer gets the same inputs, whatever the scale
@@ -111,21 +115,25 @@ def test_with_scale_zero_the_bias_changes_nothing():
     assert np.abs(mass[0, 1] - mass[0, 0]).max() > 1e-3
 
 
+@torch.no_grad()
 def test_the_best_detection_of_each_query_is_shown_best_first():
-    scene, observed = observe(build_head())
-    scores = scene.detections.scores_3d
+    head, inputs = build_head(), sample_inputs()
+    outputs = head(*inputs)
+    scores = head.predict_by_feat(outputs, inputs[2])[0].scores_3d
+    queries = head.decode_boxes(outputs)[0]['queries']
     threshold = float(scores.median())
-    shown, chosen = best_queries(scene, observed, threshold, max_queries=100)
+    _, observed = observe(head, score_thr=threshold, max_queries=100)
     reached = scores >= threshold
-    assert f'of {int(reached.sum())} detections with score ≥' in shown.subtitle
-    assert shown.subtitle.startswith(
-        f'sample 3, token abc  |  {len(chosen.queries)} queries shown'
-    )
-    assert (shown.detections.scores_3d.diff() <= 0).all()
-    assert shown.detections.scores_3d[0] == scores.max()
-    assert sorted(chosen.queries.tolist()) == observed.queries[reached].unique().tolist()
-    for query, score in zip(chosen.queries, shown.detections.scores_3d, strict=True):
-        assert score == scores[observed.queries == query].max()
+    assert f'of {int(reached.sum())} detections with score ≥' in observed.choice
+    assert observed.choice.startswith(f'{len(observed.queries)} queries shown')
+    shown = observed.detections.scores_3d
+    assert (shown.diff() <= 0).all()
+    assert shown[0] == scores.max()
+    assert sorted(observed.queries.tolist()) == queries[reached].unique().tolist()
+    for query, score in zip(observed.queries, shown, strict=True):
+        assert score == scores[queries == query].max()
+    best = observe(head, score_thr=threshold, max_queries=2)[1]
+    assert best.queries.tolist() == observed.queries[:2].tolist()
 
 
 @pytest.mark.parametrize(
@@ -141,15 +149,17 @@ def test_every_granularity_gives_the_bias_of_the_layer(granularity, scale, expec
     head = build_head(scale_granularity=granularity)
     shape = head.attention_bias_generator.bias_scale.shape
     head.attention_bias_generator.bias_scale.copy_(torch.tensor(scale).expand(shape))
-    scene, observed = best(head)
+    scene, observed = observe(head)
     np.testing.assert_allclose(observed.scales, expected)
     np.testing.assert_allclose(observed.weights, [WEIGHTS] * 4, rtol=1e-6)
-    lidar, *cameras = bias_maps(observed.layers[-1].bias)
-    shown = lidar.values[~np.isnan(lidar.values)]
-    np.testing.assert_allclose(shown, expected[-1][0] * WEIGHTS[0], rtol=1e-6)
-    shown = np.stack([of_view.values for of_view in cameras])
-    np.testing.assert_allclose(shown[~np.isnan(shown)], expected[-1][1] * WEIGHTS[1], rtol=1e-6)
-    draw_bias(scene, observed, NUM_LAYERS - 1)
+    for bias, of_layer in zip(observed.biases, expected, strict=True):
+        strength = np.array(WEIGHTS) * of_layer
+        np.testing.assert_allclose(bias.strength[0], [strength] * 4, rtol=1e-6)
+    figure = draw_bias(scene, observed, NUM_LAYERS - 1)
+    *cameras, lidar = (axes.images[-1] for axes in figure.axes[: CAMERA_SHAPE[0] + 1])
+    for number, maps in enumerate(([lidar], cameras)):
+        shown = np.ma.concatenate([of_map.get_array().ravel() for of_map in maps]).compressed()
+        np.testing.assert_allclose(shown, expected[-1][number] * WEIGHTS[number], rtol=1e-6)
 
 
 @pytest.mark.parametrize('sensors', ['L', 'C', 'LC'])
@@ -158,7 +168,7 @@ def test_missing_sensors_and_missing_windows_run_through(sensors, window):
     head = build_head()
     shape = Window(None if window is None else window // 2)
     head.attention_bias_generator.window_shapes = (shape, shape)
-    scene, observed = best(head, sensors)
+    scene, observed = observe(head, sensors)
     table = mass_table(observed)
     np.testing.assert_allclose(table['lidar'] + table['camera'], 1, rtol=1e-5)
     if window is None:
@@ -169,7 +179,7 @@ def test_missing_sensors_and_missing_windows_run_through(sensors, window):
 
 
 def test_without_detections_there_is_a_table_of_nothing_and_a_picture():
-    scene, observed = best(build_head(), score_thr=1.1)
+    scene, observed = observe(build_head(), score_thr=1.1)
     table = mass_table(observed)
     assert (table['queries'] == 0).all()
     assert table['lidar'].isna().all()
@@ -177,7 +187,7 @@ def test_without_detections_there_is_a_table_of_nothing_and_a_picture():
 
 
 def test_the_table_has_sums_of_the_parts():
-    _, observed = best(build_head())
+    _, observed = observe(build_head())
     table = mass_table(observed)
     assert table['layer'].tolist() == [layer for layer in range(NUM_LAYERS) for _ in range(2)]
     assert table['bias'].tolist() == ['without', 'with'] * NUM_LAYERS
@@ -185,18 +195,11 @@ def test_the_table_has_sums_of_the_parts():
     np.testing.assert_allclose(table['windows'][1], observed.mass[0, 1, [0, 3]].sum())
 
 
-def test_detections_of_another_pass_are_refused():
-    scene, observed = observe(build_head())
-    for other in (scene.detections[:3], None):
-        with pytest.raises(ValueError, match='observed forward pass: make the scene from its'):
-            best_queries(replace(scene, detections=other), observed, 0.0, max_queries=4)
-
-
 @pytest.mark.parametrize('number', [0, 2])
 def test_any_number_of_passes_but_one_is_refused(number):
     head = build_head()
     with pytest.raises(RuntimeError, match='one forward pass of one sample'):
-        observe_bias(head, lambda: [head(*sample_inputs()) for _ in range(number)])
+        observe_bias(head, lambda: [head(*sample_inputs()) for _ in range(number)], 0.0, 4)
 
 
 def test_a_batch_of_two_samples_is_refused():
@@ -204,4 +207,4 @@ def test_a_batch_of_two_samples_is_refused():
     ((bev,), (images,), metas) = sample_inputs()
     two = [torch.cat([bev, bev])], [torch.cat([images, images])], metas * 2
     with pytest.raises(RuntimeError, match='one forward pass of one sample'):
-        observe_bias(head, lambda: head(*two))
+        observe_bias(head, lambda: head(*two), 0.0, 4)

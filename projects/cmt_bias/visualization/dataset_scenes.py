@@ -1,18 +1,26 @@
-"""The samples of a dataset as scenes: which to picture, and what they are called."""
+"""The samples of a dataset as scenes: which to picture, also by the tools' command lines."""
 
+import argparse
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmdet3d.registry import DATASETS
 from mmdet3d.structures import Det3DDataSample
+from mmengine.config import DictAction
 from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
 
 from ..datasets.nuscenes_dataset import inner_datasets
 from ..datasets.nuscenes_layout import scenes_of_samples
 from ..problem import Problem
-from ..runs.preflight import ProblemsFound
+from ..runs.checkpoint_check import build_tested_model, check_checkpoint_file
+from ..runs.data_check import check_config_data
+from ..runs.preflight import ProblemsFound, stop_on
+from ..runs.run_options import load_config, positive, set_modality
 from .scene import Scene, scene_from_sample
 
 
@@ -73,12 +81,9 @@ class DatasetScenes:
         title = Path(info.get('lidar_points', {}).get('lidar_path', '')).name
         if token in self._scenes:
             title = '{name}: {description}'.format(**self._scenes[token])
-        classes = self.dataset.metainfo['classes']
-        return replace(
-            scene_from_sample(inputs, data_sample, classes),
-            title=title,
-            subtitle=f'sample {index}' + (f', token {token}' if token else ''),
-        )
+        scene = scene_from_sample(inputs, data_sample, self.dataset.metainfo['classes'])
+        subtitle = f'sample {index}' + (f', token {token}' if token else '')
+        return replace(scene, title=title, subtitle=subtitle)
 
 
 def spread_samples(dataset_length: int, interval: int, max_samples: int | None) -> list[int]:
@@ -94,3 +99,41 @@ def spread_samples(dataset_length: int, interval: int, max_samples: int | None) 
     candidates = range(0, dataset_length, interval)
     count = min(len(candidates), max_samples or len(candidates))
     return [candidates[number * len(candidates) // count] for number in range(count)]
+
+
+def picture_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of both picture tools; lacks ``checkpoint`` and ``--out-dir``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add('config', help='config file')
+    add('--split', choices=('train', 'val', 'test'), default='test')
+    add('--samples', '--indices', nargs='+', help='numbers or tokens of the samples to draw')
+    number = 'without --samples: so many, spread evenly (default: %(default)s)'
+    add('--count', '--max-samples', type=positive(int), help=number)
+    add('--score-thr', type=float, default=0.3, help='least score that is drawn')
+    add('--bev-range', type=positive(float), help="half a side of the bird's-eye view, metres")
+    add('--modality', choices=['LC', 'L', 'C'], help='sensors that see anything, as in test.py')
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='e.g. cuda:1')
+    add('--cfg-options', nargs='+', action=DictAction, help='override settings, as in test.py')
+    return parser
+
+
+def open_scenes(args: argparse.Namespace) -> tuple[Any, DatasetScenes, list[int]]:
+    """The model, None without a checkpoint, the dataset, and the numbers of the samples to draw.
+
+    Raises:
+        ProblemsFound: If config, data, checkpoint or samples are not there.
+        CheckpointError: If the checkpoint is damaged, unsafe to read or of another model.
+    """
+    config = load_config(args.config, args.cfg_options)
+    set_modality(config, args.modality)
+    stop_on(check_checkpoint_file(args.checkpoint))
+    stop_on(check_config_data(config, splits=(args.split,), evaluates=False))
+    init_default_scope(config.get('default_scope', 'mmdet3d'))
+    scenes = DatasetScenes(DATASETS.build(config[f'{args.split}_dataloader'].dataset))
+    indices = scenes.choose(args.samples, args.count)
+    if args.checkpoint is None:
+        return None, scenes, indices
+    return build_tested_model(config, args.checkpoint, args.device), scenes, indices

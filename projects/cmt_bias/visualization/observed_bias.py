@@ -1,74 +1,49 @@
 """Watch the attention bias at work in one forward pass of a model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..cmt.position_encoding import common_image_shape, denormalize_points
 from ..metrics.attention_mass import PARTS, attention_mass, watch_attention
-from ..ops import QueryWindows, WindowedBias
-from .scene import FloatArray, Scene
+from ..ops import WindowedBias
+from .scene import FloatArray
 
 Result = TypeVar('Result')
 
 
-class ObservedLayer(NamedTuple):
-    """What the cross-attention of a decoder layer gets: n queries of one sample, all K keys."""
-
-    query: Tensor  # (1, H, n, D) projected
-    key: Tensor  # (1, H, K, D) projected
-    bias: WindowedBias  # on its logits
-
-
 @dataclass(frozen=True)
 class ObservedBias:
-    """The bias on the queries of a sample's n detections, and the attention that it acts on."""
+    """The bias on the n queries of a sample's best detections, and the attention that it moves.
 
-    queries: Tensor  # (n,) number of each detection's query
+    ``mass`` is where their attention goes: layer, without and with the bias, :data:`PARTS`; the
+    mean over the queries, NaN without any. Without the bias means: the layer gets what it gets in
+    the biased decoder, and this layer's attention alone leaves the bias out. Layers before it keep
+    theirs, so that the difference is what the bias does in this layer.
+    """
+
+    detections: InstanceData  # n, one of each query, best first, on the CPU
+    choice: str  # which these are, in words
+    queries: Tensor  # (n,) numbers of the queries
     weights: FloatArray  # (n, 2) trust in LiDAR and cameras, in [-1, 1]
     reference_points: FloatArray  # (n, 3) metres, LiDAR frame
     scales: FloatArray  # (L, 2) scale in effect of each decoder layer on LiDAR and cameras
-    layers: tuple[ObservedLayer, ...]  # of the L decoder layers
+    biases: tuple[WindowedBias, ...]  # on the logits of the n queries, of the L decoder layers
+    mass: FloatArray  # (L, 2, 4)
     pad_shape: tuple[int, int] | None  # (H, W) of the padded images, pixels; None without cameras
     pc_range: tuple[float, ...]  # x_min, y_min, z_min, x_max, y_max, z_max of the BEV map, metres
 
-    @property
-    def windows(self) -> QueryWindows:
-        """The windows of the queries, the same in all layers."""
-        return self.layers[0].bias.windows
 
-    def of_detections(self, chosen: Tensor) -> 'ObservedBias':
-        """The same for the detections of these numbers, ``(m,)``."""
-        return replace(
-            self,
-            queries=self.queries[chosen],
-            weights=self.weights[chosen.numpy()],
-            reference_points=self.reference_points[chosen.numpy()],
-            layers=tuple(
-                ObservedLayer(query[:, :, chosen], key, bias.of_queries(chosen))
-                for query, key, bias in self.layers
-            ),
-        )
-
-    @cached_property
-    def mass(self) -> FloatArray:
-        """``(L, 2, 4)`` where attention goes: layer, without and with the bias, :data:`PARTS`.
-
-        The mean over the detections, NaN without any. Without the bias means: the layer gets what
-        it gets in the biased decoder, and this layer's attention alone leaves the bias out. Layers
-        before it keep theirs, so that the difference is what the bias does in this layer.
-        """
-        masses = torch.stack([attention_mass(*layer) for layer in self.layers])
-        return _array(masses[:, :, 0].mean(dim=2))
-
-
-def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, ObservedBias]:
+@torch.no_grad()
+def observe_bias(
+    head: Any, forward: Callable[[], Result], score_thr: float, max_queries: int
+) -> tuple[Result, ObservedBias]:
     """Watch a head with an attention bias through hooks; its results stay as they are.
 
     Keeps the projected queries and keys of every layer, some 60 MB a layer for 56,400 tokens.
@@ -76,6 +51,9 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
     Args:
         head: An ``AttentionBiasCmtHead``.
         forward: Runs its model once, in evaluation mode, on one sample.
+        score_thr: Detections below this score are left out.
+        max_queries: At most so many queries, those of the best detections; of a query with
+            several the best counts.
 
     Returns:
         What ``forward`` returns, and what was seen.
@@ -93,8 +71,7 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
         *watch_attention(head, lambda *layer: layers.append(layer)),
     ]
     try:
-        with torch.no_grad():
-            result = forward()
+        result = forward()
     finally:
         for handle in handles:
             handle.remove()
@@ -102,71 +79,50 @@ def observe_bias(head: Any, forward: Callable[[], Result]) -> tuple[Result, Obse
         raise RuntimeError('observe_bias needs one forward pass of one sample')
     (((_, img_feats, img_metas), outputs),) = passes
     has_images = bool(img_feats) and img_feats[0] is not None
+
+    # Both in the same order, the best first.
+    found = head.predict_by_feat(outputs, img_metas)[0].to('cpu')
+    queries = head.decode_boxes(outputs)[0]['queries'].cpu()
+    reached = int((found.scores_3d >= score_thr).sum())
+    first = np.unique(queries[:reached].numpy(), return_index=True)[1]
+    chosen = np.sort(first)[:max_queries]
+    queries = queries[chosen]
+    count = f'{len(chosen)} quer{"y" if len(chosen) == 1 else "ies"} shown'
+    biases = tuple(bias.of_queries(queries) for _, _, bias in layers)
+    masses = [
+        attention_mass(query[:, :, queries], key, bias)
+        for (query, key, _), bias in zip(layers, biases, strict=True)
+    ]
     points = denormalize_points(head.reference_points.weight.clamp(0, 1), head.pc_range)
-    queries = head.decode_boxes(outputs)[0]['queries']
-    observed = ObservedBias(
-        queries=torch.arange(len(points)),
-        weights=_array(trusts[0].strength[0]),
-        reference_points=_array(points),
+    return result, ObservedBias(
+        detections=found[chosen],
+        choice=f'{count}, of {reached} detections with score ≥ {score_thr:g}',
+        queries=queries,
+        weights=_array(trusts[0].strength[0, queries]),
+        reference_points=_array(points[queries]),
         scales=_array(generator.scale_of_modalities().expand(len(layers), 2)),
-        layers=tuple(map(ObservedLayer._make, layers)),
+        biases=biases,
+        mass=_array(torch.stack(masses)[:, :, 0].mean(dim=2)),
         pad_shape=common_image_shape(img_metas[0]['pad_shape']) if has_images else None,
         pc_range=tuple(head.pc_range),
     )
-    return result, observed.of_detections(queries.cpu())
-
-
-def best_queries(
-    scene: Scene, observed: ObservedBias, score_thr: float, max_queries: int
-) -> tuple[Scene, ObservedBias]:
-    """Choose the queries of the best detections; of a query with several the best counts.
-
-    Args:
-        scene: The sample, with the detections of the observed forward pass in their order.
-        observed: What was seen in that pass.
-        score_thr: Detections below this score are left out.
-        max_queries: At most so many queries.
-
-    Returns:
-        Both of the chosen detections alone, best first; the subtitle says how many there are.
-
-    Raises:
-        ValueError: If the scene's detections are not those of the observation.
-    """
-    found = scene.detections
-    if found is None or len(found) != len(observed.queries):
-        raise ValueError(
-            'the detections are not those of the observed forward pass: make the scene from its '
-            'result'
-        )
-    order = found.scores_3d.argsort(descending=True, stable=True)
-    order = order[found.scores_3d[order] >= score_thr]
-    first = np.unique(observed.queries[order].numpy(), return_index=True)[1]
-    chosen = order[np.sort(first)[:max_queries]]
-    count = f'{len(chosen)} quer{"y" if len(chosen) == 1 else "ies"} shown'
-    shown = f'{count}, of {len(order)} detections with score ≥ {score_thr:g}'
-    subtitle = '  |  '.join(filter(None, (scene.subtitle, shown)))
-    scene = replace(scene, detections=found[chosen], ground_truth=None, subtitle=subtitle)
-    return scene, observed.of_detections(chosen)
 
 
 def mass_table(observed: ObservedBias) -> pd.DataFrame:
-    """The mean shares of attention as a table.
+    """The mean shares of attention as a table: for each layer a row without and one with the bias.
 
-    Returns:
-        For each layer a row without and one with the bias: ``layer``, ``bias`` ('without',
-        'with'), ``queries`` (number of queries averaged), the sums ``lidar``, ``camera``,
-        ``windows``, the four parts of :data:`PARTS` that they are made of, and the layer's
-        ``lidar_scale`` and ``camera_scale``. Shares are NaN where no query is shown.
+    Columns: ``layer``, ``bias`` ('without', 'with'), ``queries`` (number of queries averaged), the
+    sums ``lidar``, ``camera``, ``windows``, the four parts of :data:`PARTS` that they are made of,
+    and the layer's ``lidar_scale`` and ``camera_scale``.
     """
-    num_layers = len(observed.layers)
+    num_layers = len(observed.biases)
     shares = dict(zip(PARTS, observed.mass.reshape(-1, len(PARTS)).T, strict=True))
     lidar_scale, camera_scale = observed.scales.repeat(2, axis=0).T
     return pd.DataFrame(
         dict(
             layer=np.arange(num_layers).repeat(2),
             bias=['without', 'with'] * num_layers,
-            queries=len(observed.queries),
+            queries=len(observed.detections),
             lidar=shares['lidar_windows'] + shares['lidar_elsewhere'],
             camera=shares['camera_windows'] + shares['camera_elsewhere'],
             windows=shares['lidar_windows'] + shares['camera_windows'],
@@ -178,4 +134,4 @@ def mass_table(observed: ObservedBias) -> pd.DataFrame:
 
 
 def _array(tensor: Tensor) -> FloatArray:
-    return tensor.detach().cpu().double().numpy()
+    return tensor.cpu().double().numpy()

@@ -96,10 +96,11 @@ class Scene:
 def scene_from_sample(
     inputs: Mapping[str, Any], data_sample: Det3DDataSample, class_names: Sequence[str]
 ) -> Scene:
-    """Collect what the detector was given, what it found and what is annotated.
+    """Collect what the detector was given, what it found and what is annotated, without titles.
 
     All of it is as it is after every transform of the pipeline. So the picture is right under any
-    augmentation, and shows a corrupted or missing sensor as such.
+    augmentation, and shows a corrupted or missing sensor as such. Annotations of no known class
+    (label -1) are left out.
 
     Args:
         inputs: one sample's ``inputs`` as ``Pack3DDetInputs`` gives them: ``img`` (V, 3, H, W),
@@ -109,9 +110,6 @@ def scene_from_sample(
             ``pred_instances_3d`` if a detector ran; annotations in ``gt_instances_3d`` (training)
             or ``eval_ann_info`` (test pipelines).
         class_names: names of the labels 0, 1, ...
-
-    Returns:
-        The scene, without titles. Annotations of no known class (label -1) are left out.
 
     Raises:
         ValueError: if there are images but no ``lidar2img``, or their numbers differ.
