@@ -128,15 +128,10 @@ def draw_map(
 ) -> None:
     """Colour the cells of a map that have a bias, and outline each query's window in it.
 
-    A cell has, of the windows that hold it, the bias that is largest in size.
-
-    Args:
-        axes: with limits.
-        bias: of one sample.
-        number: of the map, the BEV map or a camera's, among the segments of the tokens' layout.
-        extent: least and greatest abscissa and ordinate of the map; its first row and column lie
-            at the least.
-        colours: of the bias, in logits.
+    A cell has, of the windows that hold it, the bias that is largest in size. ``number`` is that
+    of the map, the BEV map or a camera's, among the segments of the tokens' layout; ``extent`` its
+    least and greatest abscissa and ordinate in axes with limits. Its first row and column lie at
+    the least.
     """
     start, rows, columns, modality = bias.windows.layout.segments[number]
     cells = slice(start, start + rows * columns)

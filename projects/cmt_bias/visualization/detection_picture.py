@@ -39,13 +39,8 @@ _AXIS_LABELS = 0.5
 def draw_scene(scene: Scene, score_thr: float = 0.3, bev_range: float = 55.0) -> Figure:
     """Draw cameras on the left, the legend below them, and the bird's-eye view on the right.
 
-    Args:
-        scene: what to draw.
-        score_thr: detections below this score are left out.
-        bev_range: half the side of the bird's-eye view, metres.
-
-    Raises:
-        ValueError: if ``bev_range`` is not positive.
+    Detections below ``score_thr`` are left out. ``bev_range`` is half the side of the bird's-eye
+    view in metres; ValueError if it is not positive.
     """
     if bev_range <= 0:
         raise ValueError(f'bev_range is half a side in metres and must be > 0, got {bev_range}')
