@@ -214,7 +214,7 @@ def test_a_schedule_that_the_results_decide_is_named_and_left_out(of_wrapper):
     ]
     schedulers = build_schedulers(configs, scheduled, 3, 2)
     assert unforeseeable(schedules_of(optimizer, schedulers)) == ['ReduceOnPlateauLR']
-    (peak,) = peak_learning_rates(model, scheduled, schedulers, 6, 3)
+    (peak,) = peak_learning_rates(model, optimizer, schedulers, 6, 3)
     assert peak.peak == pytest.approx(BASE)
     assert unforeseeable(schedules_of(optimizer, schedulers[1:])) == []
     assert rates_of(0, optimizer, schedulers, 6, 3) == pytest.approx(

@@ -13,8 +13,7 @@ from .file_lock import take_lock
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PARTIAL_SUFFIX = '.cmt_bias.partial'
-"""How the temporary file of a write ends; nobody else's does."""
+_PARTIAL_SUFFIX = '.cmt_bias.partial'  # nobody else's files end so
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -25,7 +24,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}{PARTIAL_SUFFIX}')
+    partial = path.with_name(f'.{path.name}.{os.getpid()}{_PARTIAL_SUFFIX}')
     try:
         with partial.open('wb') as file:
             take_lock(file.fileno(), wait=True)
@@ -55,8 +54,8 @@ def remove_partial_files(directory: str | os.PathLike[str]) -> list[Path]:
     Files that another process is writing, on whichever machine, stay.
     """
     removed = []
-    for leftover in sorted(Path(directory).glob(f'.*{PARTIAL_SUFFIX}')):
-        if leftover.name.removesuffix(PARTIAL_SUFFIX).endswith(f'.{os.getpid()}'):
+    for leftover in sorted(Path(directory).glob(f'.*{_PARTIAL_SUFFIX}')):
+        if leftover.name.endswith(f'.{os.getpid()}{_PARTIAL_SUFFIX}'):
             continue  # a lock does not tell the threads of this process apart
         with suppress(OSError), leftover.open('r+b') as file:
             # Its writer locks it before there is anything in it.
@@ -75,16 +74,16 @@ class AtomicLocalBackend(LocalBackend):
     `backend_args=dict(backend='atomic_local')`.
     """
 
-    _outdated: ClassVar[set[str]] = set()  # of all instances, for the hook has one of its own
+    _outdated: ClassVar[set[Path]] = set()  # of all instances, for the hook has one of its own
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes to a file; see `write_atomically`."""
         write_atomically(filepath, obj)
-        beside = {path for path in self._outdated if Path(path).parent == Path(filepath).parent}
-        for path in beside - {str(filepath)}:
-            Path(path).unlink(missing_ok=True)
+        beside = {path for path in self._outdated if path.parent == Path(filepath).parent}
+        for path in beside - {Path(filepath)}:
+            path.unlink(missing_ok=True)
         self._outdated.difference_update(beside)
 
     def remove(self, filepath: str | Path) -> None:
         """Remove a file as soon as the next one in its folder is complete."""
-        self._outdated.add(str(filepath))
+        self._outdated.add(Path(filepath))

@@ -5,8 +5,6 @@ import os
 import time
 from pathlib import Path
 
-POLL_SECONDS = 0.2
-
 
 def take_lock(descriptor: int, wait: bool = False, with_children: bool = False) -> bool | None:
     """Lock a file, open for writing, until this process closes it or ends.
@@ -30,8 +28,7 @@ def take_lock(descriptor: int, wait: bool = False, with_children: bool = False) 
 class FileLock:
     """A lock that is a file, which is made if need be and stays; see :func:`take_lock`.
 
-    `with_children`: a training that survives its runner then cannot be started a second time
-    beside itself. They inherit the `descriptor`, the open file; -1 while the lock is not held.
+    Children inherit the `descriptor`, the open file, which is -1 while the lock is not held.
     """
 
     def __init__(self, path: str | Path, with_children: bool = False) -> None:
@@ -47,7 +44,7 @@ class FileLock:
             if time.monotonic() >= deadline:
                 os.close(descriptor)
                 return False
-            time.sleep(POLL_SECONDS)
+            time.sleep(0.2)
         self.descriptor = descriptor
         return True
 

@@ -13,14 +13,13 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.optim import _ParamScheduler
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
 
 _logger = logging.getLogger(__name__)
-_LONGEST = 2_000_000
-"""Iterations that are played through; about 20 seconds."""
+_LONGEST = 2_000_000  # iterations that are played through; about 20 seconds
 
 
 class LearningRatePeak(NamedTuple):
@@ -81,14 +80,10 @@ def play_schedule(
 ) -> tuple[np.ndarray, list[int]]:
     """Play a schedule through the ``max_iters`` iterations to come; nothing of it is changed.
 
-    Groups with the same rates are played once, so the cost does not depend on their number: about
-    a second for 100,000 iterations.
-
-    Args:
-        optimizer: Without wrapper.
-        schedulers: In the state that they have; only :func:`schedules_of` the optimizer that are
-            not unforeseeable count.
-        from_start: As if nothing had been trained yet, with the settings of a resume.
+    Of the schedulers, in the state that they have, only :func:`schedules_of` the optimizer that
+    are not unforeseeable count. ``from_start``: as if nothing had been trained yet, with the
+    settings of a resume. Groups with the same rates are played once, so the cost does not depend
+    on their number: about a second for 100,000 iterations.
 
     Returns:
         Rates ``(max_iters, K)`` of the K kinds of parameter groups, and the kind of each group.
@@ -130,22 +125,20 @@ def play_schedule(
 
 def peak_learning_rates(
     model: nn.Module,
-    optimizer: Optimizer | OptimWrapper,
+    optimizer: Optimizer,
     schedulers: Iterable[_ParamScheduler],
     max_iters: int,
     epoch_length: int,
 ) -> list[LearningRatePeak]:
-    """Every group's rate at the peak of a whole training's schedule.
+    """The rate of every group of an optimizer (not of its wrapper) at the peak of a training.
 
     There is an entry for each pair of base and peak rate, in falling order of the peak.
     """
-    # The wrapper's own param_groups end with one that has no parameter, for the log's base_lr.
-    inner = optimizer.optimizer if isinstance(optimizer, OptimWrapper) else optimizer
-    rates, kinds = play_schedule(inner, schedulers, max_iters, epoch_length, from_start=True)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates, kinds = play_schedule(optimizer, schedulers, max_iters, epoch_length, from_start=True)
+    names = {parameter: name for name, parameter in model.named_parameters()}
     parameters: dict[tuple[float, float], list[str]] = {}
-    for group, peak in zip(inner.param_groups, rates.max(axis=0)[kinds].tolist(), strict=True):
-        owners = [names.get(id(member), 'unnamed') for member in group['params']]
+    for group, peak in zip(optimizer.param_groups, rates.max(axis=0)[kinds].tolist(), strict=True):
+        owners = [names.get(member, 'unnamed') for member in group['params']]
         parameters.setdefault((peak, group.get('initial_lr', group['lr'])), []).extend(owners)
     return [
         LearningRatePeak(base, peak, tuple(parameters[peak, base]))

@@ -33,10 +33,7 @@ class PlainDtype:
 
 
 class PlainArray(np.ndarray):
-    """Stands for ``numpy.ndarray``: an array whose content is plain data.
-
-    It is pickled as the ordinary array that it is otherwise.
-    """
+    """Stands for ``numpy.ndarray``; is pickled as the ordinary array that it is otherwise."""
 
     def __new__(cls) -> 'PlainArray':
         """An empty one, to be filled by :meth:`__setstate__`."""
@@ -45,8 +42,7 @@ class PlainArray(np.ndarray):
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5 or type(state[2]) is not PlainDtype:
             raise pickle.UnpicklingError(f'state of a numpy array is {state!r:.100}')
-        _, shape, plain, is_fortran, content = state
-        super().__setstate__((1, shape, plain.dtype, is_fortran, content))
+        super().__setstate__((1, state[1], state[2].dtype, *state[3:]))
 
     def __reduce__(self) -> Any:
         return self.view(np.ndarray).__reduce__()
@@ -86,10 +82,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
-NUMPY_STAND_INS: dict[str, Callable] = {
-    'numpy.dtype': PlainDtype,
-    'numpy.ndarray': PlainArray,
-}
+NUMPY_STAND_INS: dict[str, Callable] = {'numpy.dtype': PlainDtype, 'numpy.ndarray': PlainArray}
 """What unpickling numpy's data calls -> what it is to call instead."""
 
 for _core in ('numpy.core', 'numpy._core'):  # numpy 1 and numpy 2
@@ -121,14 +114,12 @@ class _PlainUnpickler(pickle.Unpickler):
 def load_info_file(path: str | Path) -> Any:
     """Read an info file, or a database of objects for pasting, without trusting it.
 
-    Understands what such files hold: containers, numbers, texts, bytes and numpy's arrays and
-    scalars of them, pickled or, in a file whose name ends with '.json', as JSON. Arrays are of a
-    subclass of :class:`numpy.ndarray`.
+    Understands containers, numbers, texts, bytes and numpy's arrays (as a subclass) and scalars of
+    them, pickled or, where the name ends with '.json', as JSON.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        InfoFileError: If it names anything else than plain data, or is damaged. Nothing of it was
-            run.
+        InfoFileError: If it names anything else, or is damaged. Nothing of it was run.
     """
     content = Path(path).read_bytes()
     try:

@@ -10,11 +10,9 @@ def config_path(name: str) -> str:
     """The absolute path of a config below ``configs/`` that came with the package.
 
     A config of another project inherits it with one line, which mmengine evaluates by itself and
-    so needs the import within the expression::
+    so needs the import within (its own ``package::config`` knows a fixed list of packages)::
 
         _base_ = __import__('cmt_bias').config_path('cmt_bias/<preset>.py')
-
-    (mmengine's own ``package::config`` knows a fixed list of packages; this one is not in it.)
 
     Raises:
         FileNotFoundError: If there is no such config; names the nearest ones.

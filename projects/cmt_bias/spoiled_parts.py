@@ -14,12 +14,8 @@ SPOILED_SENSORS_KEY = 'spoiled_sensors'
 SPOILED_VIEWS_KEY = 'spoiled_views'
 SPOILED_REGIONS_KEY = 'spoiled_regions'
 
-FAR = 1e4
-"""Metres: farther than any sensor sees."""
-
-MARGIN = 1.0
-"""Metres around a spoiled object."""
-
+FAR = 1e4  # metres: farther than any sensor sees
+MARGIN = 1.0  # metres around a spoiled object
 EVERYWHERE = np.array([[[-FAR, -FAR], [FAR, -FAR], [FAR, FAR], [-FAR, FAR]]])
 
 
@@ -46,9 +42,9 @@ def add_spoiled(results: dict, sensors: str, part: SpoiledPart | None = None) ->
 
 
 def sector_regions(start: float, stop: float) -> np.ndarray:
-    """Triangles (R, 4, 2) from the sensor that cover a sector of the ground.
+    """Triangles (R, 4, 2) from the sensor, a quarter turn each at most, that cover a sector.
 
-    Each spans a quarter turn at most. Azimuths are in radians, counter-clockwise from the x axis.
+    Azimuths are in radians, counter-clockwise from the x axis.
     """
     number = max(1, int(np.ceil((stop - start) / (np.pi / 2))))
     azimuth = np.linspace(start, stop, number + 1)
@@ -60,8 +56,7 @@ def sector_regions(start: float, stop: float) -> np.ndarray:
 def box_regions(boxes: np.ndarray) -> np.ndarray:
     """Footprints (M, 4, 2) of boxes and of :data:`MARGIN` around them.
 
-    Args:
-        boxes: (M, 7 or more): x, y, z, sizes along x and y of the box, height, yaw; LiDAR frame.
+    Boxes are (M, 7 or more): x, y, z, sizes along x and y of the box, height, yaw; LiDAR frame.
     """
     half = boxes[:, 3:5] / 2 + MARGIN
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])

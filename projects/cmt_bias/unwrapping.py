@@ -18,9 +18,9 @@ _PREFIX = re.compile(r'^(?:(?:module|_orig_mod)(?:\.|$))+')
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model itself, without any wrapper."""
+    averaged_or_augmented = (BaseAveragedModel, AveragedModel, BaseTTAModel)
     while True:
-        is_averaged = isinstance(model, (BaseAveragedModel, AveragedModel))
-        if is_averaged or isinstance(model, BaseTTAModel) or is_model_wrapper(model):
+        if isinstance(model, averaged_or_augmented) or is_model_wrapper(model):
             model = cast(nn.Module, model.module)
         elif isinstance(inner := getattr(model, '_orig_mod', None), nn.Module):
             model = inner  # what torch.compile returns
@@ -37,11 +37,9 @@ def unwrapped_weights(weights: Mapping[str, Any]) -> Mapping[str, Any]:
     if not any(_PREFIX.match(str(key)) for key in weights):
         return weights
     renamed = OrderedDict((_PREFIX.sub('', str(key)), value) for key, value in weights.items())
-    metadata = getattr(weights, '_metadata', None)
-    if metadata is not None:
-        renamed._metadata = {  # type: ignore[attr-defined]
-            _PREFIX.sub('', name): entry for name, entry in metadata.items()
-        }
+    if (metadata := getattr(weights, '_metadata', None)) is not None:
+        plain = {_PREFIX.sub('', name): entry for name, entry in metadata.items()}
+        renamed._metadata = plain  # type: ignore[attr-defined]
     return renamed
 
 

@@ -157,5 +157,5 @@ def test_named_truncated_checkpoint_stops_with_cause_and_remedy(training_server,
     training_server.start(tmp_path / 'resumed', resume=True, load_from=str(checkpoint))
     assert training_server.wait() == 1
     log = (tmp_path / 'resumed' / 'output.log').read_text()
-    assert f"checkpoint '{checkpoint}' is a truncated or damaged archive" in log
+    assert f"checkpoint '{checkpoint}' is truncated or damaged" in log
     assert 'Remedy:' in log

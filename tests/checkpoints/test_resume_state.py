@@ -88,7 +88,7 @@ def test_moments_in_another_order_than_the_parameters_are_refused():
         return SimpleNamespace(optim_wrapper=wrapper, param_schedulers=[])
 
     check_resume(training_of(2, 3), checkpoint_of(training_of(2, 3)), 'epoch_1.pth')
-    with pytest.raises(CheckpointError, match=r'exp_avg of parameter 0 has the shape \(3,\)'):
+    with pytest.raises(CheckpointError, match=r'moment of parameter 0 has the shape \(3,\)'):
         check_resume(training_of(2, 3), checkpoint_of(training_of(3, 2)), 'epoch_1.pth')
 
 

@@ -15,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import mmengine.runner.checkpoint
 import numpy as np
 import pytest
 import torch
@@ -28,7 +29,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner.checkpoint import get_mmcls_models
 from torch import nn
 
-from cmt_bias.checkpoints import remote_loading, safe_loading
+from cmt_bias.checkpoints import safe_loading
 from cmt_bias.checkpoints.safe_loading import (
     CheckpointError,
     load_checkpoint_safely,
@@ -282,16 +283,14 @@ def test_other_restrictions_of_torch_stay():
         save_and_load({'tricky': Tricky(a=1)})
 
 
-@pytest.mark.parametrize(
-    ('part', 'message'), [(0, 'is empty'), (0.3, 'truncated'), (0.999, 'truncated')]
-)
+@pytest.mark.parametrize('part', [0, 0.3, 0.999])
 @pytest.mark.parametrize('new_format', [True, False])
-def test_truncated_file_is_named_with_a_remedy(part, message, new_format, tmp_path):
+def test_truncated_file_is_named_with_a_remedy(part, new_format, tmp_path):
     path = tmp_path / 'epoch_7.pth'
     content = {'state_dict': nn.Linear(50, 50).state_dict(), 'meta': {'epoch': 7}}
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
     os.truncate(path, int(path.stat().st_size * part))
-    with pytest.raises(CheckpointError, match=f'(?s){path}.*{message}.*Remedy'):
+    with pytest.raises(CheckpointError, match=f'(?s){path}.*truncated.*Remedy'):
         load_checkpoint_safely(path)
 
 
@@ -408,7 +407,7 @@ def test_torchvision_that_does_not_load_is_not_needed_for_a_known_name(tmp_path,
     def broken():
         raise RuntimeError('operator torchvision::nms does not exist')
 
-    monkeypatch.setattr(remote_loading, 'get_torchvision_models', broken)
+    monkeypatch.setattr(mmengine.runner.checkpoint, 'get_torchvision_models', broken)
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     cached = tmp_path / 'hub' / 'checkpoints' / 'resnet50-0676ba61.pth'
     cached.parent.mkdir(parents=True)

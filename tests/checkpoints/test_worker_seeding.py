@@ -10,8 +10,8 @@ import torch
 from mmengine.dataset import worker_init_fn
 from torch.utils.data import DataLoader, Dataset
 
-from cmt_bias.checkpoints import random_state
-from cmt_bias.checkpoints.random_state import seed_worker_per_epoch
+from cmt_bias.checkpoints import resume_state
+from cmt_bias.checkpoints.resume_state import seed_worker_per_epoch
 
 
 class RandomNumbers(Dataset):
@@ -51,7 +51,7 @@ def test_numbers_follow_from_the_seed_of_the_training_process():
 def test_ranks_draw_different_numbers(monkeypatch: pytest.MonkeyPatch):
     draws = []
     for rank in range(2):
-        monkeypatch.setattr(random_state, 'get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr(resume_state, 'get_rank', lambda rank=rank: rank)
         torch.manual_seed(0)
         seed_worker_per_epoch(0)
         draws.append([random.random(), np.random.rand(), torch.rand(()).item()])

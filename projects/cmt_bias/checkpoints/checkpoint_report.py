@@ -1,7 +1,7 @@
 """Compare the keys of a checkpoint with those of a model, submodule by submodule."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ..unwrapping import unwrapped_weights
 from .safe_loading import CheckpointError, shorten
-from .sparse_kernels import SparseModule, in_own_layout
+from .sparse_kernels import SparseModule, kernels_in_own_layout
 
+_KINDS = ('matched', 'missing in the checkpoint', 'unknown to the model', 'of other shape')
 _SPLIT_SUBMODULE = 'pts_bbox_head'  # reported by its children, since most differences are there
 
 
@@ -31,35 +32,37 @@ class CheckpointReport:
 
     @property
     def is_other_model(self) -> bool:
-        """Whether the checkpoint was written by another model.
+        """Whether no key matches, or some submodule of both has more keys of one than of both.
 
-        That is so when no key matches, or when a submodule of both has more keys of one of them
-        than of both. A checkpoint of some submodules alone (a pretrained backbone) is not meant,
-        nor one with more submodules than the model has.
+        A checkpoint of some submodules alone (a pretrained backbone) is not meant, nor one with
+        more submodules than the model has.
         """
-        shared = _by_part([*self.matched, *self.mismatched])
-        missing, unexpected = _by_part(self.missing), _by_part(self.unexpected)
-        return not self.matched or any(
-            (part in shared or (part in missing and part in unexpected))
-            and len(shared[part]) < len(missing[part]) + len(unexpected[part])
-            for part in {*missing, *unexpected}
-        )
+        for matched, missing, unexpected, mismatched in self._by_part().values():
+            shared, single = len(matched) + len(mismatched), len(missing) + len(unexpected)
+            if shared < single and (shared or (missing and unexpected)):
+                return True
+        return not self.matched
 
     def describe(self) -> str:
         """How many keys of each submodule match, and a few of those that do not."""
-        sizes = [f'{key} {shapes}' for key, shapes in self.mismatched.items()]
-        kinds = {
-            'matched': self.matched,
-            'missing in the checkpoint': self.missing,
-            'unknown to the model': self.unexpected,
-            'of other shape': sizes,
-        }
-        parts: dict[str, list[str]] = {}
-        for kind, keys in kinds.items():
-            for part, own in _by_part(keys).items():
-                examples = '' if kind == 'matched' else f': {shorten(own)}'
-                parts.setdefault(part, [f'{part}:']).append(f'  {len(own)} {kind}{examples}')
-        return '\n'.join(line for lines in parts.values() for line in lines)
+        lines = []
+        for part, kinds in self._by_part().items():
+            lines.append(f'{part}:')
+            for kind, keys in zip(_KINDS, kinds, strict=True):
+                examples = '' if kind == 'matched' else f': {shorten(keys)}'
+                lines += [f'  {len(keys)} {kind}{examples}'] if keys else []
+        return '\n'.join(lines)
+
+    def _by_part(self) -> dict[str, tuple[list[str], ...]]:
+        """The keys of each submodule that is reported, in the order of the kinds."""
+        mismatched = [f'{key} {shapes}' for key, shapes in self.mismatched.items()]
+        parts: defaultdict[str, tuple[list[str], ...]] = defaultdict(lambda: ([], [], [], []))
+        for kind, keys in enumerate((self.matched, self.missing, self.unexpected, mismatched)):
+            for key in keys:
+                names = key.partition(' ')[0].split('.')  # without shapes
+                is_split = names[0] == _SPLIT_SUBMODULE and len(names) > 2
+                parts['.'.join(names[: 2 if is_split else 1])][kind].append(key)
+        return parts
 
     def raise_if_other_model(self, source: str) -> None:
         """Raise CheckpointError when the checkpoint is another model's or has other shapes."""
@@ -87,33 +90,30 @@ def compare_state_dict(
     """Compare what a model without wrappers needs with what a checkpoint has.
 
     As when it is loaded, the names of wrappers are taken off the checkpoint's keys, counters
-    `num_batches_tracked` may be missing, and kernels of sparse convolutions may have the layout of
-    any library. Keys that are `skipped`, or begin with such a name and a '.', are left out.
-
-    Raises:
-        CheckpointError: If the layout of a sparse convolution's kernel cannot be told.
+    `num_batches_tracked` may be missing, and kernels of sparse convolutions may have any layout
+    (CheckpointError if it cannot be told). Keys are left out that are `skipped`, or begin with
+    such a name and a '.'.
     """
-    stored, own = unwrapped_weights(state_dict), model.state_dict()
-    metadata = getattr(stored, '_metadata', None) or {}
-    report = CheckpointReport()
-    report.unexpected += sorted(k for k in stored.keys() - own.keys() if not is_named(k, skipped))
+    weights = unwrapped_weights(state_dict)
+    versions = getattr(weights, '_metadata', None) or {}
+    stored, own = (
+        {key: value for key, value in values.items() if not is_named(key, skipped)}
+        for values in (weights, model.state_dict())
+    )
+    for name, module in model.named_modules():
+        if isinstance(module, SparseModule):
+            version = versions.get(name, {}).get('version')
+            stored |= kernels_in_own_layout(module, name, stored, version)
+    report = CheckpointReport(unexpected=sorted(stored.keys() - own.keys()))
     for key, wanted in own.items():
-        if is_named(key, skipped):
-            continue
-        if key not in stored:
-            if not key.endswith('num_batches_tracked'):
-                report.missing.append(key)
-            continue
-        found, owner = stored[key], key.rpartition('.')[0]
-        is_kernel = isinstance(found, Tensor) and found.dim() > 2
-        if is_kernel and isinstance(model.get_submodule(owner), SparseModule):
-            version = metadata.get(owner, {}).get('version')
-            found = in_own_layout(found, wanted.shape, version, key)
+        found = stored.get(key)
         if isinstance(found, Tensor) and found.shape == wanted.shape:
             report.matched.append(key)
-        else:
+        elif key in stored:
             shape = tuple(getattr(found, 'shape', ()))
             report.mismatched[key] = f'(model {tuple(wanted.shape)}, checkpoint {shape})'
+        elif not key.endswith('num_batches_tracked'):
+            report.missing.append(key)
     return report
 
 
@@ -134,8 +134,7 @@ def fit_weights(
             not skipped, or lacks parts that it must have; or the model has no part to be skipped.
     """
     keys = list(model.state_dict())
-    unknown = [part for part in skipped if not any(is_named(key, [part]) for key in keys)]
-    if unknown:
+    if unknown := [part for part in skipped if not any(is_named(key, [part]) for key in keys)]:
         raise CheckpointError(
             f'load_from_skip names {unknown}, but the model has no such parts. Remedy: name keys '
             "of its state dict, or what these begin with up to a '.'"
@@ -156,13 +155,3 @@ def fit_weights(
 def is_named(key: str, parts: Sequence[str]) -> bool:
     """Whether a key belongs to one of the parts."""
     return any(key == part or key.startswith(f'{part}.') for part in parts)
-
-
-def _by_part(keys: Iterable[str]) -> defaultdict[str, list[str]]:
-    """The keys of each submodule that is reported."""
-    parts: defaultdict[str, list[str]] = defaultdict(list)
-    for key in keys:
-        names = key.partition(' ')[0].split('.')  # without shapes
-        is_split = names[0] == _SPLIT_SUBMODULE and len(names) > 2
-        parts['.'.join(names[: 2 if is_split else 1])].append(key)
-    return parts

@@ -36,16 +36,16 @@ def checkpoint_folder(hook: CheckpointHook, work_dir: str) -> str:
 def find_checkpoint_to_resume(hook: CheckpointHook, work_dir: str) -> str | None:
     """Find the newest checkpoint of a run that can be read; None if it has no checkpoints.
 
-    That is the one which `last_checkpoint` in `work_dir` names, or else that with the highest
-    number, and a warning says so. The hook that wrote them says how they are named and where they
-    are. Only files there count: `last_checkpoint` holds a whole path, which after a folder was
-    renamed leads to another run.
+    That is the one which mmengine's `last_checkpoint` in `work_dir` names, or else, with a
+    warning, that with the highest number, in the folder and by the template of the hook. Only
+    files there count: `last_checkpoint` holds a whole path, which after a folder was renamed leads
+    to another run.
 
     Raises:
-        CheckpointError: If the run has checkpoints, but none that can be used: training from the
+        CheckpointError: If there are checkpoints, but none that can be used: training from the
             start would replace them.
     """
-    pointer = Path(work_dir) / 'last_checkpoint'  # mmengine's
+    pointer = Path(work_dir) / 'last_checkpoint'
     named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     if not saves_locally(hook):
         return named or None

@@ -14,8 +14,7 @@ class MergedParamGroupsConstructor(DefaultOptimWrapperConstructor):
 
     With ``paramwise_cfg`` mmengine gives each parameter a group, and torch's optimizers update
     group by group: hundreds of small updates where a handful of large ones would do. A run is
-    resumed only with groups as it was saved with. On a CPU the optimizer of a torch older than 2.4
-    has no ``fused``, which there is for GPUs alone.
+    resumed only with groups as it was saved with.
     """
 
     optimizer_cfg: dict[str, Any]
@@ -23,7 +22,7 @@ class MergedParamGroupsConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer and its wrapper."""
         on_cpu = all(parameter.device.type == 'cpu' for parameter in model.parameters())
-        if on_cpu and torch.__version__ < '2.4':
+        if on_cpu and torch.__version__ < '2.4':  # which fuses on GPUs alone
             self.optimizer_cfg = {k: v for k, v in self.optimizer_cfg.items() if k != 'fused'}
         return super().__call__(model)
 

@@ -17,15 +17,9 @@ from ..atomic_file import remove_partial_files
 from ..file_lock import FileLock
 from ..non_finite_numbers import is_finite
 from ..unwrapping import unwrapped
+from . import resume_state
 from .checkpoint_report import fit_weights
 from .latest_checkpoint import checkpoint_folder, find_checkpoint_to_resume, saves_locally
-from .random_state import (
-    capture_random_state,
-    restore_random_state,
-    sampling_seed,
-    set_sampling_seed,
-)
-from .resume_state import check_resume, hub_for_mmengine, plain_hub, without_numpy
 from .safe_loading import CheckpointError, find_nan, shorten, weights_of
 
 LOCK_FILE = '.training.lock'
@@ -35,14 +29,12 @@ LOCK_FILE = '.training.lock'
 class ResumableCheckpointHook(CheckpointHook):
     """mmengine's checkpoint hook, with its arguments, made safe against kills and exact on resume.
 
-    - On a file system the newest checkpoint is whole at every moment
-      (:class:`~cmt_bias.atomic_file.AtomicLocalBackend`), and none with NaN in it is written.
-      `resume=True` without a path passes over missing and damaged files, with a warning.
+    - On a file system the newest checkpoint is whole at every moment, and none with NaN in it is
+      written. `resume=True` without a path passes over damaged files, with a warning.
     - `checkpoint['meta']['random_state']` has the states of all random generators of every rank
       and the sampler's seed. Validation leaves the training's random numbers untouched.
     - `torch.load(weights_only=True)` reads a checkpoint, with the logs of scalars as tensors.
-    - A checkpoint that fits neither the model nor the training is refused (:func:`fit_weights`,
-      :func:`check_resume`), and so is a second training in the same folder.
+    - A checkpoint that does not fit is refused, and so is a second training in the same folder.
 
     So a run resumed at the end of an epoch continues bit for bit on one CPU process, given
     `persistent_workers=False` (workers that outlive an epoch carry random states that nobody can
@@ -52,10 +44,11 @@ class ResumableCheckpointHook(CheckpointHook):
     """
 
     _locks: Sequence[FileLock] = ()
-    _loaded_random_state: dict[str, Any] | None = None
-    _state_before_val: dict[str, Any] | None = None
-    _state_at_epoch_start: dict[str, Any] | None = None
-    _state_after_skipping: dict[str, Any] | None = None
+    # Random states: of the checkpoint that is resumed, of this process at a moment.
+    _loaded: Any = None
+    _before_val: Any = None
+    _at_epoch_start: Any = None
+    _after_skipping: Any = None
 
     def before_run(self, runner: Runner) -> None:
         """Lock the folders, and choose the checkpoint for `resume=True` before mmengine does."""
@@ -64,8 +57,8 @@ class ResumableCheckpointHook(CheckpointHook):
         self.backend_args = {'backend': 'atomic_local'}
         folder = checkpoint_folder(self, runner.work_dir)
         if is_main_process():
-            folders = sorted({osp.abspath(runner.work_dir), osp.abspath(folder)})
-            self._locks = [lock_folder(locked) for locked in folders]
+            folders = {osp.abspath(runner.work_dir), osp.abspath(folder)}
+            self._locks = [lock_folder(locked) for locked in sorted(folders)]
         # mmengine reads these two private attributes right after this call, and has no public
         # way to choose the file.
         if runner._resume and runner._load_from is None:
@@ -87,19 +80,20 @@ class ResumableCheckpointHook(CheckpointHook):
         """Look whether a checkpoint fits, and make what mmengine reads of it."""
         source = str(runner._load_from or 'that was loaded')
         if runner._resume:
-            check_resume(runner, checkpoint, source)
+            resume_state.check_resume(runner, checkpoint, source)
         if isinstance(runner, Runner):  # the runner for sharded models has no state dict here
             skipped = [] if runner._resume else list(runner.cfg.get('load_from_skip') or [])
             weights = weights_of(checkpoint, source)
             fit_weights(unwrapped(runner.model), weights, source, skipped, runner._resume)
         if not runner._resume:
             return
-        self._loaded_random_state = checkpoint['meta'].get('random_state')
-        checkpoint['message_hub'] = hub = hub_for_mmengine(checkpoint.get('message_hub'))
+        self._loaded = checkpoint['meta'].get('random_state')
+        hub = resume_state.hub_for_mmengine(checkpoint.get('message_hub'))
+        checkpoint['message_hub'] = hub
+        folder = checkpoint_folder(self, runner.work_dir)
         for key, path in hub['runtime_info'].items():
             # Where the folder was then may be another run's by now.
             if re.match('(last|best)_ckpt', key) and isinstance(path, str) and saves_locally(self):
-                folder = checkpoint_folder(self, runner.work_dir)
                 hub['runtime_info'][key] = osp.join(folder, osp.basename(path))
 
     def before_train(self, runner: Runner) -> None:
@@ -111,7 +105,7 @@ class ResumableCheckpointHook(CheckpointHook):
                     runner.logger.info(f"Removed '{leftover}', left by a run that was killed.")
         if runner.iter > 0:
             self._restore_random_state(runner)
-        self._loaded_random_state = None  # not for a later training of this hook
+        self._loaded = None  # not for a later training of this hook
         if runner.train_dataloader.num_workers > 0 and runner.train_dataloader.persistent_workers:
             runner.logger.warning(
                 'A resumed run will see other random augmentations, as worker processes outlive '
@@ -119,24 +113,23 @@ class ResumableCheckpointHook(CheckpointHook):
             )
 
     def _restore_random_state(self, runner: Runner) -> None:
-        saved = self._loaded_random_state or {'ranks': []}
-        rank, num_saved = get_rank(), len(saved['ranks'])
-        if rank >= num_saved:
-            there = f'those of {num_saved} processes' if num_saved else 'none (of another hook)'
+        saved = self._loaded or {'ranks': []}
+        number = len(saved['ranks'])
+        if get_rank() >= number:
+            there = f'those of {number} processes' if number else 'none (of another hook)'
             runner.logger.warning(
                 f'Resumed without random state, since the checkpoint has {there}: the losses will '
                 'not equal those of an uninterrupted run.'
             )
             return
-        set_sampling_seed(runner.train_dataloader, saved['sampler_seed'], runner.seed)
-        state = saved['ranks'][rank]
-        if runner.iter == runner.epoch * len(runner.train_dataloader):
-            restore_random_state(state['now'])
-            return
-        # Inside an epoch, whose beginning draws the seed of its workers.
-        restore_random_state(state['epoch_start'])
-        self._state_after_skipping = state['now']
-        if type(runner.train_loop) is EpochBasedTrainLoop:
+        resume_state.set_sampling_seed(runner.train_dataloader, saved['sampler_seed'], runner.seed)
+        state = saved['ranks'][get_rank()]
+        is_inside_epoch = runner.iter != runner.epoch * len(runner.train_dataloader)
+        if is_inside_epoch:
+            self._after_skipping = state['now']
+        # The beginning of an epoch draws the seed of its workers.
+        resume_state.restore_random_state(state['epoch_start' if is_inside_epoch else 'now'])
+        if is_inside_epoch and type(runner.train_loop) is EpochBasedTrainLoop:
             runner.logger.warning(
                 'The epoch inside which the checkpoint was written starts anew, some batches are '
                 "seen twice. Set train_cfg=dict(type='ResumableEpochBasedTrainLoop', ...)."
@@ -147,25 +140,24 @@ class ResumableCheckpointHook(CheckpointHook):
 
         Called by `ResumableEpochBasedTrainLoop`; for other loops, before an iteration.
         """
-        if self._state_after_skipping is not None:
-            restore_random_state(self._state_after_skipping)
-            self._state_after_skipping = None
+        if self._after_skipping is not None:
+            resume_state.restore_random_state(self._after_skipping)
+            self._after_skipping = None
 
     before_train_iter = after_skipping_batches
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Remember the random state from which the epoch's workers get their seeds."""
-        self._state_at_epoch_start = capture_random_state()
+        """Remember the random state."""
+        self._at_epoch_start = resume_state.capture_random_state()
 
     def before_val(self, runner: Runner) -> None:
         """Remember the training's random state."""
-        self._state_before_val = capture_random_state()
+        self._before_val = resume_state.capture_random_state()
 
     def after_val(self, runner: Runner) -> None:
         """Go on with the random numbers of training as if there had been no validation."""
-        if self._state_before_val is not None:
-            restore_random_state(self._state_before_val)
-            self._state_before_val = None
+        resume_state.restore_random_state(self._before_val)
+        self._before_val = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to save what cannot be used, and make plain data of the rest."""
@@ -178,22 +170,17 @@ class ResumableCheckpointHook(CheckpointHook):
                 f'any more: {shorten(bad)}. Remedy: go on from the newest checkpoint (resume), '
                 'with a lower learning rate or gradient clipping'
             )
-        checkpoint['meta'] = without_numpy(checkpoint['meta'])
-        checkpoint['message_hub'] = plain_hub(checkpoint['message_hub'])
+        checkpoint['meta'] = resume_state.without_numpy(checkpoint['meta'])
+        checkpoint['message_hub'] = resume_state.plain_hub(checkpoint['message_hub'])
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Save with the random states of all ranks.
-
-        mmengine's method, the only one that all ranks call for every regular checkpoint.
-        """
-        state = {
-            # While validating, training's own is the one from before.
-            'now': self._state_before_val or capture_random_state(),
-            'epoch_start': self._state_at_epoch_start,
-        }
+        """mmengine's method, the only one that all ranks call for every regular checkpoint."""
+        # The training's own, also in the middle of a validation.
+        now = self._before_val or resume_state.capture_random_state()
+        sampler = resume_state.seeded_sampler(runner.train_dataloader)
         meta['random_state'] = {
-            'ranks': all_gather_object(state),
-            'sampler_seed': sampling_seed(runner.train_dataloader),
+            'ranks': all_gather_object({'now': now, 'epoch_start': self._at_epoch_start}),
+            'sampler_seed': getattr(sampler, 'seed', None),
         }
         super()._save_checkpoint_with_step(runner, step, meta)
 
@@ -204,8 +191,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
 
     mmengine's own starts the epoch anew after a checkpoint written inside it (`by_epoch=False`):
     it trains on some batches twice and counts its iterations wrongly. The skipped batches are
-    loaded, which brings random augmentations in worker processes to where they were. Arguments:
-    `train_cfg=dict(type='ResumableEpochBasedTrainLoop', max_epochs=20, val_interval=1)`.
+    loaded, which brings random augmentations in worker processes to where they were.
     """
 
     def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
@@ -218,11 +204,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
 
 
 def lock_folder(folder: str | Path) -> FileLock:
-    """Keep other processes from training in a folder, which is made if need be.
-
-    Raises:
-        CheckpointError: If another process trains there.
-    """
+    """Keep other processes from training in a folder; CheckpointError if one does already."""
     lock = FileLock(Path(folder) / LOCK_FILE)
     if not lock.acquire():
         holder = lock.path.read_text(errors='replace').strip()

@@ -1,13 +1,18 @@
 """What a training has beside its weights: as plain data in a checkpoint, and whether it fits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from .safe_loading import CheckpointError
 
@@ -23,8 +28,7 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
 
     Raises:
         CheckpointError: If it holds no training, or one with other parameter groups, moments of
-            other shapes than the parameters, or another number of schedulers: mmengine pairs those
-            as far as there are of both.
+            other shapes than the parameters, or another number of schedulers.
     """
     meta = checkpoint.get('meta')
     if not isinstance(meta, dict) or not {'epoch', 'iter'} <= meta.keys():
@@ -35,6 +39,7 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
     wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers
     saved, saved_schedulers = checkpoint.get('optimizer'), checkpoint.get('param_schedulers')
     if saved_schedulers and schedulers is not None:
+        # mmengine pairs them as far as there are of both.
         own, others = (
             {k: len(v) for k, v in lists.items()} if isinstance(lists, dict) else len(lists)
             for lists in (schedulers, saved_schedulers)
@@ -58,7 +63,18 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
             'groups were merged: '
             '--cfg-options optim_wrapper.constructor=DefaultOptimWrapperConstructor'
         )
-    _check_moments(groups, saved_groups, saved.get('state', {}))
+    parameters = [parameter for group in groups for parameter in group['params']]
+    numbers = [number for group in saved_groups for number in group['params']]
+    for parameter, number in zip(parameters, numbers, strict=True):  # as torch pairs them
+        state = saved.get('state', {}).get(number, {})
+        moment = state.get('exp_avg', state.get('momentum_buffer'))
+        if moment is not None and moment.shape != parameter.shape:
+            raise CheckpointError(
+                f"The run cannot be resumed: the checkpoint's moment of parameter {number} has "
+                f'the shape {tuple(moment.shape)}, the parameter {tuple(parameter.shape)}. The '
+                'model has its parameters in another order. Remedy: resume with the config that '
+                'the training was started with'
+            )
     configured = _settings(groups, [scheduler.state_dict() for scheduler in schedulers or ()])
     different = [
         f'\n  {name}: {configured.get(name, "not set")} in the config, {value} in the checkpoint'
@@ -74,34 +90,16 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
         )
 
 
-def _check_moments(
-    groups: Sequence[Mapping], saved_groups: Sequence[Mapping], states: Mapping
-) -> None:
-    """Refuse moments in another order than the parameters, to which torch pairs them."""
-    parameters = [parameter for group in groups for parameter in group['params']]
-    numbers = [number for group in saved_groups for number in group['params']]
-    for parameter, number in zip(parameters, numbers, strict=True):
-        for name in ('exp_avg', 'momentum_buffer'):
-            moment = states.get(number, {}).get(name)
-            if moment is not None and moment.shape != parameter.shape:
-                raise CheckpointError(
-                    f"The run cannot be resumed: the checkpoint's {name} of parameter {number} "
-                    f'has the shape {tuple(moment.shape)}, the parameter '
-                    f'{tuple(parameter.shape)}. The model has its parameters in another order. '
-                    'Remedy: resume with the config that the training was started with'
-                )
-
-
 def _settings(groups: Iterable[Mapping], schedulers: Iterable[Mapping]) -> dict[str, Any]:
     """How an optimizer and schedulers with these states were set, by the names to be shown."""
     settings = {}
-    for kind, states in (('param_scheduler', schedulers), ('optimizer.param_groups', groups)):
+    for kind, states in (('optimizer.param_groups', groups), ('param_scheduler', schedulers)):
         for index, state in enumerate(states):
             moved = {'momentum', 'betas'} if 'initial_momentum' in state else set()
-            for key in state.keys() - _PROGRESS - moved:
+            for key in sorted(state.keys() - _PROGRESS - moved):
                 if not key.startswith('_'):
                     settings[f'{kind}[{index}].{key}'] = state[key]
-    return dict(sorted(settings.items()))
+    return settings
 
 
 def plain_hub(hub: dict[str, Any]) -> dict[str, Any]:
@@ -135,3 +133,66 @@ def hub_for_mmengine(saved: Any) -> dict[str, Any]:
     keys = hub.get('resumed_keys') or {}
     resumed = {key: keys[key] for key in keys if key in histories or key in info}
     return dict(log_scalars=histories, runtime_info=info, resumed_keys=resumed)
+
+
+def capture_random_state() -> dict[str, Any]:
+    """States of the generators of python, numpy and torch (CPU, current GPU), as plain data."""
+    version, words, python_gauss = random.getstate()
+    names = ('bit_generator', 'key', 'position', 'has_gauss', 'gauss')
+    numpy_state: dict[str, Any] = dict(zip(names, np.random.get_state(), strict=True))
+    numpy_state['key'] = torch.from_numpy(numpy_state['key'].astype(np.int64))
+    state = {
+        'python': {'version': version, 'words': torch.tensor(words), 'gauss': python_gauss},
+        'numpy': numpy_state,
+        'torch': torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set the generators that there are to what `capture_random_state` returned."""
+    version, words, python_gauss = state['python'].values()
+    random.setstate((version, tuple(words.tolist()), python_gauss))
+    kind, key, *rest = state['numpy'].values()
+    np.random.set_state((kind, key.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state['torch'].cpu())
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+def seeded_sampler(dataloader: DataLoader) -> Any:
+    """The sampler that shuffles, the dataloader's or its batch sampler's; None without a seed."""
+    samplers = (dataloader.sampler, getattr(dataloader.batch_sampler, 'sampler', None))
+    return next((sampler for sampler in samplers if hasattr(sampler, 'seed')), None)
+
+
+def set_sampling_seed(dataloader: DataLoader, sampler_seed: int | None, seed: int) -> None:
+    """Give sampler and workers the seeds of the run that is resumed.
+
+    They were built before the checkpoint was read, hence with this process's own seed, which is
+    another one where the config sets none.
+    """
+    sampler, init_function = seeded_sampler(dataloader), dataloader.worker_init_fn
+    if sampler is not None and sampler_seed is not None:
+        sampler.seed = sampler_seed
+    if isinstance(init_function, partial) and 'seed' in init_function.keywords:
+        dataloader.worker_init_fn = partial(init_function, seed=seed)
+
+
+@FUNCTIONS.register_module()
+def seed_worker_per_epoch(worker_id: int) -> None:
+    """Give every worker of every rank and epoch random numbers of its own.
+
+    mmengine's function seeds the workers alike each time they start, so without persistent ones
+    the same augmentations return every epoch. torch seeds them from a number that the training
+    process draws per epoch, which an exact resume restores, and from the worker's; the rank is
+    added here, because all ranks draw the same number. Set with
+    `train_dataloader = dict(worker_init_fn=dict(type='seed_worker_per_epoch'))`.
+    """
+    entropy = np.random.SeedSequence((torch.initial_seed(), get_rank()))
+    seed = int(entropy.generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

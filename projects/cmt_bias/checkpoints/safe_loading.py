@@ -1,22 +1,29 @@
-"""Load checkpoints without running code that they bring; say what is wrong with a bad one.
+"""Read checkpoints, wherever they are, without running code that they bring; say what is wrong.
 
 With torch >= 2.6 mmengine 0.10.7 can neither load nor resume its own checkpoints: torch then reads
-plain data alone, and they hold a few more kinds of objects. Importing this module registers a
-loader that reads them under torch's restricted unpickler, for all that loads a checkpoint through
-mmengine: `load_from`, `resume`, `init_cfg=dict(type='Pretrained')`, `init_model`.
+plain data alone, and they hold a few more kinds of objects. The loaders of this module replace
+mmengine's, for `load_from`, `resume`, `init_cfg=dict(type='Pretrained')` and `init_model`. They
+keep the names, out of which mmengine cuts its log message.
 """
 
+import difflib
+import io
 import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
+from urllib.parse import urlparse
 
+import mmengine
 import torch
+from mmengine import fileio
+from mmengine.dist import barrier, is_main_process
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as hub
 from torch import Tensor
 
 from ..non_finite_numbers import non_finite_numbers
@@ -24,9 +31,6 @@ from ..plain_pickle import NUMPY_STAND_INS
 from ..unwrapping import unwrapped_weights
 
 MapLocation = str | torch.device | dict[str, str] | Callable | None
-
-_ZIP_MAGIC = b'PK\x03\x04'
-_NUM_NAMES_SHOWN = 5
 
 
 class CheckpointError(RuntimeError):
@@ -38,14 +42,12 @@ def load_checkpoint_safely(
     map_location: MapLocation = None,
     source: str | None = None,
 ) -> dict:
-    """Load a checkpoint that torch.save wrote, refusing any that would run code.
+    """Load a dict that torch.save wrote, refusing any that would run code.
 
     Beside what torch's `weights_only=True` reads, torch >= 2.6 understands numpy arrays and
     scalars and mmengine's `ConfigDict` (as a dict) here; mmengine's logs of scalars are passed
     over. An older torch refuses files with any of these. `source` names the file in messages.
-
-    Returns:
-        What was saved, with the weights' `_metadata` and the names of a model without wrappers.
+    The weights have their `_metadata` and the names of a model without wrappers.
 
     Raises:
         CheckpointError: When there is no such file, or it needs a class or function that is not
@@ -54,16 +56,16 @@ def load_checkpoint_safely(
     if isinstance(file, (str, os.PathLike)):
         path = Path(file).expanduser()
         try:
-            with path.open('rb') as opened:
-                return load_checkpoint_safely(opened, map_location, source or str(path))
+            file = path.open('rb')
         except OSError as error:
             raise CheckpointError(
                 f"checkpoint '{path}' cannot be opened: {error.strerror}. Remedy: name a file "
                 "that this user may read, or leave out 'load_from'/'resume'"
             ) from error
+        source = source or str(path)
     source = source or 'checkpoint'
-    _check_archive(file, source)
-    checkpoint = _load_plain_data(file, map_location, source)
+    with file:
+        checkpoint = _load_plain_data(file, map_location, source)
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f"checkpoint '{source}' holds a {type(checkpoint).__name__}, not a dict of weights. "
@@ -73,8 +75,8 @@ def load_checkpoint_safely(
         checkpoint['state_dict'] = unwrapped_weights(checkpoint['state_dict'])
     else:
         checkpoint = unwrapped_weights(checkpoint)
-    if isinstance(hub := checkpoint.get('message_hub'), dict):
-        hub['log_scalars'] = {}  # each an _Unread
+    if isinstance(message_hub := checkpoint.get('message_hub'), dict):
+        message_hub['log_scalars'] = {}  # each an _Unread
     if not_a_number := find_nan(checkpoint):
         raise CheckpointError(
             f"checkpoint '{source}' holds NaN in {shorten(not_a_number)}. Remedy: take one from "
@@ -83,33 +85,10 @@ def load_checkpoint_safely(
     return checkpoint
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
-    """Load a local file; see `load_checkpoint_safely`."""
-    return load_checkpoint_safely(filename, map_location)
-
-
-def _check_archive(file: IO[bytes], source: str) -> None:
-    """Refuse a file whose content is not what was once written; torch.load verifies nothing."""
-    start = file.read(len(_ZIP_MAGIC))
-    if not start:
-        raise _damaged(source, 'is empty')
-    if start == _ZIP_MAGIC:  # since torch 1.6; before, without checksums
-        try:
-            with zipfile.ZipFile(file) as archive:
-                # All zero where torch.serialization.set_crc32_options(False) was called.
-                has_checksums = any(record.CRC for record in archive.infolist())
-                changed = archive.testzip() if has_checksums else None
-        except Exception as error:
-            raise _damaged(source, f'is a truncated or damaged archive ({error})') from None
-        if changed is not None:
-            raise _damaged(source, f"is damaged: '{changed}' in it does not match its checksum")
-    file.seek(0)
-
-
 def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) -> Any:
     """torch.load without its advice; errors that the file is not to blame for pass through."""
     try:
+        _verify_checksums(file)
         with _stand_ins_allowed():
             return torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:
@@ -117,37 +96,43 @@ def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) ->
             file.seek(0)
             _load_plain_data(file, 'cpu', source)
             raise  # it is the device, not the file
-        text = str(error)
+        path, is_downloaded, _ = source.partition(' (from ')
         # In the words of torch 2.1, and of later ones.
-        refused = re.search(r'(?:Unsupported class|GLOBAL) (\S+)', text)
+        refused = re.search(r'(?:Unsupported class|GLOBAL) (\S+)', str(error))
         if refused and isinstance(error, UnpicklingError):
-            path = source.partition(' (from ')[0]
+            what = f'was refused: reading it would call {refused[1]}. Nothing in it was run'
             newer = '' if _has_stand_ins() else 'read it with torch >= 2.6, which knows more; '
-            raise CheckpointError(
-                f"checkpoint '{source}' was refused, because reading it would call {refused[1]}. "
-                f'Nothing in it was run. Remedy: {newer}get the file from a source you trust; if '
-                'it is one, keep its weights alone, on a machine that you can throw away: '
-                'python -c "import torch; '
+            remedy = (
+                f'{newer}get the file from a source you trust; if it is one, keep its weights '
+                'alone, on a machine that you can throw away: python -c "import torch; '
                 f"c = torch.load('{path}', map_location='cpu', weights_only=False); "
                 f"torch.save({{'state_dict': c.get('state_dict', c)}}, 'weights.pth')\""
-            ) from None
-        detail = text.split('WeightsUnpickler error:', 1)[-1].strip().partition('\n')[0]
-        raise _damaged(
-            source,
-            'is truncated or damaged, or not a checkpoint that torch.save wrote '
-            f'({type(error).__name__}: {detail[:300]})',
-        ) from None
+            )
+        else:
+            detail = str(error).split('WeightsUnpickler error:', 1)[-1].strip()
+            detail = detail.partition('\n')[0][:300]
+            what = (
+                'is truncated or damaged, or not a checkpoint that torch.save wrote '
+                f'({type(error).__name__}: {detail})'
+            )
+            remedy = (
+                f"delete '{path}', so that it is downloaded anew"
+                if is_downloaded
+                else 'download or copy it again, or resume from an earlier checkpoint (resume '
+                'without a path takes the newest intact one)'
+            )
+        raise CheckpointError(f"checkpoint '{source}' {what}. Remedy: {remedy}") from None
 
 
-def _damaged(source: str, damage: str) -> CheckpointError:
-    path, is_downloaded, _ = source.partition(' (from ')
-    remedy = (
-        f"delete '{path}', so that it is downloaded anew"
-        if is_downloaded
-        else 'download or copy it again, or resume from an earlier checkpoint (resume without a '
-        'path takes the newest intact one)'
-    )
-    return CheckpointError(f"checkpoint '{source}' {damage}. Remedy: {remedy}")
+def _verify_checksums(file: IO[bytes]) -> None:
+    """Look whether a file is as it was written, for torch.load does not."""
+    if file.read(4) == b'PK\x03\x04':  # since torch 1.6; before, without checksums
+        with zipfile.ZipFile(file) as archive:
+            # All zero where torch.serialization.set_crc32_options(False) was called.
+            has_checksums = any(record.CRC for record in archive.infolist())
+            if has_checksums and (changed := archive.testzip()):
+                raise zipfile.BadZipFile(f"'{changed}' in it does not match its checksum")
+    file.seek(0)
 
 
 class _Unread:
@@ -200,22 +185,14 @@ def _stand_ins_allowed() -> Iterator[None]:
 
 
 def find_nan(checkpoint: Mapping) -> list[str]:
-    """Name the tensors of weights, optimizer and all else in a checkpoint that hold NaN.
-
-    What a run has logged may: a metric of nothing is NaN. Infinity is not looked for: a range
-    without bounds is one.
-    """
+    """Name the tensors in a checkpoint that hold NaN. Logs may: a metric of nothing is NaN."""
     parts = {k: part for k, part in checkpoint.items() if k not in ('meta', 'message_hub')}
     weights = parts.pop('state_dict', {})
     return [name for part in (weights, parts) for name in non_finite_numbers(part, only_nan=True)]
 
 
 def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
-    """The weights in a checkpoint by name, with their `_metadata`: its 'state_dict', or all of it.
-
-    Raises:
-        CheckpointError: When there are none.
-    """
+    """A checkpoint's 'state_dict', or all of it; CheckpointError when there are no weights."""
     weights = checkpoint.get('state_dict', checkpoint)
     if isinstance(weights, dict) and any(isinstance(v, Tensor) for v in weights.values()):
         return weights
@@ -227,7 +204,66 @@ def weights_of(checkpoint: Mapping, source: str) -> dict[str, Any]:
 
 
 def shorten(names: Iterable[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """The first five names, and how many more there are."""
     names = list(names)
-    rest = len(names) - _NUM_NAMES_SHOWN
-    return ', '.join(names[:_NUM_NAMES_SHOWN]) + (f' and {rest} more' if rest > 0 else '')
+    rest = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    return ', '.join(names[:5]) + rest
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
+    """Load a local file; see `load_checkpoint_safely`."""
+    return load_checkpoint_safely(filename, map_location)
+
+
+@CheckpointLoader.register_scheme((r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), force=True)
+def load_from_ceph(filename: str, map_location: MapLocation = None) -> dict:
+    """Load from an `s3://` or `petrel://` store."""
+    content = fileio.get_file_backend(filename, backend_args={'backend': 'petrel'}).get(filename)
+    return load_checkpoint_safely(io.BytesIO(content), map_location, filename)
+
+
+@CheckpointLoader.register_scheme(('http://', 'https://'), force=True)
+def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
+    """Load a file that rank 0 downloads to torch's hub folder, unless it is there."""
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(filename).path).name
+    if is_main_process() and not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(0))
+        except (OSError, ValueError) as error:  # urllib's errors are OSErrors
+            raise CheckpointError(
+                f"checkpoint '{filename}' could not be downloaded ({error}). Remedy: check the "
+                f"address and the network, or put the file at '{path}' by hand"
+            ) from error
+    barrier()
+    return load_checkpoint_safely(path, map_location, f'{path} (from {filename})')
+
+
+@CheckpointLoader.register_scheme(
+    ('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://'), force=True
+)
+def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict:
+    """Load `SCHEME://NAME` of a list in mmengine or torchvision; of mmcls, the backbone."""
+    scheme, _, name = filename.partition('://')
+    if scheme == 'mmcls':
+        urls = hub.get_mmcls_models()
+    elif scheme in ('torchvision', 'modelzoo'):
+        urls = fileio.load(Path(mmengine.__file__).parent / 'hub' / 'torchvision_0.12.json')
+        if name not in urls:
+            with suppress(ImportError):  # most of it is known without torchvision
+                urls = hub.get_torchvision_models()
+    else:
+        urls = hub.get_external_models()
+        name = hub.get_deprecated_model_names().get(name, name)
+    if name not in urls:
+        alike = difflib.get_close_matches(name, urls) or sorted(urls)
+        raise CheckpointError(
+            f"checkpoint '{filename}': {scheme} has no model of this name. Remedy: correct it, to "
+            f'one of {shorten(alike)}'
+        )
+    checkpoint = CheckpointLoader.load_checkpoint(urls[name], map_location)
+    if scheme != 'mmcls':
+        return checkpoint
+    weights, prefix = weights_of(checkpoint, urls[name]), 'backbone.'
+    return {'state_dict': {k[len(prefix) :]: weights[k] for k in weights if k.startswith(prefix)}}

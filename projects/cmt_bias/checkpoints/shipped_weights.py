@@ -14,12 +14,11 @@ FOLDER = Path(__file__).resolve().parents[1] / 'weights'
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
-def load_from_package(filename: str, map_location: MapLocation = None) -> Any:
+def load_from_package(filename: str, map_location: MapLocation = None) -> dict:
     """Load ``cmt_bias://NAME``, a checkpoint with ``state_dict`` in half precision.
 
     Raises:
-        CheckpointError: If there are no weights of this name, or the file is not the one that its
-            record describes.
+        CheckpointError: If there are no such weights, or not as their record describes them.
     """
     path = FOLDER / f'{filename.removeprefix(SCHEME)}.pth'
     expected = shipped_digest(filename)
@@ -32,11 +31,7 @@ def load_from_package(filename: str, map_location: MapLocation = None) -> Any:
 
 
 def weights_record(name: str) -> dict[str, Any]:
-    """How weights were made and what they score: the JSON file beside them.
-
-    Raises:
-        CheckpointError: If there are no weights of this name.
-    """
+    """How weights were made and what they score; CheckpointError for a name that is not known."""
     path = FOLDER / f'{name}.json'
     if not path.is_file():
         known = ', '.join(SCHEME + file.stem for file in sorted(FOLDER.glob('*.json')))
@@ -45,9 +40,7 @@ def weights_record(name: str) -> dict[str, Any]:
 
 
 def shipped_digest(checkpoint: str | None) -> str:
-    """The sha256 of weights ``cmt_bias://NAME``, which may have changed under one name.
-
-    Empty for a checkpoint from elsewhere.
-    """
-    name = (checkpoint or '').removeprefix(SCHEME)
-    return weights_record(name)['sha256'] if name != (checkpoint or '') else ''
+    """The sha256 of weights ``cmt_bias://NAME``, which may change; '' for any other checkpoint."""
+    if not checkpoint or not checkpoint.startswith(SCHEME):
+        return ''
+    return weights_record(checkpoint.removeprefix(SCHEME))['sha256']
