@@ -4,10 +4,6 @@ from typing import Any
 
 
 def type_name(config: Any) -> str:
-    """The name of the class that a config is of: '' for what is no config, or of no type.
-
-    ``type`` may be the name, the name with a scope ('mmdet3d.CBGSDataset'), or in a config that is
-    pure Python the class itself.
-    """
+    """The name of a config's class, maybe given with a scope or as itself; '' without a type."""
     kind = config.get('type') if hasattr(config, 'get') else None
     return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')

@@ -90,11 +90,7 @@ for _core in ('numpy.core', 'numpy._core'):  # numpy 1 and numpy 2
     NUMPY_STAND_INS[f'{_core}.multiarray.scalar'] = _scalar
     NUMPY_STAND_INS[f'{_core}.numeric._frombuffer'] = _array_of_buffer
 
-_ALLOWED = {
-    **NUMPY_STAND_INS,
-    '_codecs.encode': _encode,
-    'collections.OrderedDict': OrderedDict,
-}
+_ALLOWED = {**NUMPY_STAND_INS, '_codecs.encode': _encode, 'collections.OrderedDict': OrderedDict}
 for _kind in (set, frozenset, bytes, bytearray, complex):
     _ALLOWED[f'builtins.{_kind.__name__}'] = _ALLOWED[f'__builtin__.{_kind.__name__}'] = _kind
 

@@ -13,8 +13,7 @@ Severity = Literal['error', 'warning', 'note']
 class Problem:
     """What is wrong, naming the file, key or version, and the command or setting that mends it.
 
-    It is an 'error' where a run cannot work, a 'warning' where some uses of it fail, and a 'note'
-    where it is worth knowing.
+    An 'error': a run cannot work; a 'warning': some uses of it fail; a 'note': worth knowing.
     """
 
     what: str

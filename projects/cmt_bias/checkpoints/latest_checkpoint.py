@@ -52,8 +52,8 @@ def find_checkpoint_to_resume(hook: CheckpointHook, work_dir: str) -> str | None
     folder, filename_tmpl = Path(checkpoint_folder(hook, work_dir)), hook.filename_tmpl
     pieces, number = string.Formatter().parse(filename_tmpl), r'(\d+)'
     pattern = ''.join(re.escape(text) + number * (field is not None) for text, field, *_ in pieces)
-    matches = {path: re.fullmatch(pattern, path.name) for path in folder.glob('*')}
-    numbers = {path: int(match[1]) for path, match in matches.items() if match}
+    matches = (re.fullmatch(pattern, path.name) for path in folder.glob('*'))
+    numbers = {folder / match[0]: int(match[1]) for match in matches if match}
     candidates = sorted(numbers, key=numbers.__getitem__, reverse=True)
     if named:
         candidates.insert(0, folder / Path(named).name)
