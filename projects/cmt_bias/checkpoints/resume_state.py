@@ -32,10 +32,7 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
     """
     meta = checkpoint.get('meta')
     if not isinstance(meta, dict) or not {'epoch', 'iter'} <= meta.keys():
-        raise CheckpointError(
-            f"checkpoint '{source}' holds weights, but no training that could be resumed. "
-            'Remedy: start from its weights, with load_from and without resume'
-        )
+        raise _refusal(source, 'it holds weights, but no training')
     wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers
     saved, saved_schedulers = checkpoint.get('optimizer'), checkpoint.get('param_schedulers')
     if saved_schedulers and schedulers is not None:
@@ -45,23 +42,19 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
             for lists in (schedulers, saved_schedulers)
         )
         if own != others:
-            raise CheckpointError(
-                f'The run cannot be resumed: param_scheduler has {own} schedulers, the '
-                f"checkpoint's had {others}. Remedy: resume with the param_scheduler that the "
-                'checkpoint was trained with, or start from its weights, with load_from and '
-                'without resume'
-            )
+            fault = f"param_scheduler has {own} schedulers, the checkpoint's had {others}"
+            raise _refusal(source, fault)
     # Whether the states of several optimizers fit, or of another kind of wrapper, mmengine finds.
     if not saved or not isinstance(wrapper, OptimWrapper) or isinstance(wrapper, OptimWrapperDict):
         return
     groups, saved_groups = wrapper.optimizer.param_groups, saved.get('param_groups', ())
     if [len(group['params']) for group in groups] != [len(g['params']) for g in saved_groups]:
-        raise CheckpointError(
-            f'The run cannot be resumed: its optimizer has {len(groups)} parameter groups, '
-            f"the checkpoint's has {len(saved_groups)}. optim_wrapper.constructor or "
-            'optim_wrapper.paramwise_cfg is not as it was. To resume a run from before equal '
-            'groups were merged: '
-            '--cfg-options optim_wrapper.constructor=DefaultOptimWrapperConstructor'
+        raise _refusal(
+            source,
+            f"the optimizer has {len(groups)} parameter groups, the checkpoint's has "
+            f'{len(saved_groups)}, so that optim_wrapper.constructor or '
+            'optim_wrapper.paramwise_cfg is not as it was (before equal groups were merged: '
+            '--cfg-options optim_wrapper.constructor=DefaultOptimWrapperConstructor)',
         )
     parameters = [parameter for group in groups for parameter in group['params']]
     numbers = [number for group in saved_groups for number in group['params']]
@@ -69,11 +62,10 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
         state = saved.get('state', {}).get(number, {})
         moment = state.get('exp_avg', state.get('momentum_buffer'))
         if moment is not None and moment.shape != parameter.shape:
-            raise CheckpointError(
-                f"The run cannot be resumed: the checkpoint's moment of parameter {number} has "
-                f'the shape {tuple(moment.shape)}, the parameter {tuple(parameter.shape)}. The '
-                'model has its parameters in another order. Remedy: resume with the config that '
-                'the training was started with'
+            raise _refusal(
+                source,
+                f'its moment of parameter {number} has the shape {tuple(moment.shape)}, the '
+                f'parameter {tuple(parameter.shape)}; the model has them in another order',
             )
     configured = _settings(groups, [scheduler.state_dict() for scheduler in schedulers or ()])
     different = [
@@ -88,6 +80,13 @@ def check_resume(runner: Runner, checkpoint: dict, source: str) -> None:
             'schedule of the config, start from the weights instead: load_from=CHECKPOINT without '
             'resume, in another work_dir.'
         )
+
+
+def _refusal(source: str, fault: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint '{source}' cannot be resumed: {fault}. Remedy: resume with the config that "
+        'it was trained with, or start from its weights, with load_from and without resume'
+    )
 
 
 def _settings(groups: Iterable[Mapping], schedulers: Iterable[Mapping]) -> dict[str, Any]:
