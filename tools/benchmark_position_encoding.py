@@ -13,16 +13,15 @@ from collections.abc import Callable
 
 import torch
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmt_bias.cmt.position_encoding import (
+    BevEmbedding,
+    CameraGeometry,
+    RayEmbedding,
     bev_cell_centers,
-    bev_grid_hidden,
     camera_cell_pixels,
-    camera_ray_hidden,
     normalize_points,
-    pos2embed,
-    ray_depths,
 )
 
 CHANNELS, DEPTHS, VIEWS = 256, 64, 6
@@ -49,23 +48,19 @@ def embeddings(
 ) -> dict[str, tuple[Embedding, Embedding]]:
     """For BEV grid and camera rays the plain and the head's computation."""
     torch.manual_seed(0)
-    bev_first, bev_last = nn.Linear(2 * CHANNELS, CHANNELS), nn.Linear(CHANNELS, CHANNELS)
-    ray_first, ray_last = nn.Linear(3 * DEPTHS, 4 * CHANNELS), nn.Linear(4 * CHANNELS, CHANNELS)
+    of_places = BevEmbedding(CHANNELS)
+    of_rays = RayEmbedding(CHANNELS, DEPTHS, PC_RANGE)
+    img2lidar = torch.randn(1, VIEWS, 4, 4)
+    cameras = CameraGeometry(img2lidar.inverse(), img2lidar, pad_shape)
     pixels = camera_cell_pixels(feature_shape, pad_shape, 'cpu')
     pixels = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)
     pixels = pixels.expand(1, VIEWS, -1, -1, -1)
-    img2lidar = torch.randn(1, VIEWS, 4, 4)
-    depths = ray_depths(DEPTHS, PC_RANGE[3], 'cpu')
     centers = bev_cell_centers(bev_shape, 'cpu')
-    rays = (pixels, img2lidar, depths)
     return {
-        'BEV grid': (
-            lambda: bev_last(bev_first(pos2embed(centers, CHANNELS)).relu()),
-            lambda: bev_last(bev_grid_hidden(bev_shape, bev_first).relu()),
-        ),
+        'BEV grid': (lambda: of_places(centers), lambda: of_places.of_cells(bev_shape)),
         'camera rays': (
-            lambda: ray_last(ray_first(camera_rays(*rays)).relu()),
-            lambda: ray_last(camera_ray_hidden(*rays, PC_RANGE, ray_first).relu()),
+            lambda: of_rays(camera_rays(pixels, img2lidar, of_rays.depths)),
+            lambda: of_rays.of_cells(feature_shape, cameras),
         ),
     }
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from cmt_bias.checkpoints.checkpoint_report import compare_state_dict, fit_weights
 from cmt_bias.checkpoints.safe_loading import CheckpointError
-from cmt_bias.cmt.vovnet import VoVNet
+from cmt_bias.cmt import VoVNet
 
 
 class TinyDetector(nn.Module):

@@ -11,7 +11,7 @@ from mmdet3d.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
 import cmt_bias.cmt  # noqa: F401  (registers the assigner)
-from cmt_bias.cmt.box_encoding import encode_boxes
+from cmt_bias.cmt.bbox_coder import encode_boxes
 
 CODE_WEIGHTS = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]
 CLASSES = 3

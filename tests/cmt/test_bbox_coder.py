@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmt_bias.cmt import MultiTaskBBoxCoder
-from cmt_bias.cmt.box_encoding import decode_boxes, encode_boxes
+from cmt_bias.cmt.bbox_coder import decode_boxes, encode_boxes
 
 PC_RANGE = [-50.0, -50.0, -5.0, 50.0, 50.0, 3.0]
 

@@ -10,11 +10,7 @@ from mmengine.registry import init_default_scope
 
 from cmt_bias.cmt import LocalAttentionInit
 from cmt_bias.cmt.local_attention_init import PEAK_LOGIT
-from cmt_bias.cmt.position_encoding import (
-    bev_cell_centers,
-    normalize_points,
-    ray_depths,
-)
+from cmt_bias.cmt.position_encoding import bev_cell_centers, normalize_points
 
 TINY = next((Path(__file__).parents[2] / 'configs' / 'cmt').glob('cmt-tiny_*.py'))
 
@@ -78,8 +74,9 @@ def test_attention_is_a_gaussian_of_the_configured_radius(head, radius, number):
 def ray_positions(head: torch.nn.Module, azimuths: torch.Tensor) -> torch.Tensor:
     """Position embeddings of level rays from a camera near the origin, ``(N, C)``."""
     directions = torch.stack((azimuths.cos(), azimuths.sin(), torch.zeros_like(azimuths)), dim=-1)
-    depths = ray_depths(head.rv_embedding.depth_num, head.pc_range[3], 'cpu')
-    points = directions[:, None] * depths[:, None] + torch.tensor([0.5, 1.0, -0.3])
+    points = directions[:, None] * head.rv_embedding.depths[:, None] + torch.tensor(
+        [0.5, 1.0, -0.3]
+    )
     return head.rv_embedding(normalize_points(points, head.pc_range).flatten(1))
 
 

@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmt_bias.cmt.position_encoding import (
+    BevEmbedding,
+    CameraGeometry,
+    RayEmbedding,
     bev_cell_centers,
-    bev_grid_hidden,
     camera_cell_pixels,
-    camera_ray_hidden,
+    camera_geometry,
     common_image_shape,
     denormalize_points,
     normalize_points,
     pos2embed,
     project_to_cameras,
-    ray_depths,
 )
 
 PC_RANGE = (-54.0, -50.0, -5.0, 54.0, 52.0, 3.0)
@@ -80,7 +81,7 @@ def test_camera_cells_sit_at_their_upper_left_pixels():
 
 def test_ray_depths_start_at_one_metre_and_stay_short_of_the_range():
     expected = [1 + k * (54.0 - 1) / 4 for k in range(4)]
-    np.testing.assert_allclose(ray_depths(4, 54.0, 'cpu').numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(RayEmbedding(2, 4, PC_RANGE).depths.numpy(), expected, rtol=1e-6)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -152,29 +153,35 @@ def test_gradient_of_a_projection_leaves_out_its_divisor(lidar2img):
 
 
 @given(height=st.integers(1, 7), width=st.integers(1, 7))
-def test_layer_on_the_bev_grid_equals_the_layer_on_each_embedding(height, width):
+def test_embedding_of_the_bev_grid_equals_that_of_each_cell(height, width):
     torch.manual_seed(0)
-    linear = torch.nn.Linear(2 * 8, 5)
-    expected = linear(pos2embed(bev_cell_centers((height, width), 'cpu'), 8))
-    torch.testing.assert_close(bev_grid_hidden((height, width), linear), expected)
+    embedding = BevEmbedding(8)
+    expected = embedding(bev_cell_centers((height, width), 'cpu'))
+    torch.testing.assert_close(embedding.of_cells((height, width)), expected)
+
+
+def test_embedding_of_a_place_is_two_layers_on_its_sines_and_cosines():
+    embedding, place = BevEmbedding(8), torch.rand(3, 2)
+    first, last = embedding.linears
+    torch.testing.assert_close(embedding(place), last(first(pos2embed(place, 8)).relu()))
 
 
 @pytest.mark.parametrize('shape', [(7,), (3, 4)])
-def test_layer_on_rays_equals_the_layer_on_points_that_project_back(lidar2img, shape):
+def test_embedding_of_rays_equals_that_of_points_that_project_back(lidar2img, shape):
     torch.manual_seed(0)
-    linear = torch.nn.Linear(3 * 6, 5).double()
+    embedding = RayEmbedding(5, 6, PC_RANGE).double()
     pixels = torch.rand(2, 3, *shape, 3, dtype=torch.float64) * 100
     pixels[..., 2] = 1
-    depths = ray_depths(6, 54.0, 'cpu').double()
-    img2lidar = torch.linalg.inv(lidar2img)
-    actual = camera_ray_hidden(pixels, img2lidar, depths, PC_RANGE, linear)
+    depths = embedding.depths.double()
+    cameras = CameraGeometry(lidar2img, torch.linalg.inv(lidar2img), PAD_SHAPE)
+    actual = embedding.of_pixels(pixels, cameras)
     for sample, view, *place in np.ndindex(2, 3, *shape):
         pixel = pixels[sample, view][tuple(place)]
         points = torch.linalg.solve(
             lidar2img[sample, view],
             torch.cat((pixel * depths[:, None], torch.ones(6, 1)), dim=1).T,
         ).T[:, :3]
-        expected = linear(normalize_points(points, PC_RANGE).flatten())
+        expected = embedding(normalize_points(points, PC_RANGE).flatten())
         torch.testing.assert_close(actual[sample, view][tuple(place)], expected)
 
 
@@ -200,3 +207,9 @@ def test_the_size_of_the_images_is_understood_in_every_form(shape):
 def test_any_other_size_of_the_images_is_refused_with_what_is_expected(shape):
     with pytest.raises(ValueError, match='all of the same size'):
         common_image_shape(shape)
+
+
+def test_samples_with_different_numbers_of_views_are_not_mixed_up():
+    metas = [dict(lidar2img=np.stack([np.eye(4)] * n), pad_shape=PAD_SHAPE) for n in (1, 3)]
+    with pytest.raises(RuntimeError, match='equal size'):
+        camera_geometry(metas, torch.zeros(()))

@@ -3,13 +3,12 @@
 from ..framework import HAS_MMDET3D
 
 if HAS_MMDET3D:
-    from .assigner import BBox3DL1Cost, HungarianAssigner3D
     from .bbox_coder import MultiTaskBBoxCoder
-    from .cp_fpn import CPFPN
+    from .criterion import BBox3DL1Cost, HungarianAssigner3D
     from .detector import CmtDetector
     from .frozen_modules import FrozenModulesMixin
-    from .grid_mask import GridMask
     from .head import CmtHead, CmtImageHead, CmtLidarHead
+    from .image_branch import CPFPN, GridMask, VoVNet
     from .local_attention_init import LocalAttentionInit
     from .task_head import SeparateTaskHead
     from .transformer import (
@@ -19,7 +18,6 @@ if HAS_MMDET3D:
         PETRTransformerDecoder,
         PETRTransformerDecoderLayer,
     )
-    from .vovnet import VoVNet
 
     __all__ = [
         'CPFPN',

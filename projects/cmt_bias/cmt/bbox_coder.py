@@ -1,4 +1,4 @@
-"""From the head's outputs to scored boxes."""
+"""Boxes, the ten values that CMT regresses for each, and from the head's outputs to boxes."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,30 @@ from mmdet3d.models.layers import circle_nms
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
-from .box_encoding import decode_boxes
+# Values of an encoded box: cx, cy, log w, log l, cz, log h, sin yaw, cos yaw, vx, vy.
+ENCODED_BOX_SIZE = 10
+CLASS_DISTANCE = 1e5  # metres, between the classes' boxes where they are suppressed
 
-CLASS_DISTANCE = 1e5  # metres
+
+def encode_boxes(boxes: Tensor) -> Tensor:
+    """Encode boxes as regression targets: ``(..., 9)`` to ``(..., 10)``.
+
+    A box is its gravity centre x, y, z, three sizes in metres, yaw in radians and velocity vx, vy
+    in m/s; LiDAR frame. The head's branches are concatenated as center (2), height (1), dim (3),
+    rot (2), vel (2), so the branch called ``height`` learns the log of the first size, and the
+    second value of ``dim`` the centre's z. This naming quirk of the released checkpoints is kept.
+    """
+    center, sizes, yaw, velocity = boxes.split((3, 3, 1, 2), dim=-1)
+    (xy, z), (log_size_01, log_size_2) = (v.split((2, 1), dim=-1) for v in (center, sizes.log()))
+    return torch.cat((xy, log_size_01, z, log_size_2, yaw.sin(), yaw.cos(), velocity), dim=-1)
+
+
+def decode_boxes(encoded: Tensor) -> Tensor:
+    """Invert :func:`encode_boxes`: ``(..., 10)`` to ``(..., 9)`` with yaw in (-pi, pi]."""
+    parts = encoded.split((2, 2, 1, 1, 1, 1, 2), dim=-1)
+    xy, log_size_01, z, log_size_2, sine, cosine, velocity = parts
+    yaw = torch.atan2(sine, cosine)
+    return torch.cat((xy, z, log_size_01.exp(), log_size_2.exp(), yaw, velocity), dim=-1)
 
 
 @TASK_UTILS.register_module()
@@ -20,8 +41,7 @@ class MultiTaskBBoxCoder:
     After two layers several queries still find the same object, which ``nms_radius`` is for.
 
     Args:
-        pc_range: Range ``(x_min, y_min, z_min, x_max, y_max, z_max)`` by which the head normalizes
-            positions, in metres.
+        pc_range: Range by which the head normalizes positions, in metres.
         post_center_range: Boxes with a centre outside are left out; None keeps all.
         max_num: Number of pairs kept, before any is suppressed.
         score_threshold: Boxes with a lower score are left out; None keeps all.
@@ -51,20 +71,14 @@ class MultiTaskBBoxCoder:
                 f'less than {CLASS_DISTANCE / 100:g}; leave it out to keep all boxes.'
             )
         self.pc_range = list(pc_range)
-        self.post_center_range = None if post_center_range is None else list(post_center_range)
-        self.max_num = max_num
-        self.score_threshold = score_threshold
-        self.nms_radius = nms_radius
-        self.num_classes = num_classes
+        self.post_center_range = post_center_range
+        self.max_num, self.num_classes = max_num, num_classes
+        self.score_threshold, self.nms_radius = score_threshold, nms_radius
 
     def decode(
         self, task_logits: Sequence[Tensor], task_boxes: Sequence[Tensor]
     ) -> list[dict[str, Tensor]]:
-        """Decode a batch.
-
-        Args:
-            task_logits: For each task group ``(B, Q, classes of the group)`` logits.
-            task_boxes: For each task group ``(B, Q, 10)`` encoded boxes.
+        """Decode each task group's logits ``(B, Q, classes)`` and encoded boxes ``(B, Q, 10)``.
 
         Returns:
             For each sample ``bboxes`` ``(n, 9)`` (gravity centre, sizes, yaw, velocity; metres,

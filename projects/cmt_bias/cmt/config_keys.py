@@ -14,17 +14,15 @@ def accepted_arguments(cls: type) -> set[str] | None:
     for base in inspect.getmro(cls):
         if '__init__' in vars(base):
             _, *parameters = inspect.signature(vars(base)['__init__']).parameters.values()
-            known.update(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
-            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+            known |= named
+            if len(named) == len(parameters):
                 return known
     return None
 
 
 def refuse_unknown_keys(owner: type, key: str, unknown: Iterable[str]) -> None:
-    """Raise TypeError if a class was given unknown keys; names the nearest that it takes.
-
-    ``key`` is where its config is.
-    """
+    """Raise TypeError if the config at ``key`` gave a class keys that it does not take."""
     known = accepted_arguments(owner) or set()
     hints = []
     for name in unknown:

@@ -29,13 +29,13 @@ class DenoisingQueries:
 
     @property
     def num_queries(self) -> int:
-        """P, denoising queries of a sample, padding included."""
+        """P, padding included."""
         return self.reference_points.shape[1]
 
     def self_attention_mask(self, num_learned: int) -> Tensor | None:
-        """``(P + Q, P + Q)`` bool, True where a query (row) must not see another (column).
+        """``(P + Q, P + Q)``, True where a query (row) must not see another (column).
 
-        None without denoising queries. ``num_learned`` is Q.
+        None without denoising queries; ``num_learned`` is Q.
         """
         if not self.num_queries:
             return None
@@ -59,11 +59,10 @@ def make_denoising_queries(
     """Noise and repeat the boxes of a batch; without boxes there are no denoising queries.
 
     Args:
-        gt_boxes: For each sample ``(n_b, 9)``, as :attr:`DenoisingQueries.boxes`; metres.
-        gt_labels: For each sample ``(n_b,)`` class indices.
+        gt_boxes, gt_labels: For each sample ``(n_b, 9)``, as :attr:`DenoisingQueries.boxes`, in
+            metres, and ``(n_b,)`` class indices.
         num_learned: Q.
         pc_range: Range by which centres are normalized, metres.
-        background_label: Class index of background.
         max_groups: Most groups G; fewer where G * n would exceed the learned queries.
         noise_scale: Factor of the noise; 1 moves a centre within its box.
         noise_trans: Added to the half size of the box, in metres.
@@ -82,7 +81,7 @@ def make_denoising_queries(
     sample_index, index_in_sample = indices.to(device, non_blocking=True)
     group_start = torch.arange(groups, device=device) * group_size
     query_index = (group_start[:, None] + index_in_sample).flatten()
-    sample_index = sample_index.repeat(groups)
+    where = sample_index.repeat(groups), query_index
 
     centers, labels = boxes[:, :3], box_labels
     if noise_scale > 0:
@@ -91,7 +90,5 @@ def make_denoising_queries(
         centers = centers + draw * reach * noise_scale
         labels = labels.masked_fill(draw.norm(dim=1) > split, background_label)
     points = boxes.new_zeros(len(counts), groups * group_size, 3)
-    points[sample_index, query_index] = normalize_points(centers, pc_range).clamp(0, 1)
-    return DenoisingQueries(
-        points, boxes, labels, box_labels, sample_index, query_index, group_size
-    )
+    points[where] = normalize_points(centers, pc_range).clamp(0, 1)
+    return DenoisingQueries(points, boxes, labels, box_labels, *where, group_size)

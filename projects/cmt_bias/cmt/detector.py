@@ -10,8 +10,8 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
 from .frozen_modules import FrozenModulesMixin
-from .grid_mask import GridMask
 from .head import TaskOutputs
+from .image_branch import GridMask
 from .precision import autocast_off
 
 # Batch normalization needs two rows in training, sparse convolution one.
@@ -22,8 +22,8 @@ MIN_VOXELS = 2
 class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     """Cross Modal Transformer (Yan et al., ICCV 2023).
 
-    A sensor whose input is missing from a batch (no ``voxels`` or no ``imgs``) has no tokens. An
-    empty point cloud is a BEV map of zeros.
+    A sensor whose input is missing from a batch (``voxels``, ``imgs``) has no tokens. An empty
+    point cloud is a BEV map of zeros.
 
     Args:
         use_grid_mask: Hide patches of images between a grid of stripes in training.
@@ -31,8 +31,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
             ``pts_bbox_head.shared_conv``: no gradient, no optimizer state, evaluation mode.
         frozen_statistics: Dotted names of parts whose batch normalization keeps its statistics
             (``norm_eval`` of mmdet's backbones, for any part); their weights train.
-        kwargs: Arguments of mmdet3d's ``MVXTwoStageDetector``: the parts and ``train_cfg``,
-            ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
+        kwargs: Arguments of mmdet3d's ``MVXTwoStageDetector``.
     """
 
     def __init__(
@@ -69,9 +68,8 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     def _bev_map(self, voxel_dict: dict[str, Tensor], batch_size: int) -> Tensor:
         """``(batch_size, channels, H, W)`` of the LiDAR encoders, zeros for empty clouds.
 
-        A missing LiDAR leaves no voxel at all, on which spconv and batch normalization raise. So a
-        batch with almost no voxels gets some that hold zeros, in a sample of their own behind the
-        real ones, which is dropped from the map.
+        Without voxels spconv and batch normalization raise. So a batch with almost none gets some
+        that hold zeros, in a sample of their own behind the real ones, which is dropped again.
 
         On the CPU the middle encoder runs on one thread: spconv 2.3.8 adds up products there
         without locks, and with two threads loses 0.1 to 0.5 % of the output on a nuScenes frame.
@@ -99,10 +97,9 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
         self, batch_inputs_dict: dict, batch_input_metas: Sequence[dict]
     ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
         """Features of ``imgs`` and of ``voxels``; None for a sensor that is missing."""
-        return (
-            self.extract_img_feat(batch_inputs_dict.get('imgs')),
-            self.extract_pts_feat(batch_inputs_dict.get('voxels'), len(batch_input_metas)),
-        )
+        img_feats = self.extract_img_feat(batch_inputs_dict.get('imgs'))
+        voxels = batch_inputs_dict.get('voxels')
+        return img_feats, self.extract_pts_feat(voxels, len(batch_input_metas))
 
     def loss(
         self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]

@@ -7,7 +7,7 @@ never come, and the optimizer would hold parameters that never move.
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 Model = TypeVar('Model', bound='FrozenModulesMixin')
 
 
-class FrozenModulesMixin:
+class FrozenModulesMixin(nn.Module):
     """Adds frozen parts to a model class: ``class MyDetector(FrozenModulesMixin, Base)``.
 
     A frozen part has no gradients and no optimizer state, and stays in evaluation mode; it is
@@ -30,43 +30,34 @@ class FrozenModulesMixin:
     def freeze(self, modules: Sequence[str] = (), statistics: Sequence[str] = ()) -> None:
         """Freeze parts for good; to be called at the end of the model's ``__init__``.
 
-        Args:
-            modules: Dotted names, such as ``img_backbone`` or ``pts_bbox_head.shared_conv``; each
-                with all that is in it.
-            statistics: Names of parts that keep the statistics that they have, or are loaded with.
+        Both are dotted names, such as ``img_backbone`` or ``pts_bbox_head.shared_conv``, each with
+        all that is in it: of what does not train, and of what keeps the statistics that it has.
 
         Raises:
             ValueError: If a name is not that of a module; it names those that are similar.
         """
-        model = cast(nn.Module, self)
-        _check_names(model, modules, 'frozen_modules')
-        _check_names(model, statistics, 'frozen_statistics')
+        known = [name for name, _ in self.named_modules() if name]
+        for key, names in dict(frozen_modules=modules, frozen_statistics=statistics).items():
+            if isinstance(names, str):
+                raise ValueError(f"{key} is a list of names: write {key}=['{names}']")
+            for name in names:
+                if name not in known:
+                    similar = get_close_matches(name, known, n=3)
+                    there = "', '".join(similar or [child for child, _ in self.named_children()])
+                    own = type(self).__name__
+                    raise ValueError(f"{key}: '{name}' is no module of {own}; there is '{there}'")
         self.frozen_modules, self.frozen_statistics = tuple(modules), tuple(statistics)
         for name in modules:
-            model.get_submodule(name).requires_grad_(False)
-        model.train(model.training)
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
 
     def train(self: Model, mode: bool = True) -> Model:
         """Put the model into training (or evaluation) mode, its frozen parts excepted."""
-        super().train(mode)  # type: ignore[misc]  # of the module class this is mixed into
-        model = cast(nn.Module, self)
+        super().train(mode)
         for name in self.frozen_modules:
-            model.get_submodule(name).eval()
+            self.get_submodule(name).eval()
         for name in self.frozen_statistics:
-            for module in model.get_submodule(name).modules():
+            for module in self.get_submodule(name).modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-
-def _check_names(model: nn.Module, names: Sequence[str], key: str) -> None:
-    if isinstance(names, str):
-        raise ValueError(f"{key} is a list of names: write {key}=['{names}']")
-    modules = [name for name, _ in model.named_modules() if name]
-    for name in names:
-        if name not in modules:
-            similar = get_close_matches(name, modules, n=3)
-            there = "', '".join(similar or [child for child, _ in model.named_children()])
-            raise ValueError(
-                f"{key}: '{name}' is no module of {type(model).__name__}; there is '{there}'"
-            )

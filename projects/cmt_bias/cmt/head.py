@@ -17,13 +17,12 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..ops import TokenLayout, WindowedBias
-from .calibration import camera_geometry
 from .config_keys import refuse_unknown_keys
 from .criterion import CmtCriterion, gravity_center_boxes
 from .denoising import DenoisingQueries, make_denoising_queries
-from .position_encoding import BevEmbedding, CameraGeometry, RayEmbedding
+from .position_encoding import BevEmbedding, CameraGeometry, RayEmbedding, camera_geometry
 from .precision import autocast_off
-from .task_head import encoded_boxes, predict_task, split_denoising
+from .task_head import encoded_boxes, predict_task
 
 # One level; None or [None] where the sensor is missing.
 Features = Sequence[Tensor | None] | None
@@ -44,7 +43,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class DecoderInputs:
-    """All that the decoder works on, before its first layer."""
+    """All that the decoder works on."""
 
     memory: Memory
     query_pos: Tensor  # (B, P + Q, C) position encodings
@@ -63,24 +62,21 @@ class CmtHead(BaseModule):
 
     Args:
         in_channels: Channels of the BEV map.
-        tasks: Task groups with ``class_names`` (and ``num_class``), in the order of the labels.
-        transformer: Config of the transformer.
-        bbox_coder: Config of the box coder; its ``pc_range`` is the range of all positions.
+        tasks: Task groups with ``class_names``, in the order of the labels.
+        bbox_coder: Its ``pc_range`` is the range of all positions.
         common_heads: For each branch of a task group the number of outputs and of convolutions;
             None for :data:`COMMON_HEADS`.
-        separate_head: Config of the prediction branches; None for a ``SeparateTaskHead``.
-        loss_cls: Config of the class loss; None for the focal loss.
-        loss_bbox: Config of the box loss; None for the L1 loss at a quarter.
-        loss_heatmap: Accepted for the released configs, where it has no effect either.
+        separate_head, loss_cls, loss_bbox: None for a ``SeparateTaskHead``, the focal loss, the L1
+            loss at a quarter.
         train_cfg: ``grid_size`` (x, y, z in voxels), ``assigner``, ``code_weights``; without it
             there are no losses, and ``grid_size`` is that of ``test_cfg``.
-        num_query: Number of learned queries Q.
         hidden_dim: Channels C of tokens and queries; the camera features have as many.
         depth_num: Depths at which a camera ray is sampled.
         downsample_scale: Voxels for each BEV cell along an axis.
-        scalar: ``max_groups`` of :func:`make_denoising_queries`, whose arguments ``noise_scale``,
-            ``noise_trans`` (metres) and ``split`` are too.
+        scalar, noise_scale, noise_trans, split: Arguments of :func:`make_denoising_queries`, of
+            which ``scalar`` is ``max_groups``.
         dn_weight: Factor of the denoising losses.
+        loss_heatmap: Accepted for the released configs, where it has no effect either.
         norm_bbox, init_cfg: Must be True and None, as in the released configs.
 
     Raises:
@@ -122,10 +118,7 @@ class CmtHead(BaseModule):
     ) -> None:
         refuse_unknown_keys(type(self), 'pts_bbox_head', unknown)
         if not norm_bbox or init_cfg is not None:
-            raise ValueError(
-                'pts_bbox_head: norm_bbox must be True and init_cfg None; remove them from the '
-                'config.'
-            )
+            raise ValueError('pts_bbox_head: norm_bbox must be True, init_cfg None; remove them.')
         if tasks is None or transformer is None or bbox_coder is None:
             raise ValueError('pts_bbox_head needs tasks, transformer and bbox_coder; set them.')
         super().__init__()
@@ -180,10 +173,8 @@ class CmtHead(BaseModule):
         Args:
             pts_feats: BEV map ``(B, in_channels, H, W)``.
             img_feats: Camera features ``(B * V, C, h, w)``; further levels are not used.
-            img_metas: For each sample ``lidar2img`` ``(V, 4, 4)`` and ``pad_shape`` ``(H, W)`` in
-                pixels (without them, as in a batch without images, queries have no camera
-                position), and in training ``gt_instances_3d``, an ``InstanceData`` with
-                ``bboxes_3d`` and ``labels_3d``.
+            img_metas: For each sample ``lidar2img`` ``(V, 4, 4)`` and ``pad_shape`` (without
+                them queries have no camera position), and in training ``gt_instances_3d``.
 
         Returns:
             For each task group a list with one dict: ``center``, ``height``, ``dim``, ``rot``,
@@ -196,7 +187,7 @@ class CmtHead(BaseModule):
     def encode(
         self, pts_feats: Features, img_feats: Features, img_metas: Sequence[dict]
     ) -> DecoderInputs:
-        """The first half of :meth:`forward`, with its arguments: tokens, queries, positions."""
+        """The first half of :meth:`forward`: tokens, queries, their positions."""
         learned = self.reference_points.weight
         with autocast_off(learned):
             points = learned.expand(len(img_metas), -1, -1)
@@ -214,7 +205,7 @@ class CmtHead(BaseModule):
         return replace(inputs, trust=self.trust_of_queries(inputs, img_metas))
 
     def decode(self, inputs: DecoderInputs) -> TaskOutputs:
-        """The second half of :meth:`forward`, with its result; leaves ``inputs`` as they are."""
+        """The second half of :meth:`forward`; leaves ``inputs`` as they are."""
         denoising = inputs.denoising
         mask = None if denoising is None else denoising.self_attention_mask(self.num_query)
         # (L, B, P + Q, C); attention runs in the precision of the surrounding autocast.
@@ -225,24 +216,23 @@ class CmtHead(BaseModule):
             for head in self.task_heads:
                 task: dict = predict_task(head, outputs, points, self.range_limits)
                 if denoising is not None:
-                    task = dict(split_denoising(task, denoising.num_queries), denoising=denoising)
+                    count = denoising.num_queries
+                    noised = {f'dn_{name}': of[:, :, :count] for name, of in task.items()}
+                    learned = {name: of[:, :, count:] for name, of in task.items()}
+                    task = dict(learned, **noised, denoising=denoising)
                 tasks.append([task])
         return tuple(tasks)
 
     def trust_of_queries(
         self, inputs: DecoderInputs, img_metas: Sequence[dict]
     ) -> WindowedBias | None:
-        """Which tokens each query favours, as a bias on its attention at a scale of 1; here none.
-
-        ``inputs`` are those of the decoder, but for this.
-        """
+        """What becomes ``inputs.trust``: a bias on attention at a scale of 1; here none."""
         return None
 
     def decode_queries(self, inputs: DecoderInputs, self_attn_mask: Tensor | None) -> Tensor:
-        """Run the transformer: the place to change how queries attend.
+        """Run the transformer, to ``(L, B, P + Q, C)``: the place to change how queries attend.
 
-        ``self_attn_mask`` ``(P + Q, P + Q)`` is True where a query must not see another. Returns
-        ``(L, B, P + Q, C)``.
+        ``self_attn_mask`` ``(P + Q, P + Q)`` is True where a query must not see another.
         """
         memory = inputs.memory
         return self.transformer(memory.tokens, memory.pos, inputs.query_pos, self_attn_mask)
@@ -263,10 +253,10 @@ class CmtHead(BaseModule):
                 raise ValueError(f'{name} takes no LiDAR features.')
             if self.bev_shape != bev_shape:
                 raise ValueError(
-                    f'{name}: the BEV map has {bev_shape} (rows, columns) but grid_size and '
-                    f'downsample_scale of the config give {self.bev_shape}. Make '
-                    'train_cfg.pts.grid_size / test_cfg.pts.grid_size the voxel grid (x, y, z) '
-                    'and downsample_scale the stride of the LiDAR backbone.'
+                    f'{name}: the BEV map has {bev_shape} (rows, columns), grid_size and '
+                    f'downsample_scale of the config give {self.bev_shape}. Make grid_size of '
+                    'train_cfg.pts and test_cfg.pts the voxel grid (x, y, z) and '
+                    'downsample_scale the stride of the LiDAR backbone.'
                 )
             tokens.append(self.shared_conv(bev_features.float()).flatten(2).transpose(1, 2))
             positions.append(self.bev_embedding.of_cells(bev_shape).expand_as(tokens[0]))
@@ -317,19 +307,14 @@ class CmtHead(BaseModule):
         """Losses of a batch of ``Det3DDataSample`` with ``gt_instances_3d``."""
         instances = [sample.gt_instances_3d for sample in batch_data_samples]
         img_metas = [
-            dict(sample.metainfo, gt_instances_3d=gt)
-            for sample, gt in zip(batch_data_samples, instances, strict=True)
+            dict(s.metainfo, gt_instances_3d=s.gt_instances_3d) for s in batch_data_samples
         ]
         return self.loss_by_feat(self(pts_feats, img_feats, img_metas), instances)
 
     def loss_by_feat(
         self, task_outputs: TaskOutputs, batch_gt_instances_3d: Sequence[InstanceData]
     ) -> dict[str, Tensor]:
-        """Losses of the result of :meth:`forward`, see :meth:`CmtCriterion.forward`.
-
-        Raises:
-            FloatingPointError: If a prediction is not finite.
-        """
+        """What :meth:`CmtCriterion.forward` makes of the result of :meth:`forward`."""
         if self.criterion is None:
             raise ValueError(f'{type(self).__name__}: the losses need train_cfg.pts.')
         return self.criterion([levels[0] for levels in task_outputs], batch_gt_instances_3d)
@@ -344,36 +329,24 @@ class CmtHead(BaseModule):
     def predict_by_feat(
         self, task_outputs: TaskOutputs, img_metas: Sequence[dict]
     ) -> list[InstanceData]:
-        """Decode the last layer's predictions in the result of :meth:`forward`.
+        """Boxes of the last layer, out of the result of :meth:`forward`.
 
-        Args:
-            task_outputs: Result of :meth:`forward`.
-            img_metas: For each sample ``box_type_3d``, the class of its boxes.
-
-        Returns:
-            For each sample ``bboxes_3d`` (LiDAR frame, metres, z at the bottom), ``scores_3d`` and
-            ``labels_3d``.
+        For each sample ``bboxes_3d`` of its ``box_type_3d`` (LiDAR frame, metres, z at the
+        bottom), ``scores_3d`` and ``labels_3d``.
         """
         results = []
         for sample, meta in zip(self.decode_boxes(task_outputs), img_metas, strict=True):
             boxes = sample['bboxes'].clone()
             boxes[:, 2] -= boxes[:, 5] * 0.5  # from the middle to the bottom of the box
-            results.append(
-                InstanceData(
-                    bboxes_3d=meta['box_type_3d'](boxes, boxes.shape[-1]),
-                    scores_3d=sample['scores'],
-                    labels_3d=sample['labels'],
-                )
-            )
+            boxes = meta['box_type_3d'](boxes, boxes.shape[-1])
+            scores, labels = sample['scores'], sample['labels']
+            results.append(InstanceData(bboxes_3d=boxes, scores_3d=scores, labels_3d=labels))
         return results
 
     def decode_boxes(self, task_outputs: TaskOutputs) -> list[dict[str, Tensor]]:
         """What :meth:`MultiTaskBBoxCoder.decode` makes of the last layer's predictions."""
-        tasks = [levels[0] for levels in task_outputs]
-        return self.bbox_coder.decode(
-            [task['cls_logits'][-1] for task in tasks],
-            [encoded_boxes(task)[-1] for task in tasks],
-        )
+        logits = [task['cls_logits'][-1] for (task,) in task_outputs]
+        return self.bbox_coder.decode(logits, [encoded_boxes(t)[-1] for (t,) in task_outputs])
 
 
 @MODELS.register_module()

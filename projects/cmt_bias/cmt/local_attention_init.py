@@ -7,7 +7,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from .head import CmtHead
-from .position_encoding import BevEmbedding, RayEmbedding, bev_cell_centers, period, ray_depths
+from .position_encoding import BevEmbedding, RayEmbedding, bev_cell_centers, period
 
 # Logit of the BEV cell at the reference point itself, where no camera sees it, and mean logit of a
 # camera token on the query's own ray; tokens more than two channels' azimuths away are below 0.
@@ -25,22 +25,15 @@ class LocalAttentionInit:
     """Initialize attention to be local, in the BEV map and in the cameras' directions.
 
     CMT's position embeddings vary slowly over range and rays, so a fresh decoder attends to all
-    tokens alike and learns over epochs to look where its reference point is. The released recipe
-    has the iterations for that, a recipe of minutes has not. This start is no part of the released
-    training; the model and its parameters are the same.
+    tokens alike and learns over epochs to look where its reference point is; a recipe of minutes
+    has not the iterations for that. Use: ``model = dict(init_cfg=dict(type='LocalAttention'))``.
 
-    Each head has position channels for both sensors, the first half of its channels for the BEV
-    map, the second half for the cameras; a head of one sensor alone could not be taught whom to
-    trust. Without a preference it starts with about as much attention on the one as on the other.
-    Where one sensor is the easier one to learn from, all heads then turn to it within an epoch,
-    and what gets no attention gets no gradient: a preference keeps half of the heads with each.
+    The first half of each head's channels is for the BEV map, the second for the cameras; a head
+    of one sensor alone could not be taught whom to trust.
 
     - BEV channels: the embedding starts as a selection of its own sines and cosines, of which sums
       of products fall off with the distance alone. One channel is constant and levels the logit.
     - Camera channels: each stands for an azimuth; a ray excites those nearest to its own.
-
-    Queries and keys start with the same projection. Use it as ``init_cfg`` of the detector:
-    ``model = dict(init_cfg=dict(type='LocalAttention'))``.
 
     Args:
         amplitude: Size of the BEV position channels. What tokens hold is added to them and blurs
@@ -48,10 +41,10 @@ class LocalAttentionInit:
         radius: Standard deviation of the attention to tokens around the reference point, near it
             a Gaussian, as a share of the range's width.
         self_radius: That of the attention to other queries; by default ``radius``.
-        spread_reference_points: Put the reference points on a grid at half height instead of
-            anywhere.
+        spread_reference_points: Put the reference points on a grid at half height.
         preference: Logits by which the peak of the cameras is lowered in the first half of the
-            heads, and that of the BEV map in the other half.
+            heads, and that of the BEV map in the other half. Without it all heads turn to the
+            sensor that is easier to learn from, and what gets no attention gets no gradient.
     """
 
     def __init__(
@@ -62,19 +55,17 @@ class LocalAttentionInit:
         spread_reference_points: bool = False,
         preference: float = 0.0,
     ) -> None:
-        self.amplitude = amplitude
+        self.amplitude, self.preference = amplitude, preference
         self.radius = radius
         self.self_radius = radius if self_radius is None else self_radius
         self.spread_reference_points = spread_reference_points
-        self.preference = preference
 
     @torch.no_grad()
     def __call__(self, module: nn.Module) -> None:
         """Initialize the :class:`CmtHead` in ``module``.
 
         Raises:
-            ValueError: If there is not exactly one CMT head, or its attention heads are too wide
-                or too narrow.
+            ValueError: If there is not one, or its attention heads are too wide or too narrow.
         """
         found = [part for part in module.modules() if isinstance(part, CmtHead)]
         if len(found) != 1:
@@ -110,11 +101,8 @@ class LocalAttentionInit:
     def _init_bev_embedding(
         self, embedding: BevEmbedding, channels: Tensor, selected: Tensor
     ) -> None:
-        """Make it linear in the selected sines and cosines, once in ``(heads, n)`` channels.
-
-        The last of a head's channels is constant.
-        """
-        first, last = embedding.first, embedding.last
+        """Make it the selected sines and cosines in each head, whose last channel is constant."""
+        first, last = embedding.linears
         count, rows = len(selected), torch.arange(len(selected))
         first.weight[:count] = 0
         first.weight[rows, selected] = 1
@@ -163,7 +151,7 @@ def _init_ray_embedding(
     ``max(0, 1 - |s| / w)``, a sum of three ReLUs, less a part of its way behind. ``squares``
     ``(heads,)`` are the sums of a level ray's squared channels, times the gain.
     """
-    first, last, count = embedding.first, embedding.last, channels.shape[1]
+    (first, last), count = embedding.linears, channels.shape[1]
     if 4 * count > first.out_features:
         raise ValueError(
             f'init_cfg LocalAttention: {count} camera channels of an attention head are too many; '
@@ -188,14 +176,10 @@ def _init_ray_embedding(
 
 
 def _ray_weight(embedding: RayEmbedding, x: Tensor, y: Tensor) -> Tensor:
-    """Rows that read, off a ray's points, how far it goes along ``(x, y)`` a metre of depth.
-
-    The points come depth by depth, normalized; their difference from first to last is used.
-    """
-    limits = embedding.range_limits.cpu()
-    depths = ray_depths(embedding.depth_num, embedding.max_depth, 'cpu')
+    """Rows that read off a ray's ends how far it goes along ``(x, y)`` for a metre of depth."""
+    limits, depths = embedding.range_limits.cpu(), embedding.depths.cpu()
     factor = torch.stack((x, y), dim=1) * (limits[3:5] - limits[:2]) / (depths[-1] - depths[0])
-    weight = torch.zeros(len(x), embedding.depth_num, 3)
+    weight = torch.zeros(len(x), len(depths), 3)
     weight[:, -1, :2] = factor
     weight[:, 0, :2] = -factor
     return weight.flatten(1)

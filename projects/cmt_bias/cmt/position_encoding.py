@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Keeps the perspective division finite for points in a camera's own plane (released value).
 DEPTH_EPS = 1e-6
 
-# (x_min, y_min, z_min, x_max, y_max, z_max) in metres; a tensor (6,) saves a copy to the device
+# In metres; a tensor (6,) saves a copy to the device.
 PointRange = Sequence[float] | Tensor
 
 
@@ -32,8 +33,7 @@ class CameraGeometry:
 def common_image_shape(shape: Sequence) -> tuple[int, int]:
     """``(H, W)`` in pixels of a sample's images, from any ``pad_shape`` that a pipeline gives.
 
-    Raises:
-        ValueError: If it is not understood, or the views differ.
+    Raises ValueError if it is not understood, or the views differ.
     """
     # pipelines of mmdet3d 1.0 give a list with the shape of each view
     views = [tuple(view) for view in (shape if hasattr(shape[0], '__len__') else [shape])]
@@ -44,6 +44,30 @@ def common_image_shape(shape: Sequence) -> tuple[int, int]:
             'the images to one size (ResizeCropFlipImage does).'
         )
     return int(views[0][0]), int(views[0][1])
+
+
+def camera_geometry(img_metas: Sequence[dict], like: Tensor) -> CameraGeometry | None:
+    """Calibration of a batch, in the type and on the device of a tensor; None where samples have
+    no ``lidar2img``, or no ``pad_shape`` as without images.
+
+    Raises ValueError if images differ in size, within a sample or a batch.
+    """
+    if any(key not in meta for meta in img_metas for key in ('lidar2img', 'pad_shape')):
+        return None
+    shapes = {common_image_shape(meta['pad_shape']) for meta in img_metas}
+    if len(shapes) > 1:
+        raise ValueError(
+            f'pad_shape differs within a batch: {sorted(shapes)}. Resize the images to one size '
+            '(ResizeCropFlipImage does).'
+        )
+    # float64: the inverse of a projection loses three digits
+    of_samples = [
+        torch.stack([torch.as_tensor(view, dtype=torch.float64) for view in meta['lidar2img']])
+        for meta in img_metas
+    ]
+    lidar2img = torch.stack(of_samples)
+    both = torch.stack((lidar2img, torch.linalg.inv(lidar2img)))
+    return CameraGeometry(*both.to(like, non_blocking=True), shapes.pop())
 
 
 def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
@@ -64,10 +88,7 @@ def axis_embedding(coordinate: Tensor, num_pos_feats: int) -> Tensor:
 
 
 def period(channel: Tensor, num_pos_feats: int) -> Tensor:
-    """Periods of integer channels of :func:`axis_embedding`, in units of the coordinate's range.
-
-    From 1 to nearly 2; the same for a sine and its cosine.
-    """
+    """Periods, from 1 to nearly 2, of :func:`axis_embedding`'s channels; a pair has the same."""
     return 2 * torch.div(channel.float(), 2, rounding_mode='floor') / num_pos_feats + 1
 
 
@@ -85,38 +106,15 @@ def bev_cell_centers(bev_shape: tuple[int, int], device: torch.device | str) -> 
     return torch.cartesian_prod(y, x).flip(-1)
 
 
-def bev_grid_hidden(bev_shape: tuple[int, int], linear: nn.Linear) -> Tensor:
-    """``(H * W, out)``: ``linear(pos2embed(bev_cell_centers(bev_shape)))`` for ``(H, W)`` cells.
-
-    The embedding of a cell is that of its row beside that of its column, so the layer's output is
-    a sum of one part for each row and one for each column: H + W products instead of H * W.
-    """
-    num_pos_feats = linear.in_features // 2
-    of_row, of_column = (
-        axis_embedding(cell_centers(size, weight.device), num_pos_feats) @ weight.T
-        for size, weight in zip(bev_shape, linear.weight.chunk(2, dim=1), strict=True)
-    )
-    return ((of_row + linear.bias)[:, None] + of_column).flatten(0, 1)
-
-
 def camera_cell_pixels(
     feature_shape: tuple[int, int], pad_shape: tuple[int, int], device: torch.device | str
 ) -> Tensor:
-    """``(h, w, 2)`` pixels u and v of the upper left corners of a feature map's ``(h, w)`` cells.
-
-    ``pad_shape`` is that of :class:`CameraGeometry`.
-    """
+    """``(h, w, 2)`` pixels u, v of the upper left corners of a feature map's ``(h, w)`` cells."""
     v, u = (
         torch.arange(cells, dtype=torch.float32, device=device) * pixels / cells
         for cells, pixels in zip(feature_shape, pad_shape, strict=True)
     )
     return torch.cartesian_prod(v, u).flip(-1).unflatten(0, feature_shape)
-
-
-def ray_depths(depth_num: int, max_depth: float, device: torch.device | str) -> Tensor:
-    """``(D,)`` depths at which a camera ray is sampled: from 1 m to short of the largest."""
-    step = torch.arange(depth_num, dtype=torch.float32, device=device)
-    return 1 + step * (max_depth - 1) / depth_num
 
 
 def range_limits(pc_range: PointRange, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,15 +138,13 @@ def normalize_points(points: Tensor, pc_range: PointRange) -> Tensor:
 def project_to_cameras(
     points: Tensor, lidar2img: Tensor, pad_shape: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Project points ``(B, Q, 3)`` into every camera, by :class:`CameraGeometry`'s matrices.
+    """Project points ``(B, Q, 3)``, in metres, into every camera of a :class:`CameraGeometry`.
 
-    The divisor of the perspective division carries no gradient, as in the released code.
-
-    Returns:
-        ``(B, V, Q, 3)`` u, v in pixels and the depth divided by itself, and ``(B, V, Q)`` whether
-        the point lies in front of the camera and inside ``[0, W) x [0, H)``.
+    It gives ``(B, V, Q, 3)`` u, v in pixels and the depth divided by itself, and ``(B, V, Q)``
+    whether the point lies in front of the camera and inside ``[0, W) x [0, H)``. The divisor
+    carries no gradient, as in the released code.
     """
-    homogeneous = torch.cat((points, torch.ones_like(points[..., :1])), dim=-1)
+    homogeneous = F.pad(points, (0, 1), value=1.0)
     projected = torch.einsum('bvij,bqj->bvqi', lidar2img, homogeneous)
     depth = projected[..., 2:3].detach()
     in_front = depth > 0
@@ -158,46 +154,17 @@ def project_to_cameras(
     return pixels, visible & in_front.squeeze(-1)
 
 
-def camera_ray_hidden(
-    pixels: Tensor, img2lidar: Tensor, depths: Tensor, pc_range: PointRange, linear: nn.Linear
-) -> Tensor:
-    """Apply a linear layer to the points of rays at fixed depths, normalized by ``pc_range``.
-
-    A ray's points are an affine function of its pixel, so the layer's output is one as well: three
-    products a pixel and output instead of ``3 * D``, and no points to store.
-
-    ``pixels`` are ``(B, V, ..., 3)``: u and v in pixels and a depth factor (1 for a feature cell);
-    ``img2lidar`` ``(B, V, 4, 4)`` and ``depths`` ``(D,)`` metres. ``linear`` maps the points
-    ``(B, V, ..., D * 3)`` of a ray, depth by depth, to what is returned.
-    """
-    weight = linear.weight.unflatten(1, (-1, 3))  # (out, D, 3)
-    low, high = range_limits(pc_range, pixels)
-    along = (weight * depths[:, None]).sum(1) / (high - low)  # (out, 3), for a metre of the ray
-    at_start = weight.sum(1) / (high - low)
-    matrix = along @ img2lidar[..., :3, :3]  # (B, V, out, 3)
-    offset = (img2lidar[..., :3, 3] - low) @ at_start.T  # (B, V, out)
-    offset = (offset + linear.bias).unsqueeze(2)
-    hidden = pixels.flatten(2, -2) @ matrix.transpose(-1, -2) + offset
-    return hidden.unflatten(2, pixels.shape[2:-1])
-
-
 class PositionEmbedding(nn.Sequential):
     """Two linear layers with a ReLU between; 0 and 2 are their names in checkpoints."""
 
     def __init__(self, inputs: int, hidden: int, channels: int) -> None:
         layers = nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels)
         super().__init__(*layers)
-        self.channels = channels
 
     @property
-    def first(self) -> nn.Linear:
-        """The first layer."""
-        return cast(nn.Linear, self[0])
-
-    @property
-    def last(self) -> nn.Linear:
-        """The last layer."""
-        return cast(nn.Linear, self[2])
+    def linears(self) -> tuple[nn.Linear, nn.Linear]:
+        """The first and the last layer."""
+        return cast(nn.Linear, self[0]), cast(nn.Linear, self[2])
 
 
 class BevEmbedding(PositionEmbedding):
@@ -205,36 +172,67 @@ class BevEmbedding(PositionEmbedding):
 
     def __init__(self, channels: int) -> None:
         super().__init__(2 * channels, channels, channels)
+        self.channels = channels
 
     def forward(self, points: Tensor) -> Tensor:
         """``(..., C)`` of ``(..., 2 or more)`` normalized x and y."""
         return super().forward(pos2embed(points, self.channels))
 
     def of_cells(self, bev_shape: tuple[int, int]) -> Tensor:
-        """``(H * W, C)`` of the centres of all cells, row-major."""
-        return self.last(bev_grid_hidden(bev_shape, self.first).relu_())
+        """``(H * W, C)`` of the centres of all cells, row-major.
+
+        The encoding of a cell is that of its row beside that of its column, so the first layer's
+        output is a sum of one part for each of them: H + W products instead of H * W.
+        """
+        first, last = self.linears
+        of_row, of_column = (
+            axis_embedding(cell_centers(size, weight.device), self.channels) @ weight.T
+            for size, weight in zip(bev_shape, first.weight.chunk(2, dim=1), strict=True)
+        )
+        return last(((of_row + first.bias)[:, None] + of_column).flatten(0, 1).relu_())
 
 
 class RayEmbedding(PositionEmbedding):
-    """Embeds rays of cameras by their points at ``depth_num`` depths, normalized by the range."""
+    """Embeds rays of cameras by their points at ``depth_num`` depths, normalized by the range.
+
+    Called with the points ``(..., D * 3)``, depth by depth, it gives ``(..., C)``.
+    """
 
     range_limits: Tensor
 
     def __init__(self, channels: int, depth_num: int, pc_range: Sequence[float]) -> None:
         super().__init__(3 * depth_num, 4 * channels, channels)
-        self.depth_num, self.max_depth = depth_num, pc_range[3]
         self.register_buffer('range_limits', torch.tensor(pc_range).float(), persistent=False)
+        self.depth_num, self.max_depth = depth_num, pc_range[3]
+
+    @property
+    def depths(self) -> Tensor:
+        """``(D,)`` metres: from 1 m to short of the range's largest x."""
+        device = self.range_limits.device
+        steps = torch.arange(self.depth_num, dtype=torch.float32, device=device)
+        return 1 + steps * (self.max_depth - 1) / self.depth_num
 
     def of_pixels(self, pixels: Tensor, cameras: CameraGeometry) -> Tensor:
-        """``(B, V, ..., C)`` of the rays through ``(B, V, ..., 3)`` pixels u, v, 1."""
-        depths = ray_depths(self.depth_num, self.max_depth, pixels.device)
-        rays = pixels, cameras.img2lidar, depths, self.range_limits
-        return self.last(camera_ray_hidden(*rays, self.first).relu_())
+        """``(B, V, ..., C)`` of rays through ``(B, V, ..., 3)`` pixels u, v and a depth factor.
+
+        A ray's points are an affine function of its pixel, so the first layer's output is one as
+        well: three products a pixel and output instead of ``3 * D``, and no points to store.
+        """
+        (first, last), img2lidar = self.linears, cameras.img2lidar
+        weight = first.weight.unflatten(1, (-1, 3))  # (out, D, 3)
+        low, high = range_limits(self.range_limits, pixels)
+        along = (weight * self.depths[:, None]).sum(1) / (high - low)  # (out, 3), for a metre
+        at_start = weight.sum(1) / (high - low)
+        matrix = along @ img2lidar[..., :3, :3]  # (B, V, out, 3)
+        offset = (img2lidar[..., :3, 3] - low) @ at_start.T  # (B, V, out)
+        offset = (offset + first.bias).unsqueeze(2)
+        hidden = pixels.flatten(2, -2) @ matrix.transpose(-1, -2) + offset
+        return last(hidden.unflatten(2, pixels.shape[2:-1]).relu_())
 
     def of_cells(self, shape: tuple[int, int], cameras: CameraGeometry) -> Tensor:
         """``(B, V * h * w, C)`` of the upper left corners of all feature cells."""
         pixels = camera_cell_pixels(shape, cameras.pad_shape, cameras.img2lidar.device)
-        pixels = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)  # (h, w, 3)
+        pixels = F.pad(pixels, (0, 1), value=1.0)  # (h, w, 3)
         pixels = pixels.expand(*cameras.img2lidar.shape[:2], -1, -1, -1)
         return self.of_pixels(pixels, cameras).flatten(1, 3)
 

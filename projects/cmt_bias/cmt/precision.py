@@ -8,8 +8,7 @@ def autocast_off(reference: Tensor) -> torch.autocast:
     """Context in which autocast is off on the device of ``reference``, also when recomputed.
 
     The released CMT trains in half precision only the image backbone and neck, the LiDAR neck
-    (SECONDFPN) and, of the head, softmax(QK')V of the cross-attention: its decorators and its
-    ``custom_fp16`` setting keep all else in float32. mmengine's ``AmpOptimWrapper`` casts
+    and, of the head, softmax(QK')V of the cross-attention. mmengine's ``AmpOptimWrapper`` casts
     everything instead, which overflows in the voxel features and in the box regression. Code that
     enters this context casts its inputs with ``.float()`` itself.
     """

@@ -18,22 +18,17 @@ BOX_BRANCHES = ('center', 'height', 'dim', 'rot', 'vel')
 
 
 class GroupLayerNorm1d(nn.Module):
-    """Layer normalization over the channels of each group, at every position on its own.
-
-    ``torch.nn.GroupNorm`` normalizes over the positions too, so it is another operation.
-    """
+    """Layer normalization over the channels of each group, unlike ``nn.GroupNorm`` not over Q."""
 
     def __init__(self, channels: int, groups: int = 1, eps: float = 1e-6) -> None:
         super().__init__()
-        self.groups = groups
-        self.eps = eps
+        self.groups, self.eps = groups, eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalize ``(B, channels, Q)`` and apply the affine parameters."""
-        # (B, groups, channels / groups, Q)
-        grouped = features.unflatten(1, (self.groups, -1))
+        grouped = features.unflatten(1, (self.groups, -1))  # (B, groups, channels / groups, Q)
         # Two means: torch.var_mean is many times slower over an axis that is not the last.
         centered = grouped - grouped.mean(dim=2, keepdim=True)
         variance = centered.square().mean(dim=2, keepdim=True)
@@ -48,16 +43,12 @@ class SeparateTaskHead(BaseModule):
     All decoder layers run at once, as groups of the convolutions with weights of their own.
 
     Args:
-        in_channels: Channels C of a query.
+        in_channels, groups: Channels C of a query, and number of decoder layers L.
         heads: For each branch, among them ``cls_logits``, the number of outputs and convolutions.
-        groups: Number of decoder layers L.
         head_conv: Hidden channels of a branch.
         final_kernel: Kernel size of the convolutions, over neighbouring queries.
         init_bias: Initial bias of the class logits.
         init_cfg: Must be None: the branches start Kaiming-normal.
-
-    Raises:
-        ValueError: If it is not.
     """
 
     def __init__(
@@ -73,8 +64,7 @@ class SeparateTaskHead(BaseModule):
         if init_cfg is not None:
             raise ValueError('separate_head: init_cfg must be None; remove it from the config.')
         super().__init__(init_cfg=dict(type='Kaiming', layer='Conv1d'))
-        self.groups = groups
-        self.init_bias = init_bias
+        self.groups, self.init_bias = groups, init_bias
         # Not as a dict has them: mmengine sorts the keys of the configs that it writes, and an
         # optimizer's state knows its parameters by their order.
         others = sorted(set(heads) - {*BOX_BRANCHES, 'cls_logits'})
@@ -89,42 +79,35 @@ class SeparateTaskHead(BaseModule):
             branch = nn.Sequential()
             channels = in_channels
             for _ in range(num_convs - 1):
-                branch.append(conv(channels, head_conv, bias=False))
-                branch.append(GroupLayerNorm1d(head_conv * groups, groups))
-                branch.append(nn.ReLU(inplace=True))
+                norm = GroupLayerNorm1d(head_conv * groups, groups)
+                branch.extend([conv(channels, head_conv, False), norm, nn.ReLU(inplace=True)])
                 channels = head_conv
-            branch.append(conv(channels, out_channels, bias=True))
+            branch.append(conv(channels, out_channels, True))
             self.add_module(name, branch)
-        # Not left to `init_weights`, which never reaches modules within a ModuleList.
-        self._init_class_bias()
-
-    def _init_class_bias(self) -> None:
-        nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, self.init_bias)
+        # Here too, as `init_weights` never reaches modules within a ModuleList.
+        nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, init_bias)
 
     def init_weights(self) -> None:
         """Kaiming convolutions; the class logits start at a low probability."""
         super().init_weights()
-        self._init_class_bias()
+        nn.init.constant_(self.get_submodule('cls_logits')[-1].bias, self.init_bias)
 
     def forward(self, queries: Tensor) -> dict[str, Tensor]:
         """For each branch ``(L, B, Q, outputs)`` of the decoder layers' ``(L, B, Q, C)``."""
         stacked = queries.permute(1, 0, 3, 2).flatten(1, 2)  # (B, L * C, Q)
-        return {
-            # (B, L * outputs, Q) -> (L, B, Q, outputs)
-            name: self.get_submodule(name)(stacked)
-            .unflatten(1, (self.groups, -1))
-            .permute(1, 0, 3, 2)
-            for name in self.branch_names
-        }
+        outputs = {}
+        for name in self.branch_names:
+            output = self.get_submodule(name)(stacked)  # (B, L * outputs, Q)
+            outputs[name] = output.unflatten(1, (self.groups, -1)).permute(1, 0, 3, 2)
+        return outputs
 
 
 def predict_task(
     task_head: nn.Module, queries: Tensor, reference_points: Tensor, pc_range: Tensor
 ) -> dict[str, Tensor]:
-    """Outputs ``(L, B, Q, values)`` of a :class:`SeparateTaskHead`, centre and height in metres.
+    """Outputs ``(L, B, Q, values)`` of a task head, centre and height in metres.
 
-    ``queries`` are ``(L, B, Q, C)``, ``reference_points`` ``(B, Q, 3)`` normalized, ``pc_range``
-    ``(6,)`` metres.
+    ``queries`` are ``(L, B, Q, C)``, ``reference_points`` ``(B, Q, 3)`` normalized.
     """
     branches = task_head(queries)
     reference = inverse_sigmoid(reference_points)
@@ -134,12 +117,6 @@ def predict_task(
     branches['center'] = center * (high - low)[:2] + low[:2]
     branches['height'] = height * (high - low)[2:] + low[2:]
     return branches
-
-
-def split_denoising(task: dict, num_denoising: int) -> dict:
-    """Outputs ``(L, B, P + Q, values)`` of learned queries, and of the P others with ``dn_``."""
-    learned = {name: values[:, :, num_denoising:] for name, values in task.items()}
-    return learned | {f'dn_{name}': values[:, :, :num_denoising] for name, values in task.items()}
 
 
 def encoded_boxes(task: dict[str, Tensor], prefix: str = '') -> Tensor:

@@ -1,7 +1,7 @@
 """CMT's transformer: decoder, its layers and their attention, each with or without a bias.
 
-Attention is torch's fused scaled dot product attention. Shape letters: B batch, Q queries,
-K tokens of the sensors, C channels, H heads, D channels of a head, L decoder layers.
+Shape letters: B batch, Q queries, K tokens of the sensors, C channels, H heads, D channels of a
+head, L decoder layers.
 """
 
 import logging
@@ -36,8 +36,7 @@ OPERATION_ORDER = ('self_attn', 'norm', 'cross_attn', 'norm', 'ffn', 'norm')
 class CmtTransformer(BaseModule):
     """Decode object queries from the tokens of whatever sensors are there.
 
-    The released classes for each set of sensors have the same parameters, so one class serves the
-    three names. ``decoder`` is the config of the decoder.
+    The released classes for each set of sensors have the same parameters, so one serves for all.
     """
 
     def __init__(self, decoder: dict, init_cfg: dict | None = None) -> None:
@@ -65,9 +64,11 @@ class CmtTransformer(BaseModule):
     ) -> Tensor:
         """Decode the queries, whose content starts at zero: ``(L, B, Q, C)``.
 
-        ``memory`` are the tokens of all sensors and ``memory_pos`` their position encodings, both
-        ``(B, K, C)``; ``query_pos`` are ``(B, Q, C)``; ``self_attn_mask`` ``(Q, Q)`` is True where
-        a query must not see another; ``attention_bias`` is for the layers' cross-attention.
+        Args:
+            memory, memory_pos: Tokens of all sensors and their position encodings, ``(B, K, C)``.
+            query_pos: ``(B, Q, C)`` position encodings.
+            self_attn_mask: ``(Q, Q)``, True where a query must not see another.
+            attention_bias: For the layers' cross-attention.
         """
         query = torch.zeros_like(query_pos)
         return self.decoder(query, memory, query_pos, memory_pos, self_attn_mask, attention_bias)
@@ -75,13 +76,10 @@ class CmtTransformer(BaseModule):
 
 @MODELS.register_module()
 class PETRTransformerDecoder(TransformerLayerSequence):
-    """A sequence of decoder layers.
+    """A sequence of ``num_layers`` layers, of one config or a list with one for each.
 
-    Args:
-        transformerlayers: Config of every layer, or a list with one for each.
-        num_layers: Number of layers L.
-        post_norm_cfg: Config of the normalization of each output, shared by all; None for none.
-        return_intermediate: Return the outputs of all layers instead of the last one's.
+    ``post_norm_cfg`` is the normalization of each output, shared by all; None for none. With
+    ``return_intermediate`` the outputs of all layers are returned instead of the last one's.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class PETRTransformerDecoder(TransformerLayerSequence):
         self.return_intermediate = return_intermediate
         self.post_norm = nn.Identity()
         if post_norm_cfg is not None:
-            self.post_norm = build_norm_layer(post_norm_cfg, self.embed_dims)[1]
+            _, self.post_norm = build_norm_layer(post_norm_cfg, self.embed_dims)
 
     def forward(
         self,
@@ -107,10 +105,7 @@ class PETRTransformerDecoder(TransformerLayerSequence):
         self_attn_mask: Tensor | None = None,
         attention_bias: WindowedBias | None = None,
     ) -> Tensor:
-        """``(L, B, Q, C)``, or ``(1, B, Q, C)`` without ``return_intermediate``.
-
-        Arguments are those of :meth:`PETRTransformerDecoderLayer.forward`.
-        """
+        """``(L, B, Q, C)``, or ``(1, B, Q, C)``; arguments as in :class:`CmtTransformer`."""
         outputs = []
         for number, layer in enumerate(self.layers):
             bias = None if attention_bias is None else attention_bias.of_layer(number)
@@ -120,9 +115,8 @@ class PETRTransformerDecoder(TransformerLayerSequence):
             else:
                 query = layer(*inputs)
             outputs.append(query)
-        kept = outputs if self.return_intermediate else outputs[-1:]
         with autocast_off(query):
-            return self.post_norm(torch.stack(kept))
+            return self.post_norm(torch.stack(outputs if self.return_intermediate else [query]))
 
 
 @MODELS.register_module()
@@ -131,14 +125,10 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
 
     Args:
         attn_cfgs: Configs of self- and cross-attention.
-        operation_order: :data:`OPERATION_ORDER`, as in the released configs.
+        operation_order: Must be :data:`OPERATION_ORDER`, as in the released configs.
         feedforward_channels: Hidden channels of the FFN; None leaves ``ffn_cfgs`` as it is.
         with_cp: Recompute activations in the backward pass, to save memory in training.
-        kwargs: Further arguments of mmcv's ``BaseTransformerLayer`` (``ffn_cfgs``, ``norm_cfg``,
-            ``init_cfg``).
-
-    Raises:
-        ValueError: If ``operation_order`` is not of that form.
+        kwargs: Further arguments of mmcv's ``BaseTransformerLayer``.
     """
 
     def __init__(
@@ -157,9 +147,7 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         if feedforward_channels is not None:
             ffn_cfgs = kwargs.pop('ffn_cfgs', dict(type='FFN'))
             kwargs['ffn_cfgs'] = dict(ffn_cfgs, feedforward_channels=feedforward_channels)
-        super().__init__(
-            attn_cfgs=attn_cfgs, operation_order=OPERATION_ORDER, batch_first=True, **kwargs
-        )
+        super().__init__(attn_cfgs, operation_order=OPERATION_ORDER, batch_first=True, **kwargs)
         self.with_cp = with_cp
 
     def forward(
@@ -171,15 +159,13 @@ class PETRTransformerDecoderLayer(BaseTransformerLayer):
         self_attn_mask: Tensor | None = None,
         logit_bias: WindowedBias | None = None,
     ) -> Tensor:
-        """Update query content ``(B, Q, C)``; other arguments as in :class:`CmtTransformer`.
-
-        Only a cross-attention that gets a ``logit_bias`` needs to have that argument.
-        """
-        bias = {} if logit_bias is None else dict(logit_bias=logit_bias)
+        """Update query content ``(B, Q, C)``; other arguments as in :class:`CmtTransformer`."""
         own = dict(query_pos=query_pos, key_pos=query_pos, attn_mask=self_attn_mask)
         query = _in_float32(self.norms[0], self.attentions[0](query, query, query, **own))
-        positions = dict(query_pos=query_pos, key_pos=memory_pos)
-        query = self.cross_attention(query, memory, memory, **positions, **bias)
+        others: dict = dict(query_pos=query_pos, key_pos=memory_pos)
+        if logit_bias is not None:  # an attention that gets none needs no such argument
+            others['logit_bias'] = logit_bias
+        query = self.cross_attention(query, memory, memory, **others)
         for module in (self.norms[1], self.ffns[0], self.norms[2]):
             query = _in_float32(module, query)
         return query
@@ -200,9 +186,7 @@ def _known_backend(name: str) -> str:
     """The backend of that name, which may be one of an earlier version."""
     if name in ('flash', 'flex'):
         _logger.warning(
-            "attn_cfgs: bias_backend='%s' is no more, 'auto' is taken in its place; set "
-            "bias_backend='auto', or remove it.",
-            name,
+            "attn_cfgs: bias_backend='%s' is no more, 'auto' is taken; remove it.", name
         )
         return 'auto'
     if name not in BACKENDS:
@@ -219,8 +203,6 @@ class PETRMultiheadAttention(BaseModule):
     under mixed precision too, as the released self-attention does.
 
     Args:
-        embed_dims: Channels C of queries, keys and values.
-        num_heads: Heads H.
         dropout: Of the attention probabilities and of the residual branch; None for none.
         bias_backend: ``backend`` of :func:`cmt_bias.ops.biased_attention`.
         batch_first: Must be true: tensors are ``(B, Q, C)``.
@@ -245,8 +227,7 @@ class PETRMultiheadAttention(BaseModule):
         if not batch_first:
             raise ValueError(f'{type(self).__name__}: batch_first must be True; remove it.')
         dropout = dropout or 0.0
-        self.embed_dims = embed_dims
-        self.num_heads = num_heads
+        self.embed_dims, self.num_heads = embed_dims, num_heads
         self.attn_drop = 0.0 if self.is_flash else dropout
         self.bias_backend = _known_backend(bias_backend)
         self.attn = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
@@ -307,11 +288,10 @@ class PETRMultiheadAttention(BaseModule):
 
 @MODELS.register_module()
 class PETRMultiheadFlashAttention(PETRMultiheadAttention):
-    """The attention the released recipes name for cross-attention, with the same parameters.
+    """The attention of the released cross-attention, with the same parameters.
 
     Softmax(QK')V runs in the surrounding autocast's precision. ``dropout`` concerns the residual
-    branch alone: the released class hands it to the flash-attn package in the wrong position, so
-    the published models were trained without dropout of the attention probabilities.
+    branch alone, as in the published models: the released class hands it on in the wrong position.
     """
 
     is_flash = True

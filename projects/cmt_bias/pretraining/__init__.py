@@ -5,8 +5,7 @@ A recipe of an hour has neither: its branches learn first, each cell by itself, 
 would teach them slowly.
 """
 
-from .camera_targets import camera_targets
-from .dense_head import DensePretrainingHead
+from .dense_head import DensePretrainingHead, camera_targets
 from .token_scale_hook import TokenScaleHook
 
 __all__ = ['DensePretrainingHead', 'TokenScaleHook', 'camera_targets']

@@ -1,7 +1,7 @@
 """Give the tokens of both sensors one scale before the decoder sees them."""
 
 from collections.abc import Iterable, Iterator
-from itertools import compress
+from itertools import compress, islice
 from typing import Any
 
 import torch
@@ -22,15 +22,12 @@ FRESH = 0.58
 class TokenScaleHook(Hook):
     """Scale camera and LiDAR tokens to one standard deviation at the start of a training.
 
-    The larger a sensor's tokens, the more of the decoder's output and gradient is theirs: after a
-    pretraining the cameras' had a standard deviation of 1.8 beside 0.5 of the LiDAR's, most of it
-    a constant of each channel. The cameras' channels are centred (rectified ones, as the LiDAR's,
-    cannot be), and all multiplied by one factor, in the layer that makes the tokens: the neck's
-    output convolution or the batch normalization of ``shared_conv``. So the model stays the one of
-    the config, and its checkpoints hold both. A resumed training is left as it is.
-
-    Samples that a failure has spoiled are not measured: half of them are black, zeroed or foggy.
-    Those of a :class:`ModalMask3D`, which are few, are, as for the shipped base.
+    The larger a sensor's tokens, the more of the decoder's output and gradient is theirs; after a
+    pretraining the cameras' are the larger. The cameras' channels are centred (rectified ones, as
+    the LiDAR's, cannot be), and all multiplied by one factor, in the layer that makes the tokens:
+    the neck's output convolution or the batch normalization of ``shared_conv``. So the model stays
+    the one of the config, and its checkpoints hold both. A resumed training is left as it is.
+    Samples that a failure has spoiled are not measured; those of a :class:`ModalMask3D` are.
 
     Tokens and their positions are added where attention looks: the smaller the tokens, the more it
     looks by place, at first. The projections of the values are multiplied by the inverse, so that
@@ -44,8 +41,7 @@ class TokenScaleHook(Hook):
     priority = 'LOW'
 
     def __init__(self, std: float = FRESH, num_batches: int = 8) -> None:
-        self.std = std
-        self.num_batches = num_batches
+        self.std, self.num_batches = std, num_batches
 
     def before_train(self, runner: Runner) -> None:
         """Measure, scale, and say both."""
@@ -74,10 +70,16 @@ class TokenScaleHook(Hook):
         training = model.training
         model.eval()
         moments: dict[str, Tensor] = {}
-        batches = _without_failures(runner.train_dataloader)
-        for _, batch in zip(range(self.num_batches), batches, strict=False):
+        for batch in islice(_without_failures(runner.train_dataloader), self.num_batches):
             data = model.data_preprocessor(batch, False)
-            for sensor, tokens in _tokens_of(model, data).items():
+            metas = [sample.metainfo for sample in data['data_samples']]
+            img_feats, pts_feats = model.extract_feat(data['inputs'], metas)
+            maps = {}  # what CMT's head takes for tokens: (N, C, rows, columns)
+            if img_feats is not None:
+                maps['cameras'] = img_feats[0].float()
+            if pts_feats is not None:
+                maps['LiDAR'] = model.pts_bbox_head.shared_conv(pts_feats[0].float())
+            for sensor, tokens in maps.items():
                 channels = tokens.transpose(0, 1).flatten(1)
                 mean, square = channels.mean(1), channels.square().mean(1)
                 found = torch.stack((mean, square, torch.ones_like(mean)))
@@ -99,18 +101,6 @@ def _without_failures(batches: Iterable[dict]) -> Iterator[dict]:
         if any(kept):
             inputs = {key: [*compress(values, kept)] for key, values in batch['inputs'].items()}
             yield dict(inputs=inputs, data_samples=[*compress(batch['data_samples'], kept)])
-
-
-def _tokens_of(model: Any, data: dict) -> dict[str, Tensor]:
-    """What CMT's head takes for tokens, before it flattens them: ``(N, C, rows, columns)``."""
-    metas = [sample.metainfo for sample in data['data_samples']]
-    img_feats, pts_feats = model.extract_feat(data['inputs'], metas)
-    tokens = {}
-    if img_feats is not None:
-        tokens['cameras'] = img_feats[0].float()
-    if pts_feats is not None:
-        tokens['LiDAR'] = model.pts_bbox_head.shared_conv(pts_feats[0].float())
-    return tokens
 
 
 @torch.no_grad()
