@@ -58,9 +58,6 @@ class HungarianAssigner3D(nn.Module):
         iou_cost: Accepted for the released configs; its weight must be 0.
         pc_range: Accepted for the released configs; encoded boxes do not depend on it.
         code_weights: Weight of each of the ten values of an encoded box; None for 1.
-
-    Raises:
-        ValueError: If ``iou_cost`` has a weight other than 0.
     """
 
     code_weights: Tensor
@@ -75,10 +72,7 @@ class HungarianAssigner3D(nn.Module):
     ) -> None:
         super().__init__()
         if iou_cost is not None and iou_cost.get('weight', 1.0) != 0:
-            raise ValueError(
-                'HungarianAssigner3D: iou_cost is not part of the matching; set '
-                'assigner.iou_cost.weight=0 or remove it.'
-            )
+            raise ValueError('assigner.iou_cost is not part of the matching; set its weight=0.')
         self.cls_cost = TASK_UTILS.build(cls_cost)
         self.reg_cost = TASK_UTILS.build(reg_cost)
         weights = torch.tensor(code_weights or [1.0] * ENCODED_BOX_SIZE).float()

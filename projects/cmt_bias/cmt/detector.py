@@ -26,7 +26,7 @@ class CmtDetector(FrozenModulesMixin, MVXTwoStageDetector):
     point cloud is a BEV map of zeros.
 
     Args:
-        use_grid_mask: Hide patches of images between a grid of stripes in training.
+        use_grid_mask: Hide patches of images in training, see :class:`GridMask`.
         frozen_modules: Dotted names of parts that are not trained, such as ``img_backbone`` or
             ``pts_bbox_head.shared_conv``: no gradient, no optimizer state, evaluation mode.
         frozen_statistics: Dotted names of parts whose batch normalization keeps its statistics

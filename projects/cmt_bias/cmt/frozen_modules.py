@@ -1,21 +1,19 @@
 """Parts of a model that are frozen from the moment it is built.
 
-No hook can do this: mmengine's runner wraps the model for distributed training and builds the
-optimizer before it calls the first one. Distributed training would then wait for gradients that
-never come, and the optimizer would hold parameters that never move.
+No hook can do this: mmengine's runner wraps the model for distributed training, which would wait
+for gradients that never come, and builds the optimizer before it calls the first one.
 """
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Model = TypeVar('Model', bound='FrozenModulesMixin')
 
 
-class FrozenModulesMixin(nn.Module):
+class FrozenModulesMixin:
     """Adds frozen parts to a model class: ``class MyDetector(FrozenModulesMixin, Base)``.
 
     A frozen part has no gradients and no optimizer state, and stays in evaluation mode; it is
@@ -27,7 +25,7 @@ class FrozenModulesMixin(nn.Module):
     frozen_modules: tuple[str, ...] = ()
     frozen_statistics: tuple[str, ...] = ()
 
-    def freeze(self, modules: Sequence[str] = (), statistics: Sequence[str] = ()) -> None:
+    def freeze(self: Any, modules: Sequence[str] = (), statistics: Sequence[str] = ()) -> None:
         """Freeze parts for good; to be called at the end of the model's ``__init__``.
 
         Both are dotted names, such as ``img_backbone`` or ``pts_bbox_head.shared_conv``, each with
@@ -53,11 +51,12 @@ class FrozenModulesMixin(nn.Module):
 
     def train(self: Model, mode: bool = True) -> Model:
         """Put the model into training (or evaluation) mode, its frozen parts excepted."""
-        super().train(mode)
+        super().train(mode)  # type: ignore[misc]  # of the module class this is mixed into
+        model: Any = self
         for name in self.frozen_modules:
-            self.get_submodule(name).eval()
+            model.get_submodule(name).eval()
         for name in self.frozen_statistics:
-            for module in self.get_submodule(name).modules():
+            for module in model.get_submodule(name).modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self

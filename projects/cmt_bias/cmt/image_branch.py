@@ -125,14 +125,10 @@ class VoVNet(FrozenModulesMixin, BaseModule):
 
     Args:
         spec_name: A key of `VOVNET_SPECS`, such as `'V-99-eSE'`.
-        input_ch: Channels of the input image.
         out_features: Names of the feature maps to return, in any order, out of `'stem'`
             (stride 4), `'stage2'` (4), `'stage3'` (8), `'stage4'` (16) and `'stage5'` (32).
         frozen_stages: -1 trains everything, 0 freezes the stem, n > 0 also the first n stages.
         norm_eval: Keep every batch norm in eval mode during training.
-
-    Raises:
-        ValueError: If one of them names something that does not exist.
     """
 
     def __init__(

@@ -62,10 +62,9 @@ class LocalAttentionInit:
 
     @torch.no_grad()
     def __call__(self, module: nn.Module) -> None:
-        """Initialize the :class:`CmtHead` in ``module``.
+        """Initialize the one :class:`CmtHead` in ``module``.
 
-        Raises:
-            ValueError: If there is not one, or its attention heads are too wide or too narrow.
+        Raises ValueError if there is not one, or its attention heads are too wide or too narrow.
         """
         found = [part for part in module.modules() if isinstance(part, CmtHead)]
         if len(found) != 1:

@@ -67,15 +67,15 @@ def camera_geometry(img_metas: Sequence[dict], like: Tensor) -> CameraGeometry |
     ]
     lidar2img = torch.stack(of_samples)
     both = torch.stack((lidar2img, torch.linalg.inv(lidar2img)))
-    return CameraGeometry(*both.to(like, non_blocking=True), shapes.pop())
+    lidar2img, img2lidar = both.to(like, non_blocking=True)
+    return CameraGeometry(lidar2img, img2lidar, shapes.pop())
 
 
 def pos2embed(positions: Tensor, num_pos_feats: int) -> Tensor:
-    """Sine-cosine embedding of normalized BEV positions, as the released CMT computes it.
+    """Sines and cosines ``(..., 2 * num_pos_feats)`` of normalized x, y, ``(..., 2 or more)``.
 
-    Unlike the usual sine encoding the divisor grows linearly with the channel, not with a power
-    of a temperature; trained weights depend on it. Of ``(..., 2 or more)`` x, y (the rest is
-    ignored) it gives ``(..., 2 * num_pos_feats)``, those of y before x; ``num_pos_feats`` is even.
+    Those of y come before x. Unlike the usual sine encoding the divisor grows linearly with the
+    channel, not with a power of a temperature; trained weights depend on it.
     """
     return axis_embedding(positions[..., :2].flip(-1), num_pos_feats).flatten(-2)
 

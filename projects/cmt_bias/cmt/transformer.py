@@ -204,11 +204,8 @@ class PETRMultiheadAttention(BaseModule):
 
     Args:
         dropout: Of the attention probabilities and of the residual branch; None for none.
-        bias_backend: ``backend`` of :func:`cmt_bias.ops.biased_attention`.
+        bias_backend: A known ``backend`` of :func:`cmt_bias.ops.biased_attention`.
         batch_first: Must be true: tensors are ``(B, Q, C)``.
-
-    Raises:
-        ValueError: If it is not, or the backend is unknown.
     """
 
     attention_backend = 'torch scaled_dot_product_attention'
