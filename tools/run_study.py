@@ -35,8 +35,13 @@ from cmt_bias.runs.preflight import ProblemsFound, run_tool, stop_on
 from cmt_bias.runs.run_options import positive
 from cmt_bias.study.study_config import STUDY_KEYS, Study, read_study, run_config, run_key
 from cmt_bias.study.study_results import run_folder, write_record
-from cmt_bias.study.study_run import StudyRun
-from cmt_bias.study.study_runner import CLUSTERS, carry_out, make_executors, share_devices
+from cmt_bias.study.study_run import (
+    CLUSTERS,
+    StudyRun,
+    carry_out,
+    make_executors,
+    share_devices,
+)
 
 TOOLS = Path(__file__).resolve().parent
 FAILED, INTERRUPTED = 1, 130

@@ -26,8 +26,7 @@ from cmt_bias.runs import run_options
 from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
 from cmt_bias.runs.data_check import check_config_data
 from cmt_bias.runs.preflight import run_tool, stop_on
-from cmt_bias.study.scale_sweep import ScaleSweepLoop, find_swept_head
-from cmt_bias.study.scale_sweep_report import REPORT, SCORES, score_table, sweep_table, write_sweep
+from cmt_bias.study import scale_sweep
 
 DEFAULT_VALUES = [step / 2 for step in range(13)]
 
@@ -75,7 +74,7 @@ def configure(args: argparse.Namespace) -> Config:
     run_options.set_work_dir(cfg, args.work_dir or default)
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    cfg.test_cfg = dict(cfg.get('test_cfg') or {}, type=ScaleSweepLoop.__name__)
+    cfg.test_cfg = dict(cfg.get('test_cfg') or {}, type=scale_sweep.ScaleSweepLoop.__name__)
     cfg.test_cfg.scales = sorted(set(args.values))
     return cfg
 
@@ -87,16 +86,19 @@ def main() -> None:
     stop_on(check_checkpoint_file(args.checkpoint))
     stop_on(check_config_data(cfg, splits=('test',)))
     runner = RUNNERS.build(cfg)
-    find_swept_head(runner.model)
+    scale_sweep.find_swept_head(runner.model)
     stop_on(check_tested_weights(runner.model, args.checkpoint, args.allow_missing_keys))
     runner.test()
     loop, out_dir = runner.test_loop, Path(cfg.work_dir)
-    table = sweep_table(loop.learned, loop.parts)
+    table = scale_sweep.sweep_table(loop.learned, loop.parts)
     source = f'Config `{args.config}`, checkpoint `{args.checkpoint}`.'
-    write_sweep(table, loop.learned, out_dir, source, shlex.join(['python', *sys.argv]))
-    for score in SCORES:
-        print(f'\n{score_table(table, score).to_markdown(floatfmt=".4f")}')
-    print(f'report: {out_dir / REPORT}')
+    scale_sweep.write_sweep(
+        table, loop.learned, out_dir, source, shlex.join(['python', *sys.argv])
+    )
+    for score in scale_sweep.SCORES:
+        shown = scale_sweep.score_table(table, score)
+        print(f'\n{shown.to_markdown(floatfmt=".4f")}')
+    print(f'report: {out_dir / scale_sweep.REPORT}')
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
@@ -38,17 +38,14 @@ from cmt_bias.checkpoints.safe_loading import CheckpointError
 from cmt_bias.failures import CLEAN, SEVERITIES, Failure, all_failures, find_failures
 from cmt_bias.metrics.nuscenes_metric_table import parse_nuscenes_metrics
 from cmt_bias.problem import Problem
+from cmt_bias.robustness import report
 from cmt_bias.robustness.cell import (
     CellResult,
     cell_config,
     identity_of,
-    load_query_weights,
     load_result,
-    save_query_weights,
     save_result,
 )
-from cmt_bias.robustness.plot import save_robustness_plot
-from cmt_bias.robustness.table import SCORES, long_table, markdown_report, score_table
 from cmt_bias.robustness.watch_hook import FailureWatchHook
 from cmt_bias.runs import run_options
 from cmt_bias.runs.checkpoint_check import check_checkpoint_file, check_tested_weights
@@ -160,15 +157,8 @@ def cell_of(model: TestedModel, failure: Failure, args: argparse.Namespace) -> C
     return Cell(model, failure, cfg, identity, path)
 
 
-def run_cell(
-    cell: Cell, allow_missing_keys: bool, clean: Mapping[str, np.ndarray]
-) -> tuple[CellResult, dict[str, np.ndarray]]:
-    """Make one test, and watch it.
-
-    ``clean`` has the router's weights of the test without failure, empty where there are none.
-
-    Returns:
-        The result, and the router's weights, by sample ``(2, Q)``; of all processes.
+def run_cell(cell: Cell, allow_missing_keys: bool, clean: CellResult | None) -> CellResult:
+    """Make one test, and watch it; ``clean`` is that without failure, if it has been made.
 
     Raises:
         ProblemsFound: If the checkpoint does not fit the model.
@@ -177,7 +167,7 @@ def run_cell(
     run_options.use_cpu_processes(cell.cfg)
     runner = RUNNERS.build(cell.cfg)
     stop_on(check_tested_weights(runner.model, cell.model.checkpoint, allow_missing_keys))
-    watch = FailureWatchHook(clean)
+    watch = FailureWatchHook(clean.query_weights if clean else {})
     runner.register_hook(watch)
     metrics = runner.test()
     watched = watch.gathered()
@@ -192,7 +182,9 @@ def run_cell(
             f'{cell.failure.name} changed no input of {len(watched)} samples: its result would be '
             'that of the clean test'
         )
-    result = CellResult(
+    is_clean = cell.failure.name == CLEAN
+    weights = {name: seen.query_weights for name, seen in watched.items() if is_clean}
+    return CellResult(
         identity=cell.identity,
         nds=scores.nds if scores else float('nan'),
         mean_ap=scores.mean_ap if scores else float('nan'),
@@ -202,9 +194,8 @@ def run_cell(
         weights={name: seen.weights for name, seen in watched.items() if seen.weights},
         falls={name: seen.falls for name, seen in watched.items() if seen.falls},
         camera_attention=np.mean([s.camera_attention for s in watched.values()], axis=0).tolist(),
+        query_weights={name: found for name, found in weights.items() if found is not None},
     )
-    weights = {name: seen.query_weights for name, seen in watched.items()}
-    return result, {name: of_all for name, of_all in weights.items() if of_all is not None}
 
 
 def run_cells(
@@ -213,7 +204,6 @@ def run_cells(
     """Make the tests that are not there yet; the results, and the tests that failed."""
     results: Results = {}
     pending = []  # decided before the first test, so that all processes of a launch agree
-    clean: dict[str, dict[str, np.ndarray]] = {}  # weights of queries without failure
     for model, failure in itertools.product(models, failures):
         if not failure.applies_to(model.sensors):
             continue
@@ -221,10 +211,8 @@ def run_cells(
         earlier = load_result(cell.path, cell.identity, with_query_weights=is_clean)
         if earlier is None:
             pending.append(cell)
-            continue
-        results[model.name, failure.name] = earlier
-        if is_clean:
-            clean[model.name] = load_query_weights(cell.path)
+        else:
+            results[model.name, failure.name] = earlier
     if results and is_first_rank():
         print(f'{len(results)} tests were finished earlier, {len(pending)} are to be made')
     problems = []
@@ -233,7 +221,7 @@ def run_cells(
         gc.collect()  # a runner is in reference cycles, and its loader's workers live as long
         name = cell.model.name
         try:
-            result, weights = run_cell(cell, args.allow_missing_keys, clean.get(name, {}))
+            result = run_cell(cell, args.allow_missing_keys, results.get((name, CLEAN)))
         except (ProblemsFound, CheckpointError):
             raise
         except Exception as error:  # the rest go on
@@ -243,11 +231,7 @@ def run_cells(
             problems.append(Problem(f'{cell}: {type(error).__name__}: {error}', remedy))
             continue
         results[name, cell.failure.name] = result
-        if cell.failure.name == CLEAN:
-            clean[name] = weights
         if is_first_rank():
-            if cell.failure.name == CLEAN:
-                save_query_weights(cell.path, weights)
             save_result(cell.path, result)
             left = (time.monotonic() - start) / done * (len(pending) - done)
             print(
@@ -261,14 +245,14 @@ def write_report(
     models: Sequence[TestedModel], failures: Sequence[Failure], results: Results, work_dir: Path
 ) -> None:
     """Write the CSV, the plot and the Markdown file, and show the scores."""
-    table = long_table({model.name: model.sensors for model in models}, failures, results)
+    table = report.long_table({model.name: model.sensors for model in models}, failures, results)
     write_atomically(work_dir / 'robustness.csv', table.to_csv(index=False).encode())
-    save_robustness_plot(work_dir / 'robustness.png', table)
+    report.save_robustness_plot(work_dir / 'robustness.png', table)
     sources = {model.name: f'`{model.config}`, `{model.checkpoint}`' for model in models}
-    report = markdown_report(table, failures, sources, 'robustness.png')
-    write_atomically(work_dir / 'robustness.md', report.encode())
-    for score in SCORES:
-        print(f'\n{score_table(table, score).to_markdown(disable_numparse=True)}')
+    text = report.markdown_report(table, failures, sources, 'robustness.png')
+    write_atomically(work_dir / 'robustness.md', text.encode())
+    for score in report.SCORES:
+        print(f'\n{report.score_table(table, score).to_markdown(disable_numparse=True)}')
     print(f'report: {work_dir / "robustness.md"}')
 
 

@@ -107,30 +107,31 @@ def evaluated(monkeypatch) -> list[list[str]]:
 
 
 def test_every_sample_is_in_exactly_one_condition(nusc, detections, evaluated):
-    SubsetEvaluation(nusc, detections, VERSION, SETTINGS).by_condition()
-    whole, *conditions = evaluated
+    SubsetEvaluation(nusc, detections, VERSION, SETTINGS).subsets()
+    whole, *conditions = evaluated[: -len(DISTANCE_BANDS)]
     assert len(conditions) == 3
     assert sorted(token for tokens in conditions for token in tokens) == sorted(whole)
 
 
-def test_conditions_without_distances_are_the_same_parts(nusc, detections, subsets):
-    parts = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).by_condition()
+def test_conditions_beside_halves_are_the_same_parts(nusc, detections, subsets):
+    *parts, _, _ = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).subsets('half')
     assert [part.name for part in parts] == ['whole', 'day', 'night', 'rain']
     assert all(part == subsets[part.name] for part in parts)
 
 
 def test_halves_share_no_scene(smallest_nuscenes, detections, evaluated):
     tables = tables_with(smallest_nuscenes, 'Night')  # the other scene has two samples
-    SubsetEvaluation(tables, detections, VERSION, SETTINGS).halves_by_condition()
+    SubsetEvaluation(tables, detections, VERSION, SETTINGS).subsets('half')
     first, second = (
-        [tables.get('sample', token)['scene_token'] for token in half] for half in evaluated
+        [tables.get('sample', token)['scene_token'] for token in half] for half in evaluated[-2:]
     )
     assert {len(first), len(second)} == {2, 1}
     assert not set(first) & set(second)
 
 
 def test_halves_add_up(nusc, detections, subsets):
-    halves = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).halves_by_condition()
+    parts = SubsetEvaluation(nusc, detections, VERSION, SETTINGS).subsets('half')
+    halves = [part for part in parts if part.kind.startswith('half')]
     assert [(half.name, half.kind) for half in halves] == [
         ('whole', 'half 1'),
         ('whole', 'half 2'),

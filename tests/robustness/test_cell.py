@@ -15,9 +15,7 @@ from cmt_bias.robustness.cell import (
     CellResult,
     cell_config,
     identity_of,
-    load_query_weights,
     load_result,
-    save_query_weights,
     save_result,
 )
 
@@ -76,23 +74,28 @@ def test_detections_of_a_finished_run_are_not_overwritten():
         assert kept == dict(type='NuScenesMetric')
 
 
-def test_weights_of_queries_are_read_as_they_were_saved_and_damaged_ones_count_as_none(path):
-    assert load_query_weights(path) == {}
-    save_query_weights(path, {'a': np.float16([[0.5, -1], [0, 1]])})
-    read = load_query_weights(path)
+def routed(**weights: np.ndarray) -> CellResult:
+    return CellResult('identity', 0.5, 0.25, weights={'a': [0.1, -0.2]}, query_weights=weights)
+
+
+def test_weights_of_queries_are_read_as_they_were_saved(path):
+    save_result(path, routed(a=np.float16([[0.5, -1], [0, 1]])))
+    assert load_result(path, 'identity').query_weights == {}
+    read = load_result(path, 'identity', with_query_weights=True).query_weights
     assert list(read) == ['a']
+    assert read['a'].dtype == np.float16
     assert read['a'].tolist() == [[0.5, -1], [0, 1]]
-    path.with_suffix('.npz').write_bytes(b'PK damaged')
-    assert load_query_weights(path) == {}
+    assert 'query_weights' not in json.loads(path.read_text())
 
 
 def test_clean_test_whose_weights_of_queries_are_lost_is_made_again(path):
-    routed = CellResult('identity', 0.5, 0.25, weights={'a': [0.1, -0.2]})
-    save_result(path, routed)
-    assert load_result(path, 'identity') == routed
+    save_result(path, routed())
+    assert load_result(path, 'identity') == routed()
     assert load_result(path, 'identity', with_query_weights=True) is None
-    save_query_weights(path, {'a': np.float16([[0.5, -1], [0, 1]])})
-    assert load_result(path, 'identity', with_query_weights=True) == routed
+    save_result(path, routed(a=np.float16([[0.5, -1], [0, 1]])))
+    assert load_result(path, 'identity', with_query_weights=True) == routed()
+    path.with_suffix('.npz').write_bytes(b'PK damaged')
+    assert load_result(path, 'identity', with_query_weights=True) is None
     path.with_suffix('.npz').unlink()
     without_router = CellResult('identity', 0.5, 0.25)
     save_result(path, without_router)

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from cmt_bias.metrics.subset_evaluation import Subset
-from cmt_bias.study.scale_sweep import LEARNED
-from cmt_bias.study.scale_sweep_report import (
+from cmt_bias.study.scale_sweep import (
+    LEARNED,
     PLOT,
     REPORT,
     TABLE,

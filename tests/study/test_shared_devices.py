@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cmt_bias.runs.preflight import ProblemsFound
-from cmt_bias.study.study_runner import make_executors, share_devices
+from cmt_bias.study.study_run import make_executors, share_devices
 
 
 @pytest.mark.parametrize(

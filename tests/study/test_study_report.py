@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from cmt_bias.atomic_file import save_figure
 from cmt_bias.runs.preflight import ProblemsFound
-from cmt_bias.study import study_plots
+from cmt_bias.study import study_report
 from cmt_bias.study.study_config import Question
-from cmt_bias.study.study_plots import save_curves
+from cmt_bias.study.study_plots import draw_curves
 from cmt_bias.study.study_report import write_report
 from cmt_bias.study.study_results import StudyResults, collect_results
 
@@ -35,11 +34,9 @@ def study(finished_study: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures, which are only written by a test that undoes this: that takes the time."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(study_plots, 'save_figure', lambda figure, path: figures.append(figure))
-    return figures
+def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are only written by a test that undoes this: that takes the time."""
+    monkeypatch.setattr(study_report, 'save_figure', lambda figure, path: path)
 
 
 def report(study: Path) -> tuple[str, StudyResults]:
@@ -62,7 +59,7 @@ def section(text: str, title: str) -> str:
 
 
 def test_report_of_a_finished_study_has_answers_tables_and_pictures(study, monkeypatch):
-    monkeypatch.setattr(study_plots, 'save_figure', save_figure)
+    monkeypatch.setattr(study_report, 'save_figure', save_figure)
     text, results = report(study)
     assert results.missing == []
     assert 'Unfinished' not in text
@@ -268,13 +265,12 @@ def test_tables_hold_every_measure_of_every_run(study):
     assert curves.groupby(['variant', 'seed']).size().max() <= 60
 
 
-def test_curves_run_forward_whatever_the_order_of_their_rows(study, drawn):
+def test_curves_run_forward_whatever_the_order_of_their_rows(study):
     results = collect_results(study)
     results.curves = results.curves.sort_index()
     results.curves.loc[('fixed', 0, 0), 'scale (shared)'] = 2.5  # its first row, put last
     results.curves = results.curves.iloc[::-1]
-    assert save_curves(results, study / 'curves.png')
-    for axes in drawn[0].axes:
+    for axes in draw_curves(results).axes:
         assert axes.lines
         assert all((np.diff(line.get_xdata()) > 0).all() for line in axes.lines)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cmt_bias.failures import all_failures
-from cmt_bias.robustness.table import long_table
+from cmt_bias.robustness.report import long_table
 from cmt_bias.study.study_results import (
     StudyResults,
     collect_results,

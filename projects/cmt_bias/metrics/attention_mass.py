@@ -1,7 +1,6 @@
 """Where the attention of queries goes: to which sensor, inside or outside of their windows.
 
-Shape letters: B batch, H heads, Q queries, K keys (tokens of the memory, the LiDAR's first), D
-channels of a head.
+B batch, H heads, Q queries, K keys (tokens, the LiDAR's first), D channels of a head.
 """
 
 from collections.abc import Callable
@@ -39,9 +38,9 @@ def watch_attention(
 def attention_shares(query: Tensor, key: Tensor, bias: WindowedBias | None = None) -> Tensor:
     """The decoder's attention: the softmax over all K keys of ``query . key / sqrt(D)`` + bias.
 
-    The logits of all queries exist at once. ``query``, ``(B, H, Q, D)``, and ``key``,
-    ``(B, H, K, D)``, are projected. Returns ``(B, Q, K)``, the mean over the heads, whose sum is
-    1; in the query's type, float32 for half precision.
+    ``query``, ``(B, H, Q, D)``, and ``key``, ``(B, H, K, D)``, are projected. Returns
+    ``(B, Q, K)``, the mean over the heads, in the query's type, float32 for half precision. The
+    logits of all queries exist at once.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     logits = query.to(dtype) * query.shape[-1] ** -0.5 @ key.to(dtype).transpose(-1, -2)
@@ -53,11 +52,9 @@ def attention_shares(query: Tensor, key: Tensor, bias: WindowedBias | None = Non
 def attention_mass(query: Tensor, key: Tensor, bias: WindowedBias) -> Tensor:
     """Sum :func:`attention_shares` over the tokens of each sensor, in and outside the windows.
 
-    A sensor without a window (``window_size=None``) is one window for every query. One query is
+    A sensor without a window (``window_size=None``) is one window for every query. Returns
+    ``(2, B, Q, 4)``: without and with the bias; :data:`PARTS`, whose sum is 1. One query is
     worked on at a time.
-
-    ``query`` and ``key`` are as there. Returns ``(2, B, Q, 4)``: without and with the bias; the
-    parts of :data:`PARTS`, whose sum is 1.
     """
     lidar = torch.arange(key.shape[2], device=key.device) < bias.windows.layout.num_lidar_tokens
     masses = []

@@ -10,14 +10,8 @@ import pandas as pd
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 from tabulate import SEPARATING_LINE, tabulate
 
-ERRORS = {
-    'trans_err': 'ATE',
-    'scale_err': 'ASE',
-    'orient_err': 'AOE',
-    'vel_err': 'AVE',
-    'attr_err': 'AAE',
-}
-"""Error in mmdet3d's metric keys -> its name for one class; averaged over classes 'mATE' ..."""
+# Error in mmdet3d's metric keys -> its name for one class; averaged over classes 'mATE' ...
+ERRORS = dict(trans_err='ATE', scale_err='ASE', orient_err='AOE', vel_err='AVE', attr_err='AAE')
 
 UNITS = 'ATE in metres, ASE as 1 - IoU, AOE in radians, AVE in m/s, AAE as 1 - accuracy'
 
@@ -59,10 +53,10 @@ class NuScenesScores:
 
 
 def parse_nuscenes_metrics(metrics: Mapping[str, float]) -> dict[str, NuScenesScores]:
-    """Sort the flat metric dict of mmdet3d's ``NuScenesMetric``, as ``runner.test()`` returns it.
+    """Scores by result name (``pred_instances_3d``) from what ``runner.test()`` returns.
 
-    Its keys are such as ``NuScenes metric/pred_instances_3d_NuScenes/car_AP_dist_0.5``. Returns
-    scores by result name (``pred_instances_3d``); empty without nuScenes metrics.
+    Keys of mmdet3d's ``NuScenesMetric`` are such as
+    ``NuScenes metric/pred_instances_3d_NuScenes/car_AP_dist_0.5``; without any it is empty.
     """
     by_result: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
@@ -90,10 +84,7 @@ def _scores_of(metrics: pd.Series) -> NuScenesScores:
 
 
 def nuscenes_metric_table(scores: NuScenesScores, title: str = 'nuScenes detection') -> str:
-    """The scores as text: a row for each class, then the means, then NDS.
-
-    Lines have at most 99 characters, and no colours.
-    """
+    """The scores as text of at most 99 columns: a row for each class, then the means, then NDS."""
     averaged = {'mean': scores}
     summary = f'mAP {scores.mean_ap:.4f}   NDS {scores.nds:.4f}'
     if scores.absent_classes:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from mmengine.logging import MMLogger
@@ -40,12 +41,11 @@ class Subset:
 
 
 class SubsetEvaluation(DetectionEval):
-    """The official evaluation, of all boxes or of some.
+    """The official evaluation, which reads and filters all boxes, and then gets some of them.
 
-    The official code reads and filters all of them; then it gets those of a subset. A distance is
-    that of the box itself from the vehicle, so a detection near a limit may fall on another side
-    than its object. ``detections`` is a file in the official format; the version of the tables
-    decides the split, ``eval_version`` names the official settings.
+    A distance is that of the box itself from the vehicle, so a detection near a limit may fall on
+    another side than its object. ``detections`` is a file in the official format; the version of
+    the tables decides the split, ``eval_version`` names the official settings.
     """
 
     gt_boxes: EvalBoxes
@@ -69,24 +69,20 @@ class SubsetEvaluation(DetectionEval):
         conditions = table.groupby(table['description'].map(scene_condition))
         self._scenes = {WHOLE: table, **{str(name): rows for name, rows in conditions}}
 
-    def subsets(self) -> list[Subset]:
-        """The whole, every condition that occurs, and every band of distance."""
-        bands = [
-            self._subset(name, 'distance', self._scenes[WHOLE], band)
-            for name, band in DISTANCE_BANDS.items()
-        ]
-        return self.by_condition() + bands
+    def subsets(self, finer: Literal['distance', 'half'] = 'distance') -> list[Subset]:
+        """The whole, every condition that occurs, in alphabetical order, and finer parts.
 
-    def by_condition(self) -> list[Subset]:
-        """The whole, and every condition that occurs, in alphabetical order."""
-        return [
+        These are the bands of distance of the whole, or the halves of the whole and of every
+        condition with several scenes, which its halves take in turn.
+        """
+        found = [
             self._subset(name, WHOLE if name == WHOLE else 'condition', scenes)
             for name, scenes in self._scenes.items()
         ]
-
-    def halves_by_condition(self) -> list[Subset]:
-        """The whole and every condition with several scenes, which its halves take in turn."""
-        found = []
+        if finer == 'distance':
+            for name, band in DISTANCE_BANDS.items():
+                found.append(self._subset(name, finer, self._scenes[WHOLE], band))
+            return found
         for name, scenes in self._scenes.items():
             half = pd.factorize(scenes['token'])[0] % 2
             if half.any():
@@ -109,11 +105,11 @@ class SubsetEvaluation(DetectionEval):
 
 def _select(boxes: EvalBoxes, tokens: set[str], band: tuple[float, float]) -> EvalBoxes:
     """Boxes of some samples, within a band of distance in metres; in the order they had."""
+    low, high = band
     chosen = EvalBoxes()
     for token in boxes.sample_tokens:
         if token in tokens:
-            inside = [box for box in boxes[token] if band[0] <= box.ego_dist < band[1]]
-            chosen.add_boxes(token, inside)
+            chosen.add_boxes(token, [box for box in boxes[token] if low <= box.ego_dist < high])
     return chosen
 
 

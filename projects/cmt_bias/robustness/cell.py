@@ -4,10 +4,10 @@ import copy
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from mmengine.config import Config
@@ -35,16 +35,15 @@ class CellResult:
     weights: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by sample
     falls: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by sample
     camera_attention: Sequence[float] = field(default_factory=list)  # mean over the samples
+    # The router's weights of every query, (2, Q) by sample; of the test without failure alone.
+    query_weights: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
 
 
 def cell_config(cfg: Config, failure: Failure, seed: int) -> Config:
     """A copy of a model's config, with a failure in its test pipeline, drawn with the seed.
 
     Its metrics write no detections: the config of a finished run may name the folder of its own,
-    in which those under a failure would replace them.
-
-    Raises:
-        ValueError: If the pipeline has no place for the failure.
+    in which those under a failure would replace them. For errors see :func:`.with_failure`.
     """
     cfg = copy.deepcopy(cfg)
     for metric in metric_configs(cfg.get('test_evaluator')):
@@ -56,9 +55,9 @@ def cell_config(cfg: Config, failure: Failure, seed: int) -> Config:
 
 
 def identity_of(cfg: Config, checkpoint: str) -> str:
-    """A hash of the config, failure included, and of the checkpoint.
+    """A hash of the config, failure included, and of the checkpoint's path, size and time.
 
-    Of the latter its path, size and time, or, if it comes with the package, its digest.
+    Of weights that come with the package it is their digest in place of size and time.
     """
     file, digest = Path(checkpoint), shipped_digest(checkpoint)
     stamp: list[object] = [digest] if digest else []
@@ -69,33 +68,21 @@ def identity_of(cfg: Config, checkpoint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def save_query_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
-    """Write the router's weights of every query, ``(2, Q)`` by sample, beside a cell's result."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **weights)
-    write_atomically(path.with_suffix('.npz'), buffer.getvalue())
-
-
-def load_query_weights(path: Path) -> dict[str, np.ndarray]:
-    """What :func:`save_query_weights` has written; empty where there is nothing readable."""
-    try:
-        with np.load(path.with_suffix('.npz')) as stored:
-            return dict(stored)
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return {}
-
-
 def save_result(path: Path, result: CellResult) -> None:
-    """Write a result, whole or not at all."""
-    write_atomically(path, json.dumps(asdict(result), indent=1).encode())
+    """Write a result, whole or not at all; its weights of queries are a file beside it."""
+    if result.query_weights:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **result.query_weights)
+        write_atomically(path.with_suffix('.npz'), buffer.getvalue())
+    content = {name: value for name, value in vars(result).items() if name != 'query_weights'}
+    write_atomically(path, json.dumps(content, indent=1).encode())
 
 
 def load_result(path: Path, identity: str, with_query_weights: bool = False) -> CellResult | None:
     """The result of an earlier run; None if there is none, or that of another test.
 
     A damaged file counts as none, with a warning: the test is made again. So does, if asked for
-    ``with_query_weights``, a router's result without what :func:`save_query_weights` has written:
-    its trust under failures is compared with it.
+    ``with_query_weights``, a router's result whose weights of queries are not readable.
     """
     if not path.is_file():
         return None
@@ -106,10 +93,11 @@ def load_result(path: Path, identity: str, with_query_weights: bool = False) -> 
         result = CellResult(**stored)
         for pairs in (result.weights, result.falls):
             np.array([*pairs.values()], float).reshape(len(pairs), 2)
-        if with_query_weights and result.weights and not load_query_weights(path):
-            raise ValueError(f"the weights beside it, '{path.with_suffix('.npz')}', are not there")
+        if with_query_weights and result.weights:
+            with np.load(path.with_suffix('.npz')) as weights:
+                result.query_weights.update(weights)
         return result
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, BadZipFile) as error:
         MMLogger.get_current_instance().warning(
             f"'{path}' is damaged ({type(error).__name__}: {error}); its test is made again"
         )

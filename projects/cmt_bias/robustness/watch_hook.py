@@ -1,12 +1,11 @@
 """What a robustness test looks at beside the metrics: did the input change, whom is trusted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet3d.structures import Det3DDataSample
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -22,8 +21,7 @@ from ..ops import WindowedBias
 from ..spoiled_parts import SPOILED_SENSORS_KEY
 from ..unwrapping import unwrapped
 
-QUERY_STRIDE = 8
-"""Of so many queries one is asked where it attends: all logits of a big model take gigabytes."""
+QUERY_STRIDE = 8  # one of so many is asked where it attends: all logits can take gigabytes
 
 
 @dataclass
@@ -41,10 +39,9 @@ def trust_falls(clean: np.ndarray, failed: np.ndarray, spoiled: np.ndarray) -> t
     """How far the trust of queries in the failed sensors has fallen, each compared with itself.
 
     ``clean`` and ``failed`` are ``(2, Q)`` weights of LiDAR and cameras without and under the
-    failure, ``spoiled`` is ``(2, Q)`` bool: what of a sensor a query looks at is spoiled.
-
-    Returns the mean fall where queries look at a spoiled part, and that in the same sensors of the
-    queries that look elsewhere; above zero where trust is withdrawn, NaN without such queries.
+    failure, ``spoiled`` is ``(2, Q)`` bool: what of a sensor a query looks at is spoiled. Returns
+    the mean fall where they look at a spoiled part, and in the same sensors of those that look
+    elsewhere; above zero where trust is withdrawn, NaN without such queries.
     """
     sensors = spoiled.any(axis=1)
     falls = clean[sensors].astype(np.float64) - failed[sensors]
@@ -56,15 +53,14 @@ def trust_falls(clean: np.ndarray, failed: np.ndarray, spoiled: np.ndarray) -> t
 
 
 class FailureWatchHook(Hook):
-    """Records a :class:`WatchedSample` for each sample.
+    """Records a :class:`WatchedSample` for each sample, and changes nothing.
 
-    It reads only; the metrics are those of a test without it. Call :meth:`gathered` after the
-    test, in all processes. ``clean`` has by sample the ``query_weights`` of the test without
-    failure, which ``falls`` compare with.
+    ``clean`` has by sample the ``query_weights`` of the test without failure, which ``falls``
+    compare with.
     """
 
-    def __init__(self, clean: Mapping[str, np.ndarray] | None = None) -> None:
-        self._clean = clean or {}
+    def __init__(self, clean: Mapping[str, np.ndarray]) -> None:
+        self._clean = clean
         self._watched: dict[str, WatchedSample] = {}
         self._weights: np.ndarray | None = None  # (B, 2, Q)
         self._spoiled: np.ndarray | None = None  # (B, 2, Q)
@@ -101,11 +97,7 @@ class FailureWatchHook(Hook):
         self._attention.append(cameras.cpu().numpy())
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: Sequence[Det3DDataSample] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Record the samples of one batch."""
         for place, sample in enumerate(outputs or ()):
@@ -126,6 +118,6 @@ class FailureWatchHook(Hook):
             handle.remove()
 
     def gathered(self) -> dict[str, WatchedSample]:
-        """The records of all processes, by sample."""
+        """The records of all processes, by sample; call it after the test, in all of them."""
         parts = all_gather_object(self._watched)
         return {name: seen for part in parts for name, seen in part.items()}

@@ -10,18 +10,16 @@ from scipy import optimize, stats
 
 LEVEL = 0.95
 POWER = 0.8
-LEAST_SEEDS = 3
-"""Of a comparison that is judged by its own spread; with fewer it is that of all variants."""
-_EQUAL = 1e-9
-"""Relative difference below which values are equal but for rounding."""
+LEAST_SEEDS = 3  # of a comparison that is judged by its own spread, not by that of all variants
+_EQUAL = 1e-9  # relative difference below which values are equal but for rounding
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over ``count`` seeds, the ends of its 95 % interval, and p of a true mean of 0.
 
-    NaN is what is not known: of one seed p, of values that are all equal both, since a measure
-    that is too coarse to differ tells nothing of its noise.
+    NaN is what is not known: of values that are all equal the latter two, since a measure that is
+    too coarse to differ tells nothing of its noise.
     """
 
     count: int
@@ -60,14 +58,12 @@ def estimate(values: pd.Series) -> Estimate:
 
 
 def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
-    """The difference between two variants, taken seed by seed.
+    """The difference between two variants of a table, seeds down, taken seed by seed.
 
     With fewer than :data:`LEAST_SEEDS` pairs its spread is that of all variants together
     (:func:`residual_spread`), as in the analysis of a randomized block design, unless its own is
     larger: variants that have little in common spread more than most. One pair has no spread of
     its own to tell, so that it has an interval, but no p.
-
-    ``table`` is a measure by seed (rows) and variant (columns); NaN where a run is missing.
     """
     table = table.reindex(columns=table.columns.union([variant, against]))
     differences = table[variant] - table[against]
@@ -87,10 +83,10 @@ def compare(table: pd.DataFrame, variant: str, against: str) -> Estimate:
 
 
 def residual_spread(table: pd.DataFrame) -> tuple[float, int]:
-    """What seeds and variants, each with an effect of its own, leave of a measure unexplained.
+    """What seeds (rows) and variants, each with an effect of its own, leave unexplained.
 
-    ``table`` is as for :func:`compare`. Returns the standard deviation of the rest, of which every
-    variant is taken to have the same, and its degrees of freedom; 0, 0 without any.
+    Returns the standard deviation of this rest, of which every variant is taken to have the same,
+    and its degrees of freedom; 0, 0 without any.
     """
     runs = table.stack().dropna()
     levels = (runs.index.get_level_values(level) for level in (0, 1))
@@ -106,9 +102,8 @@ def residual_spread(table: pd.DataFrame) -> tuple[float, int]:
 def smallest_visible_difference(deviation: float, count: int, level: float = LEVEL) -> float:
     """The true difference that ``count`` pairs of seeds show with probability :data:`POWER`.
 
-    It shows where the interval of ``level`` leaves out 0. ``deviation`` is the standard deviation
-    of the differences of pairs, the square root of two times that of :func:`residual_spread`. By
-    Student's t; NaN for fewer than two pairs.
+    It shows where the interval of ``level``, by Student's t, leaves out 0. ``deviation`` is that
+    of the differences of pairs, not of runs; NaN for fewer than two pairs.
     """
     if count < 2:
         return math.nan

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,41 +20,27 @@ from ..runs.run_options import without_formatting
 
 @dataclass(frozen=True)
 class Question:
-    """One comparison that the report answers: ``variant`` with ``against``, seed by seed.
-
-    Attributes:
-        subset: Part of the measures, such as 'whole', 'night', or 'failures', their mean.
-        metric: Such as 'mAP'.
-        claimed: A difference that somebody has claimed; None for none.
-    """
+    """One comparison that the report answers: ``variant`` with ``against``, seed by seed."""
 
     text: str
     variant: str
     against: str
-    subset: str = 'whole'
+    subset: str = 'whole'  # part of the measures, such as 'night', or 'failures', their mean
     metric: str = 'mAP'
-    claimed: float | None = None
+    claimed: float | None = None  # a difference that somebody has claimed
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its file describes it.
+    """A study as its file describes it."""
 
-    Attributes:
-        path: The file. The training config of a variant is ``<name>.py`` beside it.
-        variants: Title of each variant by its name, in the report's order.
-        reference: Name of the variant that the others are compared with.
-        failures: Names of sensor failures that each run is tested under, wildcards allowed.
-        failure_options: Settings ``key=value`` of these tests alone, such as smaller data.
-    """
-
-    path: Path
+    path: Path  # the file; the training config of a variant is <name>.py beside it
     title: str
-    variants: Mapping[str, str]
-    reference: str
+    variants: Mapping[str, str]  # title of each by its name, in the report's order
+    reference: str  # name of the variant that the others are compared with
     seeds: tuple[int, ...]
-    failures: tuple[str, ...] = ()
-    failure_options: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()  # that each run is tested under, wildcards allowed
+    failure_options: tuple[str, ...] = ()  # settings key=value of these tests alone
     questions: tuple[Question, ...] = ()
 
 
@@ -62,20 +48,18 @@ STUDY_KEYS = frozenset(Study.__dataclass_fields__) - {'path'}
 
 
 def read_study(path: Path) -> Study:
-    """Read and check a study's file.
+    """Read and check a study's file; ProblemsFound names all that is wrong with it.
 
     It is an mmengine config with the keys variants (a dict from name to title), seeds, and, if
     wanted, title, reference, failures, failure_options (a dict, as ``--cfg-options`` has it) and
     questions (a list of dicts with the attributes of :class:`Question`).
-
-    Raises:
-        ProblemsFound: If something is wrong with it: all that is, each with its remedy.
     """
     if not path.is_file():
         remedy = 'name a study, such as configs/studies/learnable_scale/study.py'
         raise ProblemsFound([Problem(f"the study '{path}' does not exist", remedy)])
     content: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
-    stop_on(_problems(content, path))
+    faults = _faults(content, path.parent)
+    stop_on([Problem(f"'{path}': {what}", remedy) for what, remedy in faults])
     failures = tuple(content.get('failures', ()))
     options = content.get('failure_options', {}) if failures else {}
     return Study(
@@ -90,48 +74,43 @@ def read_study(path: Path) -> Study:
     )
 
 
-def _problems(content: Mapping[str, Any], path: Path) -> list[Problem]:
-    problems: list[Problem] = []
-
-    def wrong(what: str, remedy: str) -> None:
-        problems.append(Problem(f"'{path}': {what}", remedy))
-
+def _faults(content: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    """What is wrong with a study's file, and the remedy of each."""
     for key in content.keys() - STUDY_KEYS:
-        wrong(f"it has the unknown key '{key}'", f'known keys: {", ".join(sorted(STUDY_KEYS))}')
+        yield f"it has the unknown key '{key}'", f'known keys: {", ".join(sorted(STUDY_KEYS))}'
     variants, seeds = content.get('variants'), content.get('seeds')
     if not isinstance(variants, Mapping) or not variants:
         remedy = "variants = dict(fixed='scale fixed at 2.5', ...), each with a config fixed.py"
-        wrong('variants must name the variants', remedy)
+        yield 'variants must name the variants', remedy
         variants = {}
     for name in variants:
-        config = path.parent / f'{name}.py'
+        config = folder / f'{name}.py'
         if not re.fullmatch(r'\w[\w-]*', name):
-            remedy = 'use letters, digits, _ and -'
-            wrong(f"the variant's name '{name}' cannot name its folder", remedy)
+            what = f"the variant's name '{name}' cannot name its folder"
+            yield what, 'use letters, digits, _ and -'
         elif not config.is_file():
-            wrong(f"the variant '{name}' has no config", f"write '{config}'")
+            yield f"the variant '{name}' has no config", f"write '{config}'"
     is_list = isinstance(seeds, list | tuple) and all(isinstance(seed, int) for seed in seeds)
     if not is_list or not seeds or len(set(seeds)) < len(seeds):
-        wrong('seeds must be a list of different integers', 'seeds = [0, 1, 2, 3, 4]')
+        yield 'seeds must be a list of different integers', 'seeds = [0, 1, 2, 3, 4]'
     keys, names = Question.__dataclass_fields__, {content.get('reference')} - {None}
     for question in content.get('questions', ()):
         if not {'text', 'variant', 'against'} <= set(question) <= set(keys):
             remedy = f'give text, variant, against; possible keys: {", ".join(keys)}'
-            wrong(f'the question {dict(question)} cannot be understood', remedy)
+            yield f'the question {dict(question)} cannot be understood', remedy
         pair = [question[key] for key in ('variant', 'against') if key in question]
         if len(pair) > len(set(pair)):
-            wrong(f"a question compares '{pair[0]}' with itself", 'choose two variants')
+            yield f"a question compares '{pair[0]}' with itself", 'choose two variants'
         names.update(pair)
     for name in names - set(variants):
-        wrong(f"'{name}' is none of the variants", f'choose one of {", ".join(variants)}')
+        yield f"'{name}' is none of the variants", f'choose one of {", ".join(variants)}'
     failures = content.get('failures', ())
     try:
         if not isinstance(failures, list | tuple):
             raise TypeError(f'failures must be a list of names, not {failures!r}')
         find_failures(failures)
     except (TypeError, ValueError) as error:
-        wrong(str(error), "failures = ['lidar_drop', 'night_3', ...]")
-    return problems
+        yield str(error), "failures = ['lidar_drop', 'night_3', ...]"
 
 
 def run_config(
@@ -139,11 +118,8 @@ def run_config(
 ) -> Config:
     """The config that one run is trained and tested with, without a work directory.
 
-    ``options`` are settings for all runs, as ``--cfg-options`` of mmengine's tools.
-
-    Raises:
-        ProblemsFound: If the config starts from weights that are not there, has no nuScenes
-            metric, or writes the checkpoints of all runs to one folder.
+    ``options`` are those of ``--cfg-options``. ProblemsFound if the weights that it starts from
+    are not there, it has no nuScenes metric, or all runs would write checkpoints to one folder.
     """
     path = study.path.with_name(f'{variant}.py')
     cfg = without_formatting(Config.fromfile(path, import_custom_modules=False))
@@ -167,11 +143,7 @@ def run_config(
 
 
 def run_key(cfg: Config, num_processes: int) -> str:
-    """A digest of all that decides what a run gives: settings, starting weights, processes.
-
-    Raises:
-        CheckpointError: If the package has no weights of the name that it starts from.
-    """
+    """A digest of all that decides what a run gives: settings, starting weights, processes."""
     digest = hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode())
     digest.update(str(num_processes).encode())
     load_from = cfg.get('load_from') or ''

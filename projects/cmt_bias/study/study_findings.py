@@ -6,30 +6,26 @@ starts. The reference of a study has a router.
 """
 
 import math
-from dataclasses import replace
 
 import pandas as pd
 
 from ..failures import CLEAN
 from ..metrics.subset_evaluation import WHOLE
 from ..ops import MODALITIES
-from .seed_statistics import estimate, holm
+from .seed_statistics import LEVEL, estimate, holm
 from .study_results import FAILURE, FAILURES, StudyResults
 
 NO_BIAS, ORACLE, LEARNED = 'no_bias', 'oracle', 'learned'
 SHARED = 'scale (shared)'
-CLAIMED = 'city 2.0 to 2.5, highway 3.0 to 3.5, night 3.5 to 4.0, rain 4.0 to 5.0'
-"""What has been claimed of the best scale, in logits."""
-TELLS_APART = 0.02
-"""Least difference of trust, of 2 possible, that is called one."""
+CLAIMED = 'city 2.0 to 2.5, highway 3.0 to 3.5, night 3.5 to 4.0, rain 4.0 to 5.0'  # in logits
+TELLS_APART = 0.02  # least difference of trust, of 2 possible, that is called one
 
 
 def link_findings(results: StudyResults) -> list[str]:
-    """Which of detector, bias and router a gain under failures is lost at.
+    """At which of detector, bias and router a gain under failures is lost: the first not shown.
 
     A gain needs a detector that failures cost something, a bias that helps with perfect weights,
-    and a router that finds them; the first that is not shown is named, by p-values that are
-    adjusted as those of the answers are.
+    and a router that finds them; p-values are adjusted as those of the answers are.
     """
     reference, failures = results.reference, results.failures()
     clean = results.of(NO_BIAS, CLEAN, 'mAP')
@@ -43,8 +39,9 @@ def link_findings(results: StudyResults) -> list[str]:
         f'**Detector.** Without a bias the failures cost it {cost.text()} mAP on average '
         f'({_extremes(costs)}){looks}.'
     ]
-    (perfect,) = results.judge((ORACLE, NO_BIAS, FAILURES, 'mAP'))
-    (router,) = results.judge((reference, NO_BIAS, FAILURES, 'mAP'))
+    (perfect,), (router,) = (
+        results.judge((variant, NO_BIAS, FAILURES, 'mAP')) for variant in (ORACLE, reference)
+    )
     if perfect.count:
         gains = {name: results.compare(ORACLE, NO_BIAS, name).mean for name in failures}
         lines.append(
@@ -57,14 +54,14 @@ def link_findings(results: StudyResults) -> list[str]:
     )
     tells_nothing = there - elsewhere < TELLS_APART
     if router.count:
-        changes = f'changes the mAP under failures by {router.text()}.'
         trust = ''
         if not math.isnan(there):
-            said = ': it does not tell them apart' if tells_nothing else ''
             trust = (
                 f'moves its trust by {-there:+.4f} where a sensor is spoiled and by '
-                f'{-elsewhere:+.4f} elsewhere, of 2 possible{said}. It '
+                f'{-elsewhere:+.4f} elsewhere, of 2 possible'
             )
+            trust += ': it does not tell them apart. It ' if tells_nothing else '. It '
+        changes = f'changes the mAP under failures by {router.text()}.'
         lines.append(f'**Router.** The learned one ({reference}) {trust}{changes}')
     if math.isnan(perfect.p_value) or math.isnan(router.p_value):
         return lines
@@ -109,8 +106,8 @@ def scale_findings(results: StudyResults) -> list[str]:
     meet = 'They do not meet: within this training the start decides, not the loss.'
     if left < 0.25:
         meet = 'They meet: the loss has a preference.'
-    drift = 'drift in the last fifth (shared)'
-    most = max(results.of(variant, WHOLE, drift).abs().max() for variant in scales.index)
+    drifts = results.table(WHOLE, 'drift in the last fifth (shared)')
+    most = drifts.reindex(columns=scales.index).abs().max(axis=None)
     return [
         f'The learned scales go from {told}: {left:.0%} of the distance between the starts is '
         f'left at the end. {meet}',
@@ -127,14 +124,12 @@ def product_finding(results: StudyResults) -> list[str]:
     ends = pd.DataFrame(biases).assign(scale=scales.mean()).reindex(names).dropna()
     if len(ends) < 2:
         return []
-    told = (
+    told = '; '.join(
         f'{v} {row.scale:.2f} ({row.lidar:+.2f}, {row.camera:+.2f})' for v, row in ends.iterrows()
     )
     spread = (ends.max() - ends.min()) / ends.mean().abs()
     most = ends[[*MODALITIES]].mean().abs().idxmax()
-    finding = (
-        f'The scale at the end, and times the mean trust in LiDAR and cameras: {"; ".join(told)}.'
-    )
+    finding = f'The scale at the end, and times the mean trust in LiDAR and cameras: {told}.'
     if spread[most] < spread['scale'] / 3:
         finding += ' The routers make up for the scale: what the training finds is the product.'
     return [finding]
@@ -147,8 +142,8 @@ def condition_finding(results: StudyResults) -> list[str]:
         return []
     low, high = ends.idxmin(), ends.idxmax()
     parts = [part['name'] for part in results.parts if part['kind'] == 'condition']
-    found = {part: results.compare(high, low, part) for part in parts}
-    found = {part: each for part, each in found.items() if each.count}
+    compared = {part: results.compare(high, low, part) for part in parts}
+    found = {part: each for part, each in compared.items() if each.count}
     if not found:
         return []
     told = ', '.join(f'{part} {each.text()}' for part, each in found.items())
@@ -158,8 +153,7 @@ def condition_finding(results: StudyResults) -> list[str]:
     ]
     adjusted = holm([each.p_value for each in found.values()])
     if not all(map(math.isnan, adjusted)):
-        judged = zip(found.items(), adjusted, strict=True)
-        seen = [part for (part, each), p in judged if replace(each, p_value=p).is_significant]
+        seen = [part for part, p in zip(found, adjusted, strict=True) if p < 1 - LEVEL]
         said = 'For none of them an effect of the scale is shown'
         if seen:
             said = f'An effect of the scale is seen for {", ".join(seen)}'

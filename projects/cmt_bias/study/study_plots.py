@@ -1,7 +1,6 @@
 """Pictures of a study's report."""
 
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..atomic_file import save_figure
 from ..failures import CLEAN
 from ..metrics.subset_evaluation import WHOLE
 from .study_results import FAILURE, FAILURES, StudyResults
@@ -22,18 +20,14 @@ def _figure(height: float) -> Figure:
     return Figure(figsize=(13.0, height), dpi=90, layout='constrained', facecolor='white')
 
 
-def _colors(results: StudyResults) -> dict[str, str]:
-    return {name: f'C{number % 10}' for number, name in enumerate(results.variants)}
-
-
-def save_differences(results: StudyResults, path: Path) -> bool:
-    """Differences in mAP to the reference: with intervals, and by part; False without any."""
+def draw_differences(results: StudyResults) -> Figure | None:
+    """Differences in mAP to the reference: with intervals, and by part; None without any."""
     variants = [name for name in results.variants if name != results.reference]
     found = pd.DataFrame(index=variants)  # estimates by variant and subset
     for subset in results.subsets():
         found[subset] = [results.compare(name, results.reference, subset) for name in variants]
     if not found.map(lambda each: each.count).any(axis=None):
-        return False
+        return None
     figure = _figure(1.9 + 0.33 * len(variants))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 2.2])
     left.axvline(0.0, color='black', linewidth=0.8)
@@ -58,21 +52,20 @@ def save_differences(results: StudyResults, path: Path) -> bool:
     right.set_xlabel('in thousandths; bold: its interval leaves out 0')
     left.set_yticks(range(len(variants)), variants)
     left.set_ylim(len(variants) - 0.5, -0.5)
-    save_figure(figure, path)
-    return True
+    return figure
 
 
-def save_curves(results: StudyResults, path: Path) -> bool:
-    """Loss and bias scale over iterations; False without any.
+def draw_curves(results: StudyResults) -> Figure | None:
+    """Loss and bias scale over iterations; None without any.
 
     The loss is the mean over those seeds that all variants have, the scale that of each run.
     """
     curves = results.curves
     if 'loss' not in curves:
-        return False
+        return None
     figure = _figure(4.2)
     loss_axes, scale_axes = figure.subplots(1, 2)
-    colors = _colors(results)
+    colors = {name: f'C{number}' for number, name in enumerate(results.variants)}
     losses = curves['loss'].dropna().unstack(['variant', 'seed']).sort_index()
     variants = losses.columns.unique('variant')
     common = set.intersection(*(set(losses[variant]) for variant in variants))
@@ -91,19 +84,18 @@ def save_curves(results: StudyResults, path: Path) -> bool:
     handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
     handles += [Line2D([], [], color='black', ls=styles[name], label=name) for name in entries]
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
-    save_figure(figure, path)
-    return True
+    return figure
 
 
-def save_trust(results: StudyResults, path: Path) -> bool:
-    """Where trust falls and where attention goes under each failure; False without any."""
+def draw_trust(results: StudyResults) -> Figure | None:
+    """Where trust falls and where attention goes under each failure; None without any."""
     rows = [CLEAN, *results.failures()]
     if len(rows) == 1:
-        return False
+        return None
     figure = _figure(1.8 + 0.34 * len(rows))
     trust, attention = figure.subplots(1, 2, sharey=True)
     trust.axvline(0.0, color='black', linewidth=0.8)
-    colors = _colors(results)
+    colors = {name: f'C{number}' for number, name in enumerate(results.variants)}
     for axes, metric, fill in (
         (trust, 'trust fall, spoiled part', 'full'),
         (trust, 'trust fall, elsewhere', 'none'),
@@ -122,5 +114,4 @@ def save_trust(results: StudyResults, path: Path) -> bool:
     trust.set_ylim(len(rows) - 0.5, -0.5)
     handles = [Line2D([], [], ls='', marker='o', color=c, label=n) for n, c in colors.items()]
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
-    save_figure(figure, path)
-    return True
+    return figure

@@ -1,12 +1,14 @@
 """The report of one or several studies: one page, made from their tables alone."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from ..atomic_file import write_atomically
+from ..atomic_file import save_figure, write_atomically
 from ..failures import CLEAN
 from ..metrics.nuscenes_metric_table import ERRORS, UNITS
 from ..metrics.subset_evaluation import SMALL_OBJECTS, WHOLE
@@ -19,20 +21,16 @@ from .seed_statistics import (
     residual_spread,
     smallest_visible_difference,
 )
-from .study_findings import (
-    condition_finding,
-    link_findings,
-    product_finding,
-    scale_findings,
-)
-from .study_plots import save_curves, save_differences, save_trust
+from .study_findings import condition_finding, link_findings, product_finding, scale_findings
+from .study_plots import draw_curves, draw_differences, draw_trust
 from .study_results import FAILURE, FAILURES, STUDY_FILE, Question, StudyResults, load_results
 from .training_curves import CLEAR_FALL, ROUGHNESS, SPEED
 
 REPORT = 'README.md'
 MISSING = '-'
-OF_LOSSES = (SPEED, ROUGHNESS)
-LOWER_IS_BETTER = (*OF_LOSSES, *(f'm{name}' for name in ERRORS.values()))
+DIGITS = {SPEED: 0, ROUGHNESS: 1}
+"""Of the measures of a loss curve; scores have four."""
+LOWER_IS_BETTER = (*DIGITS, *(f'm{name}' for name in ERRORS.values()))
 
 READING = f"""
 ## How to read this
@@ -61,31 +59,29 @@ def write_report(studies: Mapping[str, StudyResults], out_dir: Path) -> Path:
     """Write the page, the tables that it is made from, and the pictures; returns the page's path.
 
     ``studies`` are by the name of their folder in ``out_dir``. Studies that were written there
-    before are part of the page too.
-
-    Raises:
-        ProblemsFound: If the tables of an earlier study are damaged.
+    before are part of the page too; ProblemsFound if their tables are damaged.
     """
     for name, results in studies.items():
         results.save(out_dir / name)
-    folders = sorted(path.parent for path in out_dir.glob(f'*/{STUDY_FILE}'))
     sections = [
         '# Does a learned bias scale help?\n\nMade from the tables in the folders beside it: '
         f'`python tools/analyze_study.py --out-dir {out_dir}`.'
     ]
-    for folder in folders:
-        sections += _study_sections(load_results(folder), folder)
-    path = out_dir / REPORT
+    for path in sorted(out_dir.glob(f'*/{STUDY_FILE}')):
+        sections += _study_sections(load_results(path.parent), path.parent)
     text = '\n\n'.join(filter(None, [*sections, READING.strip()])) + '\n'
-    write_atomically(path, text.encode())
-    return path
+    write_atomically(out_dir / REPORT, text.encode())
+    return out_dir / REPORT
 
 
 def _study_sections(results: StudyResults, folder: Path) -> list[str]:
     """Of one study, its pictures written."""
 
-    def picture(text: str, name: str, save: Callable[[StudyResults, Path], bool]) -> str:
-        return f'![{text}]({folder.name}/{name})' if save(results, folder / name) else ''
+    def picture(text: str, name: str, figure: Figure | None) -> str:
+        if figure is None:
+            return ''
+        save_figure(figure, folder / name)
+        return f'![{text}]({folder.name}/{name})'
 
     compared = f'Differences in mAP to {results.reference}'
     answers = [
@@ -98,13 +94,13 @@ def _study_sections(results: StudyResults, folder: Path) -> list[str]:
         _bullets('Answers', answers or ['The study asks no questions.']),
         _bullets('Why', link_findings(results)),
         '### Detection\n\n' + _score_table(results),
-        picture(compared, 'differences.png', save_differences),
+        picture(compared, 'differences.png', draw_differences(results)),
         _bullets('By condition', condition_finding(results)),
         _bullets('Where the scale ends', scale_findings(results) + product_finding(results)),
         _training_table(results),
-        picture('Loss and scale over iterations', 'curves.png', save_curves),
+        picture('Loss and scale over iterations', 'curves.png', draw_curves(results)),
         '### Whom the router trusts, and where attention goes\n\n' + _trust_table(results),
-        picture('Trust and attention under failures', 'trust.png', save_trust),
+        picture('Trust and attention under failures', 'trust.png', draw_trust(results)),
     ]
 
 
@@ -138,15 +134,15 @@ def _noise(results: StudyResults) -> str:
     columns = ['measure', 'noise of a run', f'visible with {count} seeds', 'as one of all']
     rows = []
     for subset, metric in dict.fromkeys((q.subset, q.metric) for q in results.questions):
-        table = results.table(subset, metric)
+        table, form = results.table(subset, metric), f'.{DIGITS.get(metric, 4)}f'
         spread, freedom = residual_spread(table) if len(table) else (math.nan, 0)
         noise = spread if freedom >= LEAST_SEEDS else math.nan
         visible = [
             smallest_visible_difference(math.sqrt(2) * noise, count, level=level)
             for level in (LEVEL, 1 - (1 - LEVEL) / num_questions)
         ]
-        numbers = [_text(value, f'.{_digits(metric)}f') for value in (noise, *visible)]
-        rows.append([f'{metric}, {"all frames" if subset == WHOLE else subset}', *numbers])
+        where = 'all frames' if subset == WHOLE else subset
+        rows.append([f'{metric}, {where}', *(_text(value, form) for value in (noise, *visible))])
     return (
         '### What the design can see\n\nFrom the noise of a run alone (what is left of it when '
         'each seed and each variant has an effect of its own): the true difference that '
@@ -160,7 +156,7 @@ def _answer(question: Question, found: Estimate) -> str:
     """One sentence, with the numbers that it is made from."""
     where = '' if question.subset == WHOLE else f' ({question.subset})'
     what = f'{question.variant} against {question.against}, {question.metric}{where}'
-    digits = _digits(question.metric)
+    digits = DIGITS.get(question.metric, 4)
     numbers = f'{what}: {found.text(digits)}, n = {found.count}'
     if math.isnan(found.p_value):
         is_speed = question.metric == SPEED
@@ -182,52 +178,49 @@ def _answer(question: Question, found: Estimate) -> str:
     return f'{said} {numbers}, p = {found.p_value:.2g}.'
 
 
-def _digits(metric: str) -> int:
-    """Of a score four, of iterations none."""
-    return {SPEED: 0, ROUGHNESS: 1}.get(metric, 4)
+def _cells(
+    results: StudyResults, subset: str, metric: str, form: str = '', has_spread: bool = True
+) -> list[str]:
+    """Mean and, if wanted, standard deviation over seeds of each variant."""
+    form = form or f'.{DIGITS.get(metric, 4)}f'
+    cells = []
+    for variant in results.variants:
+        known = results.of(variant, subset, metric)
+        spread = f' ± {known.std():{form}}' if has_spread and len(known) > 1 else ''
+        cells.append(_text(known.mean(), form) + spread)
+    return cells
 
 
-def _text(value: float, form: str = '.4f') -> str:
+def _text(value: float, form: str) -> str:
     return MISSING if math.isnan(value) else f'{value:{form}}'
-
-
-def _cells(results: StudyResults, subset: str, metric: str) -> list[str]:
-    """Mean and standard deviation over seeds of each variant."""
-    form = f'.{_digits(metric)}f'
-    measured = [results.of(variant, subset, metric) for variant in results.variants]
-    spreads = [f' ± {v.std():{form}}' if len(v) > 1 else '' for v in measured]
-    return [_text(v.mean(), form) + s for v, s in zip(measured, spreads, strict=True)]
-
-
-def _changes(results: StudyResults, subset: str) -> list[str]:
-    """The difference of each variant to the reference."""
-    reference, variants = results.reference, results.variants
-    return [
-        '' if v == reference else results.compare(v, reference, subset).text() for v in variants
-    ]
 
 
 def _score_table(results: StudyResults) -> str:
     """Variants down: scores, their difference to the reference, small objects, failures."""
+    reference, variants = results.reference, results.variants
+    changes: dict[str, list[str]] = {WHOLE: [], FAILURES: []}
+    for subset, texts in changes.items():
+        for v in variants:
+            texts.append('' if v == reference else results.compare(v, reference, subset).text())
     small = pd.DataFrame([results.means(WHOLE, f'AP {name}') for name in SMALL_OBJECTS])
     table = {
-        'variant': [f'**{v}**' if v == results.reference else v for v in results.variants],
-        'what it is': list(results.variants.values()),
-        'seeds': [len(results.of(variant, WHOLE, 'mAP')) for variant in results.variants],
+        'variant': [f'**{v}**' if v == reference else v for v in variants],
+        'what it is': list(variants.values()),
+        'seeds': [len(results.of(v, WHOLE, 'mAP')) for v in variants],
         'mAP': _cells(results, WHOLE, 'mAP'),
         'NDS': _cells(results, WHOLE, 'NDS'),
-        'Δ mAP': _changes(results, WHOLE),
-        'mAP, small objects': [*map(_text, small.mean(skipna=False))],
+        'Δ mAP': changes[WHOLE],
+        'mAP, small objects': [_text(mean, '.4f') for mean in small.mean(skipna=False)],
         'mAP under failures': _cells(results, FAILURES, 'mAP'),
-        'Δ under failures': _changes(results, FAILURES),
+        'Δ under failures': changes[FAILURES],
     }
-    return _markdown(pd.DataFrame(table))
+    return _markdown(table)
 
 
 def _training_table(results: StudyResults) -> str:
     """How the loss fell, and where each entry of the scale ends."""
     table = {'variant': list(results.variants)}
-    table |= {metric: _cells(results, WHOLE, metric) for metric in OF_LOSSES}
+    table |= {metric: _cells(results, WHOLE, metric) for metric in DIGITS}
     for column, measure, form in (
         ('final scale', 'final scale', '{0} {1:.2f}'),
         ('drift', 'drift in the last fifth', '{1:+.3f}'),
@@ -238,20 +231,19 @@ def _training_table(results: StudyResults) -> str:
             '; '.join(form.format(*item) for item in row.dropna().items()) or MISSING
             for _, row in pd.DataFrame(means, index=list(results.variants)).iterrows()
         ]
-    return _markdown(pd.DataFrame(table))
+    return _markdown(table)
 
 
 def _trust_table(results: StudyResults) -> str:
     """How far trust falls where it should, and the attention on cameras, by variant."""
 
     def means(subset: str, metric: str, form: str = '+.4f') -> list[str]:
-        return [_text(value, form) for value in results.means(subset, metric)]
+        return _cells(results, subset, metric, form, has_spread=False)
 
-    attention = 'camera attention'
+    attention, black = 'camera attention', f'{FAILURE}camera_drop_all'
     there, elsewhere = 'trust fall, spoiled part', 'trust fall, elsewhere'
-    more = [
-        results.of(variant, FAILURES, there) - results.of(variant, FAILURES, elsewhere)
-        for variant in results.variants
+    falls = [
+        [results.of(v, FAILURES, part) for part in (there, elsewhere)] for v in results.variants
     ]
     table = {
         'variant': list(results.variants),
@@ -259,12 +251,12 @@ def _trust_table(results: StudyResults) -> str:
         'in cameras': means(CLEAN, 'camera trust'),
         'fall of trust, spoiled part': means(FAILURES, there),
         'elsewhere': means(FAILURES, elsewhere),
-        'difference': [estimate(values).text() for values in more],
+        'difference': [estimate(spoiled - rest).text() for spoiled, rest in falls],
         'attention on cameras, clean': means(CLEAN, attention, '.1%'),
-        'all cameras black': means(f'{FAILURE}camera_drop_all', attention, '.1%'),
+        'all cameras black': means(black, attention, '.1%'),
     }
-    return _markdown(pd.DataFrame(table))
+    return _markdown(table)
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    return table.to_markdown(index=False, disable_numparse=True)
+def _markdown(columns: Mapping[str, Any] | pd.DataFrame) -> str:
+    return pd.DataFrame(columns).to_markdown(index=False, disable_numparse=True)

@@ -3,8 +3,8 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import product
@@ -25,7 +25,7 @@ from ..runs.data_check import innermost_datasets
 from ..runs.preflight import ProblemsFound
 from .seed_statistics import Estimate, compare, holm
 from .study_config import Question, Study
-from .study_run import CONFIG_FILE, DETECTIONS, FAILURES_FOLDER, TRAIN_FOLDER, RunState, read_state
+from .study_run import CONFIG_FILE, DETECTIONS, FAILURES_FOLDER, TRAIN_FOLDER, read_state
 from .training_curves import curve_measures, read_losses, read_scales, thinned
 
 RECORD_FILE = 'record.json'
@@ -33,8 +33,8 @@ STUDY_FILE, RUNS_FILE, CURVES_FILE = 'study.json', 'runs.csv', 'curves.csv'
 SUBSETS_FILE = 'subset_metrics.json'
 FAILURES = 'failures'
 FAILURE = 'failure: '
-UNTESTED = 'no test under sensor failures'
 INAPPLICABLE = 'not applicable'  # status in robustness.csv of a sensor that a model has not
+UNTESTED = 'no test under sensor failures'
 SCORES = ['mAP', 'NDS']
 WATCHED = {
     'lidar_weight': 'lidar trust',
@@ -45,17 +45,21 @@ WATCHED = {
 }
 """Columns of robustness.csv, and what their measures are called."""
 
+RunTables = Mapping[tuple[str, int], Mapping[Any, Mapping[str, float]]]
+
+
+def _frame(tables: RunTables, last_key: str) -> pd.DataFrame:
+    """A table of the rows of every variant and seed by a third key."""
+    rows = {(*run, key): row for run, table in tables.items() for key, row in table.items()}
+    index = pd.MultiIndex.from_tuples(rows, names=['variant', 'seed', last_key])
+    return pd.DataFrame([*rows.values()], index=index)
+
 
 @dataclass
 class StudyResults:
     """A study and what its runs gave; the first fields are those of :class:`.Study`.
 
     Attributes:
-        tested_failures: Sensor failures that each run is to be tested under, as in
-            :class:`.study_run.RunState`; None in a record that does not say.
-        hours: Wall-clock time of all runs together.
-        parts: Name and kind of each part of the test, with its numbers of samples and objects.
-        missing: What is not there, for the reader.
         values: Measures by variant, seed and subset. Subsets: 'whole' and the parts of the test;
             'clean', 'failure: <name>' and 'failures', their mean, of the robustness test.
         curves: 'loss' and 'scale (<entry>)' by variant, seed and iteration.
@@ -67,11 +71,11 @@ class StudyResults:
     seeds: tuple[int, ...]
     questions: tuple[Question, ...]
     command: str
-    tested_failures: tuple[str, ...] | None = None
+    tested_failures: tuple[str, ...] | None = None  # asked of each run; an old record has none
     device: str = ''
-    hours: float = 0.0
-    parts: list[dict[str, Any]] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    hours: float = 0.0  # wall-clock, of all runs together
+    parts: list[dict[str, Any]] = field(default_factory=list)  # of the test: see Subset
+    missing: list[str] = field(default_factory=list)  # what is not there, for the reader
     values: pd.DataFrame = field(default_factory=lambda: _frame({}, 'subset'))
     curves: pd.DataFrame = field(default_factory=lambda: _frame({}, 'iteration'))
 
@@ -129,50 +133,46 @@ class StudyResults:
         write_atomically(path, json.dumps(content, indent=1).encode())
 
 
-def read_record(path: Path) -> StudyResults:
-    """What :meth:`StudyResults.save_record` has written.
-
-    Raises:
-        ProblemsFound: If there is no such file, a damaged one, or one of before a study had
-            questions.
-    """
+@contextmanager
+def _results_in(folder: Path) -> Iterator[None]:
+    """Say of a folder that what is read from it is not there, or damaged."""
     try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        what = f"'{folder}' has no readable results of a study: {error}"
+        remedy = 'name the --work-dir of tools/run_study.py'
+        raise ProblemsFound([Problem(what, remedy)]) from error
+
+
+def read_record(path: Path) -> StudyResults:
+    """What :meth:`StudyResults.save_record` has written; ProblemsFound where it is not readable.
+
+    Nor is what a version has written in which a study had no questions.
+    """
+    with _results_in(path.parent):
         content = json.loads(path.read_text())
         if 'seeds' in content and 'questions' not in content:
             what = f"'{path}' is of a study made by an earlier version, which this one cannot read"
             remedy = 'analyze it with that version, or make the study anew in another --work-dir'
             raise ProblemsFound([Problem(what, remedy)])
-        content['seeds'] = tuple(content['seeds'])
-        if content.get('tested_failures') is not None:
-            content['tested_failures'] = tuple(content['tested_failures'])
         content['questions'] = tuple(Question(**question) for question in content['questions'])
+        for key in ('seeds', 'tested_failures'):
+            if content.get(key) is not None:
+                content[key] = tuple(content[key])
         return StudyResults(**content)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise _no_results(path.parent, error) from error
 
 
 def load_results(folder: Path) -> StudyResults:
-    """What :meth:`StudyResults.save` has written.
-
-    Raises:
-        ProblemsFound: If the folder has no such files, or damaged ones.
-    """
+    """What :meth:`StudyResults.save` has written; ProblemsFound where it is not readable."""
     results = read_record(folder / STUDY_FILE)
     # A variant may be called '1' or 'NA'.
     form: dict[str, Any] = dict(dtype={'variant': str}, keep_default_na=False, na_values=[''])
-    try:
+    with _results_in(folder):
         results.values, results.curves = (
             pd.read_csv(folder / name, **form).set_index(['variant', 'seed', third])
             for name, third in ((RUNS_FILE, 'subset'), (CURVES_FILE, 'iteration'))
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise _no_results(folder, error) from error
     return results
-
-
-def _no_results(folder: Path, error: Exception) -> ProblemsFound:
-    what = f"'{folder}' has no readable results of a study: {error}"
-    return ProblemsFound([Problem(what, 'name the --work-dir of tools/run_study.py')])
 
 
 def write_record(work_dir: Path, study: Study, command: str) -> None:
@@ -185,8 +185,7 @@ def write_record(work_dir: Path, study: Study, command: str) -> None:
 def work_dir_record(work_dir: Path) -> StudyResults:
     """What :func:`write_record` has written, also where earlier versions did.
 
-    Raises:
-        ProblemsFound: If the folder is not that of a study.
+    ProblemsFound if the folder is not that of a study.
     """
     path = work_dir / RECORD_FILE
     return read_record(path if path.is_file() else work_dir / STUDY_FILE)
@@ -198,13 +197,10 @@ def run_folder(work_dir: Path, variant: str, seed: int) -> Path:
 
 
 def collect_results(work_dir: Path) -> StudyResults:
-    """Read all runs of a study, as far as they are there.
+    """Read all runs of a study, as far as they are there; see :func:`work_dir_record`.
 
     Metrics by condition and distance are computed once for each run and kept in its folder, so
-    that a study can be looked at while it runs. ``work_dir`` is that of tools/run_study.py.
-
-    Raises:
-        ProblemsFound: If the folder is not that of a study.
+    that a study can be looked at while it runs.
     """
     results = work_dir_record(work_dir)
     place = f'--work-dir work_dirs/{work_dir.resolve().name}'  # wherever it was on that machine
@@ -232,25 +228,15 @@ def collect_results(work_dir: Path) -> StudyResults:
     results.hours = sum(sum(state.seconds.values()) for state in states) / 3600
     results.device = next((state.device for state in reversed(states) if state.device), '')
     results.parts = max((run.parts for run in runs.values()), key=len)
-    measures = {key: run.measures for key, run in runs.items()}
-    curves = {key: run.curves for key, run in runs.items()}
-    results.values, results.curves = _frame(measures, 'subset'), _frame(curves, 'iteration')
+    results.values = _frame({key: run.measures for key, run in runs.items()}, 'subset')
+    results.curves = _frame({key: run.curves for key, run in runs.items()}, 'iteration')
     return results
 
 
-def _frame(
-    tables: Mapping[tuple[str, int], Mapping[Any, Mapping[str, float]]], last_key: str
-) -> pd.DataFrame:
-    """A table of the rows of every variant and seed by a third key."""
-    rows = {(*run, key): row for run, table in tables.items() for key, row in table.items()}
-    index = pd.MultiIndex.from_tuples(rows, names=['variant', 'seed', last_key])
-    return pd.DataFrame([*rows.values()], index=index)
-
-
 class _Run:
-    """What is there of a run: its state, measures of each subset, curves, parts of the test.
+    """What is there of a run, tested under failures if ``asked``; ``missing`` is what is not.
 
-    ``failed`` has measures by sensor failure, ``missing`` says what is not there.
+    ``measures`` are by subset, ``failed`` has those under each failure, ``parts`` are of the test.
     """
 
     def __init__(self, folder: Path, asked: tuple[str, ...] | None) -> None:
@@ -270,9 +256,9 @@ class _Run:
         if self.state.checkpoint:  # an unfinished training has no final values
             self._read_training()
         if self.state.metrics:
-            self._read_subsets(self.state)
+            self._read_subsets(self.state.metrics)
             if asked != ():  # else what is there is of another study
-                self._read_failures(self.state, asked)
+                self._read_failures(self.state.failures_tested, asked)
 
     def _read_training(self) -> None:
         losses, scales = (read(self.folder / TRAIN_FOLDER) for read in (read_losses, read_scales))
@@ -283,9 +269,9 @@ class _Run:
         if losses.empty:
             self.missing.append('no loss in the log of the training')
 
-    def _read_subsets(self, state: RunState) -> None:
+    def _read_subsets(self, metrics: Mapping[str, float]) -> None:
         """Metrics by subset; without the data set those of the whole, as the test wrote them."""
-        tested = next(iter(parse_nuscenes_metrics(state.metrics).values()), None)
+        tested = next(iter(parse_nuscenes_metrics(metrics).values()), None)
         if tested is None:
             self.missing.append('no nuScenes metrics of the test')
             return
@@ -304,11 +290,11 @@ class _Run:
                     f'wrote {value} (the file is not the one that was tested)'
                 )
 
-    def _read_failures(self, state: RunState, asked: tuple[str, ...] | None) -> None:
+    def _read_failures(self, tested: Collection[str], asked: tuple[str, ...] | None) -> None:
         """Scores under sensor failures, and what the router does."""
-        if asked is not None and state.failures_tested != asked:
+        if asked is not None and tested != asked:
             other = 'tested under other failures, or with other settings'
-            self.missing.append(other if state.failures_tested else UNTESTED)
+            self.missing.append(other if tested else UNTESTED)
             return
         try:
             table = pd.read_csv(self.folder / FAILURES_FOLDER / 'robustness.csv')
@@ -336,6 +322,9 @@ class _Run:
             self.measures[FAILURES] = {**failed.mean(), **scores}
 
 
+_load_tables = lru_cache(NuScenes)  # once for all runs
+
+
 def _subset_metrics(folder: Path) -> list[dict[str, Any]]:
     """Of a run's detections, by the official evaluation; kept in the run's folder.
 
@@ -354,18 +343,12 @@ def _subset_metrics(folder: Path) -> list[dict[str, Any]]:
     metric = nuscenes_metric_configs(config.test_evaluator)[0]
     version = innermost_datasets(config.test_dataloader.dataset)[0]['metainfo']['version']
     settings = metric.get('eval_version') or 'detection_cvpr_2019'
-    tables = _tables(metric.data_root, version)
+    if version not in EVALUATED_SPLITS:
+        raise FileNotFoundError(f"version '{version}' has no validation split")
+    if not Path(metric.data_root, version).is_dir():
+        raise FileNotFoundError(f"the tables '{Path(metric.data_root, version)}' are not there")
+    tables = _load_tables(version, metric.data_root, verbose=False)
     evaluation = SubsetEvaluation(tables, detections, version, settings)
     subsets = [asdict(subset) for subset in evaluation.subsets()]
     write_atomically(cache, json.dumps(dict(stamp=stamp, subsets=subsets)).encode())
     return subsets
-
-
-@lru_cache
-def _tables(root: str, version: str) -> NuScenes:
-    """Of the data set, loaded once for all runs."""
-    if version not in EVALUATED_SPLITS:
-        raise FileNotFoundError(f"version '{version}' has no validation split")
-    if not (Path(root) / version).is_dir():
-        raise FileNotFoundError(f"the tables '{Path(root) / version}' are not there")
-    return NuScenes(version, root, verbose=False)

@@ -10,21 +10,14 @@ import pandas as pd
 
 from ..bias.monitor.history import FILE_NAME, read_history
 
-LEAST_SMOOTHING = 5
-"""Points in a running mean, which else takes a twentieth of a curve's."""
-SPEED, ROUGHNESS = 'iterations to 95 %', 'loss roughness'
-"""Names of the measures of a loss curve."""
-CLEAR_FALL = 4.0
-"""Times the noise of the running mean that a loss must fall for its speed to mean something."""
-CURVE_POINTS = 60
-"""Points that are kept of each curve; a picture shows no more."""
+SPEED, ROUGHNESS = 'iterations to 95 %', 'loss roughness'  # measures of a loss curve
+LEAST_SMOOTHING = 5  # points in a running mean, which else takes a twentieth of a curve's
+CLEAR_FALL = 4.0  # times the noise of its mean that a loss must fall for its speed to be known
+CURVE_POINTS = 60  # of each curve that are kept; a picture shows no more
 
 
 def read_log(train_dir: Path) -> pd.DataFrame:
-    """What mmengine has logged of a training: loss, learning rate and so on by iteration.
-
-    A resumed training has several logs; of an iteration that was done twice the later one counts.
-    """
+    """What mmengine has logged of a training by iteration; of one done twice the later counts."""
     logs = []
     for path in sorted(train_dir.glob('*/vis_data/scalars.json')):
         rows = {}
@@ -74,14 +67,12 @@ def roughness(curve: pd.Series) -> float:
 
 def read_scales(train_dir: Path) -> pd.DataFrame:
     """The scale by iteration, a column for each entry; empty without a readable file."""
-    try:
-        history = read_history(train_dir / FILE_NAME).set_index('iteration')
-    except (OSError, ValueError):
-        history = pd.DataFrame()
+    prefix, history = 'bias_scale/', pd.DataFrame()
+    with suppress(OSError, ValueError):
+        history = read_history(train_dir / FILE_NAME).set_index('iteration').filter(like=prefix)
     if history.empty:  # of no rows too: a run that was killed before its first
         return pd.DataFrame()
-    prefix = 'bias_scale/'
-    return history.filter(like=prefix).rename(columns=lambda name: name.removeprefix(prefix))
+    return history.rename(columns=lambda name: name.removeprefix(prefix))
 
 
 def drift(curve: pd.Series) -> float:

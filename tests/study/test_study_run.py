@@ -19,13 +19,15 @@ from cmt_bias.file_lock import FileLock
 from cmt_bias.study import study_run
 from cmt_bias.study.study_run import (
     DETECTIONS,
+    Progress,
     StudyRun,
+    carry_out,
     describe_device,
     is_alive,
+    make_executors,
     read_state,
     read_test_metrics,
 )
-from cmt_bias.study.study_runner import Progress, carry_out, make_executors
 
 TRAIN = """
 import os, shutil, sys, time
@@ -296,8 +298,7 @@ def test_tools_of_a_killed_runner_end(tools, make_run, tmp_path, number):
         'import os, signal, sys; from pathlib import Path\n'
         # A test run in the background has inherited that it is ignored.
         'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-        'from cmt_bias.study.study_run import StudyRun\n'
-        'from cmt_bias.study.study_runner import carry_out, make_executors\n'
+        'from cmt_bias.study.study_run import StudyRun, carry_out, make_executors\n'
         f'run = StudyRun("a", Path({str(run.folder)!r}), "key", Path({str(tools)!r}), '
         'runner=os.getpid())\n'
         f'carry_out([run], make_executors(Path({str(tmp_path / "jobs")!r}), "local"), print)\n'

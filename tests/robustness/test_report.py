@@ -8,12 +8,12 @@ import pytest
 
 from cmt_bias.failures import all_failures
 from cmt_bias.robustness.cell import CellResult
-from cmt_bias.robustness.plot import save_robustness_plot
-from cmt_bias.robustness.table import (
+from cmt_bias.robustness.report import (
     failure_means,
     long_table,
     markdown_report,
     router_table,
+    save_robustness_plot,
     score_table,
     shift_in_words,
     trust_shift,
