@@ -22,7 +22,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-from cmt_bias.datasets.pasting_switch_off_hook import transforms_with
+from cmt_bias.datasets.nuscenes_dataset import transforms_with
 
 NUM_SAMPLES, NUM_BOXES, STEPS = 2, 5, 4
 

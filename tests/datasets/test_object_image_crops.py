@@ -9,8 +9,8 @@ import pytest
 from mmdet3d.datasets.transforms import DataBaseSampler
 
 from cmt_bias.datasets.loading import camera_matrices
+from cmt_bias.datasets.nuscenes_conversion import add_image_crops
 from cmt_bias.datasets.object_database import check_database
-from cmt_bias.datasets.object_image_crops import add_image_crops
 
 CLASSES = (
     'car',

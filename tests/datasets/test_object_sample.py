@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 from shapely.geometry import Polygon
 
 from cmt_bias.datasets import UnifiedObjectSample
-from cmt_bias.datasets.image_pasting import paste_crops, visible_boxes
+from cmt_bias.datasets.object_sample import paste_crops, visible_boxes
 from cmt_bias.plain_pickle import InfoFileError
 
 CLASSES = ('car', 'pedestrian')

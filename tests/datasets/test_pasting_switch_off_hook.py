@@ -17,7 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import cmt_bias.checkpoints.safe_loading  # noqa: F401  # lets runners resume
-from cmt_bias.datasets.pasting_switch_off_hook import PastingSwitchOffHook, transforms_with
+from cmt_bias.datasets import PastingSwitchOffHook
+from cmt_bias.datasets.nuscenes_dataset import transforms_with
 
 NUM_EPOCHS = 4
 

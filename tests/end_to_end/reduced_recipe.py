@@ -24,8 +24,8 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from cmt_bias.datasets.box_overlap import points_in_boxes
-from cmt_bias.datasets.image_pasting import visible_boxes
 from cmt_bias.datasets.loading import camera_matrices
+from cmt_bias.datasets.object_sample import visible_boxes
 
 ROOT = Path(__file__).parents[2]
 FRAME = ROOT.parent / 'shared' / 'real_frame'

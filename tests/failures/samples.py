@@ -5,7 +5,7 @@ import torch
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmdet3d.structures.points import LiDARPoints
 
-from cmt_bias.failures.point_columns import ELEVATION_STEP, LOWEST_ELEVATION
+from cmt_bias.failures.lidar import ELEVATION_STEP, LOWEST_ELEVATION
 
 CHANNELS = [f'CAM_{view}' for view in 'ABCDEF']
 

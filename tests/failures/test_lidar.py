@@ -13,8 +13,8 @@ from cmt_bias.failures.lidar import (
     LiDARGhosts,
     LiDARObjectFailure,
     LiDARTimeOffset,
+    into_sweep_frame,
 )
-from cmt_bias.failures.point_columns import into_sweep_frame
 
 from .samples import as_loaded, beams, cloud, rotation, sweep, two_objects
 

@@ -9,8 +9,7 @@ from .loading import LoadAlignedSweeps, LoadCalibratedMultiViewImages
 from .modal_mask import ModalMask3D, with_modality
 from .nuscenes_dataset import AllBoxesNuScenesDataset, BadFrameError, CheckedNuScenesDataset
 from .object_database import UnifiedDataBaseSampler
-from .object_sample import UnifiedObjectSample
-from .pasting_switch_off_hook import PastingSwitchOffHook
+from .object_sample import PastingSwitchOffHook, UnifiedObjectSample
 from .resize_crop_flip_image import ResizeCropFlipImage
 
 __all__ = [

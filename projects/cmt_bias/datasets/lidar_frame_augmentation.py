@@ -12,11 +12,8 @@ from mmdet3d.structures.points import LiDARPoints
 def move_lidar_frame(results: dict, motion: np.ndarray) -> None:
     """Let the camera matrices follow where every point p of the LiDAR frame became ``motion @ p``.
 
-    The images stay, so ``lidar2img`` and ``lidar2cam`` (V, 4, 4) become ``M @ inverse(motion)``.
-    ``lidar_aug_matrix`` (4, 4) keeps the total of all motions.
-
-    Raises:
-        KeyError: If there are images but no ``lidar2img``.
+    The images stay, so ``lidar2img`` and ``lidar2cam`` (V, 4, 4) become ``M @ inverse(motion)``; a
+    KeyError is raised for images without. ``lidar_aug_matrix`` (4, 4) keeps the total motion.
     """
     if 'img' in results and 'lidar2img' not in results:
         raise KeyError("images without 'lidar2img': load them with LoadCalibratedMultiViewImages")
@@ -35,10 +32,8 @@ class CustomRandomFlip3D(RandomFlip3D):
     it was. Here :class:`ResizeCropFlipImage` alone mirrors images, and samples without points,
     boxes or images work.
 
-    Args:
-        flip_ratio_bev_horizontal: Probability of y -> -y.
-        flip_ratio_bev_vertical: Probability of x -> -x.
-        sync_2d: Must be False, or a ValueError is raised; here because released configs state it.
+    Ratios are the probabilities of y -> -y (horizontal) and x -> -x (vertical). ``sync_2d``, which
+    released configs state, must be False, or a ValueError is raised.
     """
 
     def __init__(
@@ -100,13 +95,9 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
 class GlobalRotScaleTransImage(GlobalRotScaleTransAll):
     """The augmentation of the camera-only recipe: as above, and then random flips.
 
-    The released class has ``reverse_angle`` because boxes of mmdet3d before 1.0 counted yaw
-    clockwise; here boxes and camera matrices turn together.
-
-    Args:
-        rot_range, scale_ratio_range, translation_std: As mmdet3d's; radians and metres.
-        flip_dx_ratio: Probability of x -> -x.
-        flip_dy_ratio: Probability of y -> -y.
+    ``flip_dx_ratio`` is the probability of x -> -x, ``flip_dy_ratio`` of y -> -y; the others are
+    mmdet3d's, radians and metres. The released class has ``reverse_angle`` because boxes of
+    mmdet3d before 1.0 counted yaw clockwise; here boxes and camera matrices turn together.
     """
 
     def __init__(

@@ -26,14 +26,9 @@ class LoadCalibratedMultiViewImages(BaseTransform):
     - ``ori_lidar2img``: a copy which later transforms leave as it is.
     - ``img_shape``, ``ori_shape``, ``pad_shape``: (H, W); the largest, where cameras differ.
 
-    Args:
-        to_float32: Return float32 arrays instead of uint8 ones.
-        backend_args: Arguments of the mmengine file backend, None for local files.
-
-    Raises:
-        FileNotFoundError: If an image file does not exist.
-        ValueError: If a file is not an image that can be decoded.
-        KeyError: If a camera lacks its calibration.
+    Images are float32 instead with ``to_float32``; ``backend_args`` are those of mmengine's files.
+    A FileNotFoundError, ValueError or KeyError is raised if an image does not exist, cannot be
+    decoded, or a camera lacks its calibration.
     """
 
     def __init__(self, to_float32: bool = False, backend_args: dict | None = None) -> None:
@@ -45,7 +40,7 @@ class LoadCalibratedMultiViewImages(BaseTransform):
         cameras: Mapping[str, dict] = results['images']
         results['camera_names'] = list(cameras)
         results['filename'] = [camera['img_path'] for camera in cameras.values()]
-        results['img'] = [self._read_image(path) for path in results['filename']]
+        results['img'] = [self._read(path) for path in results['filename']]
         for key in ('cam2img', 'lidar2cam'):
             results[key] = camera_matrices(cameras, key)
         results['lidar2img'] = results['cam2img'] @ results['lidar2cam']
@@ -56,7 +51,7 @@ class LoadCalibratedMultiViewImages(BaseTransform):
         results['num_views'] = len(cameras)
         return results
 
-    def _read_image(self, path: str) -> np.ndarray:
+    def _read(self, path: str) -> np.ndarray:
         try:
             image = read_image(path, self.backend_args)
         except FileNotFoundError as error:
@@ -78,11 +73,9 @@ def read_image(path: str, backend_args: dict | None) -> np.ndarray:
 
 
 def camera_matrices(cameras: Mapping[str, Mapping], key: str) -> np.ndarray:
-    """Matrices of V cameras, embedded into 4x4: float64 (V, 4, 4).
+    """'cam2img' or 'lidar2cam' of V cameras, embedded into 4x4: float64 (V, 4, 4).
 
-    Args:
-        cameras: ``images`` of an info file's sample.
-        key: 'cam2img' or 'lidar2cam'; a KeyError says which camera has none.
+    ``cameras`` are ``images`` of an info file's sample; a KeyError names one without the key.
     """
     stacked = np.tile(np.eye(4), (len(cameras), 1, 1))
     for view, (name, camera) in enumerate(cameras.items()):

@@ -23,8 +23,8 @@ from mmdet3d.structures.points import BasePoints
 from ..config_type import type_name
 from ..spoiled_parts import add_spoiled
 
+_INPUTS = {'image': ('img', 'C'), 'points': ('points', 'L')}  # key, sensor
 _MASKED = {'LC': None, 'L': 'image', 'C': 'points'}  # where only these sensors see anything
-_INPUT_KEY = {'image': 'img', 'points': 'points'}
 
 
 def black(images: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -41,18 +41,12 @@ def zeroed(points: BasePoints) -> BasePoints:
 class ModalMask3D(BaseTransform):
     """Zero the images or the points, at random or always the same.
 
-    Args:
-        mode: 'train' draws for each sample; 'test' always masks ``mask_modal``.
-        mask_modal: 'image' or 'points'.
-        image_drop_prob: Probability in mode 'train' that the images are zeroed.
-        points_drop_prob: The same of the points; the two never happen together.
+    Mode 'train' draws for each sample, with the probability of either input, never both; 'test'
+    always masks ``mask_modal``, 'image' or 'points'. A ValueError is raised for arguments without
+    a meaning, a KeyError if the sample lacks the input that is to be masked.
 
     Added keys: ``masked_modality``, 'image', 'points' or None, and in a masked sample those of
     :mod:`cmt_bias.spoiled_parts`.
-
-    Raises:
-        ValueError: If an argument has no meaning.
-        KeyError: If the sample lacks the input that is to be masked.
     """
 
     def __init__(
@@ -62,7 +56,7 @@ class ModalMask3D(BaseTransform):
         image_drop_prob: float = 0.25,
         points_drop_prob: float = 0.25,
     ) -> None:
-        if mode not in ('train', 'test') or mask_modal not in _INPUT_KEY:
+        if mode not in ('train', 'test') or mask_modal not in _INPUTS:
             raise ValueError(
                 f"ModalMask3D: mode={mode!r} must be 'train' or 'test', and "
                 f"mask_modal={mask_modal!r} 'image' or 'points'"
@@ -86,23 +80,19 @@ class ModalMask3D(BaseTransform):
         results['masked_modality'] = masked
         if masked is None:
             return results
-        key = _INPUT_KEY[masked]
+        key, sensor = _INPUTS[masked]
         if key not in results:
             raise KeyError(f"ModalMask3D: no '{key}' to mask; a pipeline of one sensor needs none")
         results[key] = black(results[key]) if masked == 'image' else zeroed(results[key])
-        add_spoiled(results, 'C' if masked == 'image' else 'L')
+        add_spoiled(results, sensor)
         return results
 
 
 def with_modality(pipeline: Sequence[dict], modality: str) -> list[dict]:
-    """A copy of a test pipeline, which is a list of configs, in which only some sensors see.
+    """A copy of a test pipeline (its configs) in which only some sensors see: 'LC', 'L' or 'C'.
 
-    Args:
-        modality: 'LC' both sensors, 'L' LiDAR alone, 'C' cameras alone: a :class:`ModalMask3D` in
-            front of the packing zeroes the other.
-
-    Raises:
-        ValueError: If ``modality`` is unknown or no transform of the pipeline packs the inputs.
+    A :class:`ModalMask3D` in front of the packing zeroes the other. A ValueError is raised for an
+    unknown ``modality``, and for a pipeline that does not pack the inputs.
     """
     if modality not in _MASKED:
         raise ValueError(f'modality must be one of {sorted(_MASKED)}, not {modality!r}')

@@ -11,28 +11,34 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import cv2
 import mmdet3d
 import mmengine
+import numpy as np
 import torch
 from mmdet3d.datasets import convert_utils
 from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.registry import DefaultScope
 from nuscenes import NuScenes, nuscenes
 from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
 
 from ..plain_pickle import InfoFileError, load_info_file
-from .loading import LoadAlignedSweeps
+from .loading import LoadAlignedSweeps, camera_matrices
 from .nuscenes_layout import CONVERTED_SPLITS, NUSCENES_TABLES, read_table
-from .object_image_crops import add_image_crops
+from .object_sample import visible_boxes
 
 VERSIONS = tuple(CONVERTED_SPLITS)
 MAX_SWEEPS = 10
+_MIN_CROP_SIDE = 10  # both are longer than this, in pixels, as in the released database
+_JPEG_QUALITY = 95
 _CAMERAS = ('FRONT', 'FRONT_RIGHT', 'FRONT_LEFT', 'BACK', 'BACK_LEFT', 'BACK_RIGHT')
 
 
@@ -58,8 +64,6 @@ def convert_nuscenes(
     Args:
         root: Dataset folder with ``samples/``, ``sweeps/``, ``maps/`` and the tables.
         out_dir: Output folder; configs expect the same as ``root``.
-        prefix: Start of the output names.
-        version: Name of the tables' folder.
         max_sweeps: Number of past LiDAR sweeps listed for a sample.
         image_crops: Also cut the database's objects out of the images.
         workers: Number of processes for the slowest step, projecting all boxes.
@@ -203,12 +207,9 @@ def _update_infos(converter: SimpleNamespace, tables: NuScenes, path: Path, work
     name = 'generate_nuscenes_camera_instances'
     _project = functools.partial(getattr(converter.update, name), nusc=tables)
     infos = mmengine.load(path)['infos']
-    with contextlib.ExitStack() as stack:
-        results: Iterable[dict] = map(_project, infos)
-        if workers > 1 and 'fork' in multiprocessing.get_all_start_methods():
-            context = multiprocessing.get_context('fork')
-            pool = stack.enter_context(context.Pool(workers, torch.set_num_threads, (1,)))
-            results = pool.imap(_apply_projection, infos, chunksize=4)
+    context = multiprocessing.get_context('fork')
+    with context.Pool(max(1, workers), torch.set_num_threads, (1,)) as pool:
+        results = pool.imap(_apply_projection, infos, chunksize=4)
         shown = tqdm(results, total=len(infos), desc='2D boxes', unit='sample')
         projected = {info['token']: result for info, result in zip(infos, shown, strict=True)}
     with mock.patch.object(converter.update, name, lambda info, _: projected[info['token']]):
@@ -243,3 +244,58 @@ def _write_database(converter: SimpleNamespace, root: Path, staging: Path, prefi
         db_info_save_path=str(database_path),
     )
     return sum(len(entries) for entries in mmengine.load(database_path).values())
+
+
+def add_image_crops(database_path: Path, info_path: Path, data_root: Path) -> int:
+    """Cut a database's objects out of the images, as the released CMT's has them for pasting.
+
+    Returns the number of crops. Each entry, which mmdet3d's own ``ObjectSample`` still reads, gets
+
+    - ``image_path``: the crop of the camera that shows the object largest, beside its points and
+      relative to the folder of the database, ``''`` if none shows it;
+    - ``image_crop_key``: that camera's channel name, or ``''``;
+    - ``image_crop_depth``: mean depth of the box's corners in that camera, metres, or 0.
+
+    ``image_idx`` of the entries numbers the samples of the info file. An OSError is raised if an
+    image is missing or a crop cannot be written.
+    """
+    database = mmengine.load(database_path)
+    samples = mmengine.load(info_path)['data_list']
+    entries_of_sample = defaultdict(list)
+    for entries in database.values():
+        for entry in entries:
+            entry.update(image_path='', image_crop_key='', image_crop_depth=0.0)
+            entries_of_sample[int(entry['image_idx'])].append(entry)
+    for index in tqdm(sorted(entries_of_sample), desc='Image crops', unit='sample'):
+        found = entries_of_sample[index]
+        _cut_from_sample(found, samples[index], data_root, database_path.parent)
+    mmengine.dump(database, database_path)
+    return sum(bool(entry['image_path']) for entries in database.values() for entry in entries)
+
+
+def _cut_from_sample(
+    entries: list[dict], sample: Mapping, data_root: Path, crop_root: Path
+) -> None:
+    """Write the crops of the objects of one sample and name them in their entries."""
+    tensor = torch.as_tensor(np.stack([entry['box3d_lidar'] for entry in entries]))
+    corners = LiDARInstance3DBoxes(tensor, box_dim=tensor.shape[1]).corners.double().numpy()
+    largest: dict[int, np.ndarray] = {}
+    cameras = sample['images']
+    lidar2img = camera_matrices(cameras, 'cam2img') @ camera_matrices(cameras, 'lidar2cam')
+    for (camera, image_info), matrix in zip(cameras.items(), lidar2img, strict=True):
+        image_path = data_root / 'samples' / camera / image_info['img_path']
+        image = cv2.imread(str(image_path))
+        if image is None:
+            raise FileNotFoundError(f'{image_path} is missing or not an image')
+        boxes = visible_boxes(corners, matrix, image.shape[:2])
+        for index, (left, top, right, bottom), depth in zip(*boxes, strict=True):
+            crop = image[top:bottom, left:right]
+            known = largest.get(index)
+            if min(crop.shape[:2]) > _MIN_CROP_SIDE and (known is None or crop.size > known.size):
+                largest[index] = crop
+                entries[index].update(image_crop_key=camera, image_crop_depth=float(depth))
+    for index, crop in largest.items():
+        path = str(Path(entries[index]['path']).with_suffix('.jpg'))
+        _, encoded = cv2.imencode('.jpg', crop, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        (crop_root / path).write_bytes(encoded.tobytes())  # a full disk is an error
+        entries[index]['image_path'] = path

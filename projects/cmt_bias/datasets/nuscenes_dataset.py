@@ -125,6 +125,19 @@ def inner_datasets(dataset: Any) -> Iterator[Any]:
             yield from inner_datasets(inner)
 
 
+def transforms_with(dataset: Any, attribute: str) -> Iterator[Any]:
+    """All transforms that have an attribute, in the pipelines of a dataset, however nested."""
+    steps: list[Any] = [getattr(inner, 'pipeline', ()) for inner in inner_datasets(dataset)]
+    while steps:
+        step = steps.pop()
+        if isinstance(step, (list, tuple)):
+            steps += step
+            continue
+        if hasattr(step, attribute):
+            yield step
+        steps.append(getattr(step, 'transforms', ()))
+
+
 def skipped_frames(dataloader: Any) -> int:
     """The number of bad frames that a dataloader's dataset, inside any wrappers, has left out."""
     datasets = inner_datasets(getattr(dataloader, 'dataset', None))

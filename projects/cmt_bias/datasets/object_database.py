@@ -1,7 +1,8 @@
 """The ground-truth database for pasting: whether it is complete, and objects drawn from it."""
 
 import os.path as osp
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import mmengine
@@ -35,10 +36,6 @@ class ObjectDatabase:
         info_path: The pickle, usually ``<data root>/nuscenes_dbinfos_train.pkl``.
         data_root: What paths in it are relative to; None: the current folder.
         backend_args: Arguments of the mmengine file backend, None for local files.
-
-    Attributes:
-        entries: By class name.
-        remedy: What to do if anything is wrong with it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -79,38 +76,29 @@ class ObjectDatabase:
 
         Files are looked for in a few places, those of ``image_crops`` only if they count.
         """
-        found = []
-        for name in classes:
-            entries = self.entries.get(name, [])
-            fault = next(filter(None, map(_fault_of_entry, entries)), None)
-            places = np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT))
-            if fault:
-                found.append(f"'{self.info_path}': {fault}")
-                continue
-            for path in self.files([entries[int(place)] for place in places], image_crops):
-                if not mmengine.fileio.exists(path, backend_args=self.backend_args):
-                    found.append(f"'{self.info_path}' names '{path}', which does not exist")
-                    break
-        return found
+        first = (next(self._faults(self.entries.get(c, []), image_crops), None) for c in classes)
+        return [f"'{self.info_path}'{fault}" for fault in first if fault]
 
-
-def _fault_of_entry(entry: Mapping) -> str | None:
-    which = f"the object '{entry.get('path', '?')}' of class {entry.get('name', '?')}"
-    for key in _ENTRY_KEYS:
-        if key not in entry:
-            return f"{which} has no '{key}'"
-    box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
-    if not np.isfinite(box).all() or (box[3:6] <= 0).any():
-        return f'{which} has a box3d_lidar that is not finite or has no size: {box.tolist()}'
-    return None
+    def _faults(self, entries: Sequence[Mapping], image_crops: bool) -> Iterator[str]:
+        for entry in entries:
+            which = f": the object '{entry.get('path', '?')}' of class {entry.get('name', '?')}"
+            if missing := [key for key in _ENTRY_KEYS if key not in entry]:
+                yield f"{which} has no '{missing[0]}'"
+                return
+            box = np.asarray(entry['box3d_lidar'], dtype=np.float64)
+            if not np.isfinite(box).all() or (box[3:6] <= 0).any():
+                what = 'a box3d_lidar that is not finite or has no size'
+                yield f'{which} has {what}: {box.tolist()}'
+        places = np.linspace(0, len(entries) - 1, min(len(entries), _FILES_LOOKED_AT))
+        for path in self.files([entries[int(place)] for place in places], image_crops):
+            if not mmengine.fileio.exists(path, backend_args=self.backend_args):
+                yield f" names '{path}', which does not exist"
 
 
 def check_database(pasting: Mapping, read_all: bool = False) -> list[Problem]:
-    """Look through the database of a transform that pastes, with whatever sampler.
+    """Look through the database of a transform that pastes, with whatever ``db_sampler``.
 
-    Args:
-        pasting: Config of the transform, with its ``db_sampler``.
-        read_all: Also read every file of the classes that it pastes, if they are local.
+    ``read_all``: also read every file of the classes that it pastes, if they are local.
     """
     sampler, image_crops = pasting['db_sampler'], bool(pasting.get('sample_2d'))
     if 'info_path' not in sampler:  # one of the user's, whose objects are elsewhere
@@ -140,17 +128,12 @@ class UnifiedDataBaseSampler(ObjectDatabase):
     draw is made from numpy's global random numbers and nothing is remembered.
 
     Args:
-        info_path, data_root, backend_args: Of the :class:`ObjectDatabase`.
         rate: Share of the missing number of objects that is drawn.
         prepare: Filters and their argument: ``filter_by_difficulty`` (list of difficulties to
             drop), ``filter_by_min_points`` (least number of points for each class).
         sample_groups: For each class the number of objects that a scene is filled up to.
         classes: All class names, in the order of the labels.
         points_loader: Config of the transform that loads an object's points, 5 values each.
-
-    Attributes:
-        entries: By class name, filtered.
-        has_image_crops: Whether any entry, filtered or not, names a crop of an image.
 
     Raises:
         ValueError: If the database names files that do not exist, or an argument an unknown name.
@@ -167,8 +150,7 @@ class UnifiedDataBaseSampler(ObjectDatabase):
         points_loader: dict | None = None,
         backend_args: dict | None = None,
     ) -> None:
-        unknown = set(sample_groups) - set(classes)
-        if unknown:
+        if unknown := set(sample_groups) - set(classes):
             raise ValueError(f'sample_groups has {sorted(unknown)}, which are not in classes')
         super().__init__(info_path, data_root, backend_args)
         if faults := self.faults(sample_groups, image_crops=True):
@@ -176,12 +158,18 @@ class UnifiedDataBaseSampler(ObjectDatabase):
         self.rate = rate
         self.label_of = {name: label for label, name in enumerate(classes)}
         self.points_loader = TRANSFORMS.build(points_loader or _POINTS_LOADER)
-        found = [entry for entries in self.entries.values() for entry in entries]
-        self.has_image_crops = any(entry.get('image_path') for entry in found)
-        numbers = {name: len(entries) for name, entries in self.entries.items()}
-        self._filter(prepare)
+        unfiltered = self.entries
+        self.has_image_crops = any(e.get('image_path') for e in chain(*unfiltered.values()))
+        for name, argument in prepare.items():
+            if name not in _FILTERS:
+                raise ValueError(f"prepare has '{name}'; known are {', '.join(_FILTERS)}")
+            if name == 'filter_by_min_points':
+                # A class may be absent: nuScenes-mini does not have all of them.
+                argument = {key: n for key, n in argument.items() if key in self.entries}
+            self.entries = getattr(DataBaseSampler, name)(dict(self.entries), argument)
         logger = MMLogger.get_current_instance()
-        counts = ', '.join(f'{n} {len(self.entries[n])} of {numbers[n]}' for n in numbers)
+        sizes = ((name, len(self.entries[name]), len(all_)) for name, all_ in unfiltered.items())
+        counts = ', '.join(f'{name} {left} of {number}' for name, left, number in sizes)
         logger.info(f'Objects for pasting from {info_path}, after filtering: {counts}')
         empty = [name for name in sample_groups if not self.entries.get(name)]
         if empty:
@@ -190,27 +178,13 @@ class UnifiedDataBaseSampler(ObjectDatabase):
             )
         self.sample_groups = {n: int(k) for n, k in sample_groups.items() if n not in empty}
 
-    def _filter(self, prepare: Mapping) -> None:
-        for name, argument in prepare.items():
-            if name not in _FILTERS:
-                raise ValueError(f"prepare has '{name}'; known are {', '.join(_FILTERS)}")
-            if name == 'filter_by_min_points':
-                # A class may be absent: nuScenes-mini does not have all of them.
-                argument = {key: n for key, n in argument.items() if key in self.entries}
-            self.entries = getattr(DataBaseSampler, name)(dict(self.entries), argument)
-
     def sample_all(
         self, gt_boxes: np.ndarray, gt_labels: np.ndarray
     ) -> tuple[list[Mapping], np.ndarray]:
         """Draw objects that collide neither with the scene nor with each other.
 
-        Args:
-            gt_boxes: (N, 7 or 9) x, y, z bottom, sizes, yaw and maybe velocity of the scene's
-                boxes; metres, LiDAR frame.
-            gt_labels: (N,) their class numbers.
-
-        Returns:
-            The entries of M drawn objects and their boxes (M, 7 or 9).
+        Takes the scene's boxes (N, 7 or 9; x, y, z bottom, sizes, yaw and maybe velocity; metres,
+        LiDAR frame) and labels (N,). Returns the entries of M objects and their boxes (M, 7 or 9).
         """
         drawn: list[Mapping] = []
         taken, width = gt_boxes, gt_boxes.shape[1]

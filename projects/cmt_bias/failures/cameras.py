@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import cv2
 import mmcv
@@ -11,7 +12,7 @@ from mmdet3d.registry import TRANSFORMS
 from ..datasets.modal_mask import black
 from ..spoiled_parts import SpoiledPart
 from .recorded_files import file_at, file_of_other_scene
-from .sensor_failure import Degradation, SensorFailure
+from .sensor_failure import Degradation, SensorFailure, setting
 
 Pictures = Sequence[np.ndarray | None]
 
@@ -19,20 +20,17 @@ _DIRT_CELLS = 48  # cells of noise along the longer side of an image
 _DIRT_SMOOTHING = 0.05 * _DIRT_CELLS  # standard deviation; spots are about four times as wide
 
 
+@dataclass(eq=False, repr=False)
 class CameraFailure(SensorFailure):
     """Base of the failures in which some cameras show another picture.
 
-    Args:
-        num_views: How many cameras, drawn anew for each sample; None for all. A ValueError is
-            raised if a sample has fewer.
+    ``num_views`` is how many, drawn anew for each sample; None for all. A ValueError is raised if
+    a sample has fewer.
     """
 
     spoiled = ('img',)
-
-    def __init__(self, num_views: int | None = None, seed: int = 0) -> None:
-        super().__init__(seed)
-        self.num_views = num_views
-        self.check('num_views', num_views is None or num_views >= 1, 'be 1 or more, or None')
+    _: KW_ONLY
+    num_views: int | None = setting(None, 'be 1 or more, or None', lambda n: n is None or n >= 1)
 
     @abstractmethod
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
@@ -74,20 +72,15 @@ class CameraMirror(CameraFailure):
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False, repr=False)
 class CameraShift(CameraFailure):
     """Cameras that were knocked aside: their pictures are shifted to the left or right.
 
-    A shift by a tenth of the width turns a camera of nuScenes by about 6 degrees; what it does not
-    see any more is black.
-
-    Args:
-        share: Shift as a share of the width, within (0, 1), to either side.
+    The shift is a ``share`` of the width. One by a tenth turns a camera of nuScenes by about 6
+    degrees; what it does not see any more is black.
     """
 
-    def __init__(self, share: float = 0.15, num_views: int | None = None, seed: int = 0) -> None:
-        super().__init__(num_views, seed)
-        self.share = share
-        self.check('share', 0 < share < 1, 'lie within (0, 1)')
+    share: float = setting(0.15, 'lie within (0, 1)', lambda share: 0 < share < 1)
 
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
         shifted = []
@@ -114,20 +107,15 @@ def _read_instead(
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False, repr=False)
 class CameraFrozen(CameraFailure):
-    """Cameras that show the picture of some time ago; the calibration is that of now.
+    """Cameras that show the picture of some ``seconds`` ago; the calibration is that of now.
 
     At the beginning of a recording they show as much later ones; where there are neither, nothing
     changes.
-
-    Args:
-        seconds: Age of the picture, positive.
     """
 
-    def __init__(self, seconds: float = 2.0, num_views: int | None = None, seed: int = 0) -> None:
-        super().__init__(num_views, seed)
-        self.seconds = seconds
-        self.check('seconds', seconds > 0, 'be positive')
+    seconds: float = setting(2.0, 'be positive', lambda seconds: seconds > 0)
 
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
         return _read_instead(results, hit, lambda path: file_at(path, self.seconds))
@@ -146,20 +134,15 @@ class CameraForeignScene(CameraFailure):
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False, repr=False)
 class CameraOcclusion(CameraFailure):
     """Dirt on the lenses: black patches on every image, another pattern for each camera.
 
     nuScenes-R and MoME lay photographs of dirty glass over the images; here it is smoothed noise
-    above a threshold, which covers exactly the given share of the pixels.
-
-    Args:
-        share: Share of each image that is covered, within (0, 1).
+    above a threshold, which covers exactly the given ``share`` of the pixels.
     """
 
-    def __init__(self, share: float = 0.4, seed: int = 0) -> None:
-        super().__init__(seed=seed)
-        self.share = share
-        self.check('share', 0 < share < 1, 'lie within (0, 1)')
+    share: float = setting(0.4, 'lie within (0, 1)', lambda share: 0 < share < 1)
 
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
         return [self._dirty(image, rng) for image in results['img']]

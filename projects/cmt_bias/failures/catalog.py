@@ -61,9 +61,9 @@ def all_failures(severities: Sequence[int] = SEVERITIES) -> list[Failure]:
     add('lidar_fov_60', 'LiDAR sees +-60 degrees', 'LiDAR', 'L', 'LiDARFieldOfView', half_angle=60)
     text = 'half of the objects without points'
     add('lidar_objects_50', text, 'LiDAR', 'L', 'LiDARObjectFailure', probability=0.5)
-    for number in range(1, 6):  # of six cameras
-        text = f'{number} of the cameras missing'
-        add(f'camera_drop_{number}', text, 'cameras', 'C', 'CameraDrop', num_views=number)
+    for n in range(1, 6):  # of six cameras
+        text = f'{n} of the cameras missing'
+        add(f'camera_drop_{n}', text, 'cameras', 'C', 'CameraDrop', num_views=n)
     add('camera_drop_all', 'all cameras missing', 'cameras', 'C', 'CameraDrop')
     add('camera_occlusion', 'dirt on all lenses', 'cameras', 'C', 'CameraOcclusion')
 
@@ -78,8 +78,7 @@ def all_failures(severities: Sequence[int] = SEVERITIES) -> list[Failure]:
     add('lidar_ghosts', 'a ghost of every object', 'misleading', 'L', 'LiDARGhosts')
     add('lidar_frozen', 'the cloud of 1 s ago', 'misleading', 'L', 'LiDARFrozen')
     for name, text, kind in pictures:
-        text = f'{text}, in 3 of the cameras'
-        add(f'{name}_3', text, 'misleading', 'C', kind, num_views=3)
+        add(f'{name}_3', f'{text}, in 3 of the cameras', 'misleading', 'C', kind, num_views=3)
 
     for severity in severities:
         for name, text, spoils, kind in (
@@ -95,14 +94,10 @@ def all_failures(severities: Sequence[int] = SEVERITIES) -> list[Failure]:
 
 
 def find_failures(patterns: Sequence[str], severities: Sequence[int] = (2,)) -> list[Failure]:
-    """The failures that names stand for, the clean test first.
+    """The failures that names, maybe with wildcards, stand for, the clean test first.
 
-    Args:
-        patterns: Names, maybe with wildcards.
-        severities: Of the degradations that wildcards stand for.
-
-    Raises:
-        ValueError: If a pattern fits no failure.
+    Degradations that a wildcard stands for have the given severities. A ValueError is raised for a
+    pattern that fits no failure.
     """
     everything = {failure.name: failure for failure in all_failures()}
     listed = [failure.name for failure in all_failures(severities)]
@@ -121,10 +116,8 @@ def with_failure(pipeline: Sequence[Mapping], failure: Iterable[Mapping]) -> lis
     """A copy of a pipeline (its configs) with the configs of a failure's transforms in it.
 
     The failure comes right behind the last transform with "Load" in its name, hence before every
-    augmentation and filter. The packing passes what it tells on as meta information.
-
-    Raises:
-        ValueError: If the pipeline has no loading transform or no packing at its top level.
+    augmentation and filter. The packing passes what it tells on as meta information. A ValueError
+    is raised for a pipeline without loading transform or packing at its top level.
     """
     steps = [dict(copy.deepcopy(step)) for step in pipeline]
     kinds = [type_name(step) for step in steps]

@@ -1,6 +1,15 @@
-"""A LiDAR that sees nothing, too little, too much, or the past."""
+"""A LiDAR that sees nothing, too little, too much, or the past.
+
+A nuScenes file has x, y, z in metres, intensity 0-255 and the ring index 0-31 of the HDL-32E.
+``LoadAlignedSweeps`` overwrites the ring index by the time in seconds for which a point is older
+than the keyframe. Both are told apart by their values: the lags of a cloud are below one second,
+and ring indices are whole numbers up to 31. Of four columns the last may be intensity or time
+(``use_dim=[0, 1, 2, 4]`` is the default of the loaders of sweeps), which nothing tells apart: such
+points are refused with a ValueError.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,19 +20,16 @@ from ..datasets.box_overlap import points_in_boxes
 from ..datasets.modal_mask import zeroed
 from ..datasets.sensor_files import POINT_VALUES
 from ..spoiled_parts import SpoiledPart, box_regions, sector_regions
-from .point_columns import (
-    NUM_RINGS,
-    check_columns,
-    into_sweep_frame,
-    positions_when_taken,
-    ring_column,
-    rings_from_elevation,
-    sweep_lag,
-    time_lags,
-)
 from .recorded_files import file_at
-from .sensor_failure import Degradation, SensorFailure
+from .sensor_failure import Degradation, SensorFailure, setting
 
+LOWEST_ELEVATION = -30.67
+ELEVATION_STEP = 4.0 / 3.0
+"""Beams of the Velodyne HDL-32E (its data sheet), degrees: -30.67 to +10.67."""
+
+_NUM_RINGS = 32
+_FIFTH = 4
+_SAME_TIME = 1e-3
 _MARGIN = 0.05  # metres: a box is annotated to this, and its points lie on its surface
 _LEAST_TURN = np.pi / 6  # of a ghost
 _CLOSE_ENOUGH = 0.5  # the nearest sweep must have at least this share of the offset asked for
@@ -44,49 +50,41 @@ class LiDARDrop(LiDARFailure):
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False, repr=False)
 class LiDARBeamReduction(LiDARFailure):
     """Keep the points of a few rings, uniformly spaced over the 32 of the HDL-32E.
 
     "4 beams" of MoME (Park et al., CVPR 2025). The kept rings lie in the middle of equal parts:
     4, 12, 20 and 28 for four beams. The ring of a point is its ring index where the cloud still
-    has one (see :mod:`.point_columns`), else that of its elevation, seen from where the LiDAR was
-    when it took the point: right for 89 % of the points of a keyframe of nuScenes and the next one
-    for the others, as its clouds are corrected for the motion of the vehicle.
-
-    Args:
-        num_beams: Beams that are left, 1 to 31.
+    has one, else that of its elevation, seen from where the LiDAR was when it took the point:
+    right for 89 % of the points of a keyframe of nuScenes and the next one for the others, as its
+    clouds are corrected for the motion of the vehicle.
     """
 
-    def __init__(self, num_beams: int = 4, seed: int = 0) -> None:
-        super().__init__(seed)
-        self.num_beams = num_beams
-        self.check('num_beams', 1 <= num_beams < NUM_RINGS, f'be 1 to {NUM_RINGS - 1}')
-        # indices of the rings that are left, 0 the lowest
-        self.kept_rings = ((torch.arange(num_beams) + 0.5) * NUM_RINGS / num_beams).long()
+    num_beams: int = setting(4, 'be 1 to 31', lambda number: 1 <= number < _NUM_RINGS)
+
+    @property
+    def kept_rings(self) -> Tensor:
+        """Indices of the rings that are left, 0 the lowest."""
+        return ((torch.arange(self.num_beams) + 0.5) * _NUM_RINGS / self.num_beams).long()
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
         points = results['points']
-        rings = ring_column(points.tensor)
-        if rings is None:
-            rings = rings_from_elevation(positions_when_taken(points.tensor, results))
+        rings = rings_of(points.tensor, results)
         results['points'] = points[torch.isin(rings, self.kept_rings)]
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False, repr=False)
 class LiDARFieldOfView(LiDARFailure):
     """Keep the points of a sector around the vehicle's forward axis, seen from the LiDAR.
 
     "Limited field of view" of nuScenes-R (Yu et al., arXiv 2205.14951) and MoME, +-60 degrees.
-    Forward is what the mounting in the info file (``lidar2ego``) says, or y without one.
-
-    Args:
-        half_angle: Half the sector, degrees, within (0, 180): 60 keeps [-60, 60].
+    Forward is what the mounting in the info file (``lidar2ego``) says, or y without one. A
+    ``half_angle`` of 60 degrees keeps [-60, 60].
     """
 
-    def __init__(self, half_angle: float = 60.0, seed: int = 0) -> None:
-        super().__init__(seed)
-        self.half_angle = half_angle
-        self.check('half_angle', 0 < half_angle < 180, 'be within (0, 180)')
+    half_angle: float = setting(60.0, 'be within (0, 180)', lambda angle: 0 < angle < 180)
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
         points = results['points']
@@ -102,21 +100,16 @@ class LiDARFieldOfView(LiDARFailure):
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False, repr=False)
 class LiDARObjectFailure(LiDARFailure):
-    """Drop all points in the boxes of objects that are drawn at random.
+    """Drop all points in the boxes of objects, each drawn with a ``probability``.
 
     "Object failure" of nuScenes-R (Yu et al., arXiv 2205.14951) and MoME, probability 0.5: black
     or wet objects do not echo. The annotations decide which points go; nothing else of them
     reaches the detector.
-
-    Args:
-        probability: Chance of each object to lose its points, in (0, 1].
     """
 
-    def __init__(self, probability: float = 0.5, seed: int = 0) -> None:
-        super().__init__(seed)
-        self.probability = probability
-        self.check('probability', 0 < probability <= 1, 'lie within (0, 1]')
+    probability: float = setting(0.5, 'lie within (0, 1]', lambda chance: 0 < chance <= 1)
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
         boxes = annotated_boxes(results)
@@ -128,20 +121,17 @@ class LiDARObjectFailure(LiDARFailure):
 
 
 @TRANSFORMS.register_module()
-class LiDARGhosts(LiDARObjectFailure):
+@dataclass(eq=False, repr=False)
+class LiDARGhosts(LiDARFailure):
     """Ghost returns: the echoes of an object once more, in another direction.
 
     Wet roads, shop windows and other vehicles mirror, and interference does the same. A ghost has
     the points of a real object, turned about the sensor by 30 degrees or more, so that its
     distance and density are right and only the cameras tell it from an object. What stands where
-    it appears is not removed.
-
-    Args:
-        probability: Chance of each object to have a ghost, in (0, 1].
+    it appears is not removed. Each object has one with a ``probability``.
     """
 
-    def __init__(self, probability: float = 1.0, seed: int = 0) -> None:
-        super().__init__(probability, seed)
+    probability: float = setting(1.0, 'lie within (0, 1]', lambda chance: 0 < chance <= 1)
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
         boxes = annotated_boxes(results)
@@ -167,20 +157,15 @@ def _turned(positions: Tensor, angles: Tensor) -> Tensor:
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False, repr=False)
 class LiDARFrozen(LiDARFailure):
-    """A LiDAR that repeats the keyframe of some time ago as if it were taken now.
+    """A LiDAR that repeats the keyframe of some ``seconds`` ago as if it were taken now.
 
     Unlike that of :class:`LiDARTimeOffset` the cloud is a real one, without sweeps, and needs no
     annotations. At the beginning of a recording it is as much later.
-
-    Args:
-        seconds: Age of the cloud, positive.
     """
 
-    def __init__(self, seconds: float = 1.0, seed: int = 0) -> None:
-        super().__init__(seed)
-        self.seconds = seconds
-        self.check('seconds', seconds > 0, 'be positive')
+    seconds: float = setting(1.0, 'be positive', lambda seconds: seconds > 0)
 
     def spoil(self, results: dict, rng: np.random.Generator) -> None:
         path = file_at(results['lidar_points']['lidar_path'], self.seconds)
@@ -233,12 +218,9 @@ class LiDARTimeOffset(Degradation):
 def annotated_boxes(results: Mapping) -> np.ndarray:
     """The boxes of a sample's objects: those loaded and pasted, or in a test its annotations.
 
-    Returns:
-        (M, 9) float64: x, y, z of the bottom's centre, sizes along x, y, z, yaw, velocity along
-        x and y (0 where unknown), in metres, radians and m/s, LiDAR frame.
-
-    Raises:
-        KeyError: If the dataset gives no annotations.
+    (M, 9) float64: x, y, z of the bottom's centre, sizes along x, y, z, yaw, velocity along x and
+    y (0 where unknown), in metres, radians and m/s, LiDAR frame. A KeyError is raised if there are
+    no annotations.
     """
     for annotations in (results, results.get('eval_ann_info'), results.get('ann_info')):
         if annotations is not None and 'gt_bboxes_3d' in annotations:
@@ -265,3 +247,60 @@ def points_in_annotated_boxes(points: Tensor, boxes: np.ndarray) -> np.ndarray:
         then = lags == lag
         inside[then] = points_in_boxes(positions[then], moved)
     return inside
+
+
+def check_columns(points: Tensor) -> None:
+    """Raise a ValueError for points (N, 4), as nobody knows what their last column is."""
+    if points.shape[1] == _FIFTH:
+        raise ValueError(
+            'a sensor failure cannot tell whether the fourth column of the points is intensity or '
+            'time; set use_dim=[0, 1, 2, 3, 4] in the transforms that load points and sweeps'
+        )
+
+
+def _ring_column(points: Tensor) -> Tensor | None:
+    """Ring indices (N,), int64, of points (N, D); None if the points carry none."""
+    check_columns(points)
+    if points.shape[1] <= _FIFTH or len(points) == 0:
+        return None
+    column = points[:, _FIFTH]
+    in_range = column.min() >= 0 and 1 <= column.max() < _NUM_RINGS
+    return column.long() if in_range and (column == column.round()).all() else None
+
+
+def time_lags(points: Tensor) -> Tensor:
+    """Seconds (N,) by which points (N, D) are older than the keyframe; 0 if they do not tell."""
+    if _ring_column(points) is not None or points.shape[1] <= _FIFTH:
+        return points.new_zeros(len(points))
+    return points[:, _FIFTH]
+
+
+def rings_of(points: Tensor, results: Mapping) -> Tensor:
+    """Ring (N,), int64, 0 the lowest, of each point (N, D) of a keyframe and sweeps.
+
+    It is the points' own ring index, or the one nearest to their elevation in the LiDAR frame of
+    when they were taken, which ``timestamp`` and ``lidar_sweeps`` of the sample tell.
+    """
+    rings = _ring_column(points)
+    if rings is not None:
+        return rings
+    lags, positions = time_lags(points), points[:, :3].clone()
+    for sweep in results.get('lidar_sweeps') or []:
+        taken_then = (lags - sweep_lag(results, sweep)).abs() < _SAME_TIME
+        positions[taken_then] = into_sweep_frame(positions[taken_then], sweep)
+    x, y, z = positions.double().unbind(-1)
+    elevation = torch.rad2deg(torch.atan2(z, torch.hypot(x, y)))
+    rings = torch.round((elevation - LOWEST_ELEVATION) / ELEVATION_STEP)
+    return rings.clamp(0, _NUM_RINGS - 1).long()
+
+
+def sweep_lag(results: Mapping, sweep: Mapping) -> float:
+    """Seconds by which an entry of ``lidar_sweeps`` is older than the keyframe."""
+    return float(results['timestamp'] - sweep['timestamp'])
+
+
+def into_sweep_frame(positions: Tensor, sweep: Mapping) -> Tensor:
+    """Undo what ``LoadAlignedSweeps`` did: positions (N, 3) in the frame of a sweep, metres."""
+    matrix = torch.from_numpy(np.asarray(sweep['lidar_points']['lidar2sensor'], dtype=np.float64))
+    moved = positions.double() @ matrix[:3, :3].T + matrix[:3, 3]
+    return moved.to(positions.dtype)

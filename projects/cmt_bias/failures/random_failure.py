@@ -11,7 +11,7 @@ from mmdet3d.registry import HOOKS, TRANSFORMS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..datasets.pasting_switch_off_hook import transforms_with
+from ..datasets.nuscenes_dataset import transforms_with
 from ..spoiled_parts import add_spoiled
 from .catalog import Failure, all_failures
 from .sensor_failure import sample_generator
@@ -32,11 +32,9 @@ class RandomFailure(BaseTransform):
         failures: Relative weights by name of :func:`all_failures`. A wildcard stands for all that
             fit it, which share its weight; ``night_3`` is a degradation of severity 3.
         probability: Chance of a sample to be spoiled.
-        seed: Seed of all draws.
 
     Raises:
-        ValueError: If a name fits no failure, a weight is not positive, or ``probability`` is not
-            within [0, 1].
+        ValueError: If a name, a weight or the probability has no meaning.
     """
 
     def __init__(
@@ -97,13 +95,11 @@ def _weighted_failures(weights: Mapping[str, float]) -> list[tuple[Failure, floa
     known = {failure.name: failure for failure in all_failures() if failure.transforms}
     weighted: dict[str, float] = {}
     for pattern, weight in weights.items():
-        names = fnmatch.filter(known, pattern)
+        what, names = f"RandomFailure: failures['{pattern}']", fnmatch.filter(known, pattern)
         if not names:
-            raise ValueError(
-                f"RandomFailure: failures['{pattern}'] fits none of {', '.join(known)}"
-            )
+            raise ValueError(f'{what} fits none of {", ".join(known)}')
         if weight <= 0:
-            raise ValueError(f"RandomFailure: failures['{pattern}']={weight} must be positive")
+            raise ValueError(f'{what}={weight} must be positive')
         for name in names:
             weighted[name] = weighted.get(name, 0.0) + weight / len(names)
     return [(known[name], weight) for name, weight in weighted.items()]

@@ -16,10 +16,9 @@ CONDITION_WORDS = {'night': r'\bnight', 'rain': r'\brain', 'fog': r'\bfog'}
 
 
 def scene_condition(description: str) -> str:
-    """The condition that a scene's description tells of.
+    """The one condition that a scene's description tells of: 'day', 'night', 'night and rain', ...
 
-    It is 'day', 'night', 'rain', 'fog' or, where several are named, such as 'night and rain': each
-    scene has exactly one. As usual with nuScenes, 'after rain' counts as rain.
+    As usual with nuScenes, 'after rain' counts as rain.
     """
     words = CONDITION_WORDS.items()
     named = [name for name, word in words if re.search(word, description, re.IGNORECASE)]
@@ -50,16 +49,12 @@ class LabelSpoiledSensors(BaseTransform):
     ) -> None:
         known = {DAY, *CONDITION_WORDS}
         for condition, sensors in spoiled_by.items():
+            what = f"LabelSpoiledSensors: spoiled_by['{condition}']"
             if not set(condition.split(' and ')) <= known:
-                raise ValueError(
-                    f"LabelSpoiledSensors: spoiled_by['{condition}'] is no condition; there are "
-                    f"{', '.join(sorted(known))}, and several with ' and ' between them"
-                )
+                there = f"there are {', '.join(sorted(known))}, and several with ' and ' between"
+                raise ValueError(f'{what} is no condition; {there}')
             if not set(sensors) <= set('LC'):
-                raise ValueError(
-                    f"LabelSpoiledSensors: spoiled_by['{condition}']='{sensors}' must be 'L', 'C' "
-                    "or 'LC'"
-                )
+                raise ValueError(f"{what}='{sensors}' must be 'L', 'C' or 'LC'")
         self.data_root = [data_root] if isinstance(data_root, str) else list(data_root)
         self.spoiled_by = spoiled_by
         self.sensors_of_token: dict[str, str] = {}
@@ -76,8 +71,7 @@ class LabelSpoiledSensors(BaseTransform):
         if self.spoiled_by and token not in self.sensors_of_token:
             raise KeyError(
                 f"LabelSpoiledSensors: the sample '{token}' is not in the tables of "
-                f'data_root={self.data_root}, so that its condition is not known; add the folder '
-                'of its data to data_root'
+                f'data_root={self.data_root}; add the folder of its data'
             )
         add_spoiled(results, self.sensors_of_token.get(token, ''))
         return results

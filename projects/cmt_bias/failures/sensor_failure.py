@@ -2,8 +2,9 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -18,13 +19,19 @@ SEVERITIES = (1, 2, 3)
 """Three levels, as in MultiCorrupt (Beemelmanns et al., 2024); their strengths are our own."""
 
 
+def setting(default: Any, rule: str, holds: Callable[[Any], bool]) -> Any:
+    """A setting of a failure: its default, and the rule that "must" hold for its value."""
+    return field(default=default, metadata=dict(rule=rule, holds=holds))
+
+
+@dataclass(eq=False, repr=False)
 class SensorFailure(BaseTransform):
     """Base of the transforms that spoil a sample's input, between loading and augmentation.
 
-    Derive from it, name in ``spoiled`` the inputs that :meth:`spoil` replaces, and register the
-    class in ``mmdet3d.registry.TRANSFORMS``. A failure draws its random numbers from its seed and
-    the sample alone, puts new arrays in the place of the old ones (never writes into these), and
-    leaves all other entries as they are.
+    Derive from it, as a dataclass if it has settings; name in ``spoiled`` the inputs that
+    :meth:`spoil` replaces; and register the class in ``mmdet3d.registry.TRANSFORMS``. A failure
+    draws its random numbers from its seed and the sample alone, puts new arrays in the place of
+    the old ones (never writes into these), and leaves all other entries as they are.
 
     Added keys: ``changed_by_failure``, whether the input differs now (a failure that leaves a
     whole data set as it was is a mistake, see ``tools/test_robustness.py``), and what
@@ -34,20 +41,25 @@ class SensorFailure(BaseTransform):
         seed: Seed of the random numbers; without effect where nothing is random.
 
     Raises:
-        ValueError: If a setting has no meaning.
+        ValueError: If a :func:`setting` breaks its rule.
         KeyError: If the sample has none of the inputs that are to be spoiled.
     """
 
-    spoiled: tuple[str, ...] = ()
+    spoiled: ClassVar[tuple[str, ...]] = ()
+    _: KW_ONLY
+    seed: int = 0
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __post_init__(self) -> None:
+        for declared in fields(self):
+            if 'rule' in declared.metadata:
+                value, rule = getattr(self, declared.name), declared.metadata['rule']
+                self.check(declared.name, declared.metadata['holds'](value), rule)
 
-    def check(self, setting: str, is_valid: bool, rule: str) -> None:
+    def check(self, name: str, holds: bool, rule: str) -> None:
         """Raise the error that names class, setting and the rule that it breaks, if it does."""
-        if not is_valid:
-            value = getattr(self, setting)
-            raise ValueError(f'{type(self).__name__}: {setting}={value} must {rule}')
+        if not holds:
+            value = getattr(self, name)
+            raise ValueError(f'{type(self).__name__}: {name}={value} must {rule}')
 
     @abstractmethod
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart | None:
@@ -74,20 +86,17 @@ class SensorFailure(BaseTransform):
         return results
 
 
+@dataclass(eq=False, repr=False)
 class Degradation(SensorFailure):
-    """Base of the failures of working sensors, which get worse by ``levels``.
+    """Base of the failures of working sensors: ``severity`` 1 to 3 is which of ``levels``."""
 
-    Args:
-        severity: 1 to 3: which of ``levels`` becomes :attr:`level`.
-    """
+    levels: ClassVar[tuple[Any, ...]] = ()
+    severity: int = setting(2, f'be one of {SEVERITIES}', SEVERITIES.__contains__)
 
-    levels: tuple[Any, ...] = ()
-
-    def __init__(self, severity: int = 2, seed: int = 0) -> None:
-        super().__init__(seed)
-        self.severity = severity
-        self.check('severity', severity in SEVERITIES, f'be one of {SEVERITIES}')
-        self.level = self.levels[severity - 1]
+    @property
+    def level(self) -> Any:
+        """How bad it is, in the terms of ``levels``."""
+        return self.levels[self.severity - 1]
 
 
 def _differ(old: Any, new: Any) -> bool:

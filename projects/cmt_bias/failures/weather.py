@@ -10,7 +10,7 @@ from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures.points import BasePoints
 from torch import Tensor
 
-from .point_columns import check_columns
+from .lidar import check_columns
 from .sensor_failure import Degradation
 
 _VEIL = 160.0  # grey of the air full of drops
@@ -145,11 +145,8 @@ def scatter_points(
     ``1 / (2 extinction)``. Hahner et al. (ICCV 2021) calculate the pulse in detail; this is its
     outcome in the mean. Distances are from the keyframe's LiDAR for all sweeps.
 
-    Args:
-        points: The cloud, LiDAR frame; stays as it is. Intensity 0-255 in column 3 if it has one.
-        extinction: Extinction coefficient, 1/m.
-        backscatter: Share of the lost echoes that come back from the drops, 0-1.
-        rng: Random numbers.
+    The cloud, LiDAR frame, stays as it is; intensity 0-255 is its column 3, if it has one.
+    ``extinction`` is in 1/m, ``backscatter`` the share of lost echoes that come back, 0-1.
     """
 
     def draw() -> Tensor:
