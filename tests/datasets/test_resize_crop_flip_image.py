@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmt_bias.datasets import ResizeCropFlipImage
-from cmt_bias.datasets.resize_crop_flip_image import ImageAugmentation
+from cmt_bias.datasets.augmentation import ImageAugmentation
 
 RELEASED = dict(
     resize_lim=(0.47, 0.625),

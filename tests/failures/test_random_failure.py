@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
 from cmt_bias.failures import all_failures
-from cmt_bias.failures.random_failure import FailureEpochHook, RandomFailure
+from cmt_bias.failures.catalog import FailureEpochHook, RandomFailure
 
 FAILURES = {'camera_drop_[1-5]': 1.0, 'lidar_drop': 2.0, 'night_*': 1.0, 'camera_shift': 1.0}
 

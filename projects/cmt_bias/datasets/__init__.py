@@ -1,16 +1,16 @@
 """Data pipeline of the released recipes: loading, augmentation, pasting, checks of the data."""
 
-from .lidar_frame_augmentation import (
+from .augmentation import (
     CustomRandomFlip3D,
     GlobalRotScaleTransAll,
     GlobalRotScaleTransImage,
+    ResizeCropFlipImage,
 )
 from .loading import LoadAlignedSweeps, LoadCalibratedMultiViewImages
 from .modal_mask import ModalMask3D, with_modality
 from .nuscenes_dataset import AllBoxesNuScenesDataset, BadFrameError, CheckedNuScenesDataset
 from .object_database import UnifiedDataBaseSampler
 from .object_sample import PastingSwitchOffHook, UnifiedObjectSample
-from .resize_crop_flip_image import ResizeCropFlipImage
 
 __all__ = [
     'AllBoxesNuScenesDataset',

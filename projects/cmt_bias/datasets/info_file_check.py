@@ -26,64 +26,59 @@ def _command_that_makes(path: str) -> str:
 
 
 def read_info_file(path: str) -> dict[str, Any] | Problem:
-    """Content of an info file of the current format (``nuscenes_infos_train.pkl`` and its kind).
+    """Content of an info file of the current format (such as ``nuscenes_infos_train.pkl``).
 
     Or why there is none: the file does not exist, is no pickle of plain data, is of the format
     before mmdet3d 1.1, or has no sample.
     """
-    create = _command_that_makes(path)
+    remedy = _command_that_makes(path)
     if not osp.isfile(path):
-        return Problem(f"the info file '{path}' does not exist", create)
+        return Problem(f"the info file '{path}' does not exist", remedy)
     try:
         infos = load_info_file(path)
     except (OSError, InfoFileError) as error:
-        return Problem.of_error(error, create)
-    if isinstance(infos, list) or (isinstance(infos, Mapping) and 'infos' in infos):
+        return Problem.of_error(error, remedy)
+    keys = set(infos) if isinstance(infos, dict) else set()
+    if {'metainfo', 'data_list'} <= keys:
+        return infos if infos['data_list'] else Problem(f"'{path}' has no sample", remedy)
+    if isinstance(infos, list) or 'infos' in keys:
         what = f"the info file '{path}' has the old format, of mmdet3d before 1.1"
         convert = (
             'convert it: python tools/dataset_converters/update_infos_to_v2.py --dataset nuscenes '
             f"--pkl-path '{path}' --out-dir '{osp.dirname(path) or '.'}' (of mmdet3d's "
-            f'repository; it reads ./data/nuscenes), or {create}'
+            'repository; it reads ./data/nuscenes), or '
         )
-        return Problem(what, convert)
-    if not isinstance(infos, dict) or not {'metainfo', 'data_list'} <= set(infos):
-        return Problem(f"'{path}' is no info file: it has no 'metainfo' and 'data_list'", create)
-    if not infos['data_list']:
-        return Problem(f"the info file '{path}' has no sample", create)
-    return infos
+        return Problem(what, convert + remedy)
+    return Problem(f"'{path}' is no info file: it has no 'metainfo' and 'data_list'", remedy)
 
 
 def check_frames(infos: Mapping, path: str, used: UsedData, batch_size: int = 1) -> list[Problem]:
     """Look at all frames for what is ``used`` and fits into batches; opens no sensor files."""
-    create = _command_that_makes(path)
+    remedy = _command_that_makes(path)
     categories = infos['metainfo'].get('categories') or {}
     moved = {n: i for n, i in categories.items() if n in CLASSES and CLASSES.index(n) != i}
     if moved:
         what = f"'{path}' numbers classes otherwise than mmdet3d's NuScenesDataset: {moved}"
-        return [Problem(what, create)]
+        return [Problem(what, remedy)]
     frames: Sequence[Mapping] = infos['data_list']
     tokens = defaultdict(list)
     for number, frame in enumerate(frames):
         for fault in _faults_of_frame(frame, used):
             tokens[fault].append(str(frame.get('token', number)))
-    problems = [
-        Problem(
-            f"'{path}': {fault} in {len(found)} of {len(frames)} frames: "
-            + ', '.join(found[:_LISTED_FRAMES])
-            + (' and others' if len(found) > _LISTED_FRAMES else ''),
-            'correct the source that this file was made from, then ' + create,
-        )
-        for fault, found in tokens.items()
-    ]
-    if problems or not used.images or batch_size == 1:
-        return problems
-    cameras = Counter(len(frame['images']) for frame in frames).most_common()
-    if len(cameras) == 1:
-        return []
-    counts = ', '.join(f'{number} in {count} frames' for number, count in cameras)
-    what = f"the frames of '{path}' differ in their number of cameras: {counts}"
-    remedy = f'set batch_size=1 instead of {batch_size}, or leave the frames with fewer out'
-    return [Problem(what, remedy)]
+    problems = []
+    for fault, found in tokens.items():
+        named = ', '.join(found[:_LISTED_FRAMES]) + ' and others' * (len(found) > _LISTED_FRAMES)
+        what = f"'{path}': {fault} in {len(found)} of {len(frames)} frames: {named}"
+        source = 'correct the source that this file was made from, then '
+        problems.append(Problem(what, source + remedy))
+    if used.images and batch_size > 1 and not problems:
+        cameras = Counter(len(frame['images']) for frame in frames).most_common()
+        if len(cameras) > 1:
+            counts = ', '.join(f'{number} in {count} frames' for number, count in cameras)
+            what = f"the frames of '{path}' differ in their number of cameras: {counts}"
+            one = f'set batch_size=1 instead of {batch_size}, or leave the frames with fewer out'
+            problems.append(Problem(what, one))
+    return problems
 
 
 def _faults_of_frame(frame: Mapping, used: UsedData) -> Iterator[str]:
@@ -91,10 +86,11 @@ def _faults_of_frame(frame: Mapping, used: UsedData) -> Iterator[str]:
     wanted = ['sample_idx'] + ['lidar_points'] * used.points + ['images'] * used.images
     missing = [key for key in wanted if key not in frame]
     if used.points and 'lidar_points' in frame:
-        cloud = frame['lidar_points']
-        missing += [f'lidar_points.{k}' for k in ('lidar_path', 'num_pts_feats') if k not in cloud]
-    sweeps = frame.get('lidar_sweeps', ())[: used.sweeps]
-    if any('lidar2sensor' not in sweep.get('lidar_points', {}) for sweep in sweeps):
+        keys = ('lidar_path', 'num_pts_feats')
+        missing += [f'lidar_points.{key}' for key in keys if key not in frame['lidar_points']]
+    sweeps = [sweep.get('lidar_points', {}) for sweep in frame.get('lidar_sweeps', ())]
+    motions = [sweep.get('lidar2sensor') for sweep in sweeps[: used.sweeps]]
+    if any(motion is None for motion in motions):
         missing.append('lidar_sweeps.lidar_points.lidar2sensor')
     cameras: Mapping[str, Mapping] = frame.get('images', {}) if used.images else {}
     for name, camera in cameras.items():
@@ -106,7 +102,7 @@ def _faults_of_frame(frame: Mapping, used: UsedData) -> Iterator[str]:
     for key in ('cam2img', 'lidar2cam'):
         if not all(_is_finite(camera[key]) for camera in cameras.values()):
             yield f'NaN or infinite values in {key} of a camera'
-    if not all(_is_finite(sweep['lidar_points']['lidar2sensor']) for sweep in sweeps):
+    if not all(map(_is_finite, motions)):
         yield 'NaN or infinite values in lidar2sensor of a sweep'
     if frame.get('instances'):
         yield from _faults_of_annotations(frame['instances'], used.annotation_keys)

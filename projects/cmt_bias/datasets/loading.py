@@ -40,7 +40,16 @@ class LoadCalibratedMultiViewImages(BaseTransform):
         cameras: Mapping[str, dict] = results['images']
         results['camera_names'] = list(cameras)
         results['filename'] = [camera['img_path'] for camera in cameras.values()]
-        results['img'] = [self._read(path) for path in results['filename']]
+        try:
+            images = [read_image(path, self.backend_args) for path in results['filename']]
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{error}; check data_root and data_prefix of the dataset in the config, and that '
+                'the camera files are unpacked'
+            ) from error
+        results['img'] = [
+            image.astype(np.float32) if self.to_float32 else image for image in images
+        ]
         for key in ('cam2img', 'lidar2cam'):
             results[key] = camera_matrices(cameras, key)
         results['lidar2img'] = results['cam2img'] @ results['lidar2cam']
@@ -50,16 +59,6 @@ class LoadCalibratedMultiViewImages(BaseTransform):
             results[key] = (int(height), int(width))
         results['num_views'] = len(cameras)
         return results
-
-    def _read(self, path: str) -> np.ndarray:
-        try:
-            image = read_image(path, self.backend_args)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"the camera image '{path}' does not exist; check data_root and data_prefix of "
-                'the dataset in the config, and that the camera files are unpacked'
-            ) from error
-        return image.astype(np.float32) if self.to_float32 else image
 
 
 def read_image(path: str, backend_args: dict | None) -> np.ndarray:

@@ -61,15 +61,9 @@ def convert_nuscenes(
     ``out_dir`` as it was or, if killed at the very end while the files take their places, without
     ``<prefix>_dbinfos_train.pkl``, which comes last.
 
-    Args:
-        root: Dataset folder with ``samples/``, ``sweeps/``, ``maps/`` and the tables.
-        out_dir: Output folder; configs expect the same as ``root``.
-        max_sweeps: Number of past LiDAR sweeps listed for a sample.
-        image_crops: Also cut the database's objects out of the images.
-        workers: Number of processes for the slowest step, projecting all boxes.
-
-    Returns:
-        Number of samples of each info file, of database ``objects`` and of image ``crops``.
+    ``max_sweeps`` past LiDAR sweeps are listed for a sample; ``image_crops`` are the objects of
+    the database cut out of the images; ``workers`` processes do the slowest step. Returns the
+    number of samples of each info file, of database ``objects`` and of image ``crops``.
 
     Raises:
         DatasetLayoutError: If the dataset is incomplete, or ``out_dir`` has info files of another
@@ -247,17 +241,13 @@ def _write_database(converter: SimpleNamespace, root: Path, staging: Path, prefi
 
 
 def add_image_crops(database_path: Path, info_path: Path, data_root: Path) -> int:
-    """Cut a database's objects out of the images, as the released CMT's has them for pasting.
+    """Cut a database's objects out of the images, as the released CMT's are; return their number.
 
-    Returns the number of crops. Each entry, which mmdet3d's own ``ObjectSample`` still reads, gets
-
-    - ``image_path``: the crop of the camera that shows the object largest, beside its points and
-      relative to the folder of the database, ``''`` if none shows it;
-    - ``image_crop_key``: that camera's channel name, or ``''``;
-    - ``image_crop_depth``: mean depth of the box's corners in that camera, metres, or 0.
-
-    ``image_idx`` of the entries numbers the samples of the info file. An OSError is raised if an
-    image is missing or a crop cannot be written.
+    Each entry, which mmdet3d's own ``ObjectSample`` still reads, gets of the camera that shows the
+    object largest: ``image_path`` (the crop, beside its points, relative to the folder of the
+    database), ``image_crop_key`` (the channel) and ``image_crop_depth`` (mean depth of the box's
+    corners, metres); '' and 0 if none shows it. An OSError is raised if an image is missing or a
+    crop cannot be written.
     """
     database = mmengine.load(database_path)
     samples = mmengine.load(info_path)['data_list']

@@ -20,13 +20,9 @@ class BadFrameError(ValueError):
 class CheckedNuScenesDataset(NuScenesDataset):
     """mmdet3d's ``NuScenesDataset``, with an error that names the file when a frame is bad.
 
-    Args:
-        skip_bad_frames: Let a training draw another frame in place of a bad one; each is logged
-            once, and :attr:`skipped` holds them. Not when testing: the metric needs every frame.
-        **settings: Those of ``NuScenesDataset``.
-
-    Attributes:
-        skipped: (frames,) whether each was bad so far; bool, shared with the loading processes.
+    With ``skip_bad_frames`` a training draws another frame in place of a bad one; each is logged
+    once. Not when testing: the metric needs every frame. ``skipped`` (frames,) says of each
+    whether it was bad so far; bool, shared with the loading processes.
     """
 
     def __init__(self, *args: Any, skip_bad_frames: bool = False, **settings: Any) -> None:
@@ -40,11 +36,7 @@ class CheckedNuScenesDataset(NuScenesDataset):
             self.skipped = torch.zeros(len(self), dtype=torch.bool).share_memory_()
 
     def prepare_data(self, index: int) -> dict | None:
-        """The sample of one frame; None where another is to be drawn.
-
-        Raises:
-            BadFrameError: If a file of the frame is bad, unless it may be skipped.
-        """
+        """The sample of one frame; None where a file is bad and another frame is to be drawn."""
         cause: Exception | None = None
         try:
             example = super().prepare_data(index)

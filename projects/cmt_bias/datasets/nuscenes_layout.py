@@ -22,11 +22,7 @@ EVALUATED_SPLITS = {
 
 
 def read_table(tables: Path, name: str) -> list[dict]:
-    """The records of one table, in the folder ``<data root>/<version>``.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-    """
+    """The records of a table in ``<data root>/<version>``, or a FileNotFoundError."""
     path = tables / f'{name}.json'
     if not path.is_file():
         raise FileNotFoundError(

@@ -32,15 +32,8 @@ class ObjectDatabase:
     package and of the released CMT ``image_path``: the object cut out of an image, ``''`` if no
     camera shows it.
 
-    Args:
-        info_path: The pickle, usually ``<data root>/nuscenes_dbinfos_train.pkl``.
-        data_root: What paths in it are relative to; None: the current folder.
-        backend_args: Arguments of the mmengine file backend, None for local files.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        InfoFileError: If it cannot be read.
-        ValueError: If it is no database.
+    A FileNotFoundError, InfoFileError or ValueError is raised if there is no such file, if it
+    cannot be read, or is no database; :attr:`remedy` is what to do.
     """
 
     def __init__(

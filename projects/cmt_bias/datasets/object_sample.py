@@ -1,6 +1,6 @@
 """Paste objects of other scenes into a sample, ground truth, points and images, until an epoch.
 
-Pixel coordinates as in ``resize_crop_flip_image.py``.
+Pixel coordinates as in ``augmentation.py``.
 """
 
 from collections.abc import Mapping
@@ -61,11 +61,8 @@ def paste_crops(
     too: the released code means to draw these again, but its copies of them are views of the
     painted image.
 
-    Args:
-        image: uint8 or float32.
-        boxes: The pasted boxes that the camera sees.
-        crops: The crop (h, w, 3) by the index of its box; boxes without one leave no trace.
-        mixup_rate: Weight of the crop in [0, 1]; negative: the crop covers the image.
+    ``crops`` are (h, w, 3) by the index of their box; boxes without one leave no trace.
+    ``mixup_rate`` is the weight of a crop in [0, 1]; if negative, it covers the image.
     """
     painted = image.copy()
     for index, (left, top, right, bottom) in zip(boxes.indices, boxes.rectangle, strict=True):
@@ -89,15 +86,9 @@ class UnifiedObjectSample(ObjectSample):
     the object's one crop, see :func:`paste_crops`. An object without a crop is pasted as points
     alone, and so are all of a database without crops (mmdet3d's own), with a warning.
 
-    Args:
-        db_sampler: Config of the :class:`UnifiedDataBaseSampler`.
-        sample_2d: Paste into the images too; ``img`` then needs ``lidar2img``.
-        mixup_rate: As of :func:`paste_crops`.
-
-    Raises:
-        ValueError: If ``mixup_rate`` is above 1, points of the database have other values than
-            those of the dataset, or a file of it cannot be read.
-        FileNotFoundError: If a file of the database is missing.
+    ``db_sampler`` is the config of the :class:`UnifiedDataBaseSampler`. A ValueError is raised if
+    ``mixup_rate`` is above 1, points of the database have other values than those of the dataset,
+    or a file of it cannot be read; a FileNotFoundError if one is missing.
     """
 
     def __init__(
@@ -160,9 +151,8 @@ class PastingSwitchOffHook(Hook):
     the start of every later epoch too, on every transform with an attribute ``disabled``, however
     nested, and once ends workers that live on between epochs with copies of the dataset.
 
-    Args:
-        epoch: First epoch without pasting, counted from 0: with 20 epochs and ``epoch=15`` the
-            last 5 have none. A ValueError is raised for a negative one.
+    Epochs are counted from 0: with 20 of them and ``epoch=15`` the last 5 are without pasting. A
+    ValueError is raised for a negative one.
     """
 
     def __init__(self, epoch: int) -> None:

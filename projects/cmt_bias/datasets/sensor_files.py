@@ -29,10 +29,10 @@ class UsedData(NamedTuple):
 
 
 class SensorFile(NamedTuple):
-    """A file of a sensor."""
+    """A file of a sensor, with the number of float32 values of its points; 0 for an image."""
 
     path: Path
-    point_values: int = 0  # float32 values of each of its points; 0 for an image
+    point_values: int = 0
 
 
 def is_local(backend_args: Mapping | None) -> bool:
@@ -42,10 +42,7 @@ def is_local(backend_args: Mapping | None) -> bool:
 
 
 def used_data(dataset: Mapping) -> UsedData:
-    """What the pipeline in a dataset's config loads, of the sensors that its ``modality`` has.
-
-    One without a pipeline is taken to load all of its modality.
-    """
+    """What a dataset's config loads, of its ``modality``: all of it, if there is no pipeline."""
     modality = dataset.get('modality') or dict(use_lidar=True, use_camera=False)
     lidar, camera = bool(modality.get('use_lidar')), bool(modality.get('use_camera'))
     keys = ['bbox_3d', 'bbox_label_3d'] + ['velocity'] * dataset.get('with_velocity', True)

@@ -5,8 +5,8 @@ list of arrays. :func:`with_failure` puts one into a test, :class:`RandomFailure
 each sample of a training.
 """
 
-from . import cameras, lidar, random_failure, scene_conditions, weather
-from .catalog import CLEAN, Failure, all_failures, find_failures, with_failure
+from . import cameras, lidar, scene_conditions, weather
+from .catalog import CLEAN, Failure, RandomFailure, all_failures, find_failures, with_failure
 from .sensor_failure import CHANGED_KEY, SEVERITIES
 
 __all__ = [
@@ -14,11 +14,11 @@ __all__ = [
     'CLEAN',
     'SEVERITIES',
     'Failure',
+    'RandomFailure',
     'all_failures',
     'cameras',
     'find_failures',
     'lidar',
-    'random_failure',
     'scene_conditions',
     'weather',
     'with_failure',

@@ -20,7 +20,7 @@ _DIRT_CELLS = 48  # cells of noise along the longer side of an image
 _DIRT_SMOOTHING = 0.05 * _DIRT_CELLS  # standard deviation; spots are about four times as wide
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class CameraFailure(SensorFailure):
     """Base of the failures in which some cameras show another picture.
 
@@ -34,10 +34,7 @@ class CameraFailure(SensorFailure):
 
     @abstractmethod
     def pictures(self, results: dict, hit: np.ndarray, rng: np.random.Generator) -> Pictures:
-        """What the V cameras show instead: (H, W, 3) each, None for one that shows its own.
-
-        Of those that do not fail, where ``hit`` (V,) is False, it is passed over.
-        """
+        """What the V cameras show instead, if ``hit`` (V,): (H, W, 3) each; None for their own."""
 
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart:
         images = results['img']
@@ -72,7 +69,7 @@ class CameraMirror(CameraFailure):
 
 
 @TRANSFORMS.register_module()
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class CameraShift(CameraFailure):
     """Cameras that were knocked aside: their pictures are shifted to the left or right.
 
@@ -107,7 +104,7 @@ def _read_instead(
 
 
 @TRANSFORMS.register_module()
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class CameraFrozen(CameraFailure):
     """Cameras that show the picture of some ``seconds`` ago; the calibration is that of now.
 
@@ -134,7 +131,7 @@ class CameraForeignScene(CameraFailure):
 
 
 @TRANSFORMS.register_module()
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class CameraOcclusion(CameraFailure):
     """Dirt on the lenses: black patches on every image, another pattern for each camera.
 

@@ -50,7 +50,7 @@ class LiDARDrop(LiDARFailure):
 
 
 @TRANSFORMS.register_module()
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class LiDARBeamReduction(LiDARFailure):
     """Keep the points of a few rings, uniformly spaced over the 32 of the HDL-32E.
 
@@ -75,7 +75,7 @@ class LiDARBeamReduction(LiDARFailure):
 
 
 @TRANSFORMS.register_module()
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class LiDARFieldOfView(LiDARFailure):
     """Keep the points of a sector around the vehicle's forward axis, seen from the LiDAR.
 
@@ -100,7 +100,7 @@ class LiDARFieldOfView(LiDARFailure):
 
 
 @TRANSFORMS.register_module()
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class LiDARObjectFailure(LiDARFailure):
     """Drop all points in the boxes of objects, each drawn with a ``probability``.
 
@@ -121,7 +121,7 @@ class LiDARObjectFailure(LiDARFailure):
 
 
 @TRANSFORMS.register_module()
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class LiDARGhosts(LiDARFailure):
     """Ghost returns: the echoes of an object once more, in another direction.
 
@@ -157,7 +157,7 @@ def _turned(positions: Tensor, angles: Tensor) -> Tensor:
 
 
 @TRANSFORMS.register_module()
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class LiDARFrozen(LiDARFailure):
     """A LiDAR that repeats the keyframe of some ``seconds`` ago as if it were taken now.
 

@@ -38,10 +38,8 @@ class LabelSpoiledSensors(BaseTransform):
         spoiled_by: For conditions of :func:`scene_condition` the sensors that suffer: 'L', 'C' or
             'LC'. 'night' also means nights with rain, 'night and rain' these alone.
 
-    Raises:
-        FileNotFoundError: If the tables are not there, and ``spoiled_by`` names any condition.
-        ValueError: If ``spoiled_by`` names something else than conditions and sensors.
-        KeyError: If a sample is not in the tables.
+    If ``spoiled_by`` names any condition, a FileNotFoundError is raised without the tables, a
+    KeyError for a sample that is not in them; a ValueError, if it names anything else.
     """
 
     def __init__(

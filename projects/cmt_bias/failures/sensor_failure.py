@@ -24,7 +24,7 @@ def setting(default: Any, rule: str, holds: Callable[[Any], bool]) -> Any:
     return field(default=default, metadata=dict(rule=rule, holds=holds))
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class SensorFailure(BaseTransform):
     """Base of the transforms that spoil a sample's input, between loading and augmentation.
 
@@ -37,12 +37,8 @@ class SensorFailure(BaseTransform):
     whole data set as it was is a mistake, see ``tools/test_robustness.py``), and what
     :mod:`cmt_bias.spoiled_parts` says of the sensors that give wrong data.
 
-    Args:
-        seed: Seed of the random numbers; without effect where nothing is random.
-
-    Raises:
-        ValueError: If a :func:`setting` breaks its rule.
-        KeyError: If the sample has none of the inputs that are to be spoiled.
+    A ValueError is raised if a :func:`setting` breaks its rule, a KeyError if the sample has none
+    of the inputs that are to be spoiled.
     """
 
     spoiled: ClassVar[tuple[str, ...]] = ()
@@ -52,8 +48,8 @@ class SensorFailure(BaseTransform):
     def __post_init__(self) -> None:
         for declared in fields(self):
             if 'rule' in declared.metadata:
-                value, rule = getattr(self, declared.name), declared.metadata['rule']
-                self.check(declared.name, declared.metadata['holds'](value), rule)
+                rule, holds = declared.metadata['rule'], declared.metadata['holds']
+                self.check(declared.name, holds(getattr(self, declared.name)), rule)
 
     def check(self, name: str, holds: bool, rule: str) -> None:
         """Raise the error that names class, setting and the rule that it breaks, if it does."""
@@ -63,11 +59,7 @@ class SensorFailure(BaseTransform):
 
     @abstractmethod
     def spoil(self, results: dict, rng: np.random.Generator) -> SpoiledPart | None:
-        """Replace entries of the sample by means of its own random numbers.
-
-        Returns:
-            The part that is spoiled, if it is not all.
-        """
+        """Replace entries of the sample; return the part that is spoiled, if it is not all."""
 
     def transform(self, results: dict) -> dict:
         """Spoil one sample and note whether it has changed."""
@@ -86,7 +78,7 @@ class SensorFailure(BaseTransform):
         return results
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class Degradation(SensorFailure):
     """Base of the failures of working sensors: ``severity`` 1 to 3 is which of ``levels``."""
 
@@ -107,11 +99,7 @@ def _differ(old: Any, new: Any) -> bool:
 
 
 def sample_token(results: Mapping) -> str:
-    """What names a sample: nuScenes' token, else the number or file that the dataset gave it.
-
-    Raises:
-        KeyError: If the sample has none of them.
-    """
+    """What names a sample: nuScenes' token, else its number or file; or a KeyError."""
     for key in ('token', 'sample_idx', 'lidar_path'):
         if results.get(key) is not None:
             return str(results[key])
@@ -122,10 +110,6 @@ def sample_token(results: Mapping) -> str:
 
 
 def sample_generator(seed: int, purpose: str, results: Mapping) -> np.random.Generator:
-    """A generator of random numbers for one sample and purpose.
-
-    It depends on nothing else: two tests with other numbers of workers draw the same, and numpy's
-    global state stays.
-    """
+    """Random numbers of one sample and purpose, whatever the workers and numpy's global state."""
     digest = hashlib.sha256(f'{seed}/{purpose}/{sample_token(results)}'.encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, 'big'))

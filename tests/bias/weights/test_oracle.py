@@ -72,9 +72,10 @@ def test_a_dropped_camera_is_spoiled_for_the_queries_that_it_sees(view):
     seed = next(
         seed
         for seed in range(20)
-        if CameraDrop(1, seed)(dict(results))['spoiled_views'].tolist() == [view == 0, view == 1]
+        if CameraDrop(num_views=1, seed=seed)(dict(results))['spoiled_views'].tolist()
+        == [view == 0, view == 1]
     )
-    lidar, camera = weights_at(POINTS, CameraDrop(1, seed)(results))
+    lidar, camera = weights_at(POINTS, CameraDrop(num_views=1, seed=seed)(results))
     assert lidar == [1, 1, 1, 1]
     assert camera == [-1 if view == 0 else 1, -1 if view == 1 else 1, 1, 1]
 
