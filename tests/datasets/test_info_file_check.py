@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from mmdet3d.datasets import NuScenesDataset
 
-from cmt_bias.datasets.info_file_check import check_frames, read_info_file
-from cmt_bias.datasets.sensor_files import UsedData
+from cmt_bias.datasets.data_files import UsedData, check_frames, read_info_file
 from cmt_bias.problem import Problem
 
 NAN, INF = float('nan'), float('inf')

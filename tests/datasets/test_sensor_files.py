@@ -10,7 +10,7 @@ from mmdet3d.datasets.transforms import LoadPointsFromFile
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures.points import LiDARPoints
 
-from cmt_bias.datasets.sensor_files import (
+from cmt_bias.datasets.data_files import (
     SensorFile,
     fault_of_file,
     faults_of_files,

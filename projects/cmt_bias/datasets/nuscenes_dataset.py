@@ -9,7 +9,7 @@ from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.registry import DATASETS
 from mmengine.logging import MMLogger
 
-from .sensor_files import POINT_VALUES, fault_of_file, sensor_files, used_data
+from .data_files import POINT_VALUES, fault_of_file, sensor_files, used_data
 
 
 class BadFrameError(ValueError):

@@ -15,8 +15,8 @@ from mmengine.logging import MMLogger
 from ..plain_pickle import InfoFileError, load_info_file
 from ..problem import Problem
 from .box_overlap import overlap_on_ground
+from .data_files import POINT_VALUES, SensorFile, faults_of_files, is_local
 from .loading import read_image
-from .sensor_files import POINT_VALUES, SensorFile, faults_of_files, is_local
 
 _ENTRY_KEYS = ('name', 'path', 'box3d_lidar', 'num_points_in_gt', 'difficulty')
 _FILES_LOOKED_AT = 8

@@ -17,8 +17,8 @@ from mmdet3d.registry import TRANSFORMS
 from torch import Tensor
 
 from ..datasets.box_overlap import points_in_boxes
+from ..datasets.data_files import POINT_VALUES
 from ..datasets.modal_mask import zeroed
-from ..datasets.sensor_files import POINT_VALUES
 from ..spoiled_parts import SpoiledPart, box_regions, sector_regions
 from .recorded_files import file_at
 from .sensor_failure import Degradation, SensorFailure, setting

@@ -49,8 +49,8 @@ class LabelSpoiledSensors(BaseTransform):
         for condition, sensors in spoiled_by.items():
             what = f"LabelSpoiledSensors: spoiled_by['{condition}']"
             if not set(condition.split(' and ')) <= known:
-                there = f"there are {', '.join(sorted(known))}, and several with ' and ' between"
-                raise ValueError(f'{what} is no condition; {there}')
+                there = f"{', '.join(sorted(known))}, and several with ' and ' between them"
+                raise ValueError(f'{what} is no condition; there are {there}')
             if not set(sensors) <= set('LC'):
                 raise ValueError(f"{what}='{sensors}' must be 'L', 'C' or 'LC'")
         self.data_root = [data_root] if isinstance(data_root, str) else list(data_root)
@@ -69,7 +69,7 @@ class LabelSpoiledSensors(BaseTransform):
         if self.spoiled_by and token not in self.sensors_of_token:
             raise KeyError(
                 f"LabelSpoiledSensors: the sample '{token}' is not in the tables of "
-                f'data_root={self.data_root}; add the folder of its data'
+                f'data_root={self.data_root}; add the folder of its data to data_root'
             )
         add_spoiled(results, self.sensors_of_token.get(token, ''))
         return results

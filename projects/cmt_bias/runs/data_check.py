@@ -14,17 +14,19 @@ from mmengine.config import Config
 from nuscenes.utils.splits import create_splits_scenes
 
 from ..config_type import type_name
-from ..datasets.info_file_check import check_class_balance, check_frames, read_info_file
-from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES, scenes_of_samples
-from ..datasets.object_database import check_database
-from ..datasets.sensor_files import (
+from ..datasets.data_files import (
     SensorFile,
     UsedData,
+    check_class_balance,
+    check_frames,
     faults_of_files,
     is_local,
+    read_info_file,
     sensor_files,
     used_data,
 )
+from ..datasets.nuscenes_layout import EVALUATED_SPLITS, NUSCENES_TABLES, scenes_of_samples
+from ..datasets.object_database import check_database
 from ..metrics.metric_configs import nuscenes_metric_configs
 from ..problem import Problem, Severity
 
