@@ -204,8 +204,8 @@ def _faults_of_frame(frame: Mapping, used: UsedData) -> Iterator[str]:
     wanted = ['sample_idx'] + ['lidar_points'] * used.points + ['images'] * used.images
     missing = [key for key in wanted if key not in frame]
     if used.points and 'lidar_points' in frame:
-        keys = ('lidar_path', 'num_pts_feats')
-        missing += [f'lidar_points.{key}' for key in keys if key not in frame['lidar_points']]
+        cloud = frame['lidar_points']
+        missing += [f'lidar_points.{k}' for k in ('lidar_path', 'num_pts_feats') if k not in cloud]
     sweeps = [sweep.get('lidar_points', {}) for sweep in frame.get('lidar_sweeps', ())]
     motions = [sweep.get('lidar2sensor') for sweep in sweeps[: used.sweeps]]
     if any(motion is None for motion in motions):
