@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import mmengine
 import pandas as pd
 import pytest
+import torch
 
 from cmt_bias.study.study_run import read_test_metrics
 
@@ -13,6 +15,10 @@ PREFIX = 'NuScenes metric/pred_instances_3d_NuScenes/'
 MODALITY_SCALES = """
 model['pts_bbox_head'].update(
     attention_bias_config=dict(scale_granularity='modality', max_scale=5.0))
+test_evaluator = [
+    dict(type='NuScenesMetric', metric='bbox', **val_evaluator),
+    dict(type='DumpResults', out_file_path=''),
+]
 """
 
 pytestmark = pytest.mark.end_to_end
@@ -39,14 +45,25 @@ def models(tmp_path_factory, smallest_nuscenes) -> dict[str, tuple[Path, Path]]:
 def swept(models, tmp_path_factory) -> Path:
     """Work folder of a finished sweep."""
     work_dir = tmp_path_factory.mktemp('sweep')
-    done = run_tool('sweep_scale', *models['biased'], '--values', 6, 0, '--work-dir', work_dir)
+    values = ('--values', 6, 0)
+    done = run_tool('sweep_scale', *models['biased'], *values, *writing_to(work_dir))
     assert done.returncode == 0, done.stdout[-5000:]
     return work_dir
 
 
+def writing_to(work_dir: Path) -> tuple[object, ...]:
+    """Options that send all that a tool writes to a folder."""
+    dump = f'test_evaluator.1.out_file_path={work_dir / "results.pkl"}'
+    return '--work-dir', work_dir, '--cfg-options', dump
+
+
 def test_the_learned_row_is_exactly_the_test_of_the_test_tool(models, swept, tmp_path):
-    done = run_tool('test', *models['biased'], '--work-dir', tmp_path)
+    done = run_tool('test', *models['biased'], *writing_to(tmp_path))
     assert done.returncode == 0, done.stdout[-5000:]
+    dumps = [mmengine.load(folder / 'results.pkl') for folder in (tmp_path, swept)]
+    for by_test, by_sweep in zip(*dumps, strict=True):
+        scores = (found['pred_instances_3d']['scores_3d'] for found in (by_test, by_sweep))
+        assert torch.equal(*scores)
     expected, actual = read_test_metrics(tmp_path), read_test_metrics(swept)
     timings = {'data_time', 'time'}
     assert actual.keys() == expected.keys() >= {f'{PREFIX}NDS', f'{PREFIX}mAP'}

@@ -173,8 +173,9 @@ class CmtHead(BaseModule):
         Args:
             pts_feats: BEV map ``(B, in_channels, H, W)``.
             img_feats: Camera features ``(B * V, C, h, w)``; further levels are not used.
-            img_metas: For each sample ``lidar2img`` ``(V, 4, 4)`` and ``pad_shape`` (without
-                them queries have no camera position), and in training ``gt_instances_3d``.
+            img_metas: For each sample ``lidar2img`` ``(V, 4, 4)`` and ``pad_shape`` ``(H, W)`` in
+                pixels (without them queries have no camera position), and in training
+                ``gt_instances_3d`` with ``bboxes_3d`` and ``labels_3d``.
 
         Returns:
             For each task group a list with one dict: ``center``, ``height``, ``dim``, ``rot``,
@@ -314,7 +315,11 @@ class CmtHead(BaseModule):
     def loss_by_feat(
         self, task_outputs: TaskOutputs, batch_gt_instances_3d: Sequence[InstanceData]
     ) -> dict[str, Tensor]:
-        """What :meth:`CmtCriterion.forward` makes of the result of :meth:`forward`."""
+        """What :meth:`CmtCriterion.forward` makes of the result of :meth:`forward`.
+
+        Raises:
+            FloatingPointError: If a prediction is not finite.
+        """
         if self.criterion is None:
             raise ValueError(f'{type(self).__name__}: the losses need train_cfg.pts.')
         return self.criterion([levels[0] for levels in task_outputs], batch_gt_instances_3d)

@@ -1,6 +1,5 @@
 """Test a model under several bias scales in one pass over the data, and report what they give."""
 
-import copy
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,11 +148,14 @@ class ScaleSweepLoop(TestLoop):
         # The learned scale comes last: its predictions stay in the samples for the hooks.
         self._evaluators: dict[Scale, Evaluator] = {}
         for scale in (*scales, LEARNED):
-            is_learned = scale is LEARNED
-            evaluator = self.evaluator if is_learned else copy.deepcopy(self.evaluator)
-            metric = _nuscenes_metric(evaluator)
-            metric.jsonfile_prefix = str(self._detections(scale).parents[1])
-            metric.format_only = not is_learned
+            prefix = str(self._detections(scale).parents[1])
+            if scale is LEARNED:
+                evaluator = self.evaluator
+                _nuscenes_metric(evaluator).jsonfile_prefix = prefix
+            else:  # without other metrics, which may write over what the learned scale leaves
+                own = dict(metrics[0], jsonfile_prefix=prefix, format_only=True)
+                evaluator = runner.build_evaluator(own)
+                evaluator.dataset_meta = self.evaluator.dataset_meta
             self._evaluators[scale] = evaluator
         self.learned: dict[str, float] = {}
         self.parts: dict[Scale, list[Subset]] = {}
