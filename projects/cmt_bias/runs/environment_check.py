@@ -26,7 +26,7 @@ MMCV_REMEDY = (
     'mmcv==2.1.0` (for a GPU: with the CUDA toolkit, nvcc, at hand, and FORCE_CUDA=1)'
 )
 VERSIONS = {
-    'torch': ('>=2.1,<2.14', 'install `torch==2.13.0` first, then all the rest: `make setup`'),
+    'torch': ('>=2.1,<2.15', 'install `torch==2.13.0` first, then all the rest: `make setup`'),
     'numpy': ('>=1.22,<2', "`pip install 'numpy<2'`: mmcv and mmdet3d are built for numpy 1"),
     'mmengine': ('>=0.10.7,<1.0', '`pip install mmengine==0.10.7`'),
     'mmcv': ('>=2.0.0rc4,<2.2.0', f'mmdet and mmdet3d refuse it; {MMCV_REMEDY}'),
