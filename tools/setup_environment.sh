@@ -227,16 +227,16 @@ PYTHON
 
 # build_mmcv LOG FOLDER CUDA: the wheel appears in FOLDER whole or not at all.
 build_mmcv() {
-    local log=$1 folder=$2 cuda=$3 build_folder status=0
+    local log=$1 folder=$2 cuda=$3 build_folder
     build_folder=$(mktemp -d)
-    build_mmcv_wheel "$log" "$build_folder" "$cuda" || status=1
-    if [ "$status" = 0 ]; then
-        mkdir -p "$folder"
-        cp "$build_folder"/mmcv-*.whl "$folder/.partial"
-        mv "$folder/.partial" "$folder/$(basename "$build_folder"/mmcv-*.whl)"
+    if ! build_mmcv_wheel "$log" "$build_folder" "$cuda"; then
+        rm -rf "$build_folder"
+        return 1
     fi
+    mkdir -p "$folder"
+    cp "$build_folder"/mmcv-*.whl "$folder/.partial"
+    mv "$folder/.partial" "$folder/$(basename "$build_folder"/mmcv-*.whl)"
     rm -rf "$build_folder"
-    return "$status"
 }
 
 build_mmcv_wheel() {

@@ -17,7 +17,17 @@ if HAS_MMDET3D:
     from .atomic_file import AtomicLocalBackend, write_atomically
     from .bias import monitor
 
-    __all__ += ['AtomicLocalBackend', 'checkpoints', 'cmt', 'datasets', 'failures', 'monitor']
-    __all__ += ['pretraining', 'runs', 'visualization', 'write_atomically']
+    __all__ += [
+        'AtomicLocalBackend',
+        'checkpoints',
+        'cmt',
+        'datasets',
+        'failures',
+        'monitor',
+        'pretraining',
+        'runs',
+        'visualization',
+        'write_atomically',
+    ]
 else:
     explain_missing_framework()

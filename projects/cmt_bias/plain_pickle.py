@@ -42,7 +42,8 @@ class PlainArray(np.ndarray):
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5 or type(state[2]) is not PlainDtype:
             raise pickle.UnpicklingError(f'state of a numpy array is {state!r:.100}')
-        super().__setstate__((1, state[1], state[2].dtype, *state[3:]))
+        _, shape, plain, is_fortran, content = state
+        super().__setstate__((1, shape, plain.dtype, is_fortran, content))
 
     def __reduce__(self) -> Any:
         return self.view(np.ndarray).__reduce__()

@@ -283,14 +283,16 @@ def test_other_restrictions_of_torch_stay():
         save_and_load({'tricky': Tricky(a=1)})
 
 
-@pytest.mark.parametrize('part', [0, 0.3, 0.999])
+@pytest.mark.parametrize(
+    ('part', 'message'), [(0, 'is empty'), (0.3, 'truncated'), (0.999, 'truncated')]
+)
 @pytest.mark.parametrize('new_format', [True, False])
-def test_truncated_file_is_named_with_a_remedy(part, new_format, tmp_path):
+def test_truncated_file_is_named_with_a_remedy(part, message, new_format, tmp_path):
     path = tmp_path / 'epoch_7.pth'
     content = {'state_dict': nn.Linear(50, 50).state_dict(), 'meta': {'epoch': 7}}
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
     os.truncate(path, int(path.stat().st_size * part))
-    with pytest.raises(CheckpointError, match=f'(?s){path}.*truncated.*Remedy'):
+    with pytest.raises(CheckpointError, match=f'(?s){path}.*{message}.*Remedy'):
         load_checkpoint_safely(path)
 
 
@@ -442,3 +444,11 @@ def test_unknown_model_of_a_collection_is_named_with_those_that_are_like_it(sche
         CheckpointLoader.load_checkpoint(f'{scheme}://resnet_50x', 'cpu')
     with pytest.raises(CheckpointError, match='has no model of this name'):
         CheckpointLoader.load_checkpoint(f'{scheme}://nope', 'cpu')
+
+
+def test_a_file_that_the_caller_has_open_stays_open():
+    file = io.BytesIO()
+    torch.save({'state_dict': {'weight': torch.ones(2)}}, file)
+    file.seek(0)
+    load_checkpoint_safely(file)
+    assert not file.closed

@@ -156,8 +156,9 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def after_val(self, runner: Runner) -> None:
         """Go on with the random numbers of training as if there had been no validation."""
-        resume_state.restore_random_state(self._before_val)
-        self._before_val = None
+        if self._before_val is not None:
+            resume_state.restore_random_state(self._before_val)
+            self._before_val = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to save what cannot be used, and make plain data of the rest."""

@@ -56,16 +56,15 @@ def load_checkpoint_safely(
     if isinstance(file, (str, os.PathLike)):
         path = Path(file).expanduser()
         try:
-            file = path.open('rb')
+            with path.open('rb') as opened:
+                return load_checkpoint_safely(opened, map_location, source or str(path))
         except OSError as error:
             raise CheckpointError(
                 f"checkpoint '{path}' cannot be opened: {error.strerror}. Remedy: name a file "
                 "that this user may read, or leave out 'load_from'/'resume'"
             ) from error
-        source = source or str(path)
     source = source or 'checkpoint'
-    with file:
-        checkpoint = _load_plain_data(file, map_location, source)
+    checkpoint = _load_plain_data(file, map_location, source)
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f"checkpoint '{source}' holds a {type(checkpoint).__name__}, not a dict of weights. "
@@ -126,7 +125,10 @@ def _load_plain_data(file: IO[bytes], map_location: MapLocation, source: str) ->
 
 def _verify_checksums(file: IO[bytes]) -> None:
     """Look whether a file is as it was written, for torch.load does not."""
-    if file.read(4) == b'PK\x03\x04':  # since torch 1.6; before, without checksums
+    start = file.read(4)
+    if not start:
+        raise EOFError('it is empty')
+    if start == b'PK\x03\x04':  # since torch 1.6; before, without checksums
         with zipfile.ZipFile(file) as archive:
             # All zero where torch.serialization.set_crc32_options(False) was called.
             has_checksums = any(record.CRC for record in archive.infolist())

@@ -39,9 +39,8 @@ def link_findings(results: StudyResults) -> list[str]:
         f'**Detector.** Without a bias the failures cost it {cost.text()} mAP on average '
         f'({_extremes(costs)}){looks}.'
     ]
-    (perfect,), (router,) = (
-        results.judge((variant, NO_BIAS, FAILURES, 'mAP')) for variant in (ORACLE, reference)
-    )
+    (perfect,) = results.judge((ORACLE, NO_BIAS, FAILURES, 'mAP'))
+    (router,) = results.judge((reference, NO_BIAS, FAILURES, 'mAP'))
     if perfect.count:
         gains = {name: results.compare(ORACLE, NO_BIAS, name).mean for name in failures}
         lines.append(

@@ -20,6 +20,10 @@ def _figure(height: float) -> Figure:
     return Figure(figsize=(13.0, height), dpi=90, layout='constrained', facecolor='white')
 
 
+def _colors(results: StudyResults) -> dict[str, str]:
+    return {name: f'C{number}' for number, name in enumerate(results.variants)}
+
+
 def draw_differences(results: StudyResults) -> Figure | None:
     """Differences in mAP to the reference: with intervals, and by part; None without any."""
     variants = [name for name in results.variants if name != results.reference]
@@ -65,7 +69,7 @@ def draw_curves(results: StudyResults) -> Figure | None:
         return None
     figure = _figure(4.2)
     loss_axes, scale_axes = figure.subplots(1, 2)
-    colors = {name: f'C{number}' for number, name in enumerate(results.variants)}
+    colors = _colors(results)
     losses = curves['loss'].dropna().unstack(['variant', 'seed']).sort_index()
     variants = losses.columns.unique('variant')
     common = set.intersection(*(set(losses[variant]) for variant in variants))
@@ -95,7 +99,7 @@ def draw_trust(results: StudyResults) -> Figure | None:
     figure = _figure(1.8 + 0.34 * len(rows))
     trust, attention = figure.subplots(1, 2, sharey=True)
     trust.axvline(0.0, color='black', linewidth=0.8)
-    colors = {name: f'C{number}' for number, name in enumerate(results.variants)}
+    colors = _colors(results)
     for axes, metric, fill in (
         (trust, 'trust fall, spoiled part', 'full'),
         (trust, 'trust fall, elsewhere', 'none'),
