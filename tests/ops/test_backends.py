@@ -42,6 +42,14 @@ def test_backend_that_cannot_run_says_why():
         attend(random_case(), 'triton')
 
 
+@pytest.mark.cpu_backend
+def test_heads_too_wide_for_the_compiled_loop_are_left_to_others():
+    case = random_case(channels=520)
+    with pytest.raises(RuntimeError, match='heads of 520 channels do not fit .*at most 512'):
+        attend(case, 'cpu')
+    torch.testing.assert_close(attend(case, 'auto'), attend(case, 'dense'))
+
+
 def test_map_with_too_many_cells_for_the_fused_kernels_is_left_to_others(monkeypatch):
     on_cuda = SimpleNamespace(
         device=torch.device('cuda'), dtype=torch.float32, shape=(1, 1, 1, 8), numel=lambda: 8

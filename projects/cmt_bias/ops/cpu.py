@@ -19,7 +19,6 @@ positive that ``w_k`` overflows (from 88 on in float32).
 import ctypes
 import hashlib
 import logging
-import math
 import struct
 from collections.abc import Iterator
 from functools import cache
@@ -33,10 +32,12 @@ from torch import Tensor
 from .dense import dense_bias
 from .geometry import AttentionInputs, WindowedBias
 
+# Of a head: the loop computes eight at a time.
+CHANNELS_DIVISOR = 8
+_MAX_CHANNELS = 512
+
 _logger = logging.getLogger('cmt_bias')
 _aten = torch.ops.aten
-# Below this share of its mass a query attends with a mask.
-_SMALLEST_SHARE = 0.5
 
 
 @cache
@@ -69,6 +70,9 @@ def why_not(inputs: AttentionInputs) -> str | None:
         return f'torch {torch.__version__} has no flash attention for CPUs with a mask'
     if inputs.windows.has_whole_modality():
         return 'it attends to windows, not to whole modalities'
+    channels = inputs.query.shape[-1]
+    if channels % CHANNELS_DIVISOR or channels > _MAX_CHANNELS:
+        return f'heads of {channels} channels do not fit (multiples of 8, at most {_MAX_CHANNELS})'
     kernel = load_kernel()
     return kernel if isinstance(kernel, str) else None
 
@@ -78,15 +82,10 @@ def attend(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
     lost = torch.zeros(inputs.query.shape[:2], dtype=torch.bool)
     if inputs.strength is None:
         output = torch.zeros_like(inputs.query)
-        logsumexp = output.new_full(output.shape[:3], torch.inf)
-        _call('attend', inputs, logsumexp, output)
-        return output, logsumexp, lost
-    output, unbiased = (tensor.contiguous() for tensor in _flash(inputs))
-    logsumexp = unbiased.clone()
-    _call('attend', inputs, logsumexp, output)
-    # not the contrary: NaN counts as lost; so do strengths whose exponential is infinite
-    kept = (logsumexp - unbiased >= math.log(_SMALLEST_SHARE)) & logsumexp.isfinite()
-    lost = ~kept.all(-1)
+        logsumexp = output.new_full(output.shape[:3], -torch.inf)
+    else:
+        output, logsumexp = (tensor.contiguous() for tensor in _flash(inputs))
+    _call('attend', inputs, output, logsumexp, lost)
     for part, queries, of_part, mask in _split(inputs, lost):
         output[part, queries], logsumexp[part, queries] = _flash(of_part, mask)
     return output, logsumexp, lost
@@ -109,10 +108,10 @@ def gradients(
         grads[1][part] += of_key
         grads[2][part] += of_value
     delta = (grad_output * output).sum(-1)
-    of_strength = delta.new_zeros(*lost.shape, 2, delta.shape[2])  # of each head
-    known = logsumexp, None, lost, grad_output, delta
+    of_strength = delta.new_zeros(delta.shape[2], *lost.shape, 2)  # of each head
+    known = None, logsumexp, lost, grad_output, delta
     _call('backward', inputs, *known, *grads, of_strength)
-    return grads[0], grads[1], grads[2], of_strength.sum(-1)
+    return grads[0], grads[1], grads[2], of_strength.sum(0)
 
 
 def _flash(inputs: AttentionInputs, mask: Tensor | None = None) -> list[Tensor]:

@@ -1,31 +1,28 @@
 // The keys in the windows of each query, walked on a CPU: what torch's flash attention lacks.
 //
-// Called by cpu.py, which describes the algebra. A window's row is a run of consecutive keys. Every
-// number is summed up by one thread in a fixed order. Nothing outside the tensors is read, whatever
-// the cells are.
+// Called by cpu.py, which describes the algebra. A row of a window is a run of neighbouring keys.
+// Runs are walked in the order of their keys, for the caches. Every number is summed up by one
+// thread in that order. Nothing outside the tensors is read, whatever the cells are.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <vector>
 
-// One compilation for processors with and without wide vectors; the loader chooses by what they can
-// do ("arch=haswell" would be chosen on a Haswell alone). A function that is called keeps its own
-// instructions; one that is inlined has the caller's.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_PROCESSORS __attribute__((target_clones("avx2", "default")))
-#else
-#define FOR_PROCESSORS
-#endif
-#if defined(__GNUC__)
 #define INLINED inline __attribute__((always_inline))
+// All is compiled for processors with wide vectors and for any, and chosen when it runs.
+#if defined(__x86_64__)
+#define WIDE __attribute__((target("avx2,fma")))
+static const bool is_wide = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
-#define INLINED inline
+#define WIDE
+static const bool is_wide = false;
 #endif
 
-// As cpu.py packs it.
+// As cpu.py packs it. D is a multiple of 8, at most max_channels.
 template <typename Number>
 struct Problem {
     int64_t batch, queries, keys, heads, channels, threads;
@@ -36,90 +33,82 @@ struct Problem {
     const Number *strength;             // (B, Q, 2); null: attention to the keys in windows alone
     double sigma[2];                    // 0: gain 1 in the whole window
     double scale;
-    Number *logsumexp, *output;  // (B, Q, H), (B, Q, H, D)
+    // Attention without the bias becomes that with it. Without a strength zeros and a log-sum-exp
+    // of -inf become attention to the windows.
+    Number *output, *logsumexp;  // (B, Q, H, D), (B, Q, H)
+    bool *lost;  // (B, Q): which queries are; in the backward pass they add to grad_strength alone
     // of the backward pass: what is known, and what is added to
-    const bool *lost;  // (B, Q): queries that add to the strength's gradient alone
     const Number *grad_output, *delta;
     Number *grad_query, *grad_key, *grad_value;
-    Number *grad_strength;  // (B, Q, 2, H)
+    Number *grad_strength;  // (H, B, Q, 2)
 };
 
 namespace {
 
-// e^x by the powers of two and a polynomial on [-ln 2 / 2, ln 2 / 2]: without branches, for loops that
-// the compiler turns into vector instructions. Relative error about 1e-7; 0 below -87.
-INLINED float exponential(float x) {
-    const float bounded = std::min(std::max(x, -87.0f), 88.0f);
-    const float whole = std::nearbyintf(bounded * 1.44269504f);
-    const float rest = (bounded - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    float sum = 1.0f / 5040;
-    for (const float term : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) {
-        sum = sum * rest + term;
-    }
-    const int32_t word = (static_cast<int32_t>(whole) + 127) << 23;
-    float power;
-    std::memcpy(&power, &word, sizeof power);
-    const float result = x < -87.0f ? 0.0f : sum * power;
-    return x <= 88.0f ? result : x * std::numeric_limits<float>::infinity();
-}
+constexpr int64_t max_channels = 512;
+// A query to which a bias leaves less of its mass is lost.
+constexpr double smallest_share = 0.5;
 
-INLINED double exponential(double x) { return std::exp(x); }
-
+// Neighbouring numbers, in a vector register or two.
 template <typename Number>
-INLINED void exponentiate(std::vector<Number> &numbers) {
-    Number *values = numbers.data();
-    const size_t size = numbers.size();
-#pragma omp simd
-    for (size_t i = 0; i < size; ++i) values[i] = exponential(values[i]);
-}
-
-template <typename Number>
-INLINED Number dot(const Number *left, const Number *right, int64_t channels) {
-    Number sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < channels; ++c) sum += left[c] * right[c];
-    return sum;
-}
-
-// target += factor * row
-template <typename Number>
-INLINED void add(Number *target, Number factor, const Number *row, int64_t channels) {
-#pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) target[c] += factor * row[c];
-}
-
-// A row of a query's window: neighbouring keys. Queries and keys are numbered through the batch.
-struct Run {
-    int64_t query, key, size;
-    int64_t modality, down, right;  // of the first cell, from the middle of the window
+struct Vector {
+    typedef Number Lanes __attribute__((vector_size(32)));
+    typedef Number Unaligned __attribute__((vector_size(32), aligned(sizeof(Number))));
 };
-
-// The runs of each query that has any; neighbouring queries one after the other, for the caches.
 template <typename Number>
-std::vector<std::vector<Run>> find_runs(const Problem<Number> &problem) {
-    std::vector<std::vector<Run>> found;
-    const int32_t *cell = problem.cells;
-    for (int64_t query = 0; query < problem.batch * problem.queries; ++query) {
-        std::vector<Run> runs;
-        int64_t start = query / problem.queries * problem.keys;
-        for (int64_t map = problem.bev[0] ? 0 : 1; map <= problem.views; ++map, cell += 2) {
-            const int64_t modality = map > 0, *shape = modality ? problem.view : problem.bev;
-            const int64_t radius = problem.radius[modality], row = cell[0], column = cell[1];
-            const int64_t left = std::max<int64_t>(column - radius, 0);
-            const int64_t size = std::min(column + radius + 1, shape[1]) - left;
-            const int64_t bottom = std::min(row + radius + 1, shape[0]);
-            for (int64_t r = std::max<int64_t>(row - radius, 0); r < bottom && size > 0; ++r) {
-                runs.push_back({query, start + r * shape[1] + left, size, modality, r - row, left - column});
-            }
-            start += shape[0] * shape[1];
-        }
-        if (!runs.empty()) found.push_back(std::move(runs));
-    }
-    const auto last_key = [](const std::vector<Run> &runs) { return runs.back().key; };
-    std::stable_sort(found.begin(), found.end(),
-                     [&](const auto &left, const auto &right) { return last_key(left) < last_key(right); });
-    return found;
+using Lanes = typename Vector<Number>::Lanes;
+
+template <typename Number>
+INLINED Lanes<Number> load(const Number *from) {
+    return *reinterpret_cast<const typename Vector<Number>::Unaligned *>(from);
 }
+
+template <typename Number>
+INLINED void store(Number *to, Lanes<Number> lanes) {
+    *reinterpret_cast<typename Vector<Number>::Unaligned *>(to) = lanes;
+}
+
+INLINED float sum(Lanes<float> x) {
+    typedef float Half __attribute__((vector_size(16)));
+    Half halves[2];
+    std::memcpy(halves, &x, sizeof x);
+    const Half both = halves[0] + halves[1];
+    return (both[0] + both[2]) + (both[1] + both[3]);
+}
+
+INLINED double sum(Lanes<double> x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+
+// e^x by the powers of two and a polynomial on [-ln 2 / 2, ln 2 / 2]. Relative error about 1e-7; 0
+// below -87, infinite above 88.
+INLINED Lanes<float> exponential(Lanes<float> x) {
+    typedef int32_t Words __attribute__((vector_size(32)));
+    const Lanes<float> zero{};
+    const Lanes<float> bounded = x < -87.0f ? zero - 87.0f : x > 88.0f ? zero + 88.0f : x;
+    // the last bits of floats of this size are a whole number
+    const Lanes<float> shifted = bounded * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
+    const Lanes<float> rest = (bounded - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    Lanes<float> polynomial = zero + 1.0f / 5040, power;
+    for (const float term : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) {
+        polynomial = polynomial * rest + term;
+    }
+    Words words;
+    std::memcpy(&words, &shifted, sizeof words);
+    words = (words << 23) + (127 << 23);
+    std::memcpy(&power, &words, sizeof power);
+    const Lanes<float> result = x < -87.0f ? zero : polynomial * power;
+    return x > 88.0f ? x * std::numeric_limits<float>::infinity() : result;
+}
+
+INLINED Lanes<double> exponential(Lanes<double> x) {
+    for (int i = 0; i < 4; ++i) x[i] = std::exp(x[i]);
+    return x;
+}
+
+// A row of a query's window. Queries and keys are numbered through the batch.
+struct Run {
+    int64_t key, query;
+    int32_t size, modality, down, right;  // of the first cell, from the middle of the window
+};
 
 // The bias b on a key: exp(b) - 1 = factor exp(shift), and share = exp(b - shift), without powers
 // that overflow. Of a lost query the factor is not used, and shift = b.
@@ -128,160 +117,263 @@ struct KeyBias {
     Number gain, shift, factor, share;
 };
 
-template <typename Number>
-struct Scratch {
-    std::vector<KeyBias<Number>> biases;
-    std::vector<Number> logits, mass, sums;
-};
+// The work on some queries of one sample. A known number of channels lets the compiler unroll loops
+// and keep rows in registers; 0 stands for any.
+template <typename Number, int known_channels>
+struct Part {
+    static constexpr int64_t width = 32 / sizeof(Number);
+    static constexpr int64_t most = (known_channels ? known_channels : max_channels) / width;
 
-// Some of the heads: in the backward pass those of a thread.
-struct Heads {
-    int64_t first, last;
-};
+    const Problem<Number> &problem;
+    const int64_t first, last;                     // queries
+    const bool is_backward;
+    std::vector<KeyBias<Number>> biases = {};      // of gain 1, (queries, 2)
+    std::vector<KeyBias<Number>> key_biases = {};  // of a run, (keys,)
+    std::vector<Number> terms = {};                // of a run, (keys, heads)
+    std::vector<Number> masses = {};               // (queries, heads)
 
-// Appends the biases of a run's keys, and their logits with the shift, (keys, heads).
-template <typename Number, int fixed_channels>
-INLINED void find_logits(const Problem<Number> &problem, const Run &run, Heads part, Scratch<Number> &scratch) {
-    const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
-    const Number *query = problem.query + run.query * heads * channels;
-    const Number *key = problem.key + run.key * heads * channels, *strength = problem.strength;
-    const double sigma = problem.sigma[run.modality];
-    const bool lost = problem.lost && problem.lost[run.query];
-    KeyBias<Number> bias{0, 0, 1, 0};
-    size_t end = scratch.logits.size();
-    scratch.logits.resize(end + run.size * (part.last - part.first));
-    for (int64_t e = 0; e < run.size; ++e) {
-        if (strength && (e == 0 || sigma > 0)) {
-            const double down = run.down, right = run.right + e;
-            const double exponent = sigma > 0 ? (down * down + right * right) / (-2 * sigma * sigma) : 0;
-            bias.gain = static_cast<Number>(std::exp(exponent));
-            const Number b = strength[2 * run.query + run.modality] * bias.gain;
-            bias.shift = lost ? b : std::max(b, Number(0));
-            bias.factor = b > 0 ? -std::expm1(-b) : std::expm1(b);
-            bias.share = std::exp(b - bias.shift);
-        }
-        scratch.biases.push_back(bias);
-        for (int64_t h = part.first; h < part.last; ++h) {
-            const int64_t of_key = (e * heads + h) * channels;
-            const Number product = dot(key + of_key, query + h * channels, channels);
-            scratch.logits[end++] = static_cast<Number>(problem.scale) * product + bias.shift;
-        }
-    }
-}
+    INLINED int64_t channels() const { return known_channels ? known_channels : problem.channels; }
 
-// With a bias: corrects the output and log-sum-exp of attention without it. Without: the output and
-// log-sum-exp of attention to the keys in the windows alone.
-// fixed_channels: the compiler unrolls loops of a known length; 0 for any other.
-template <typename Number, int fixed_channels>
-FOR_PROCESSORS void attend_query(const Problem<Number> &problem, const std::vector<Run> &runs,
-                                 Scratch<Number> &scratch) {
-    const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
-    Number *output = problem.output + runs[0].query * heads * channels;
-    Number *logsumexp = problem.logsumexp + runs[0].query * heads;
-    scratch.biases.clear();
-    scratch.logits.clear();
-    for (const Run &run : runs) find_logits<Number, fixed_channels>(problem, run, {0, heads}, scratch);
-    const int64_t size = scratch.biases.size();
-    Number *terms = scratch.logits.data();
-    if (!problem.strength) {
-        std::copy(terms, terms + heads, logsumexp);
-        for (int64_t i = heads; i < size * heads; ++i) {
-            logsumexp[i % heads] = std::max(logsumexp[i % heads], terms[i]);
-        }
-    }
-    for (int64_t e = 0; e < size; ++e) {
-        for (int64_t h = 0; h < heads; ++h) terms[e * heads + h] -= logsumexp[h];
-    }
-    exponentiate(scratch.logits);
-    scratch.mass.assign(heads, Number(0));
-    scratch.sums.assign(heads * channels, Number(0));
-    Number *mass = scratch.mass.data(), *sums = scratch.sums.data();
-    const KeyBias<Number> *bias = scratch.biases.data();
-    for (const Run &run : runs) {
-        const Number *value = problem.value + run.key * heads * channels;
-        for (int64_t e = 0; e < run.size; ++e, ++bias) {
-            for (int64_t h = 0; h < heads; ++h, value += channels) {
-                const Number weight = bias->factor * *terms++;
-                mass[h] += weight;
-                add(sums + h * channels, weight, value, channels);
+    // Calls the function with each run's key, counted in the sample, query and other numbers.
+    template <typename Function>
+    INLINED void each_run(Function function) const {
+        const int32_t *cell = problem.cells + 2 * first * (problem.views + (problem.bev[0] > 0));
+        for (int64_t query = first; query < last; ++query) {
+            int64_t start = 0;
+            for (int64_t map = problem.bev[0] ? 0 : 1; map <= problem.views; ++map, cell += 2) {
+                const int64_t modality = map > 0, *shape = modality ? problem.view : problem.bev;
+                const int64_t radius = problem.radius[modality], row = cell[0], column = cell[1];
+                const int64_t left = std::max<int64_t>(column - radius, 0);
+                const int64_t size = std::min(column + radius + 1, shape[1]) - left;
+                const int64_t bottom = std::min(row + radius + 1, shape[0]);
+                for (int64_t r = std::max<int64_t>(row - radius, 0); r < bottom && size > 0; ++r) {
+                    const int64_t key = start + r * shape[1] + left;
+                    function(key, query, size, modality, r - row, left - column);
+                }
+                start += shape[0] * shape[1];
             }
         }
     }
-    const Number rest = problem.strength ? 1 : 0;
-    for (int64_t h = 0; h < heads; ++h) {
-        for (int64_t c = h * channels; c < (h + 1) * channels; ++c) {
-            output[c] = (rest * output[c] + sums[c]) / (rest + mass[h]);
+
+    // In the order of their first keys.
+    INLINED std::vector<Run> sort_runs() const {
+        std::vector<int64_t> places(problem.keys + 1);
+        each_run([&](int64_t key, auto...) { ++places[key + 1]; });
+        std::partial_sum(places.begin(), places.end(), places.begin());
+        std::vector<Run> runs(places.back());
+        const int64_t start = first / problem.queries * problem.keys;
+        each_run([&](int64_t key, int64_t query, auto... numbers) {
+            runs[places[key]++] = {start + key, query, static_cast<int32_t>(numbers)...};
+        });
+        return runs;
+    }
+
+    INLINED KeyBias<Number> bias_of(int64_t query, int64_t modality, Number gain) const {
+        if (!problem.strength) return {0, 0, 1, 0};
+        const Number b = problem.strength[2 * query + modality] * gain;
+        const Number shift = is_backward && problem.lost[query] ? b : std::max(b, Number(0));
+        return {gain, shift, b > 0 ? -std::expm1(-b) : std::expm1(b), std::exp(b - shift)};
+    }
+
+    INLINED void find_biases() {
+        for (int64_t i = 2 * first; i < 2 * last; ++i) biases.push_back(bias_of(i / 2, i % 2, 1));
+    }
+
+    // Biases on a run's keys; as terms their logits in some heads, with the shift.
+    INLINED void find_logits(const Run &run, int64_t first_head, int64_t last_head) {
+        const int64_t heads = problem.heads, channels = this->channels();
+        const double sigma = problem.sigma[run.modality];
+        const size_t size = run.size * (last_head - first_head) + width;  // vectors reach beyond
+        if (terms.size() < size) terms.resize(size);
+        key_biases.resize(run.size);
+        Number *term = terms.data();
+        for (int64_t e = 0; e < run.size; ++e) {
+            KeyBias<Number> bias = biases[2 * (run.query - first) + run.modality];
+            if (sigma > 0) {
+                const double down = run.down, right = run.right + e;
+                const double gain = std::exp((down * down + right * right) / (-2 * sigma * sigma));
+                bias = bias_of(run.query, run.modality, static_cast<Number>(gain));
+            }
+            key_biases[e] = bias;
+            for (int64_t h = first_head; h < last_head; ++h) {
+                const Number *query = problem.query + (run.query * heads + h) * channels;
+                const Number *key = problem.key + ((run.key + e) * heads + h) * channels;
+                Lanes<Number> products{};
+                for (int64_t c = 0; c < channels; c += width) {
+                    products += load(query + c) * load(key + c);
+                }
+                *term++ = static_cast<Number>(problem.scale) * sum(products) + bias.shift;
+            }
         }
-        logsumexp[h] += problem.strength ? std::log1p(mass[h]) : std::log(mass[h]);
+    }
+
+    // Terms become the exponentials of themselves less an offset of each head.
+    INLINED void exponentiate(int64_t keys, int64_t heads, const Number *offset) {
+        Number *term = terms.data();
+        for (int64_t e = 0; e < keys; ++e) {
+            for (int64_t h = 0; h < heads; ++h) term[e * heads + h] -= offset[h];
+        }
+        for (; term < terms.data() + keys * heads; term += width) {
+            store(term, exponential(load(term)));
+        }
+    }
+
+    // An online softmax; with a bias the largest logit does not matter.
+    INLINED void attend_run(const Run &run) {
+        const int64_t heads = problem.heads, channels = this->channels(), blocks = channels / width;
+        Number *output = problem.output + run.query * heads * channels;
+        Number *top = problem.logsumexp + run.query * heads;
+        Number *mass = masses.data() + (run.query - first) * heads;
+        find_logits(run, 0, heads);
+        for (int64_t h = 0; !problem.strength && h < heads; ++h) {
+            Number largest = top[h];
+            for (int64_t e = 0; e < run.size; ++e) {
+                largest = std::max(largest, terms[e * heads + h]);
+            }
+            if (largest > top[h]) {
+                const Number shrink = std::exp(top[h] - largest);
+                for (int64_t c = h * channels; c < (h + 1) * channels; ++c) output[c] *= shrink;
+                mass[h] *= shrink;
+                top[h] = largest;
+            }
+        }
+        exponentiate(run.size, heads, top);
+        const Number *value = problem.value + run.key * heads * channels;
+        for (int64_t h = 0; h < heads; ++h, output += channels, value += channels) {
+            Lanes<Number> sums[most];
+            for (int64_t j = 0; j < blocks; ++j) sums[j] = load(output + j * width);
+            Number of_run = 0;
+            for (int64_t e = 0; e < run.size; ++e) {
+                const Number weight = key_biases[e].factor * terms[e * heads + h];
+                const Number *of_key = value + e * heads * channels;
+                of_run += weight;
+                for (int64_t j = 0; j < blocks; ++j) sums[j] += weight * load(of_key + j * width);
+            }
+            mass[h] += of_run;
+            for (int64_t j = 0; j < blocks; ++j) store(output + j * width, sums[j]);
+        }
+    }
+
+    INLINED void attend() {
+        const int64_t heads = problem.heads;
+        masses.assign((last - first) * heads, problem.strength ? 1 : 0);
+        find_biases();
+        for (const Run &run : sort_runs()) attend_run(run);
+        for (int64_t row = first * heads; row < last * heads; ++row) {
+            const Number mass = masses[row - first * heads];
+            Number *output = problem.output + row * channels();
+            if (!problem.strength && mass == 0) continue;
+            problem.logsumexp[row] += std::log(mass);
+            for (int64_t c = 0; c < channels(); ++c) output[c] /= mass;
+            // not the contrary: NaN counts as lost; so do strengths whose exponential is infinite
+            const bool kept = mass >= smallest_share && std::isfinite(problem.logsumexp[row]);
+            if (problem.strength && !kept) problem.lost[row / heads] = true;
+        }
+    }
+
+    // Adds what a run contributes to the gradients in some heads. With a bias: what gradients lack
+    // that were computed without it, given the output and log-sum-exp with it.
+    INLINED void backward_run(const Run &run, int64_t first_head, int64_t last_head) {
+        const int64_t heads = problem.heads, channels = this->channels(), blocks = channels / width;
+        const int64_t count = last_head - first_head;
+        find_logits(run, first_head, last_head);
+        exponentiate(run.size, count, problem.logsumexp + run.query * heads + first_head);
+        for (int64_t h = first_head; h < last_head; ++h) {
+            const int64_t row = run.query * heads + h;
+            Lanes<Number> query[most], grad_query[most], grad_output[most];
+            for (int64_t j = 0; j < blocks; ++j) {
+                const int64_t at = row * channels + j * width;
+                query[j] = load(problem.query + at);
+                grad_query[j] = load(problem.grad_query + at);
+                grad_output[j] = load(problem.grad_output + at);
+            }
+            Number of_strength = 0;
+            for (int64_t e = 0; e < run.size; ++e) {
+                const KeyBias<Number> &bias = key_biases[e];
+                const Number term = terms[e * count + h - first_head];
+                const int64_t of_key = ((run.key + e) * heads + h) * channels;
+                const Number *key = problem.key + of_key, *value = problem.value + of_key;
+                Number *grad_key = problem.grad_key + of_key;
+                Number *grad_value = problem.grad_value + of_key;
+                Lanes<Number> products{};
+                for (int64_t j = 0; j < blocks; ++j) {
+                    products += grad_output[j] * load(value + j * width);
+                }
+                const Number of_logit = term * (sum(products) - problem.delta[row]);
+                of_strength += of_logit * bias.share * bias.gain;
+                if (problem.lost[run.query]) continue;
+                const Number weight = bias.factor * term;
+                const Number of_score = static_cast<Number>(problem.scale) * bias.factor * of_logit;
+                for (int64_t j = 0; j < blocks; ++j) {
+                    const int64_t c = j * width;
+                    store(grad_value + c, load(grad_value + c) + weight * grad_output[j]);
+                    store(grad_key + c, load(grad_key + c) + of_score * query[j]);
+                    grad_query[j] += of_score * load(key + c);
+                }
+            }
+            for (int64_t j = 0; j < blocks; ++j) {
+                store(problem.grad_query + row * channels + j * width, grad_query[j]);
+            }
+            const int64_t queries = problem.batch * problem.queries;
+            problem.grad_strength[2 * (h * queries + run.query) + run.modality] += of_strength;
+        }
+    }
+
+    INLINED void backward(int64_t first_head, int64_t last_head) {
+        find_biases();
+        for (const Run &run : sort_runs()) backward_run(run, first_head, last_head);
+    }
+};
+
+// One of so many parts of a sample's work.
+struct Share {
+    int64_t sample, part, parts;
+
+    int64_t first(int64_t size) const { return part * size / parts; }
+    int64_t last(int64_t size) const { return (part + 1) * size / parts; }
+};
+
+// Some of the queries.
+template <typename Number, int channels>
+INLINED void attend_share(const Problem<Number> &problem, Share share) {
+    const int64_t size = problem.queries, start = share.sample * size;
+    const int64_t first = start + share.first(size), last = start + share.last(size);
+    Part<Number, channels>{problem, first, last, false}.attend();
+}
+
+// Some of the heads, so that each thread has gradients to itself.
+template <typename Number, int channels>
+INLINED void backward_share(const Problem<Number> &problem, Share share) {
+    const int64_t start = share.sample * problem.queries, last = start + problem.queries;
+    const int64_t first_head = share.first(problem.heads), last_head = share.last(problem.heads);
+    Part<Number, channels>{problem, start, last, true}.backward(first_head, last_head);
+}
+
+template <typename Number, void (*work)(const Problem<Number> &, Share)>
+WIDE void work_wide(const Problem<Number> &problem, Share share) {
+    work(problem, share);
+}
+
+// No sample is divided more than the threads need.
+template <typename Number, void (*work)(const Problem<Number> &, Share)>
+void share_out(const Problem<Number> &problem, int64_t most) {
+    const int64_t needed = problem.threads / std::gcd(problem.batch, problem.threads);
+    const int64_t parts = std::min(most, needed);
+    const auto function = is_wide ? work_wide<Number, work> : work;
+#pragma omp parallel for num_threads(problem.threads) schedule(dynamic)
+    for (int64_t i = 0; i < problem.batch * parts; ++i) {
+        function(problem, {i / parts, i % parts, parts});
     }
 }
 
-template <typename Number, int fixed_channels>
+template <typename Number, int channels>
 void attend(const Problem<Number> &problem) {
-    const std::vector<std::vector<Run>> found = find_runs(problem);
-#pragma omp parallel num_threads(problem.threads)
-    {
-        Scratch<Number> scratch;
-#pragma omp for schedule(dynamic, 8)
-        for (size_t i = 0; i < found.size(); ++i) {
-            attend_query<Number, fixed_channels>(problem, found[i], scratch);
-        }
-    }
+    share_out<Number, attend_share<Number, channels>>(problem, problem.queries);
 }
 
-// Adds what a run contributes to the gradients in some heads. With a bias: what the gradients of
-// attention lack that were computed without it, given the output and log-sum-exp with it.
-template <typename Number, int fixed_channels>
-FOR_PROCESSORS void backward_run(const Problem<Number> &problem, const Run &run, Heads part,
-                                 Scratch<Number> &scratch) {
-    const int64_t heads = problem.heads, channels = fixed_channels ? fixed_channels : problem.channels;
-    const int64_t queries = run.query * heads * channels, keys = run.key * heads * channels;
-    const Number *query = problem.query + queries, *key = problem.key + keys;
-    const Number *value = problem.value + keys, *grad_output = problem.grad_output + queries;
-    const Number *logsumexp = problem.logsumexp + run.query * heads;
-    const Number *delta = problem.delta + run.query * heads;
-    Number *grad_query = problem.grad_query + queries;
-    Number *grad_key = problem.grad_key + keys, *grad_value = problem.grad_value + keys;
-    Number *grad_strength = problem.grad_strength + (2 * run.query + run.modality) * heads;
-    scratch.biases.clear();
-    scratch.logits.clear();
-    find_logits<Number, fixed_channels>(problem, run, part, scratch);
-    Number *term = scratch.logits.data();
-    for (int64_t e = 0; e < run.size; ++e) {
-        for (int64_t h = part.first; h < part.last; ++h) *term++ -= logsumexp[h];
-    }
-    exponentiate(scratch.logits);
-    for (int64_t h = part.first; h < part.last; ++h) {
-        const int64_t of_query = h * channels;
-        term = scratch.logits.data() + h - part.first;
-        for (int64_t e = 0; e < run.size; ++e, term += part.last - part.first) {
-            const KeyBias<Number> &bias = scratch.biases[e];
-            const int64_t of_key = (e * heads + h) * channels;
-            const Number of_logit = *term * (dot(value + of_key, grad_output + of_query, channels) - delta[h]);
-            grad_strength[h] += of_logit * bias.share * bias.gain;
-            if (problem.lost[run.query]) continue;
-            const Number of_score = static_cast<Number>(problem.scale) * bias.factor * of_logit;
-            add(grad_value + of_key, bias.factor * *term, grad_output + of_query, channels);
-            add(grad_key + of_key, of_score, query + of_query, channels);
-            add(grad_query + of_query, of_score, key + of_key, channels);
-        }
-    }
-}
-
-// As in torch's own backward pass, each thread has some heads to itself.
-template <typename Number, int fixed_channels>
+template <typename Number, int channels>
 void backward(const Problem<Number> &problem) {
-    std::vector<Run> runs;
-    for (const auto &some : find_runs(problem)) runs.insert(runs.end(), some.begin(), some.end());
-    std::stable_sort(runs.begin(), runs.end(),
-                     [](const Run &left, const Run &right) { return left.key < right.key; });
-    const int64_t heads = problem.heads, threads = std::min(problem.threads, heads);
-#pragma omp parallel for num_threads(threads)
-    for (int64_t t = 0; t < threads; ++t) {
-        const Heads part{t * heads / threads, (t + 1) * heads / threads};
-        Scratch<Number> scratch;
-        for (const Run &run : runs) backward_run<Number, fixed_channels>(problem, run, part, scratch);
-    }
+    share_out<Number, backward_share<Number, channels>>(problem, problem.heads);
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import cpu, dense, triton_attention
@@ -102,6 +103,9 @@ def _attend(
     on_cpu = tokens[0].device.type == 'cpu' and backend in ('auto', 'cpu')
     if on_cpu and strength is not None and windows.has_whole_modality():
         tokens, windows = _fold_whole_modalities(tokens, windows, strength / scale)
+    if on_cpu and tokens[0].shape[-1] % cpu.CHANNELS_DIVISOR:
+        padding = -tokens[0].shape[-1] % cpu.CHANNELS_DIVISOR
+        tokens = tuple(F.pad(tensor, (0, padding)) for tensor in tokens)
     tokens = tuple(tensor.transpose(1, 2) for tensor in tokens)
     geometry = windows.cells, strength, windows.order, *AttentionInputs.numbers_of(windows)
     output, *_ = _forward_operator(*tokens, *geometry, scale, backend)
