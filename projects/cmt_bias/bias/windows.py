@@ -41,25 +41,34 @@ def find_windows(
     cells = []
     if layout.bev_shape is not None:
         # x runs along columns, y along rows
-        cells.append(_cells(points[..., 1], points[..., 0], (1, 1), layout.bev_shape)[:, None])
+        bev = _cells(points[..., 1], points[..., 0], (1, 1), layout.bev_shape, None)
+        cells.append(bev[:, None])
     if layout.view_shape is not None:
         assert cameras is not None
         metres, lidar2img = denormalize_points(points, pc_range), cameras.lidar2img.to(points)
         pixels, visible = project_to_cameras(metres, lidar2img, cameras.pad_shape)
-        # a point that no camera sees may have any coordinates, which no integer holds
-        u, v, _ = pixels.where(visible.unsqueeze(-1), 0).unbind(-1)
-        found = _cells(v, u, cameras.pad_shape, layout.view_shape)
-        cells.append(found.where(visible.unsqueeze(-1), NOT_SEEN))
+        u, v, _ = pixels.unbind(-1)
+        cells.append(_cells(v, u, cameras.pad_shape, layout.view_shape, visible))
     of_queries = torch.cat(cells, dim=1).transpose(1, 2).contiguous()
     windows = QueryWindows(layout, of_queries, shapes)
     return windows.sorted() if of_queries.is_cuda else windows
 
 
-def _cells(down: Tensor, right: Tensor, size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
+def _cells(
+    down: Tensor,
+    right: Tensor,
+    size: tuple[int, int],
+    shape: tuple[int, int],
+    visible: Tensor | None,
+) -> Tensor:
     """``(..., 2)`` int32 row and column of points in a map whose sides have these lengths.
 
-    A point on the upper end belongs to the last cell.
+    A point on the upper end belongs to the last cell, one that is not visible is NOT_SEEN.
     """
-    axes = zip((down, right), size, shape, strict=True)
-    cells = [(along * n / length).int().clamp(max=n - 1) for along, length, n in axes]
+    cells = []
+    for along, length, number in zip((down, right), size, shape, strict=True):
+        cell = along * number / length
+        if visible is not None:  # others may have any coordinates, which no integer holds
+            cell = cell.where(visible, NOT_SEEN)
+        cells.append(cell.int().clamp(max=number - 1))
     return torch.stack(cells, dim=-1)
