@@ -124,15 +124,26 @@ def test_first_derivatives_by_finite_differences(backend, whole):
 
 
 @both
-@pytest.mark.parametrize('number', [float('nan'), float('inf')])
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
 def test_nan_and_infinity_come_out_as_from_the_definition(backend, number):
     for name in ('query', 'key', 'value'):
-        case = random_case(0)
-        getattr(case, name)[0, 0, 3, 2] = number
-        with torch.no_grad():
-            inputs = (case.query, case.key, case.value, case.strength)
-            actual, expected = case.attend(*inputs, backend), case.attend(*inputs, 'by definition')
-        torch.testing.assert_close(actual, expected, equal_nan=True)
+        assert_as_defined_with(number, name, random_case(0), backend)
+
+
+@pytest.mark.cpu_backend
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
+def test_nan_and_infinity_outside_of_windows_alone_do_not_count(number):
+    """In the definition a value that does not count makes 0 * inf."""
+    for name in ('query', 'key'):
+        assert_as_defined_with(number, name, random_case(0, strength_size=None), 'cpu')
+
+
+def assert_as_defined_with(number, name, case, backend):
+    getattr(case, name)[:, :, 3, 2] = number
+    with torch.no_grad():
+        inputs = (case.query, case.key, case.value, case.strength)
+        actual, expected = case.attend(*inputs, backend), case.attend(*inputs, 'by definition')
+    torch.testing.assert_close(actual, expected, equal_nan=True)
 
 
 @both

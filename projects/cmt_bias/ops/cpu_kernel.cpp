@@ -226,7 +226,7 @@ struct Part {
         Number *mass = masses.data() + (run.query - first) * heads;
         find_logits(run, 0, heads);
         for (int64_t h = 0; !problem.strength && h < heads; ++h) {
-            Number largest = top[h];
+            Number largest = std::max(top[h], std::numeric_limits<Number>::lowest());
             for (int64_t e = 0; e < run.size; ++e) {
                 largest = std::max(largest, terms[e * heads + h]);
             }
@@ -261,12 +261,13 @@ struct Part {
         for (const Run &run : sort_runs()) attend_run(run);
         for (int64_t row = first * heads; row < last * heads; ++row) {
             const Number mass = masses[row - first * heads];
-            Number *output = problem.output + row * channels();
-            if (!problem.strength && mass == 0) continue;
-            problem.logsumexp[row] += std::log(mass);
+            Number *output = problem.output + row * channels(), &logsumexp = problem.logsumexp[row];
+            const bool has_keys = logsumexp >= std::numeric_limits<Number>::lowest();
+            if (!problem.strength && !has_keys) continue;
             for (int64_t c = 0; c < channels(); ++c) output[c] /= mass;
+            logsumexp += std::log(mass);
             // not the contrary: NaN counts as lost; so do strengths whose exponential is infinite
-            const bool kept = mass >= smallest_share && std::isfinite(problem.logsumexp[row]);
+            const bool kept = mass >= smallest_share && std::isfinite(logsumexp);
             if (problem.strength && !kept) problem.lost[row / heads] = true;
         }
     }
