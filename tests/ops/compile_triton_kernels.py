@@ -26,7 +26,7 @@ USES = {
 }
 _INPUTS = ('Query', 'Key', 'Value', 'Queries', 'Grads', 'GradKey', 'GradValue')
 _ALL = (
-    *('find_boxes', 'attend', 'join_splits', 'gather_queries', 'differentiate', 'join_groups'),
+    *('sort_windows', 'attend', 'join_splits', 'gather_queries', 'differentiate', 'join_groups'),
 )
 _INTEGERS = ('Cells', 'Order', 'Boxes')
 
@@ -78,15 +78,23 @@ def compiled(
 
 
 def usage(kernel: triton.compiler.CompiledKernel) -> dict[str, int]:
-    """Registers of a thread, and bytes of its stack, where spilled registers are."""
-    tool = Path(triton.__file__).parent / 'backends/nvidia/bin/cuobjdump'
+    """Registers of a thread, bytes of its stack, where spilled registers are, and instructions."""
+    tools = Path(triton.__file__).parent / 'backends/nvidia/bin'
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(kernel.asm['cubin'])
         file.flush()
-        command = [tool, '--dump-resource-usage', file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = dict(re.findall(r'(REG|STACK):(\d+)', text))
-    return dict(registers=int(found['REG']), spilled=int(found['STACK']))
+        commands = [tools / 'cuobjdump', '--dump-resource-usage'], [tools / 'nvdisasm', '-c']
+        resources, code = (
+            subprocess.run(
+                [*command, file.name], capture_output=True, text=True, check=True
+            ).stdout
+            for command in commands
+        )
+    found = dict(re.findall(r'(REG|STACK):(\d+)', resources))
+    instructions = len(re.findall(r'^\s+/\*[0-9a-f]{4,}\*/ ', code, re.MULTILINE))
+    return dict(
+        registers=int(found['REG']), spilled=int(found['STACK']), instructions=instructions
+    )
 
 
 def main() -> None:

@@ -127,12 +127,19 @@ def kernel_arguments(inputs: AttentionInputs, tiles: Tiles) -> dict[str, Any]:
     if order is None:
         order = torch.arange(queries, out=cells.new_empty(queries)).repeat(batch, 1)
     grid = (-(-queries // tiles.queries), batch)
+    padded = grid[0] * tiles.queries
+    hides = inputs.strength is None
     boxes = cells.new_empty(*grid[::-1], segments, 4)
-    kernels.find_boxes[grid](cells, order, boxes, queries, segments, BM=tiles.queries)
+    middles = cells.new_empty(batch, segments, 2, padded, dtype=torch.float32)
+    # neither read nor written without a strength, but the kernels take pointers
+    strengths = cells if hides else inputs.strength.new_empty(batch, 2, padded)
+    given = cells, cells if hides else inputs.strength, order
+    kernels.sort_windows[grid](
+        *given, boxes, middles, strengths, queries, segments, HIDE=hides, BM=tiles.queries
+    )
     arguments: dict[str, Any] = dict(
-        Cells=cells,
-        # not read where it is None, but the kernels take a pointer
-        Strength=cells if inputs.strength is None else inputs.strength,
+        Middles=middles,
+        Strengths=strengths,
         Order=order,
         Boxes=boxes,
         scale=inputs.scale,
@@ -141,8 +148,8 @@ def kernel_arguments(inputs: AttentionInputs, tiles: Tiles) -> dict[str, Any]:
         NK=inputs.key.shape[1],
         S=segments,
         TILES=0,
-        GAUSSIAN=inputs.strength is not None and any(inputs.sigmas),
-        HIDE=inputs.strength is None,
+        GAUSSIAN=not hides and any(inputs.sigmas),
+        HIDE=hides,
         D=channels,
         DP=max(16, 1 << (channels - 1).bit_length()),
         BM=tiles.queries,
@@ -202,7 +209,8 @@ def gradients(
     launch = launch or Launch.default(query)
     batch, queries, heads, _ = query.shape
     arguments = kernel_arguments(inputs, launch.backward)
-    shared = {name: arguments[name] for name in ('Order', 'H', 'NQ', 'D', 'DP', 'BM')}
+    shared = {name: arguments[name] for name in ('H', 'NQ', 'D', 'DP', 'BM')}
+    shared['Order'] = arguments.pop('Order')
     query_tiles, all_heads = -(-queries // launch.backward.queries), batch * heads
     padded = all_heads, query_tiles * launch.backward.queries
     gathered = dict(
@@ -215,7 +223,7 @@ def gradients(
     kernels.gather_queries[query_tiles, all_heads](query, *results, **gathered, **shared)
     groups = min(arguments['TILES'], max(1, launch.programs[1] // all_heads))
     of_query = query.new_zeros(groups, *gathered['Queries'].shape, dtype=torch.float32)
-    of_strength = query.new_zeros(groups, *padded, 2, dtype=torch.float32)
+    of_strength = query.new_zeros(groups, padded[0], 2, padded[1], dtype=torch.float32)
     grad_key, grad_value = torch.empty_like(key), torch.empty_like(value)
     grads = dict(
         GradQuery=of_query, GradStrength=of_strength, GradKey=grad_key, GradValue=grad_value

@@ -3,13 +3,15 @@
 The keys are cut into tiles of BN that lie in one segment each, the queries, sorted by place, into
 tiles of BM. ``Boxes`` says for each query tile and segment where the middles of its windows lie. A
 key tile out of their reach has no bias: it costs what it costs in plain flash attention, or
-nothing where keys outside the windows do not count (HIDE).
+nothing where keys outside the windows do not count (HIDE). For the others middles and strengths
+lie side by side in the order of the queries, since a thread needs those of many.
 
 All tensors are contiguous; those of queries and keys ``(B, N, H, D)``, a query's number counts
 through the batch. ``Cells`` is ``(B, Q, S, 2)`` int32, ``Strength`` ``(B, Q, 2)`` float32,
 ``Order`` ``(B, Q)`` a sample's queries in the order of their places, ``Boxes``
-``(B, query tiles, S, 4)`` the lowest and highest row and column. Names that end in 0 concern the
-LiDAR, those in 1 the cameras.
+``(B, query tiles, S, 4)`` the lowest and highest row and column, ``Middles``
+``(B, S, 2, query tiles * BM)`` rows and columns, ``Strengths`` ``(B, 2, query tiles * BM)`` in
+units of ln 2. Names that end in 0 concern the LiDAR, those in 1 the cameras.
 """
 
 import triton
@@ -31,31 +33,33 @@ def _queries(Order, batch, tile, NQ, BM: tl.constexpr):
     return batch * NQ + tl.load(Order + batch * NQ + position, mask=used, other=0), used
 
 
-@triton.jit
-def _middles(Cells, query, used, segment, S):
-    """Rows and columns of the middles of the queries' windows in a segment."""
-    cell = Cells + (query * S + segment) * 2
-    row = tl.load(cell, mask=used, other=-_FAR)
-    column = tl.load(cell + 1, mask=used, other=0)
-    return (
-        tl.minimum(tl.maximum(row, -_FAR), _FAR),
-        tl.minimum(tl.maximum(column, -_FAR), _FAR),
-    )
-
-
 @triton.jit(do_not_specialize=['NQ'])
-def find_boxes(Cells, Order, Boxes, NQ, S, BM: tl.constexpr):
-    """Where the windows of a query tile have their middles, in each segment."""
-    tile, batch = tl.program_id(0), tl.program_id(1)
+def sort_windows(Cells, Strength, Order, Boxes, Middles, Strengths, NQ, S, HIDE: tl.constexpr,
+                 BM: tl.constexpr):  # fmt: skip
+    """Middles and strengths of a query tile in its order, and where the middles lie."""
+    tile, batch, tiles = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     query, used = _queries(Order, batch, tile, NQ, BM)
+    position = tile * BM + tl.arange(0, BM)
     for segment in range(S):
-        row, column = _middles(Cells, query, used, segment, S)
+        cell = Cells + (query * S + segment) * 2
+        row = tl.load(cell, mask=used, other=-_FAR)
+        column = tl.load(cell + 1, mask=used, other=0)
+        row = tl.minimum(tl.maximum(row, -_FAR), _FAR)
+        column = tl.minimum(tl.maximum(column, -_FAR), _FAR)
+        plane = Middles + (batch * S + segment) * 2 * tiles * BM + position
+        tl.store(plane, row.to(tl.float32))
+        tl.store(plane + tiles * BM, column.to(tl.float32))
         seen = row > -_FAR
-        box = Boxes + ((batch * tl.num_programs(0) + tile) * S + segment) * 4
+        box = Boxes + ((batch * tiles + tile) * S + segment) * 4
         tl.store(box, tl.min(tl.where(seen, row, _FAR), 0))
         tl.store(box + 1, tl.max(tl.where(seen, row, -_FAR), 0))
         tl.store(box + 2, tl.min(tl.where(seen, column, _FAR), 0))
         tl.store(box + 3, tl.max(tl.where(seen, column, -_FAR), 0))
+    if not HIDE:
+        for modality in range(2):
+            strength = tl.load(Strength + query * 2 + modality, mask=used, other=0.0)
+            plane = Strengths + (batch * 2 + modality) * tiles * BM + position
+            tl.store(plane, strength * _LOG2_E)
 
 
 @triton.jit
@@ -90,44 +94,48 @@ def _is_near(box, first, COLUMNS, RADIUS, BN: tl.constexpr):
 
 
 @triton.jit
-def _gain(Cells, query, used, segment, cell, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN: tl.constexpr,
-          AXIS: tl.constexpr):  # fmt: skip
-    """The windows' profiles on cells, which run along AXIS; 0 outside."""
-    row, column = _middles(Cells, query, used, segment, S)
-    # cheaper than an integer division, exact below 2**20 cells, which why_not() sees to
-    key_row = ((cell.to(tl.float32) + 0.5) * (1.0 / COLUMNS)).to(tl.int32)
-    key_column = cell - key_row * COLUMNS
-    # from the window's corner on: as unsigned numbers, those before it are large
-    down = tl.expand_dims(key_row, 1 - AXIS) - tl.expand_dims(row - RADIUS, AXIS)
-    right = tl.expand_dims(key_column, 1 - AXIS) - tl.expand_dims(column - RADIUS, AXIS)
-    inside = (down.to(tl.uint32) <= 2 * RADIUS) & (right.to(tl.uint32) <= 2 * RADIUS)
+def _gain(Middles, padded, cell, COLUMNS, RADIUS, FALLOFF, GAUSSIAN: tl.constexpr,
+          BM: tl.constexpr, AXIS: tl.constexpr):  # fmt: skip
+    """The windows' profiles on cells, which run along AXIS; 0 outside.
+
+    ``Middles`` are those of a query tile in a segment, columns ``padded`` behind rows.
+    """
+    place = tl.arange(0, BM)
+    row, column = tl.load(Middles + place), tl.load(Middles + padded + place)
+    # exact below 2**20 cells, which why_not() sees to, as all numbers here
+    key_row = tl.floor((cell.to(tl.float32) + 0.5) * (1.0 / COLUMNS))
+    key_column = cell.to(tl.float32) - key_row * COLUMNS
+    down = tl.expand_dims(key_row, 1 - AXIS) - tl.expand_dims(row, AXIS)
+    right = tl.expand_dims(key_column, 1 - AXIS) - tl.expand_dims(column, AXIS)
+    # 1 inside and 0 outside without a comparison, of which a GPU makes half as many a cycle
+    reach = RADIUS + 1.0
+    gain = tl.clamp(reach - tl.abs(down), 0.0, 1.0) * tl.clamp(reach - tl.abs(right), 0.0, 1.0)
     if GAUSSIAN:
-        down, right = down - RADIUS, right - RADIUS
-        squares = (down * down + right * right).to(tl.float32)
-        return tl.where(inside, tl.exp2(-FALLOFF * squares), 0.0)
-    return tl.where(inside, 1.0, 0.0)
+        gain *= tl.exp2(-FALLOFF * (down * down + right * right))
+    return gain
 
 
 @triton.jit
-def _with_bias(logits, Strength, Cells, query, used, segment, modality, cell, left, near, S,
-               COLUMNS, RADIUS, FALLOFF, GAUSSIAN: tl.constexpr, HIDE: tl.constexpr,
-               BN: tl.constexpr, AXIS: tl.constexpr):  # fmt: skip
-    """Logits in units of ln 2 with the bias; -inf for keys that there are not, or do not count."""
+def _with_bias(logits, Middles, Strengths, padded, cell, left, near, COLUMNS, RADIUS, FALLOFF,
+               GAUSSIAN: tl.constexpr, HIDE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+               AXIS: tl.constexpr):  # fmt: skip
+    """Logits in units of ln 2 with the bias; -inf for keys that there are not, or do not count.
+
+    ``Middles`` and ``Strengths`` are those of a query tile in a segment and its modality.
+    """
     if near:
-        gain = _gain(Cells, query, used, segment, cell, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN,
-                     AXIS)  # fmt: skip
+        gain = _gain(Middles, padded, cell, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, BM, AXIS)
         if HIDE:
             logits = tl.where(gain > 0.0, logits, -float('inf'))
         else:
-            strength = tl.load(Strength + query * 2 + modality, mask=used, other=0.0) * _LOG2_E
-            logits += gain * tl.expand_dims(strength, AXIS)
+            logits += gain * tl.expand_dims(tl.load(Strengths + tl.arange(0, BM)), AXIS)
     live = tl.expand_dims(tl.arange(0, BN) < left, 1 - AXIS)
     return tl.where(live, logits, -float('inf'))
 
 
 @triton.jit(do_not_specialize=['NQ', 'tiles_of_split'])
-def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, scale, H, NQ, NK, S,
-           tiles_of_split, TILES, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1,
+def attend(Query, Key, Value, Middles, Strengths, Order, Boxes, Parts, PartSums, scale, H, NQ, NK,
+           S, tiles_of_split, TILES, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1,
            RADIUS1, FALLOFF1, GAUSSIAN: tl.constexpr, HIDE: tl.constexpr, D: tl.constexpr,
            DP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
            PRECISION: tl.constexpr):  # fmt: skip
@@ -141,6 +149,7 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, sc
     keys = (batch.to(tl.int64) * NK * H + h) * D
     K, V = Key + keys, Value + keys
     boxes = Boxes + (batch * tl.num_programs(0) + query_tile) * S * 4
+    padded = tl.num_programs(0) * BM
     total = tl.zeros((BM, DP), tl.float32)
     top = tl.full((BM,), -float('inf'), tl.float32)
     mass = tl.zeros((BM,), tl.float32)
@@ -157,9 +166,11 @@ def attend(Query, Key, Value, Cells, Strength, Order, Boxes, Parts, PartSums, sc
             k = tl.load(K + at[None, :] + d[:, None], live[None, :] & (d < D)[:, None], 0.0)
             logits = tl.dot(q, k, input_precision=PRECISION) * (scale * _LOG2_E)
             if near | (left < BN):
+                middles = Middles + (batch * S + segment) * 2 * padded + query_tile * BM
+                strengths = Strengths + (batch * 2 + modality) * padded + query_tile * BM
                 logits = _with_bias(
-                    logits, Strength, Cells, query, used, segment, modality, first + e, left, near,
-                    S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 1)  # fmt: skip
+                    logits, middles, strengths, padded, first + e, left, near, COLUMNS, RADIUS,
+                    FALLOFF, GAUSSIAN, HIDE, BM, BN, 1)  # fmt: skip
             new_top = tl.maximum(top, tl.max(logits, 1))
             shift = new_top
             if HIDE:
@@ -225,7 +236,7 @@ def gather_queries(Query, GradOut, Out, LogSumExp, Order, Queries, Grads, Offset
 
 
 @triton.jit(do_not_specialize=['NQ', 'query_tiles'])
-def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, Order, Boxes,
+def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Middles, Strengths, Boxes,
                   GradQuery, GradStrength, GradKey, GradValue, scale, H, NQ, NK, S, query_tiles,
                   TILES, TILES0, SIZE0, COLUMNS0, RADIUS0, FALLOFF0, SIZE1, COLUMNS1, RADIUS1,
                   FALLOFF1, GAUSSIAN: tl.constexpr, HIDE: tl.constexpr, D: tl.constexpr,
@@ -239,7 +250,8 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
     batch, h = head // H, head % H
     keys = (batch.to(tl.int64) * NK * H + h) * D
     K, V, DK, DV = Key + keys, Value + keys, GradKey + keys, GradValue + keys
-    own = group * tl.num_programs(1) * query_tiles * BM
+    padded = query_tiles * BM
+    own = group * tl.num_programs(1) * padded
     d, e = tl.arange(0, DP), tl.arange(0, BN)
     for tile in range(group, TILES, groups):
         segment, modality, first, left, token, COLUMNS, RADIUS, FALLOFF = _key_tile(
@@ -249,6 +261,8 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
         at_keys = ((token + e) * H * D)[:, None] + d[None, :]
         k, v = tl.load(K + at_keys, some_keys, 0.0), tl.load(V + at_keys, some_keys, 0.0)
         grad_k, grad_v = tl.zeros((BN, DP), tl.float32), tl.zeros((BN, DP), tl.float32)
+        middles = Middles + (batch * S + segment) * 2 * padded
+        strengths = Strengths + (batch * 2 + modality) * padded
         for query_tile in range(query_tiles):
             box = Boxes + ((batch * query_tiles + query_tile) * S + segment) * 4
             near = _is_near(box, first, COLUMNS, RADIUS, BN)
@@ -260,10 +274,10 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
                 # keys by queries
                 logits = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * _LOG2_E)
                 if near | (left < BN):
-                    query, used = _queries(Order, batch, query_tile, NQ, BM)
                     logits = _with_bias(
-                        logits, Strength, Cells, query, used, segment, modality, first + e, left,
-                        near, S, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BN, 0)  # fmt: skip
+                        logits, middles + query_tile * BM, strengths + query_tile * BM, padded,
+                        first + e, left, near, COLUMNS, RADIUS, FALLOFF, GAUSSIAN, HIDE, BM, BN,
+                        0)  # fmt: skip
                 p = tl.exp2(logits - offset[None, :])
                 grad_v += tl.dot(p.to(grad.dtype), grad, input_precision=PRECISION)
                 grad_p = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
@@ -274,11 +288,11 @@ def differentiate(Key, Value, Queries, Grads, Offsets, Deltas, Cells, Strength, 
                 grad_q = tl.load(to) + tl.dot(tl.trans(rounded), k, input_precision=PRECISION)
                 tl.store(to, grad_q)
                 if near & (not HIDE):
-                    sums = GradStrength + (own + position) * 2 + modality
+                    place = query_tile * BM + tl.arange(0, BM)
+                    sums = GradStrength + 2 * own + (2 * head + modality) * padded + place
                     # found again rather than kept in registers
-                    query, used = _queries(Order, batch, query_tile, NQ, BM)
-                    gain = _gain(Cells, query, used, segment, first + e, S, COLUMNS, RADIUS,
-                                 FALLOFF, GAUSSIAN, 0)  # fmt: skip
+                    gain = _gain(middles + query_tile * BM, padded, first + e, COLUMNS, RADIUS,
+                                 FALLOFF, GAUSSIAN, BM, 0)  # fmt: skip
                     tl.store(sums, tl.load(sums) + tl.sum(grad_logits * gain, 0))
         grad_k = (grad_k * scale).to(GradKey.dtype.element_ty)
         tl.store(DK + at_keys, grad_k, mask=some_keys)
@@ -292,14 +306,19 @@ def join_groups(Parts, StrengthParts, GradQuery, GradStrength, Order, scale, H, 
     """Gradients of queries, and of strengths by head, from those of all programs."""
     tile, head = tl.program_id(0), tl.program_id(1)
     query, used = _queries(Order, head // H, tile, NQ, BM)
-    place, d, m = tile * BM + tl.arange(0, BM), tl.arange(0, DP), tl.arange(0, 2)
-    total, of_strength = tl.zeros((BM, DP), tl.float32), tl.zeros((BM, 2), tl.float32)
+    place, d = tile * BM + tl.arange(0, BM), tl.arange(0, DP)
+    padded, heads = tl.num_programs(0) * BM, tl.num_programs(1)
+    total = tl.zeros((BM, DP), tl.float32)
+    lidar, camera = tl.zeros((BM,), tl.float32), tl.zeros((BM,), tl.float32)
     for group in range(GROUPS):
-        row = ((group * tl.num_programs(1) + head) * tl.num_programs(0) * BM + place)[:, None]
-        total += tl.load(Parts + row * DP + d[None, :])
-        of_strength += tl.load(StrengthParts + row * 2 + m[None, :])
+        first = (group * heads + head) * padded
+        total += tl.load(Parts + (first + place)[:, None] * DP + d[None, :])
+        lidar += tl.load(StrengthParts + 2 * first + place)
+        camera += tl.load(StrengthParts + 2 * first + padded + place)
     row = (query * H + head % H)[:, None]
     some = used[:, None] & (d < D)[None, :]
     total = (total * scale).to(GradQuery.dtype.element_ty)
     tl.store(GradQuery + row * D + d[None, :], total, mask=some)
-    tl.store(GradStrength + row * 2 + m[None, :], of_strength, mask=used[:, None])
+    of_strength = GradStrength + (query * H + head % H) * 2
+    tl.store(of_strength, lidar, mask=used)
+    tl.store(of_strength + 1, camera, mask=used)
