@@ -128,14 +128,15 @@ def kernel_arguments(inputs: AttentionInputs, tiles: Tiles) -> dict[str, Any]:
         order = torch.arange(queries, out=cells.new_empty(queries)).repeat(batch, 1)
     grid = (-(-queries // tiles.queries), batch)
     padded = grid[0] * tiles.queries
-    hides = inputs.strength is None
     boxes = cells.new_empty(*grid[::-1], segments, 4)
     middles = cells.new_empty(batch, segments, 2, padded, dtype=torch.float32)
-    # neither read nor written without a strength, but the kernels take pointers
-    strengths = cells if hides else inputs.strength.new_empty(batch, 2, padded)
-    given = cells, cells if hides else inputs.strength, order
+    hides = inputs.strength is None
+    # neither read nor written where there is none, but the kernels take pointers
+    strength = cells if inputs.strength is None else inputs.strength
+    strengths = strength.new_empty(batch, 2, padded)
+    found = boxes, middles, strengths
     kernels.sort_windows[grid](
-        *given, boxes, middles, strengths, queries, segments, HIDE=hides, BM=tiles.queries
+        cells, strength, order, *found, queries, segments, HIDE=hides, BM=tiles.queries
     )
     arguments: dict[str, Any] = dict(
         Middles=middles,
