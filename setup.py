@@ -74,7 +74,7 @@ CPU_KERNEL = Extension(
     sources=[KERNEL_SOURCE],
     language='c++',
     # -fopenmp is not for the linker: the threads are those of the OpenMP that torch has loaded.
-    # Its functions that take vectors are inlined, so that no convention of calls matters.
+    # The kernel's functions that take vectors are inlined: no calling convention matters.
     extra_compile_args=['-std=c++17', '-O3', '-fopenmp', '-Wno-psabi'],
     py_limited_api=True,
     optional=True,

@@ -139,7 +139,7 @@ def test_nan_and_infinity_outside_of_windows_alone_do_not_count(number):
 
 
 def assert_as_defined_with(number, name, case, backend):
-    getattr(case, name)[:, :, 3, 2] = number
+    getattr(case, name)[0, 0, 3, 2] = number
     with torch.no_grad():
         inputs = (case.query, case.key, case.value, case.strength)
         actual, expected = case.attend(*inputs, backend), case.attend(*inputs, 'by definition')
@@ -174,7 +174,7 @@ def test_same_result_every_time(backend, strength_size):
         assert torch.equal(tensor, second[name]), name
 
 
-@pytest.mark.parametrize('threads', [2, 3, 40])
+@pytest.mark.parametrize('threads', [1, 3, 40])
 @pytest.mark.parametrize('strength_size', [3.0, None])
 @pytest.mark.cpu_backend
 def test_same_result_with_any_number_of_threads(threads, strength_size):
@@ -184,6 +184,7 @@ def test_same_result_with_any_number_of_threads(threads, strength_size):
         torch.set_num_threads(1)
         alone = case.run('cpu')
         torch.set_num_threads(threads)
+        assert_exact(case, 'cpu')
         for name, tensor in case.run('cpu').items():
             assert torch.equal(tensor, alone[name]), name
     finally:

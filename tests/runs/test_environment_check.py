@@ -31,6 +31,7 @@ from cmt_bias.runs.environment_check import (
         ('numpy', '2.0.0', False),
         ('mmdet', '3.3.0', True),
         ('mmdet', '3.4.0', False),
+        ('torch', '2.13.0+cu126', True),
         ('torch', '2.14.1+cu130', True),
         ('torch', '2.15.0', False),
         ('torch', '1.13.1', False),

@@ -56,13 +56,14 @@ def load_checkpoint_safely(
     if isinstance(file, (str, os.PathLike)):
         path = Path(file).expanduser()
         try:
-            with path.open('rb') as opened:
-                return load_checkpoint_safely(opened, map_location, source or str(path))
+            opened = path.open('rb')
         except OSError as error:
             raise CheckpointError(
                 f"checkpoint '{path}' cannot be opened: {error.strerror}. Remedy: name a file "
                 "that this user may read, or leave out 'load_from'/'resume'"
             ) from error
+        with opened:
+            return load_checkpoint_safely(opened, map_location, source or str(path))
     source = source or 'checkpoint'
     checkpoint = _load_plain_data(file, map_location, source)
     if not isinstance(checkpoint, dict):

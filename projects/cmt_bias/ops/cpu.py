@@ -32,7 +32,7 @@ from torch import Tensor
 from .dense import dense_bias
 from .geometry import AttentionInputs, WindowedBias
 
-# Of a head: the loop computes eight at a time.
+# Of a head, as cpu_kernel.cpp has it.
 CHANNELS_DIVISOR = 8
 _MAX_CHANNELS = 512
 
@@ -72,7 +72,8 @@ def why_not(inputs: AttentionInputs) -> str | None:
         return 'it attends to windows, not to whole modalities'
     channels = inputs.query.shape[-1]
     if channels % CHANNELS_DIVISOR or channels > _MAX_CHANNELS:
-        return f'heads of {channels} channels do not fit (multiples of 8, at most {_MAX_CHANNELS})'
+        fitting = f'multiples of {CHANNELS_DIVISOR}, at most {_MAX_CHANNELS}'
+        return f'heads of {channels} channels do not fit ({fitting})'
     kernel = load_kernel()
     return kernel if isinstance(kernel, str) else None
 

@@ -103,8 +103,8 @@ def _attend(
     on_cpu = tokens[0].device.type == 'cpu' and backend in ('auto', 'cpu')
     if on_cpu and strength is not None and windows.has_whole_modality():
         tokens, windows = _fold_whole_modalities(tokens, windows, strength / scale)
-    if on_cpu and tokens[0].shape[-1] % cpu.CHANNELS_DIVISOR:
-        padding = -tokens[0].shape[-1] % cpu.CHANNELS_DIVISOR
+    padding = -tokens[0].shape[-1] % cpu.CHANNELS_DIVISOR
+    if on_cpu and padding:
         tokens = tuple(F.pad(tensor, (0, padding)) for tensor in tokens)
     tokens = tuple(tensor.transpose(1, 2) for tensor in tokens)
     geometry = windows.cells, strength, windows.order, *AttentionInputs.numbers_of(windows)
@@ -167,14 +167,21 @@ def _check(
 def _fold_whole_modalities(
     tokens: tuple[Tensor, ...], windows: QueryWindows, strength: Tensor
 ) -> tuple[tuple[Tensor, ...], QueryWindows]:
-    """Bias on whole modalities as channels: the query's hold it, the keys' tell the modality."""
+    """Bias on whole modalities as channels: the query's hold it, the keys' tell the modality.
+
+    With as many zeros as the CPU's loop wants, so that tokens are copied once.
+    """
     dtype = torch.promote_types(tokens[0].dtype, torch.float32)
     is_whole = torch.tensor([window.radius is None for window in windows.shapes])
     is_camera = torch.arange(windows.layout.num_tokens) >= windows.layout.num_lidar_tokens
     of_key = torch.stack((~is_camera, is_camera), dim=-1)
-    more = ((strength * is_whole).unsqueeze(1), of_key, strength.new_zeros(2))
+    padding = -(tokens[0].shape[-1] + 2) % cpu.CHANNELS_DIVISOR
+    more = (
+        F.pad(channels.to(dtype), (0, padding))
+        for channels in ((strength * is_whole).unsqueeze(1), of_key, strength.new_zeros(2))
+    )
     tokens = tuple(
-        torch.cat((tensor.to(dtype), channels.to(dtype).expand(*tensor.shape[:3], 2)), dim=-1)
+        torch.cat((tensor.to(dtype), channels.expand(*tensor.shape[:3], -1)), dim=-1)
         for tensor, channels in zip(tokens, more, strict=True)
     )
     lidar, camera = (Window(-1) if window.radius is None else window for window in windows.shapes)
